@@ -1,0 +1,79 @@
+"""graphexec: a declarative compute-graph executor for GPUs.
+
+    import graphexec as gx
+
+    graph = gx.load("graphs/attention.yaml", dims={"S": 256})
+    with gx.compile(graph, device="cpu", streams=4) as exe:
+        out = exe.run(q=q, k=k, v=v)["out"]
+
+Names are imported on first use, so `import graphexec` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Comparison": "compare",
+    "CpuDevice": "devices.cpu",
+    "DataError": "errors",
+    "DeviceUnavailable": "errors",
+    "DType": "tensor",
+    "Executable": "executable",
+    "ExecutionError": "errors",
+    "Graph": "graph",
+    "GraphError": "errors",
+    "GraphexecError": "errors",
+    "HazardError": "errors",
+    "InputError": "errors",
+    "Op": "op",
+    "Plan": "plan",
+    "compare": "compare",
+    "compile": "pipeline",
+    "find_hazards": "verify",
+    "known_ops": "registry",
+    "load": "load",
+    "loads": "load",
+    "make_plan": "pipeline",
+    "verify": "verify",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+if TYPE_CHECKING:
+    from graphexec.compare import Comparison, compare
+    from graphexec.devices.cpu import CpuDevice
+    from graphexec.errors import (
+        DataError,
+        DeviceUnavailable,
+        ExecutionError,
+        GraphError,
+        GraphexecError,
+        HazardError,
+        InputError,
+    )
+    from graphexec.executable import Executable
+    from graphexec.graph import Graph
+    from graphexec.load import load, loads
+    from graphexec.op import Op
+    from graphexec.pipeline import compile, make_plan
+    from graphexec.plan import Plan
+    from graphexec.registry import known_ops
+    from graphexec.tensor import DType
+    from graphexec.verify import find_hazards, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphexec' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"graphexec.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

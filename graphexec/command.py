@@ -1,0 +1,140 @@
+"""What a device can enqueue on a stream, and the program of such commands a graph becomes.
+
+Three kinds of work are enough: Gemm goes to a BLAS, Kernel is a compiled entry point (with
+the NumPy function that computes the same), Memcpy moves dense bytes. Devices execute these
+and know no op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from graphexec.tensor import Space, View
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Parallel = Callable[[int, Callable[[int, int], None]], None]
+"""`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command takes: floating-point operations, and bytes read plus written."""
+
+    flops: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """out = alpha · a @ b + beta · out over equal leading batch axes.
+
+    a is (..., M, K), b (..., K, N), out (..., M, N); transposition and broadcasting are in
+    the strides. a and b share a dtype; out has that dtype or f32. beta = 0 does not read out.
+    """
+
+    a: View
+    b: View
+    out: View
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A kernel argument passed by value."""
+
+    type: Literal["i32", "i64", "f32", "f64"]
+    value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch of `entry` in the HIP source `source`.
+
+    `args` are passed in order, a View as the address of its first element. `defines` are
+    preprocessor definitions the source is compiled with. `compute(arrays, parallel)` does the
+    same work on NumPy views of the View arguments, in order.
+    """
+
+    source: Path
+    entry: str
+    args: tuple[View | Scalar, ...]
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+    shared_bytes: int = 0
+    defines: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memcpy:
+    """Copy the bytes of a dense view onto another of the same size, in any memory spaces."""
+
+    src: View
+    dst: View
+
+
+Work = Gemm | Kernel | Memcpy
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One enqueueable piece of work of a node.
+
+    `node` is the name of the graph's node, or "<tensor>.h2d" and "<output>.d2h" for the
+    transfers the compiler adds. `label` names the work for people and profiles. `after`
+    lists commands (by index in the program) that must be finished first without sharing data.
+    """
+
+    node: str
+    label: str
+    work: Work
+    reads: tuple[View, ...]
+    writes: tuple[View, ...]
+    cost: Cost = Cost()
+    after: tuple[int, ...] = ()
+
+
+Role = Literal["arena", "input", "output", "weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Bytes that need a place: in an arena (to be allocated) or in a buffer of their own."""
+
+    name: str
+    nbytes: int
+    role: Role
+    space: Space
+
+
+@dataclass(frozen=True)
+class Program:
+    """Commands in an order that is right when run one after another, and what they touch.
+
+    `tensors` are the named tensors: what the graph calls them and where their elements lie.
+    `inputs` and `outputs` are the host's sides of the transfers, `weights` lie on the device.
+    """
+
+    graph: str
+    dims: Mapping[str, int]
+    storages: Mapping[str, Storage]
+    tensors: Mapping[str, View]
+    commands: tuple[Command, ...]
+    inputs: Mapping[str, View]
+    outputs: Mapping[str, View]
+    weights: Mapping[str, View]
+
+
+__all__ = [
+    "Command", "Cost", "Gemm", "Kernel", "Memcpy", "Parallel", "Program", "Role",
+    "Scalar", "Storage", "Work",
+]  # fmt: skip

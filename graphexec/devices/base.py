@@ -1,0 +1,134 @@
+"""What a device is: something that loads a plan and then runs it, again and again.
+
+A Device is a choice with options; a Session holds the memory, streams and events of one loaded
+plan. A session enqueues what the plan says and nothing else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from graphexec.errors import DeviceUnavailable
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A kind of device on this machine: whether it is usable, what it is, and if not, why."""
+
+    name: str
+    usable: bool
+    detail: str
+    reasons: tuple[str, ...] = ()
+
+
+class FallbackWarning(UserWarning):
+    """`device="auto"` found no usable GPU and took the CPU."""
+
+
+class Tap(Protocol):
+    """Called after each launch of a run with its node and the tensor it wrote, which is only
+    valid during the call. Calls may come from several threads."""
+
+    def __call__(self, node: str, value: Array) -> None: ...
+
+
+class Session(Protocol):
+    """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
+
+    def host(self, buffer: str) -> Array:
+        """The bytes (uint8) of a buffer in host space: write inputs there, read outputs."""
+        ...
+
+    def run(self, tap: Tap | None = None) -> None:
+        """Issue the plan and return when the host may read the outputs. With `tap`, what every
+        launch writes is shown as well. Raises ExecutionError; the session stays usable."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what is running, then free everything. A second call does nothing."""
+        ...
+
+
+class Device(Protocol):
+    """A way to run plans."""
+
+    name: str
+
+    def describe(self) -> str:
+        """What this is, for people: model, cores or memory."""
+        ...
+
+    def open(self, plan: Plan, weights: Mapping[str, Array]) -> Session:
+        """Load a plan: take memory, make streams, upload `weights` (by storage name)."""
+        ...
+
+
+class Backend(Protocol):
+    """What a session offers for each kind of instruction: a step prepared to be run often."""
+
+    def launch(self, instruction: Launch) -> Step: ...  # noqa: D102
+    def record(self, instruction: Record) -> Step: ...  # noqa: D102
+    def wait(self, instruction: Wait) -> Step: ...  # noqa: D102
+    def host_wait(self, instruction: HostWait) -> Step: ...  # noqa: D102
+
+
+def prepare(plan: Plan, backend: Backend) -> list[Step]:
+    """One step an instruction, in issue order."""
+    steps: list[Step] = []
+    for instruction in plan.instructions:
+        match instruction:
+            case Launch():
+                steps.append(backend.launch(instruction))
+            case Record():
+                steps.append(backend.record(instruction))
+            case Wait():
+                steps.append(backend.wait(instruction))
+            case HostWait():
+                steps.append(backend.host_wait(instruction))
+    return steps
+
+
+def available() -> list[DeviceInfo]:
+    """Every kind of device, usable or not."""
+    from graphexec.devices import cpu
+
+    return [cpu.info(), _hip_info()]
+
+
+def find_device(name: str) -> Device:
+    """The device called `name`: "cpu", "hip" or "auto". Raises DeviceUnavailable."""
+    from graphexec.devices.cpu import CpuDevice
+
+    if name == "cpu":
+        return CpuDevice()
+    if name == "hip":
+        return _hip_device()
+    if name == "auto":
+        try:
+            return _hip_device()
+        except DeviceUnavailable as exc:
+            warnings.warn(f"running on the CPU: {exc}", FallbackWarning, stacklevel=3)
+            return CpuDevice()
+    raise DeviceUnavailable(f"unknown device '{name}'; expected auto, cpu or hip")
+
+
+def _hip_device() -> Device:
+    raise DeviceUnavailable("the HIP device is not part of this version")
+
+
+def _hip_info() -> DeviceInfo:
+    try:
+        return DeviceInfo("hip", True, _hip_device().describe())
+    except DeviceUnavailable as exc:
+        return DeviceInfo("hip", False, "GPU through hip-python", (str(exc),))

@@ -1,0 +1,281 @@
+"""The CPU device: the reference, and the default where there is no GPU.
+
+It is stream-ordered like a GPU. A stream is a worker thread with a queue, an event is an event,
+tensors are views into one arena at the plan's offsets, inputs and outputs go through staging
+buffers. So a wrong wait or a wrong offset gives wrong numbers here too; `delays` and `poison`
+make that certain.
+
+Cores are shared like this: while plans run, BLAS libraries use one thread, and a command splits
+its own work into parts that idle cores take over. The parts depend on the shapes alone, so
+results do not depend on how busy the machine is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Gemm, Kernel, Memcpy
+from graphexec.devices.base import DeviceInfo, Step, Tap, prepare
+from graphexec.devices.cpu_cores import Cores, single_threaded_blas
+from graphexec.devices.cpu_gemm import prepare_gemm
+from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.tensor import View
+
+Array = np.ndarray[Any, Any]
+_ALIGNMENT = 64  # bytes, a cache line
+_MEMCPY_PART = 1 << 20  # bytes
+
+
+def info() -> DeviceInfo:
+    """The CPU as a device."""
+    return DeviceInfo("cpu", True, CpuDevice().describe())
+
+
+@dataclass(frozen=True)
+class CpuDevice:
+    """Runs plans on host threads.
+
+    `cores` is how many of them commands may use (default: those this process may run on).
+    For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
+    before every run.
+    """
+
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    delays: int | None = None
+    poison: bool = False
+    name: str = "cpu"
+
+    def describe(self) -> str:
+        """Model and number of cores."""
+        return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+    def open(self, plan: Plan, weights: Mapping[str, Array]) -> CpuSession:
+        """Load a plan; OutOfMemory when the host has too little."""
+        return CpuSession(plan, weights, self)
+
+
+class _Run:
+    """One run in progress: its events, and what went wrong in it."""
+
+    def __init__(self, events: int, tap: Tap | None) -> None:
+        self.events = [threading.Event() for _ in range(events)]
+        self.tap = tap
+        self.failure: ExecutionError | None = None
+        self.cancelled = False
+
+    @property
+    def stopped(self) -> bool:
+        return self.cancelled or self.failure is not None
+
+
+class CpuSession:
+    """A plan loaded on the CPU."""
+
+    def __init__(self, plan: Plan, weights: Mapping[str, Array], device: CpuDevice) -> None:
+        self._plan, self._device = plan, device
+        self._memory = {b.id: _allocate(b.id, b.bytes) for b in plan.buffers}
+        for name, array in weights.items():
+            buffer, offset = plan.places[name]
+            raw = array.reshape(-1).view(np.uint8)
+            self._memory[buffer][offset : offset + raw.size] = raw
+        self._events = sum(isinstance(i, Record) for i in plan.instructions)
+        self._cores = Cores(device.cores)
+        self._random = random.Random(device.delays)
+        self._queues: list[SimpleQueue[Callable[[], None] | None]] = [
+            SimpleQueue() for _ in plan.streams
+        ]
+        self._run: _Run | None = None
+        self._steps = prepare(plan, self)
+        self._workers = [
+            threading.Thread(target=_work, args=(q,), name=f"graphexec-stream-{s}", daemon=True)
+            for s, q in enumerate(self._queues)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._closed = False
+
+    # What a session offers ------------------------------------------------------------------
+
+    def host(self, buffer: str) -> Array:
+        """The bytes of a buffer in host space."""
+        return self._memory[buffer]
+
+    def run(self, tap: Tap | None = None) -> None:
+        """Issue the plan and wait for its end."""
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+        self._drain()
+        if self._device.poison:
+            self._poison()
+        self._run = run = _Run(self._events, tap)
+        with single_threaded_blas():
+            try:
+                for step in self._steps:
+                    step()
+            except BaseException:
+                run.cancelled = True  # Ctrl-C: workers pass over what is still queued
+                raise
+        if run.failure is not None:
+            raise run.failure
+
+    def close(self) -> None:
+        """Stop the workers and give the memory back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._drain()
+        for queue in self._queues:
+            queue.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._cores.close()
+        self._steps = []
+        self._memory = {}
+
+    def _drain(self) -> None:
+        """Wait until no worker has anything left of an interrupted run."""
+        barriers = [threading.Event() for _ in self._queues]
+        for queue, barrier in zip(self._queues, barriers, strict=True):
+            queue.put(barrier.set)
+        for barrier in barriers:
+            barrier.wait()
+
+    def _poison(self) -> None:
+        for buffer in self._plan.buffers:
+            if buffer.role in ("arena", "output"):
+                self._memory[buffer.id].fill(0xFF)  # NaN in every dtype
+
+    # Instructions ---------------------------------------------------------------------------
+
+    def launch(self, instruction: Launch) -> Step:
+        """Queue the command; its failure stops the run but not the session."""
+        command = self._command(instruction)
+        result = self._view(instruction.work)
+        put = self._queues[instruction.stream].put
+
+        def perform(run: _Run) -> None:
+            if run.stopped:
+                return
+            try:
+                if self._device.delays is not None:
+                    time.sleep(self._random.choice((0, 0, 0.0005, 0.002)))
+                with self._cores.busy():
+                    command()
+                if run.tap is not None:
+                    run.tap(instruction.node, result)
+            except Exception as exc:  # whatever an op raises is reported by the run
+                failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
+                failure.__cause__ = exc
+                run.failure = run.failure or failure
+
+        return lambda: put(partial(perform, self._run))
+
+    def record(self, instruction: Record) -> Step:
+        """Queue setting the event."""
+        put, event = self._queues[instruction.stream].put, instruction.event
+        return lambda: put(self._current().events[event].set)
+
+    def wait(self, instruction: Wait) -> Step:
+        """Queue waiting for the event: it blocks the stream's worker, not the host."""
+        put, event = self._queues[instruction.stream].put, instruction.event
+        return lambda: put(self._current().events[event].wait)
+
+    def host_wait(self, instruction: HostWait) -> Step:
+        """Block the host."""
+        return lambda: self._current().events[instruction.event].wait()
+
+    def _current(self) -> _Run:
+        assert self._run is not None
+        return self._run
+
+    def _command(self, instruction: Launch) -> Callable[[], None]:
+        parallel = self._cores.parallel
+        match instruction.work:
+            case Gemm() as gemm:
+                views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
+                return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
+            case Kernel() as kernel:
+                arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
+                return partial(kernel.compute, arrays, parallel)
+            case Memcpy() as copy:
+                return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
+            case None:
+                raise ExecutionError("a plan read from a file has no commands to run")
+
+    def _view(self, work: Gemm | Kernel | Memcpy | None) -> Array:
+        """What a command writes, for a tap."""
+        match work:
+            case Gemm():
+                return self._array(work.out)
+            case Memcpy():
+                return self._array(work.dst)
+            case Kernel():
+                views = [v for v in work.args if isinstance(v, View)]
+                return self._array(views[1] if len(views) > 1 else views[0])
+            case None:
+                raise ExecutionError("a plan read from a file has no commands to run")
+
+    def _array(self, view: View) -> Array:
+        buffer, offset = self._plan.places[view.storage]
+        size = view.dtype.itemsize
+        return np.ndarray(
+            view.shape,
+            view.dtype.numpy(),
+            buffer=self._memory[buffer].data,
+            offset=offset + view.offset * size,
+            strides=tuple(s * size for s in view.strides),
+        )
+
+    def _bytes(self, view: View) -> Array:
+        buffer, offset = self._plan.places[view.storage]
+        low, high = view.byte_range()
+        return self._memory[buffer][offset + low : offset + high]
+
+
+def _work(queue: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (task := queue.get()) is not None:
+        task()
+
+
+def _memcpy(target: Array, source: Array, parallel: Any) -> None:
+    if target.size <= _MEMCPY_PART:
+        target[...] = source
+        return
+
+    def body(low: int, high: int) -> None:
+        first, last = low * _MEMCPY_PART, high * _MEMCPY_PART
+        target[first:last] = source[first:last]
+
+    parallel(-(-target.size // _MEMCPY_PART), body)
+
+
+def _allocate(id: str, nbytes: int) -> Array:
+    try:
+        raw = np.empty(nbytes + _ALIGNMENT, dtype=np.uint8)
+    except MemoryError as exc:
+        raise OutOfMemory(f"buffer '{id}' needs {nbytes} bytes, more than the host has") from exc
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def _model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

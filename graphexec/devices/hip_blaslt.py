@@ -1,0 +1,157 @@
+"""hipBLASLt as graphexec uses it: matrix products with an epilogue. Needs hip-python 10.
+
+Column-major, like `hip_blas`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from graphexec.devices.hip_blas import BlasEnums, BlasGemm, Handle, Pointer, Stream
+from graphexec.devices.hip_status import Checker, HipError
+
+
+class BlasLt:
+    """hipBLASLt: handles, which belong to no stream, and prepared products."""
+
+    def __init__(
+        self, hip: Any, hipblas: Any, hipblaslt: Any, types: Any, checker: Checker
+    ) -> None:
+        self.functions = hipblaslt
+        self.pointer = types.Pointer
+        self.enums = BlasEnums(hip, hipblas)
+        self.checker = checker
+
+    def create(self) -> Handle:
+        """A new handle."""
+        return self.checker.call(self.functions.hipblasLtCreate)
+
+    def destroy(self, handle: Handle) -> None:
+        """Free a handle."""
+        self.checker.call(self.functions.hipblasLtDestroy, handle)
+
+    def gemm(
+        self,
+        handle: Handle,
+        gemm: BlasGemm,
+        a: Pointer,
+        b: Pointer,
+        c: Pointer,
+        stream: Stream,
+        workspace: Pointer,
+        workspace_bytes: int,
+        epilogue: str = "DEFAULT",
+        bias: Pointer | None = None,
+        node: str | None = None,
+    ) -> LtGemm:
+        """A prepared product, by the algorithm that hipBLASLt puts first for the workspace.
+
+        epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
+        bias -- a vector of m elements of the matrices' type, added to every column.
+
+        Raises HipError, also if hipBLASLt has no algorithm.
+        """
+        operation = LtGemm(self, gemm, epilogue, bias)
+        try:
+            algorithm = operation.choose(handle, workspace_bytes)
+        except BaseException:
+            operation.close()
+            raise
+        alpha, beta = (self.pointer(gemm.scalar(value)) for value in (gemm.alpha, gemm.beta))
+        operation.step = self.checker.step(
+            self.functions.hipblasLtMatmul,
+            *(handle, operation.matmul, alpha, a, operation.a, b, operation.b),
+            *(beta, c, operation.c, c, operation.c),
+            *(algorithm, workspace, workspace_bytes, stream),
+            node=node,
+        )
+        return operation
+
+
+class LtGemm:
+    """A product with its descriptors: run it with `step`, free it with `close`."""
+
+    step: Callable[[], object]
+
+    def __init__(self, lt: BlasLt, gemm: BlasGemm, epilogue: str, bias: Pointer | None) -> None:
+        self._lt = lt.functions
+        self._call = lt.checker.call
+        self._pointer = lt.pointer
+        self._destroy: list[Callable[[], object]] = []
+        g = gemm
+        op_a, op_b, self._dtype, compute, _ = lt.enums.of(g)
+        try:
+            self.matmul = self._owned(
+                self._lt.hipblasLtMatmulDescDestroy,
+                self._call(
+                    self._lt.hipblasLtMatmulDescCreate,
+                    compute,
+                    lt.enums.dtypes["f64" if g.dtype == "f64" else "f32"],
+                ),
+            )
+            self._describe("TRANSA", ctypes.c_int32(op_a))
+            self._describe("TRANSB", ctypes.c_int32(op_b))
+            code = self._lt.hipblasLtEpilogue_t[f"HIPBLASLT_EPILOGUE_{epilogue}"]
+            self._describe("EPILOGUE", ctypes.c_int32(code))
+            if bias is not None:
+                self._describe("BIAS_POINTER", ctypes.c_void_p(int(bias)))
+                self._describe("BIAS_DATA_TYPE", ctypes.c_int32(self._dtype))
+            a_shape = (g.k, g.m) if g.trans_a else (g.m, g.k)
+            b_shape = (g.n, g.k) if g.trans_b else (g.k, g.n)
+            self.a = self._layout(*a_shape, g.lda, g.batch, g.stride_a)
+            self.b = self._layout(*b_shape, g.ldb, g.batch, g.stride_b)
+            self.c = self._layout(g.m, g.n, g.ldc, g.batch, g.stride_c)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the descriptors. A second call does nothing."""
+        while self._destroy:
+            self._destroy.pop()()
+
+    def choose(self, handle: Handle, workspace_bytes: int) -> Any:
+        """hipBLASLt's first choice of algorithm for the descriptors and this much workspace."""
+        lt = self._lt
+        preference = self._owned(
+            lt.hipblasLtMatmulPreferenceDestroy, self._call(lt.hipblasLtMatmulPreferenceCreate)
+        )
+        limit = lt.hipblasLtMatmulPreferenceAttributes_t.HIPBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
+        set_attribute = lt.hipblasLtMatmulPreferenceSetAttribute
+        self._call(set_attribute, preference, limit, ctypes.c_uint64(workspace_bytes), 8)
+        self.result = lt._hipblasLtMatmulHeuristicResult_t()  # owns the memory `algo` points to
+        found = self._call(
+            lt.hipblasLtMatmulAlgoGetHeuristic,
+            *(handle, self.matmul, self.a, self.b, self.c, self.c, preference),
+            *(1, self.result),
+        )
+        if found < 1:
+            raise HipError("hipblasLtMatmulAlgoGetHeuristic", 0, "none", "there is no algorithm")
+        return self.result.algo
+
+    def _describe(self, name: str, value: Any) -> None:
+        attribute = self._lt.hipblasLtMatmulDescAttributes_t[f"HIPBLASLT_MATMUL_DESC_{name}"]
+        set_attribute = self._lt.hipblasLtMatmulDescSetAttribute
+        self._call(set_attribute, self.matmul, attribute, value, ctypes.sizeof(value))
+
+    def _layout(self, rows: int, columns: int, leading: int, batch: int, stride: int) -> Any:
+        lt = self._lt
+        layout = self._owned(
+            lt.hipblasLtMatrixLayoutDestroy,
+            self._call(lt.hipblasLtMatrixLayoutCreate, self._dtype, rows, columns, leading),
+        )
+        if batch > 1:
+            names = lt.hipblasLtMatrixLayoutAttribute_t
+            for attribute, value in (
+                (names.HIPBLASLT_MATRIX_LAYOUT_BATCH_COUNT, ctypes.c_int32(batch)),
+                (names.HIPBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, ctypes.c_int64(stride)),
+            ):
+                set_attribute = lt.hipblasLtMatrixLayoutSetAttribute
+                self._call(set_attribute, layout, attribute, value, ctypes.sizeof(value))
+        return layout
+
+    def _owned(self, destroy: Callable[..., Any], thing: Any) -> Any:
+        self._destroy.append(lambda: self._call(destroy, thing))
+        return thing

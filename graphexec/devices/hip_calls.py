@@ -1,0 +1,434 @@
+"""The HIP calls graphexec makes, as typed methods over hip-python.
+
+Methods make the call at once. Those called `prepare_...` return a step instead, a call without
+arguments that is made often and costs little more than hip-python itself. Every failure is a
+HipError. Sizes are bytes, times milliseconds.
+
+Two quirks of hip-python are kept away from callers here: functions whose signature changed between
+7.2 and 10, and arguments that 7.2 frees before it makes the call unless they were built beforehand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graphexec.devices.hip_blas import Blas
+from graphexec.devices.hip_blaslt import BlasLt
+from graphexec.devices.hip_platform import Platform, Source, platform_name, version_text
+from graphexec.devices.hip_status import Checker, HipError, Step
+
+# hip-python's classes, which are opaque here.
+Pointer = Any
+Stream = Any
+Event = Any
+Graph = Any
+GraphExec = Any
+Module = Any
+Function = Any
+PackedArguments = Any
+
+NOT_READY = 600  # hipErrorNotReady
+EVENT_DISABLE_TIMING = 2
+STREAM_NON_BLOCKING = 1
+
+Direction = Literal["to_device", "to_host", "on_device"]
+DIRECTIONS = {
+    "to_device": "hipMemcpyHostToDevice",
+    "to_host": "hipMemcpyDeviceToHost",
+    "on_device": "hipMemcpyDeviceToDevice",
+}
+
+
+@dataclass(frozen=True)
+class Modules:
+    """hip-python's modules, of either version. `hipblaslt` is None where the version has none."""
+
+    flavour: str
+    version: str
+    hip: Any
+    hiprtc: Any
+    hipblas: Any
+    hipblaslt: Any
+    types: Any
+    helpers: Any
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """What a device is. Memory sizes are bytes; `architecture` is gfx90a or sm_90, say."""
+
+    name: str
+    architecture: str
+    total_memory: int
+    warp_size: int
+    multiprocessors: int
+    max_threads_per_block: int
+    shared_memory_per_block: int
+    l2_cache: int
+
+
+@dataclass(frozen=True)
+class PointerInfo:
+    """Where memory is: `kind` is unregistered, host, device or managed."""
+
+    kind: str
+    device: int
+
+
+class Bindings:
+    """hip-python bound to one HIP runtime. `lt` is None where there is no hipBLASLt."""
+
+    def __init__(self, modules: Modules, source: Source) -> None:
+        self._hip = modules.hip
+        self._hiprtc = modules.hiprtc
+        self._types = modules.types
+        self._helpers = modules.helpers
+        self._runtime = source.runtime
+        checker = Checker(modules.hip, modules.hiprtc)
+        self.check = checker.check
+        self._call = checker.call
+        self._step = checker.step
+        self._directions = {
+            direction: modules.hip.hipMemcpyKind[kind] for direction, kind in DIRECTIONS.items()
+        }
+        self.blas = Blas(modules.hip, modules.hipblas, modules.types, checker)
+        self.lt = modules.hipblaslt and BlasLt(
+            modules.hip, modules.hipblas, modules.hipblaslt, modules.types, checker
+        )
+        self.platform = Platform(
+            name=platform_name(source, self.properties(0).architecture),
+            runtime_path=source.path,
+            runtime_version=version_text(self._call(self._hip.hipRuntimeGetVersion)),
+            devices=source.devices,
+            hip_python_version=modules.version,
+            flavour=modules.flavour,
+        )
+
+    # Devices
+
+    def set_device(self, device: int) -> None:
+        """Make a device this thread's. Each thread starts on device 0."""
+        self._call(self._hip.hipSetDevice, device)
+
+    def properties(self, device: int) -> DeviceProperties:
+        """What a device is."""
+        fields = self._out_parameter(
+            self._hip.hipGetDeviceProperties, self._hip.hipDeviceProp_t, device
+        )
+        return DeviceProperties(
+            name=_text(fields.name),
+            architecture=_text(fields.gcnArchName),
+            total_memory=fields.totalGlobalMem,
+            warp_size=fields.warpSize,
+            multiprocessors=fields.multiProcessorCount,
+            max_threads_per_block=fields.maxThreadsPerBlock,
+            shared_memory_per_block=fields.sharedMemPerBlock,
+            l2_cache=fields.l2CacheSize,
+        )
+
+    def device_attribute(self, name: str, device: int) -> int:
+        """An attribute of a device by the end of its HIP name, such as "WarpSize"."""
+        attribute = self._hip.hipDeviceAttribute_t[f"hipDeviceAttribute{name}"]
+        value: int = self._call(self._hip.hipDeviceGetAttribute, attribute, device)
+        return value
+
+    def synchronize_device(self) -> None:
+        """Wait for every stream of the device. Not for use within a run: it hides missing edges."""
+        self._call(self._hip.hipDeviceSynchronize)
+
+    # Memory
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total memory of this thread's device."""
+        free, total = self._call(self._hip.hipMemGetInfo)
+        return free, total
+
+    def malloc(self, nbytes: int) -> Pointer:
+        """Device memory, 256-byte aligned. Raises HipOutOfMemory."""
+        return self._call(self._hip.hipMalloc, nbytes)
+
+    def free(self, pointer: Pointer) -> None:
+        """Free device memory; waits for all work of the device."""
+        self._call(self._hip.hipFree, pointer)
+
+    def host_malloc(self, nbytes: int) -> Pointer:
+        """Pinned host memory, which asynchronous copies need. Raises HipOutOfMemory."""
+        return self._call(self._hip.hipHostMalloc, nbytes, 0)
+
+    def host_free(self, pointer: Pointer) -> None:
+        """Free pinned host memory."""
+        self._call(self._hip.hipHostFree, pointer)
+
+    def host_register(self, pointer: Pointer, nbytes: int) -> None:
+        """Pin host memory that was allocated elsewhere."""
+        self._call(self._hip.hipHostRegister, pointer, nbytes, 0)
+
+    def host_unregister(self, pointer: Pointer) -> None:
+        """Undo `host_register`."""
+        self._call(self._hip.hipHostUnregister, pointer)
+
+    def pointer(self, address: int) -> Pointer:
+        """A pointer prepared for calls. hip-python builds one at each call from a plain int."""
+        return self._types.Pointer(address)
+
+    def host_view(self, pointer: Pointer, nbytes: int) -> memoryview:
+        """The bytes of host memory, writable. Valid until the memory is freed."""
+        return memoryview((ctypes.c_ubyte * nbytes).from_address(int(pointer))).cast("B")
+
+    def pointer_info(self, pointer: Pointer) -> PointerInfo:
+        """Where an address is, for memory that comes from elsewhere."""
+        fields = self._out_parameter(
+            self._hip.hipPointerGetAttributes, self._hip.hipPointerAttribute_t, pointer
+        )
+        kind = self._hip.hipMemoryType(fields.type).name.removeprefix("hipMemoryType").lower()
+        return PointerInfo(kind, fields.device)
+
+    def copy(self, to: Pointer, source: Pointer, nbytes: int, direction: Direction) -> None:
+        """Copy now, on the null stream, and wait."""
+        self._call(self._hip.hipMemcpy, to, source, nbytes, self._directions[direction])
+
+    def prepare_copy(
+        self,
+        to: Pointer,
+        source: Pointer,
+        nbytes: int,
+        direction: Direction,
+        stream: Stream,
+        node: str | None = None,
+    ) -> Step:
+        """A copy on a stream. Host memory must be pinned, and stay until the copy is done."""
+        kind = self._directions[direction]
+        function = self._hip.hipMemcpyAsync
+        return self._step(function, to, source, nbytes, kind, stream, node=node)
+
+    def prepare_copy_2d(
+        self,
+        to: Pointer,
+        to_pitch: int,
+        source: Pointer,
+        source_pitch: int,
+        width: int,
+        height: int,
+        direction: Direction,
+        stream: Stream,
+        node: str | None = None,
+    ) -> Step:
+        """A copy of `height` rows of `width` bytes that are a pitch apart on each side."""
+        return self._step(
+            self._hip.hipMemcpy2DAsync,
+            *(to, to_pitch, source, source_pitch, width, height),
+            *(self._directions[direction], stream),
+            node=node,
+        )
+
+    def prepare_fill(
+        self, to: Pointer, value: int, nbytes: int, stream: Stream, node: str | None = None
+    ) -> Step:
+        """Set every byte to `value`, 0 to 255."""
+        return self._step(self._hip.hipMemsetAsync, to, value, nbytes, stream, node=node)
+
+    # Streams and events
+
+    def create_stream(self) -> Stream:
+        """A stream that takes no part in the null stream's ordering."""
+        return self._call(self._hip.hipStreamCreateWithFlags, STREAM_NON_BLOCKING)
+
+    def destroy_stream(self, stream: Stream) -> None:
+        """Free a stream; work already on it still completes."""
+        self._call(self._hip.hipStreamDestroy, stream)
+
+    def synchronize_stream(self, stream: Stream) -> None:
+        """Wait for everything on a stream. hip-python 7.2 keeps the interpreter locked meanwhile."""
+        self._call(self._hip.hipStreamSynchronize, stream)
+
+    def stream_is_done(self, stream: Stream) -> bool:
+        """Whether everything on a stream has completed."""
+        return self._is_done(self._hip.hipStreamQuery, stream)
+
+    def create_event(self, timing: bool = False) -> Event:
+        """An event; without timing it is cheaper and only orders."""
+        flags = 0 if timing else EVENT_DISABLE_TIMING
+        return self._call(self._hip.hipEventCreateWithFlags, flags)
+
+    def destroy_event(self, event: Event) -> None:
+        """Free an event."""
+        self._call(self._hip.hipEventDestroy, event)
+
+    def prepare_record(self, event: Event, stream: Stream, node: str | None = None) -> Step:
+        """Let an event mark everything issued to a stream so far."""
+        return self._step(self._hip.hipEventRecord, event, stream, node=node)
+
+    def prepare_wait(self, stream: Stream, event: Event, node: str | None = None) -> Step:
+        """Let later work on a stream start after the event's last record."""
+        return self._step(self._hip.hipStreamWaitEvent, stream, event, 0, node=node)
+
+    def synchronize_event(self, event: Event) -> None:
+        """Wait for an event. hip-python 7.2 keeps the interpreter locked meanwhile."""
+        self._call(self._hip.hipEventSynchronize, event)
+
+    def event_is_done(self, event: Event) -> bool:
+        """Whether an event has happened, or was never recorded."""
+        return self._is_done(self._hip.hipEventQuery, event)
+
+    def elapsed(self, start: Event, stop: Event) -> float:
+        """Milliseconds between two completed events made with timing."""
+        milliseconds: float = self._call(self._hip.hipEventElapsedTime, start, stop)
+        return milliseconds
+
+    # Capture and graphs
+
+    def begin_capture(self, stream: Stream) -> None:
+        """Record what this thread issues to a stream, and to streams that fork from it."""
+        mode = self._hip.hipStreamCaptureMode.hipStreamCaptureModeThreadLocal
+        self._call(self._hip.hipStreamBeginCapture, stream, mode)
+
+    def end_capture(self, stream: Stream) -> Graph:
+        """The graph recorded since `begin_capture`; every forked stream must have joined."""
+        return self._call(self._hip.hipStreamEndCapture, stream)
+
+    def is_capturing(self, stream: Stream) -> bool:
+        """Whether a capture is under way on a stream."""
+        return bool(self._call(self._hip.hipStreamIsCapturing, stream))
+
+    def graph_nodes(self, graph: Graph) -> int:
+        """How many nodes a graph has."""
+        return self._count("hipGraphGetNodes", graph, None)
+
+    def graph_edges(self, graph: Graph) -> int:
+        """How many edges a graph has."""
+        return self._count("hipGraphGetEdges", graph, None, None)
+
+    def instantiate(self, graph: Graph) -> GraphExec:
+        """A graph made ready to launch; the graph may be destroyed afterwards."""
+        return self._call(self._hip.hipGraphInstantiateWithFlags, graph, 0)
+
+    def prepare_graph(self, exec_: GraphExec, stream: Stream) -> Step:
+        """Launch a graph on a stream."""
+        return self._step(self._hip.hipGraphLaunch, exec_, stream)
+
+    def upload_graph(self, exec_: GraphExec, stream: Stream) -> None:
+        """Send a graph to the device ahead of its first launch."""
+        self._call(self._hip.hipGraphUpload, exec_, stream)
+
+    def destroy_graph(self, graph: Graph) -> None:
+        """Free a captured graph."""
+        self._call(self._hip.hipGraphDestroy, graph)
+
+    def destroy_graph_exec(self, exec_: GraphExec) -> None:
+        """Free a graph made ready to launch."""
+        self._call(self._hip.hipGraphExecDestroy, exec_)
+
+    # Kernels
+
+    def compile(self, source: str, name: str, options: Sequence[str] = ()) -> bytes:
+        """Machine code of a HIP source, by hiprtc; `name` stands in its messages.
+
+        options -- as for hipcc, `--offload-arch=...` among them. Raises HipError whose `meaning`
+        ends with the compiler's log.
+        """
+        rtc, types = self._hiprtc, self._types
+        source_text, title = types.CStr(source.encode()), types.CStr(name.encode())
+        program = self._call(rtc.hiprtcCreateProgram, source_text, title, 0, None, None)
+        try:
+            arguments = types.ListOfBytes([option.encode() for option in options])
+            try:
+                self._call(rtc.hiprtcCompileProgram, program, len(options), arguments)
+            except HipError as error:
+                log = self._compile_log(program)
+                meaning = f"{error.meaning}\n{log}" if log else error.meaning
+                raise HipError(error.call, error.code, error.name, meaning) from None
+            code = bytearray(self._call(rtc.hiprtcGetCodeSize, program))
+            self._call(rtc.hiprtcGetCode, program, code)
+            return bytes(code)
+        finally:
+            self._call(rtc.hiprtcDestroyProgram, program.createRef())
+
+    def load_module(self, code: bytes) -> Module:
+        """Load machine code into this thread's device."""
+        return self._call(self._hip.hipModuleLoadData, code)
+
+    def unload_module(self, module: Module) -> None:
+        """Free a module and its functions."""
+        self._call(self._hip.hipModuleUnload, module)
+
+    def function(self, module: Module, name: str) -> Function:
+        """A kernel of a module, by its C name."""
+        return self._call(self._hip.hipModuleGetFunction, module, self._types.CStr(name.encode()))
+
+    def pack(self, arguments: Sequence[Any]) -> PackedArguments:
+        """Kernel arguments packed once: ctypes values by value, pointers as addresses."""
+        return self._helpers.HipModuleLaunchKernel_extra(tuple(arguments))
+
+    def prepare_launch(
+        self,
+        function: Function,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        shared_bytes: int,
+        stream: Stream,
+        arguments: PackedArguments,
+        node: str | None = None,
+    ) -> Step:
+        """Launch a kernel: `grid` counts blocks, `block` threads."""
+        return self._step(
+            self._hip.hipModuleLaunchKernel,
+            *(function, *grid, *block, shared_bytes, stream, None, arguments),
+            node=node,
+        )
+
+    def allow_shared_memory(self, function: Function, nbytes: int) -> None:
+        """Let a kernel be launched with this much dynamic shared memory."""
+        attribute = self._hip.hipFuncAttribute.hipFuncAttributeMaxDynamicSharedMemorySize
+        self._call(self._hip.hipFuncSetAttribute, function, attribute, nbytes)
+
+    def function_attribute(self, function: Function, name: str) -> int:
+        """An attribute of a kernel by the end of its HIP name, such as "NUM_REGS"."""
+        attribute = self._hip.hipFunction_attribute[f"HIP_FUNC_ATTRIBUTE_{name}"]
+        value: int = self._call(self._hip.hipFuncGetAttribute, attribute, function)
+        return value
+
+    def blocks_per_multiprocessor(self, function: Function, threads: int, shared_bytes: int) -> int:
+        """How many blocks of a kernel run on one multiprocessor at a time."""
+        occupancy = self._hip.hipModuleOccupancyMaxActiveBlocksPerMultiprocessor
+        blocks: int = self._call(occupancy, function, threads, shared_bytes)
+        return blocks
+
+    def _compile_log(self, program: Any) -> str:
+        log = bytearray(self._call(self._hiprtc.hiprtcGetProgramLogSize, program))
+        self._call(self._hiprtc.hiprtcGetProgramLog, program, self._types.CStr(log))
+        return log.rstrip(b"\0").decode(errors="replace").strip()
+
+    def _is_done(self, query: Callable[..., Any], thing: Any) -> bool:
+        result = query(thing)
+        if int(result[0]) == NOT_READY:
+            return False
+        self.check(result, query.__name__)
+        return True
+
+    def _count(self, name: str, graph: Graph, *arrays: None) -> int:
+        """Ask how long a list is. hip-python passes an uninitialized length and room for one
+        element, which overwrites memory, so the runtime is called without it."""
+        length = ctypes.c_size_t(0)
+        code = getattr(self._runtime, name)(
+            ctypes.c_void_p(int(graph)), *arrays, ctypes.byref(length)
+        )
+        self.check((self._hip.hipError_t(code),), name)
+        return length.value
+
+    def _out_parameter(
+        self, function: Callable[..., Any], kind: Callable[[], Any], argument: Any
+    ) -> Any:
+        """Call a function that fills a structure: 7.2 takes it as a parameter, 10 returns it."""
+        if len(inspect.signature(function).parameters) == 1:
+            return self._call(function, argument)
+        fields = kind()
+        self._call(function, fields, argument)
+        return fields
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

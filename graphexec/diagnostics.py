@@ -1,0 +1,92 @@
+"""A mistake, where it is, and how it is shown: messages in the manner of rustc.
+
+error: unknown op 'softmx'
+  --> attention.yaml:12:17
+   |
+12 |   probs:  {op: softmx, x: scores, axis: -1}
+   |                ^^^^^^ expected one of: copy, gemm, softmax
+   = help: did you mean 'softmax'?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+_SHOWN_COLUMNS = 160  # a longer source line is shown as a window around the mistake
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text a diagnostic can point into; `path` is what the user called it."""
+
+    path: str
+    text: str
+
+    def line(self, number: int) -> str | None:
+        """Line `number` (from 1) without its end, or None when there is no such line."""
+        lines = self.text.splitlines()
+        return lines[number - 1] if 0 < number <= len(lines) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a Source: line and column count from 1, length in characters."""
+
+    line: int
+    column: int
+    length: int = 1
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake (or warning), in plain words.
+
+    `message` says what is wrong; `label` is printed under the place (what was expected or
+    found there); `notes` add facts; `help` suggests what to write instead.
+    """
+
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    source: Source | None = None
+    mark: Mark | None = None
+    label: str = ""
+    notes: tuple[str, ...] = ()
+    help: str = ""
+
+    def render(self) -> str:
+        """The diagnostic as text without colours, without a final newline."""
+        lines = [f"{self.severity}: {self.message}"]
+        if self.source is not None:
+            lines += _location(self.source, self.mark, self.label)
+        elif self.label:
+            lines.append(f"   = note: {self.label}")
+        lines += [f"   = note: {note}" for note in self.notes]
+        if self.help:
+            lines.append(f"   = help: {self.help}")
+        return "\n".join(lines)
+
+
+def _location(source: Source, mark: Mark | None, label: str) -> list[str]:
+    if mark is None:
+        return [f"  --> {source.path}"] + ([f"   = note: {label}"] if label else [])
+    header = f"  --> {source.path}:{mark.line}:{mark.column}"
+    text = source.line(mark.line)
+    if text is None:
+        return [header]
+    # A window keeps a minified file readable; control characters would garble a terminal.
+    start = max(0, mark.column - 1 - _SHOWN_COLUMNS // 2) if len(text) > _SHOWN_COLUMNS else 0
+    shown = "".join(c if c.isprintable() else " " for c in text[start : start + _SHOWN_COLUMNS])
+    gutter = " " * len(str(mark.line))
+    room = max(1, len(shown) - (mark.column - 1 - start))
+    carets = "^" * max(1, min(mark.length, room))
+    pointer = " " * (mark.column - 1 - start) + carets + (f" {label}" if label else "")
+    return [header, f"{gutter} |", f"{mark.line} | {shown}", f"{gutter} | {pointer}".rstrip()]
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """A suggestion such as "did you mean 'softmax'?", or "" when nothing is close."""
+    close = get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,295 @@
+"""What the user wrote: a DAG of named nodes over named inputs and weights.
+
+A Graph is read from YAML by `load`, or built in code:
+
+    g = Graph("attention")
+    q = g.input("q", (2, 8, 128, 64), "f16")
+    s = g.gemm(q, q, trans_b=True, alpha=64**-0.5)
+    g.output(out=g.softmax(s))
+
+It is append-only and holds what was written, so a dim may still be an expression over
+`dims` ("S // 2"); the stage `infer` makes every shape concrete. Tensors are referred to by
+name: a node's name is the name of the tensor it makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphexec.diagnostics import Diagnostic, Mark, Source, did_you_mean
+from graphexec.errors import GraphError
+
+if TYPE_CHECKING:
+    from graphexec.op import Op
+
+Dim = int | str
+"""An extent: a number, or an expression over the graph's dims and consts."""
+
+Marks = Mapping[str, Mark]
+"""Places of a declaration in the source: "" for its name, else the key's value, e.g. "alpha"."""
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+"""What a name of a graph, tensor or output may look like."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor given at every run."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+    marks: Marks = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor from a file, uploaded once. `shape` and `dtype`, if given, are asserted.
+
+    `dtype: bf16` also gives 2-byte void or uint16 data (how NumPy stores bf16) its meaning.
+    """
+
+    name: str
+    file: str
+    key: str | None = None
+    shape: tuple[Dim, ...] | None = None
+    dtype: str | None = None
+    marks: Marks = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op applied to tensors. `after` orders without data; `shape` is an assertion."""
+
+    name: str
+    op: str
+    operands: Mapping[str, str]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    shape: tuple[Dim, ...] | None = None
+    marks: Marks = field(default_factory=dict, compare=False, repr=False)
+
+
+class Graph:
+    """A named DAG. Equality compares content, not places in files."""
+
+    def __init__(
+        self,
+        name: str = "graph",
+        *,
+        dims: Mapping[str, int] | None = None,
+        consts: Mapping[str, int | float | str] | None = None,
+        ops: Mapping[str, Op] | None = None,
+        folder: Path | None = None,
+        weight_root: Path | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """An empty graph.
+
+        `consts` may be expressions over `dims`. `ops` are the known ops (the built-in and
+        installed ones by default). Weight files are looked up relative to `folder` (the
+        working directory by default) and must lie inside `weight_root` (by default `folder`).
+        """
+        if ops is None:
+            from graphexec.registry import known_ops
+
+            ops = known_ops()
+        self.name = name
+        self.dims: dict[str, int] = dict(dims or {})
+        self.consts: dict[str, int | float | str] = dict(consts or {})
+        self.inputs: dict[str, Input] = {}
+        self.weights: dict[str, Weight] = {}
+        self.nodes: dict[str, Node] = {}
+        self.outputs: dict[str, str] = {}
+        self.ops = ops
+        self.folder = folder or Path()
+        self.weight_root = weight_root
+        self.source = source
+        self.output_marks: dict[str, Mark] = {}
+        self.warnings: list[Diagnostic] = []
+
+    # Building ---------------------------------------------------------------------------
+
+    def input(self, name: str, shape: Sequence[Dim], dtype: str = "f32") -> str:
+        """Declare an input; returns its name, to be used as an operand."""
+        self.add(Input(name, tuple(shape), str(dtype)))
+        return name
+
+    def weight(
+        self,
+        name: str,
+        file: str | Path,
+        key: str | None = None,
+        shape: Sequence[Dim] | None = None,
+        dtype: str | None = None,
+    ) -> str:
+        """Declare a weight read from `file` (.npy, .npz or .safetensors); returns its name."""
+        self.add(Weight(name, str(file), key, tuple(shape) if shape else None, dtype))
+        return name
+
+    def node(
+        self,
+        op: str,
+        *operands: str,
+        name: str | None = None,
+        after: Sequence[str] = (),
+        shape: Sequence[Dim] | None = None,
+        **settings: Any,
+    ) -> str:
+        """Add a node; returns its name (made from the op's name when none is given).
+
+        Positional operands follow the order of the op's definition; `settings` are further
+        operands and attributes by name. Raises GraphError for unknown ones.
+        """
+        definition = self.ops.get(op)
+        if definition is None:
+            raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops))
+        names = [o.name for o in definition.operands]
+        attributes = [a.name for a in definition.attributes]
+        if len(operands) > len(names):
+            raise _mistake(f"op '{op}' takes at most {len(names)} operands, got {len(operands)}")
+        given: dict[str, Any] = dict(zip(names, operands, strict=False))
+        for key in settings:
+            if key not in names and key not in attributes:
+                raise _mistake(
+                    f"op '{op}' has no operand or attribute '{key}'",
+                    help=did_you_mean(key, names + attributes),
+                )
+            if key in given:
+                raise _mistake(f"op '{op}' got operand '{key}' twice")
+        given |= {k: v for k, v in settings.items() if k in names and v is not None}
+        for operand in definition.operands:
+            if operand.name not in given and not operand.optional:
+                raise _mistake(f"op '{op}' needs operand '{operand.name}'")
+        name = name or self._fresh_name(op)
+        attrs = {k: _plain(v) for k, v in settings.items() if k in attributes}
+        after, asserted = tuple(after), tuple(shape) if shape else None
+        for tensor in (*given.values(), *after):
+            if not isinstance(tensor, str) or tensor not in self:
+                raise _mistake(
+                    f"node '{name}' refers to {tensor!r}, which is not a tensor of the graph",
+                    help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
+                )
+        self.add(Node(name, op, given, attrs, after, asserted))
+        return name
+
+    def output(self, *names: str, **outputs: str) -> None:
+        """Declare outputs: `g.output("ctx")`, or under another name, `g.output(out="ctx")`."""
+        for name, tensor in [*((n, n) for n in names), *outputs.items()]:
+            if tensor not in self:
+                raise _mistake(f"output '{name}' names no tensor of the graph: '{tensor}'")
+            if name in self.outputs:
+                raise _mistake(f"output '{name}' is declared twice")
+            self.outputs[name] = tensor
+
+    def add(self, item: Input | Weight | Node) -> None:
+        """Append a declaration as it is; its name must be new and well-formed."""
+        if not NAME.match(item.name):
+            raise _mistake(
+                f"'{item.name}' is not a name",
+                help="letters, digits, '_', '-' and '.', beginning with a letter or '_'",
+            )
+        if item.name in self:
+            raise _mistake(f"the name '{item.name}' is used twice")
+        if isinstance(item, Input):
+            self.inputs[item.name] = item
+        elif isinstance(item, Weight):
+            self.weights[item.name] = item
+        else:
+            self.nodes[item.name] = item
+
+    def __getattr__(self, name: str) -> Any:
+        # g.gemm(...), g.softmax(...), and every op of the user's own.
+        if not name.startswith("_") and name in self.__dict__.get("ops", {}):
+            return partial(self.node, name)
+        raise AttributeError(f"'Graph' has no attribute or op '{name}'")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.ops]
+
+    def _fresh_name(self, op: str) -> str:
+        if op not in self:
+            return op
+        number = 1
+        while f"{op}_{number}" in self:
+            number += 1
+        return f"{op}_{number}"
+
+    # Looking ----------------------------------------------------------------------------
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes or name in self.inputs or name in self.weights
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self._content() == other._content()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _content(self) -> tuple[object, ...]:
+        parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
+        return (self.name, *parts)
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({self.name!r}: {len(self.inputs)} inputs, {len(self.weights)} weights, "
+            f"{len(self.nodes)} nodes, outputs {', '.join(self.outputs) or 'none'})"
+        )
+
+    def with_dims(self, **dims: int) -> Graph:
+        """The same graph with other values of its dims; unknown names are a GraphError."""
+        for name in dims:
+            if name not in self.dims:
+                raise _mistake(
+                    f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims)
+                )
+        other = Graph(
+            self.name, dims={**self.dims, **dims}, consts=self.consts, ops=self.ops,
+            folder=self.folder, weight_root=self.weight_root, source=self.source,
+        )  # fmt: skip
+        other.inputs, other.weights, other.nodes = self.inputs, self.weights, self.nodes
+        other.outputs, other.output_marks = self.outputs, self.output_marks
+        return other
+
+    def to_yaml(self) -> str:
+        """The graph as YAML that `load` reads back as an equal graph."""
+        from graphexec.views.yaml import to_yaml
+
+        return to_yaml(self)
+
+    def error(
+        self, message: str, item: Input | Weight | Node | None = None, key: str = "", **more: Any
+    ) -> Diagnostic:
+        """A diagnostic that points at `key` of `item` in the source, or names it in words."""
+        mark = (item.marks.get(key) or item.marks.get("")) if item is not None else None
+        if mark is None and item is not None:
+            message = f"{_kind(item)} '{item.name}': {message}"
+        return Diagnostic(message, source=self.source if mark else None, mark=mark, **more)
+
+
+def _kind(item: Input | Weight | Node) -> str:
+    return type(item).__name__.lower()
+
+
+def _plain(value: Any) -> Any:
+    """Attribute values as YAML would give them, so a built graph equals a loaded one."""
+    from enum import Enum
+
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):  # a NumPy scalar
+        return value.item()
+    return value
+
+
+def _mistake(message: str, **more: Any) -> GraphError:
+    return GraphError([Diagnostic(message, **more)])
+
+
+__all__ = ["Dim", "Graph", "Input", "Mark", "Marks", "Node", "Weight"]

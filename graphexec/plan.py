@@ -1,0 +1,168 @@
+"""A stream-ordered plan: what is enqueued where, what waits for what, which bytes lie where.
+
+Plain data, also read from files that other programs wrote; nothing here needs a device.
+Happens-before is the transitive closure of the order of each stream, record → wait, and
+record → host_wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from graphexec.tensor import DType, Space
+
+if TYPE_CHECKING:
+    from graphexec.command import Role, Work
+
+WaitRole = Literal["dependency", "fork", "join"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream; `blas_handle` is the BLAS handle bound to it, or None when it has none."""
+
+    id: int
+    blas_handle: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One allocation. Inputs and weights hold data before the run; the host reads outputs
+    after it."""
+
+    id: str
+    bytes: int
+    space: Space
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTensor:
+    """A named tensor and the bytes `offset` to `offset + bytes` of `buffer` it occupies."""
+
+    name: str
+    buffer: str
+    offset: int
+    bytes: int
+    shape: tuple[int, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes `low` to `high` (past the last) of a buffer."""
+
+    buffer: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Enqueue a command. `blas_handle` is set for a GEMM. `after` names nodes all of whose
+    launches must happen before this one although they may share no bytes with it. `work` is
+    what a device executes; a plan read from a file has none."""
+
+    stream: int
+    node: str
+    command: str
+    reads: tuple[Range, ...]
+    writes: tuple[Range, ...]
+    blas_handle: int | None = None
+    after: tuple[str, ...] = ()
+    work: Work | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The event marks everything issued to the stream so far."""
+
+    stream: int
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Later work on the stream starts after the event's record."""
+
+    stream: int
+    event: int
+    role: WaitRole = "dependency"
+
+
+@dataclass(frozen=True, slots=True)
+class HostWait:
+    """The host blocks until the event's record is reached."""
+
+    event: int
+
+
+Instruction: TypeAlias = Launch | Record | Wait | HostWait
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Figures of a plan. `waits` counts dependency waits only; `cross_stream_edges` the
+    dependencies between streams before reduction. `arena_lower_bound` is a number of bytes no
+    allocation of the same schedule can go below; `naive_bytes` the sum of all arena tensors."""
+
+    streams: int
+    waits: int
+    cross_stream_edges: int
+    events: int
+    arena_bytes: int
+    arena_lower_bound: int
+    naive_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
+    was read from a file without figures. `places` maps every storage a launch's work refers to
+    to its buffer and offset; a plan read from a file has none."""
+
+    graph: str
+    device: str
+    dims: Mapping[str, int]
+    streams: tuple[Stream, ...]
+    buffers: tuple[Buffer, ...]
+    tensors: tuple[PlacedTensor, ...]
+    instructions: tuple[Instruction, ...]
+    stats: Stats | None = None
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    def buffer(self, id: str) -> Buffer:
+        """The buffer called `id`."""
+        return next(b for b in self.buffers if b.id == id)
+
+    def to_json(self) -> str:
+        """The plan in the documented format (docs/plan-format.md)."""
+        from graphexec.plan_file import dumps
+
+        return dumps(self)
+
+    @staticmethod
+    def from_json(text: str, path: str = "<plan>") -> Plan:
+        """Read a plan; GraphError with the place of each mistake when it is not one."""
+        from graphexec.plan_file import loads
+
+        return loads(text, path)
+
+    def to_dot(self) -> str:
+        """The plan as Graphviz DOT."""
+        from graphexec.views.dot import to_dot
+
+        return to_dot(self)
+
+    def __str__(self) -> str:
+        from graphexec.views.text import to_text
+
+        return to_text(self)
+
+
+__all__ = [
+    "Buffer", "HostWait", "Instruction", "Launch", "PlacedTensor", "Plan", "Range", "Record",
+    "Stats", "Stream", "Wait", "WaitRole",
+]  # fmt: skip

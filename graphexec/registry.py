@@ -1,0 +1,84 @@
+"""Which ops there are: the built-in ones, those of installed packages, and folders of the user.
+
+An op is a package with an attribute OP, an instance of graphexec.op.Op.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import GraphError
+from graphexec.op import Op
+
+BUILT_IN = ("copy", "gemm", "softmax")
+
+
+@cache
+def known_ops() -> dict[str, Op]:
+    """Built-in ops and those installed under the entry point group `graphexec.ops`, by name."""
+    ops = [_op_of(importlib.import_module(f"graphexec.ops.{name}")) for name in BUILT_IN]
+    ops += [_op_of(entry.load()) for entry in entry_points(group="graphexec.ops")]
+    return _by_name(ops)
+
+
+def load_ops(folders: Iterable[Path]) -> dict[str, Op]:
+    """All known ops and those in `folders`: each is an op's folder, or a folder of them.
+
+    Runs the Python code found there. Raises GraphError when a folder holds no op or its code
+    fails, or when two ops share a name.
+    """
+    found: list[Op] = []
+    for folder in folders:
+        inits = [folder / "__init__.py"]
+        if not inits[0].is_file():
+            inits = sorted(folder.glob("*/__init__.py"))
+        if not inits:
+            raise _mistake(
+                f"no op in folder '{folder}'",
+                help="an op is a folder with an __init__.py that binds OP (docs/adding-an-op.md)",
+            )
+        found += [_op_of(_import_file(init)) for init in inits]
+    return _by_name([*known_ops().values(), *found])
+
+
+def _import_file(init: Path) -> ModuleType:
+    name = f"graphexec_user_ops.{init.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, init)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as exc:  # whatever the user's own code raises is reported as theirs
+        raise _mistake(f"importing op '{init}' failed: {type(exc).__name__}: {exc}") from exc
+    return module
+
+
+def _op_of(module: ModuleType | Op) -> Op:
+    op = module if isinstance(module, Op) else getattr(module, "OP", None)
+    if not isinstance(op, Op):
+        raise _mistake(
+            f"{module} binds no OP", help="OP = YourOp(), an instance of a graphexec.op.Op subclass"
+        )
+    return op
+
+
+def _by_name(ops: Iterable[Op]) -> dict[str, Op]:
+    named: dict[str, Op] = {}
+    for op in ops:
+        if op.name in named:
+            raise _mistake(f"two ops are called '{op.name}'")
+        named[op.name] = op
+    return named
+
+
+def _mistake(message: str, **more: str) -> GraphError:
+    return GraphError([Diagnostic(message, **more)])  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""What lies between a Program and a Plan: dependencies, an order with streams, and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphexec.command import Command, Program
+from graphexec.plan import Buffer, HostWait, Record, Wait
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A program with an issue order and a stream for each command.
+
+    `predecessors[c]` are the commands that command c must come after: data dependencies, WAR,
+    WAW and `after`. `order` lists commands in issue order, a topological order; `stream[c]` is
+    the stream of command c, numbered by first use.
+    """
+
+    program: Program
+    predecessors: tuple[tuple[int, ...], ...]
+    order: tuple[int, ...]
+    stream: tuple[int, ...]
+
+    @property
+    def streams(self) -> int:
+        """How many streams are used, at least one."""
+        return max(self.stream, default=0) + 1
+
+
+Step = int | Record | Wait | HostWait
+"""A command (its index in the program), or an instruction that synchronizes."""
+
+
+@dataclass(frozen=True)
+class Synchronized:
+    """A schedule with its events.
+
+    `before[c][s]` counts the commands of stream s that happen before command c (c excluded);
+    `position[c]` is the place of c in its stream, from 0.
+    """
+
+    schedule: Schedule
+    steps: tuple[Step, ...]
+    before: tuple[tuple[int, ...], ...]
+    position: tuple[int, ...]
+    cross_stream_edges: int
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Buffers, and the buffer and offset of every storage; figures of the device arena in bytes.
+
+    `lower_bound` is what no allocation of the same schedule can go below; `naive_bytes` the sum
+    of all tensors.
+    """
+
+    buffers: tuple[Buffer, ...]
+    places: Mapping[str, tuple[str, int]]
+    arena_bytes: int
+    lower_bound: int
+    naive_bytes: int
+
+
+def dependencies(commands: tuple[Command, ...]) -> tuple[tuple[int, ...], ...]:
+    """For each command, the earlier ones it must come after (RAW, WAR, WAW and `after`).
+
+    Storages are whole: a command that writes part of one is ordered after all its users.
+    """
+    writer: dict[str, int] = {}
+    readers: dict[str, list[int]] = {}
+    found = []
+    for index, command in enumerate(commands):
+        needs = set(command.after)
+        for view in command.reads:
+            if view.storage in writer:
+                needs.add(writer[view.storage])
+        for view in command.writes:
+            if view.storage in writer:
+                needs.add(writer[view.storage])
+            needs.update(readers.get(view.storage, ()))
+        for view in command.reads:
+            readers.setdefault(view.storage, []).append(index)
+        for view in command.writes:
+            writer[view.storage] = index
+            readers[view.storage] = []
+        needs.discard(index)
+        found.append(tuple(sorted(needs)))
+    return tuple(found)

@@ -1,0 +1,80 @@
+"""assemble: write down the plan: instructions, byte ranges, placed tensors and figures.
+
+Requires a Synchronized schedule and an Allocation of it. Guarantees a Plan that says nothing
+these two do not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphexec.command import Gemm
+from graphexec.plan import Instruction, Launch, PlacedTensor, Plan, Range, Record, Stats, Stream, Wait
+from graphexec.scheduled import Allocation, Synchronized
+from graphexec.tensor import View
+
+Places = Mapping[str, tuple[str, int]]
+
+
+def assemble(synchronized: Synchronized, allocation: Allocation, device: str) -> Plan:
+    """The plan of a synchronized and allocated program."""
+    places = allocation.places
+    program, schedule = synchronized.schedule.program, synchronized.schedule
+    with_gemm = {
+        s for c, s in zip(program.commands, schedule.stream, strict=True)
+        if isinstance(c.work, Gemm)
+    }  # fmt: skip
+    streams = tuple(Stream(s, s if s in with_gemm else None) for s in range(schedule.streams))
+    instructions = tuple(
+        _launch(synchronized, step, places) if isinstance(step, int) else step
+        for step in synchronized.steps
+    )
+    tensors = tuple(_placed(name, view, places) for name, view in program.tensors.items())
+    stats = Stats(
+        streams=len(streams),
+        waits=sum(isinstance(i, Wait) and i.role == "dependency" for i in instructions),
+        cross_stream_edges=synchronized.cross_stream_edges,
+        events=sum(isinstance(i, Record) for i in instructions),
+        arena_bytes=allocation.arena_bytes,
+        arena_lower_bound=allocation.lower_bound,
+        naive_bytes=allocation.naive_bytes,
+    )
+    return Plan(
+        program.graph, device, dict(program.dims), streams, allocation.buffers, tensors,
+        instructions, stats, places,
+    )  # fmt: skip
+
+
+def _launch(
+    synchronized: Synchronized, index: int, places: Places
+) -> Instruction:
+    commands = synchronized.schedule.program.commands
+    command, stream = commands[index], synchronized.schedule.stream[index]
+    return Launch(
+        stream,
+        command.node,
+        command.label,
+        _ranges(command.reads, places),
+        _ranges(command.writes, places),
+        stream if isinstance(command.work, Gemm) else None,
+        tuple(dict.fromkeys(commands[i].node for i in command.after)),
+        command.work,
+    )
+
+
+def _ranges(
+    views: Sequence[View], places: Places
+) -> tuple[Range, ...]:  # fmt: skip
+    """Byte ranges of `views`, each once."""
+    found = {}
+    for view in views:
+        buffer, offset = places[view.storage]
+        low, high = view.byte_range()
+        found[Range(buffer, offset + low, offset + high)] = None
+    return tuple(found)
+
+
+def _placed(name: str, view: View, places: Places) -> PlacedTensor:
+    buffer, offset = places[view.storage]
+    low, high = view.byte_range()
+    return PlacedTensor(name, buffer, offset + low, high - low, view.shape, view.dtype)

@@ -1,0 +1,302 @@
+"""infer: give every tensor a concrete shape, dtype and byte size.
+
+Requires a Graph whose names resolve and that has no cycle (`load` and the builder see to it).
+Guarantees a TypedGraph in topological order; every tensor's bytes fit into int64. Mistakes of
+independent nodes are reported together; a node that depends on a wrong one is passed over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.errors import GraphError
+from graphexec.expressions import ExpressionError, evaluate, evaluate_consts
+from graphexec.graph import Dim, Graph, Input, Node, Weight
+from graphexec.op import Attribute, Op, OpError
+from graphexec.tensor import INT64_MAX, DType, TensorType
+from graphexec.typed import TypedGraph, TypedNode, TypedWeight
+from graphexec.weights import WeightError, find_weight
+
+MAX_RANK = 8
+
+
+def infer(graph: Graph) -> TypedGraph:
+    """Types for every tensor of `graph`; GraphError with all independent mistakes."""
+    return _Inference(graph).run()
+
+
+class _Inference:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.errors: list[Diagnostic] = []
+        self.types: dict[str, TensorType] = {}
+        self.names: Mapping[str, int | float] = {}
+
+    def run(self) -> TypedGraph:
+        graph = self.graph
+        try:
+            self.names = {**graph.dims, **evaluate_consts(graph.consts, graph.dims)}
+        except ExpressionError as exc:
+            raise GraphError([Diagnostic(f"consts: {exc}", help=exc.help)]) from exc
+        inputs = {i.name: t for i in graph.inputs.values() if (t := self.input(i))}
+        weights = {w.name: t for w in graph.weights.values() if (t := self.weight(w))}
+        nodes = [n for node in topological(graph) if (n := self.node(node))]
+        if not graph.outputs:
+            self.errors.append(
+                Diagnostic(f"graph '{graph.name}' has no outputs", source=graph.source)
+            )
+        if self.errors:
+            raise GraphError(self.errors)
+        return TypedGraph(
+            graph.name, dict(graph.dims), inputs, weights, tuple(nodes), dict(graph.outputs)
+        )
+
+    def input(self, item: Input) -> TensorType | None:
+        shape, dtype = self.shape(item.shape, item), self.dtype(item.dtype, item, "dtype")
+        if shape is None or dtype is None:
+            return None
+        return self.checked(item, TensorType(shape, dtype))
+
+    def weight(self, item: Weight) -> TypedWeight | None:
+        wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
+        try:
+            found = find_weight(
+                self.graph.folder, self.graph.weight_root, item.file, item.key, wanted
+            )
+        except WeightError as exc:
+            key = exc.field if exc.field in item.marks else "file"
+            self.error(str(exc), item, key, help=exc.help)
+            return None
+        type = TensorType(found.shape, found.dtype)
+        if not self.asserted(item, item.shape, type):
+            return None
+        return TypedWeight(type, found.path, item.key) if self.checked(item, type) else None
+
+    def node(self, node: Node) -> TypedNode | None:
+        op = self.graph.ops[node.op]
+        if any(name not in self.types for name in node.operands.values()):
+            return None
+        attrs = self.attrs(op, node)
+        if attrs is None:
+            return None
+        types = {key: self.types[name] for key, name in node.operands.items()}
+        try:
+            type = op.infer(types, attrs)
+        except OpError as exc:
+            origin = [
+                self.origin(node.operands[key], t) for key, t in types.items() if key == exc.key
+            ]
+            self.error(
+                f"{node.op} '{node.name}': {exc}", node, exc.key, placed=True,
+                notes=(*exc.notes, *origin), help=exc.help,
+            )  # fmt: skip
+            return None
+        if not self.asserted(node, node.shape, type) or not self.checked(node, type):
+            return None
+        mark = node.marks.get("")
+        line = mark.line if mark else None
+        return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
+
+    def attrs(self, op: Op, node: Node) -> dict[str, Any] | None:
+        """Every attribute of the op, evaluated; None when one is wrong."""
+        values, good = {}, True
+        for attribute in op.attributes:
+            given = node.attrs.get(attribute.name)
+            if given is None:
+                values[attribute.name] = attribute.default
+                continue
+            try:
+                values[attribute.name] = self.value(attribute, given)
+            except (ExpressionError, ValueError) as exc:
+                help = exc.help if isinstance(exc, ExpressionError) else ""
+                message = f"{node.op} '{node.name}': {attribute.name}: {exc}"
+                self.error(message, node, attribute.name, placed=True, help=help)
+                good = False
+        return values if good else None
+
+    def value(self, attribute: Attribute, given: Any) -> Any:
+        return _VALUES[attribute.kind](given, attribute, self.names)
+
+    def shape(self, dims: tuple[Dim, ...], item: Input | Weight | Node) -> tuple[int, ...] | None:
+        extents = []
+        for index, dim in enumerate(dims):
+            key = f"shape[{index}]" if f"shape[{index}]" in item.marks else "shape"
+            try:
+                extent = _integer(dim, self.names)
+            except (ExpressionError, ValueError) as exc:
+                self.error(f"extent {index} of the shape: {exc}", item, key,
+                           help=getattr(exc, "help", ""))  # fmt: skip
+                return None
+            if extent < 1:
+                self.error(f"an extent must be at least 1, found {dim}"
+                           + (f" = {extent}" if str(dim) != str(extent) else ""), item, key)  # fmt: skip
+                return None
+            extents.append(extent)
+        return tuple(extents)
+
+    def dtype(self, given: str, item: Input | Weight | Node, key: str) -> DType | None:
+        try:
+            return _dtype(given)
+        except ValueError as exc:
+            self.error(str(exc), item, key, help=did_you_mean(str(given), list(DType)))
+            return None
+
+    def asserted(
+        self, item: Weight | Node, dims: tuple[Dim, ...] | None, found: TensorType
+    ) -> bool:
+        """Whether the shape the user stated, if any, is the shape found."""
+        if dims is None:
+            return True
+        stated = self.shape(dims, item)
+        if stated is not None and stated != found.shape:
+            self.error(f"shape is stated as {list(stated)}, but it is {list(found.shape)}", item,
+                       "shape")  # fmt: skip
+        return stated == found.shape
+
+    def checked(self, item: Input | Weight | Node, type: TensorType) -> TensorType | None:
+        """Registers the type of `item` if its rank and bytes are within bounds."""
+        if len(type.shape) > MAX_RANK:
+            self.error(f"{type} has {len(type.shape)} axes; at most {MAX_RANK} are supported",
+                       item, "shape")  # fmt: skip
+            return None
+        if type.nbytes > INT64_MAX:
+            self.error(f"{type} has {type.nbytes} bytes, more than fit into int64", item, "shape")
+            return None
+        self.types[item.name] = type
+        return type
+
+    def origin(self, tensor: str, type: TensorType) -> str:
+        """Where a tensor came from, for a message about it."""
+        graph = self.graph
+        item = graph.inputs.get(tensor) or graph.weights.get(tensor) or graph.nodes[tensor]
+        mark = item.marks.get("")
+        what = f"{item.op} node" if isinstance(item, Node) else type_name(item)
+        place = f", {graph.source.path}:{mark.line}" if mark and graph.source else ""
+        return f"'{tensor}' is {type} ({what}{place})"
+
+    def error(
+        self, message: str, item: Input | Weight | Node, key: str, placed: bool = False,
+        **more: Any,
+    ) -> None:  # fmt: skip
+        if not placed:
+            message = f"{type_name(item)} '{item.name}': {message}"
+        found = self.graph.error(message, item, key, **more)
+        if found.mark is None:  # the message names the item already
+            found = Diagnostic(message, **more)
+        self.errors.append(found)
+
+
+def type_name(item: Input | Weight | Node) -> str:
+    """What a declaration is called in messages."""
+    return type(item).__name__.lower()
+
+
+def topological(graph: Graph) -> list[Node]:
+    """The nodes, producers first, otherwise as written."""
+    if _in_order(graph):
+        return list(graph.nodes.values())
+    waiting = {
+        name: sum(1 for p in {*n.operands.values(), *n.after} if p in graph.nodes)
+        for name, n in graph.nodes.items()
+    }
+    readers: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for name, n in graph.nodes.items():
+        for producer in {*n.operands.values(), *n.after}:
+            if producer in readers:
+                readers[producer].append(name)
+    ready, order = deque(n for n, count in waiting.items() if count == 0), []
+    while ready:
+        name = ready.popleft()
+        order.append(graph.nodes[name])
+        for reader in readers[name]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                ready.append(reader)
+    if len(order) < len(graph.nodes):
+        stuck = next(name for name, count in waiting.items() if count)
+        raise GraphError([Diagnostic(f"the graph has a cycle through '{stuck}'")])
+    return order
+
+
+def _in_order(graph: Graph) -> bool:
+    seen: set[str] = set()
+    for name, node in graph.nodes.items():
+        for producer in (*node.operands.values(), *node.after):
+            if producer in graph.nodes and producer not in seen:
+                return False
+        seen.add(name)
+    return True
+
+
+# Attribute values by kind; each raises ValueError or ExpressionError.
+
+
+def _integer(given: Any, names: Mapping[str, int | float]) -> int:
+    if isinstance(given, bool) or not isinstance(given, (int, str, float)):
+        raise ValueError(f"expected an integer, found {given!r}")
+    return int(evaluate(given, names, "int"))
+
+
+def _number(given: Any, names: Mapping[str, int | float]) -> int | float:
+    if isinstance(given, bool) or not isinstance(given, (int, str, float)):
+        raise ValueError(f"expected a number, found {given!r}")
+    value = evaluate(given, names, "number")
+    if not isfinite(value):
+        raise ValueError(f"expected a finite number, found {value}")
+    return value
+
+
+def _dtype(given: Any) -> DType:
+    try:
+        return DType(given)
+    except ValueError:
+        raise ValueError(f"unknown dtype '{given}'; expected f16, bf16, f32 or f64") from None
+
+
+def _bool(given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise ValueError(f"expected true or false, found {given!r}")
+    return given
+
+
+def _choice(given: Any, attribute: Attribute) -> str:
+    if given not in attribute.choices:
+        raise ValueError(f"expected one of {', '.join(attribute.choices)}; found {given!r}")
+    return str(given)
+
+
+def _list(given: Any, names: Mapping[str, int | float]) -> tuple[int, ...]:
+    if not isinstance(given, (list, tuple)):
+        raise ValueError(f"expected a list, found {given!r}")
+    return tuple(_integer(v, names) for v in given)
+
+
+def _slices(
+    given: Any, names: Mapping[str, int | float]
+) -> dict[int, tuple[int | None, int | None, int | None]]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"expected a mapping from axis to [start, stop, step], found {given!r}")
+    slices = {}
+    for axis, bounds in given.items():
+        if not isinstance(bounds, (list, tuple)) or not 1 <= len(bounds) <= 3:
+            raise ValueError(f"axis {axis}: expected [start, stop, step], found {bounds!r}")
+        values = [None if v is None else _integer(v, names) for v in bounds]
+        start, stop, step = values + [None] * (3 - len(values))
+        slices[_integer(axis, names)] = (start, stop, step)
+    return slices
+
+
+_VALUES: dict[str, Any] = {
+    "bool": lambda given, attribute, names: _bool(given),
+    "int": lambda given, attribute, names: _integer(given, names),
+    "number": lambda given, attribute, names: _number(given, names),
+    "dtype": lambda given, attribute, names: _dtype(given),
+    "choice": lambda given, attribute, names: _choice(given, attribute),
+    "axes": lambda given, attribute, names: _list(given, names),
+    "dims": lambda given, attribute, names: _list(given, names),
+    "slices": lambda given, attribute, names: _slices(given, names),
+}

@@ -1,0 +1,126 @@
+"""lower: turn nodes into commands and add the transfers at the edge to the host.
+
+Requires a TypedGraph. Guarantees a Program whose commands compute the outputs when run one
+after another; every command's views lie inside storages of the program. Each input in use is
+copied in once ("<tensor>.h2d"), each output copied out once ("<tensor>.d2h"); a result that a
+node places in host memory is written where the host reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graphexec.command import Command, Cost, Memcpy, Program, Role, Storage
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import GraphError
+from graphexec.op import Call
+from graphexec.tensor import Space, TensorType, View
+from graphexec.typed import TypedGraph, TypedNode
+
+
+def lower(graph: TypedGraph) -> Program:
+    """The program of `graph`; GraphError when a name collides with one the compiler makes."""
+    return _Lowering(graph).run()
+
+
+class _Lowering:
+    def __init__(self, graph: TypedGraph) -> None:
+        self.graph = graph
+        self.storages: dict[str, Storage] = {}
+        self.tensors: dict[str, View] = {}
+        self.commands: list[Command] = []
+        self.made_by: dict[str, tuple[int, ...]] = {}
+        self.types = graph.types()
+
+    def run(self) -> Program:
+        graph = self.graph
+        read = set(graph.outputs.values())
+        for node in graph.nodes:
+            read.update(node.operands.values(), node.after)
+        for name, weight in graph.weights.items():
+            if name in read:
+                self.tensors[name] = self.storage(name, weight.type, "weights")
+                self.made_by[name] = ()
+        weights = dict(self.tensors)
+        inputs = {n: self.upload(n, type) for n, type in graph.inputs.items() if n in read}
+        for node in graph.nodes:
+            self.node(node)
+        outputs: dict[str, View] = {}
+        for output, tensor in graph.outputs.items():
+            outputs[output] = self.output(output, tensor, outputs)
+        return Program(
+            graph.name, graph.dims, self.storages, self.tensors, tuple(self.commands),
+            inputs, outputs, weights,
+        )  # fmt: skip
+
+    def storage(self, name: str, type: TensorType, role: Role, space: Space = "device") -> View:
+        if name in self.storages or name in self.tensors:
+            message = f"the name '{name}' is also the one the compiler gives to bytes of its own"
+            raise GraphError([Diagnostic(message, help="rename the node or input")])
+        self.storages[name] = Storage(name, type.nbytes, role, space)
+        return View.dense(name, type)
+
+    def upload(self, name: str, type: TensorType) -> View:
+        host = self.storage(f"in.{name}", type, "input", "host")
+        self.tensors[name] = self.storage(name, type, "arena")
+        self.made_by[name] = (len(self.commands),)
+        self.commands.append(transfer(f"{name}.h2d", host, self.tensors[name]))
+        return host
+
+    def node(self, node: TypedNode) -> None:
+        operands = {key: self.tensors[name] for key, name in node.operands.items()}
+        types = {key: self.types[name] for key, name in node.operands.items()}
+        window = None if node.after else node.op.view(operands, node.attrs, types, node.type)
+        if window is not None:
+            self.tensors[node.name] = window
+            # What must precede a reader of this name by `after` is what made the bytes.
+            self.made_by[node.name] = tuple(
+                i for name in node.operands.values() for i in self.made_by[name]
+            )
+            return
+        out = self.result(node)
+        self.tensors[node.name] = out
+
+        def scratch(name: str, type: TensorType) -> View:
+            full = f"{node.name}.{name}"
+            self.tensors[full] = view = self.storage(full, type, "arena")
+            return view
+
+        call = Call(node.name, operands, node.attrs, out, types, node.type, scratch)
+        after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
+        commands = [replace(c, after=after) if after else c for c in node.op.lower(call)]
+        self.made_by[node.name] = tuple(
+            range(len(self.commands), len(self.commands) + len(commands))
+        )
+        self.commands += commands
+
+    def result(self, node: TypedNode) -> View:
+        """Bytes for a node's result: in an arena, or where the host reads the output."""
+        if node.type.space == "device":
+            return self.storage(node.name, node.type, "arena")
+        for output, tensor in self.graph.outputs.items():
+            if tensor == node.name:
+                return self.storage(f"out.{output}", node.type, "output", "host")
+        return self.storage(node.name, node.type, "arena", "host")
+
+    def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
+        """Where the host reads an output; a tensor with several names is copied out once."""
+        for other, view in earlier.items():
+            if self.graph.outputs[other] == tensor:
+                return view
+        view = self.tensors[tensor]
+        if self.storages[view.storage].role == "output":
+            return view
+        host = self.storage(f"out.{output}", self.types[tensor], "output", "host")
+        suffix = "d2h" if self.types[tensor].space == "device" else "h2h"
+        self.commands.append(transfer(f"{tensor}.{suffix}", view, host))
+        return host
+
+
+def transfer(name: str, source: View, target: View) -> Command:
+    """A command that copies dense bytes from one memory space to another."""
+    nbytes = source.elements * source.dtype.itemsize
+    return Command(
+        name, "memcpy", Memcpy(source, target), (source,), (target,), Cost(0, 2 * nbytes)
+    )

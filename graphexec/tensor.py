@@ -1,0 +1,142 @@
+"""What a tensor is: dtype, shape, memory space; and a strided window on its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Space = Literal["device", "host"]
+INT64_MAX = 2**63 - 1
+
+
+class DType(str, Enum):
+    """Element type. GEMM and softmax accumulate in f32 (f64 for f64)."""
+
+    F16 = "f16"
+    BF16 = "bf16"
+    F32 = "f32"
+    F64 = "f64"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _ITEMSIZE[self]
+
+    @property
+    def accumulator(self) -> DType:
+        """The type sums are kept in."""
+        return DType.F64 if self is DType.F64 else DType.F32
+
+    def numpy(self) -> np.dtype[np.generic]:
+        """The NumPy dtype; bfloat16 is the one of ml_dtypes."""
+        import numpy as np
+
+        if self is DType.BF16:
+            import ml_dtypes
+
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype({"f16": "float16", "f32": "float32", "f64": "float64"}[self.value])
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_ITEMSIZE = {DType.F16: 2, DType.BF16: 2, DType.F32: 4, DType.F64: 8}
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides of `shape`, in elements."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Shape (every extent at least 1), dtype and the memory space the tensor lives in."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    space: Space = "device"
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor, densely packed."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided window on the bytes of one storage.
+
+    `offset` and `strides` count elements of `dtype`; a broadcast axis has stride 0.
+    """
+
+    storage: str
+    shape: tuple[int, ...]
+    dtype: DType
+    strides: tuple[int, ...] = field(default=())
+    offset: int = 0
+
+    @staticmethod
+    def dense(storage: str, type: TensorType) -> View:
+        """The whole of a densely packed tensor."""
+        return View(storage, type.shape, type.dtype, contiguous_strides(type.shape))
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def is_dense(self) -> bool:
+        """True when the elements lie side by side in row-major order."""
+        expected = 1
+        for extent, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if extent != 1 and stride != expected:
+                return False
+            expected *= extent
+        return True
+
+    def byte_range(self) -> tuple[int, int]:
+        """First and past-last byte touched, relative to the storage's first byte."""
+        low = high = self.offset
+        for extent, stride in zip(self.shape, self.strides, strict=True):
+            span = (extent - 1) * stride
+            low, high = low + min(span, 0), high + max(span, 0)
+        return low * self.dtype.itemsize, (high + 1) * self.dtype.itemsize
+
+    def transpose(self, axes: tuple[int, ...]) -> View:
+        """The same elements with axis i of the result being axis `axes[i]` of this view."""
+        return replace(
+            self,
+            shape=tuple(self.shape[a] for a in axes),
+            strides=tuple(self.strides[a] for a in axes),
+        )
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> View:
+        """The view repeated to `shape` by NumPy's rules (stride 0); the caller checked them."""
+        missing = len(shape) - len(self.shape)
+        strides = tuple(
+            0 if extent == 1 and target != 1 else stride
+            for extent, stride, target in zip(
+                self.shape, self.strides, shape[missing:], strict=True
+            )
+        )
+        return replace(self, shape=shape, strides=(0,) * missing + strides)
+
+    def reshape(self, shape: tuple[int, ...]) -> View:
+        """A dense view seen with another shape of as many elements."""
+        return replace(self, shape=shape, strides=contiguous_strides(shape))

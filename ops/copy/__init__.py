@@ -1,0 +1,173 @@
+"""copy: move a tensor, and on the way slice, permute, reshape, cast or place it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Command, Kernel, Memcpy, Parallel, Scalar
+from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
+from graphexec.ops.strides import collapse, padded
+from graphexec.tensor import TensorType, View
+
+SOURCE = Path(__file__).with_name("copy.hip")
+BLOCK = 256
+_CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
+
+
+class Copy(Op):
+    """See `doc`."""
+
+    name = "copy"
+    doc = (
+        "Move x. In this order, each only if given: take `slice`, `permute` the axes, `reshape`, "
+        "cast to `dtype`, place in `to`. A reshape of elements that already lie side by side "
+        "moves no bytes: the result is another name for them."
+    )
+    operands = (Operand("x", "any tensor"),)
+    attributes = (
+        Attribute("dtype", "dtype", None, "element type of the result (default: that of x)"),
+        Attribute(
+            "slice", "slices", None,
+            "axis: [start, stop, step] as in Python; null for an end; steps at least 1",
+        ),
+        Attribute("permute", "axes", None, "axis i of the result is axis permute[i] of x"),
+        Attribute("reshape", "dims", None, "new shape; one extent may be -1"),
+        Attribute(
+            "to", "choice", None, "memory to place the result in (default: where x is)",
+            ("host", "device"),
+        ),
+    )  # fmt: skip
+
+    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+        """The type of the result."""
+        x = types["x"]
+        window = _window(View.dense("x", x), attrs)
+        shape = _reshaped(window.shape, attrs)
+        return TensorType(shape, attrs["dtype"] or x.dtype, attrs["to"] or x.space)
+
+    def reference(
+        self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
+    ) -> np.ndarray[Any, Any]:
+        """Plain NumPy; a cast changes no float64 value."""
+        x = arrays["x"]
+        for axis, (start, stop, step) in (attrs["slice"] or {}).items():
+            x = x[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)]
+        if attrs["permute"]:
+            x = x.transpose(attrs["permute"])
+        return x.reshape(type.shape)
+
+    def view(
+        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
+        type: TensorType,
+    ) -> View | None:  # fmt: skip
+        """A reshape of dense elements, without cast or change of memory, moves nothing."""
+        source = _window(operands["x"], attrs)
+        same = type.dtype is types["x"].dtype and type.space == types["x"].space
+        if attrs["reshape"] and same and source.is_dense:
+            return source.reshape(type.shape)
+        return None
+
+    def lower(self, call: Call) -> list[Command]:
+        """One transfer or one kernel; kernels work in device memory, so two around the host."""
+        source = _window(call.operands["x"], call.attrs)
+        target = call.out.reshape(source.shape)
+        if source.is_dense and source.dtype is target.dtype:
+            return [call.command("memcpy", Memcpy(source, target))]
+        commands = []
+        if call.types["x"].space == "host":
+            whole = call.operands["x"]
+            staged = call.scratch("staged", TensorType(whole.shape, whole.dtype))
+            commands.append(call.command("memcpy", Memcpy(whole, staged)))
+            source = _window(staged, call.attrs)
+        if call.type.space == "device":
+            return [*commands, strided_copy(call, source, target)]
+        packed = call.scratch("packed", TensorType(target.shape, target.dtype))
+        commands.append(strided_copy(call, source, packed))
+        return [*commands, call.command("memcpy", Memcpy(packed, target))]
+
+
+def strided_copy(call: Call, source: View, target: View) -> Command:
+    """A kernel that writes every element of `target` (dense) from `source`, casting.
+
+    Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
+    """
+    shape, (strides,) = collapse(source.shape, source.strides)
+    count = prod(shape)
+    kernel = Kernel(
+        source=SOURCE,
+        entry="strided_copy",
+        args=(source, target, Scalar("i64", count), *padded(shape, 1), *padded(strides, 0)),
+        grid=(min(-(-count // BLOCK), 65535 * 4), 1, 1),
+        block=(BLOCK, 1, 1),
+        compute=_copy_on_cpu,
+        defines=(("SRC", source.dtype.value), ("DST", target.dtype.value)),
+    )
+    return call.command("copy", kernel, [source], [target])
+
+
+def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
+    source, target = arrays
+    if target.size <= _CPU_BLOCK or target.ndim == 0 or target.shape[0] == 1:
+        target[...] = source
+        return
+
+    def body(low: int, high: int) -> None:
+        target[low:high] = source[low:high]
+
+    parallel(target.shape[0], body)
+
+
+def _window(x: View, attrs: Attrs) -> View:
+    """x after `slice` and `permute`; OpError when they do not fit its rank."""
+    rank, shape, strides, offset = len(x.shape), list(x.shape), list(x.strides), x.offset
+    for axis, (start, stop, step) in (attrs["slice"] or {}).items():
+        if not -rank <= axis < rank:
+            raise OpError(f"there is no axis {axis} to slice in {list(x.shape)}", "slice")
+        if step is not None and step < 1:
+            raise OpError(f"the step of a slice must be at least 1, not {step}", "slice")
+        axis %= rank
+        first, last, by = slice(start, stop, step).indices(x.shape[axis])
+        count = len(range(first, last, by))
+        if count == 0:
+            raise OpError(
+                f"the slice of axis {axis} is empty: [{start}, {stop}, {step}] of {x.shape[axis]}",
+                "slice",
+            )
+        offset += first * strides[axis]
+        shape[axis], strides[axis] = count, strides[axis] * by
+    view = replace(x, shape=tuple(shape), strides=tuple(strides), offset=offset)
+    axes = attrs["permute"]
+    if axes is None:
+        return view
+    normal = tuple(a % rank if -rank <= a < rank else rank for a in axes)
+    if sorted(normal) != list(range(rank)):
+        raise OpError(
+            f"permute needs each of the axes 0 to {rank - 1} once, found {list(axes)}", "permute"
+        )
+    return view.transpose(normal)
+
+
+def _reshaped(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:
+    wanted = attrs["reshape"]
+    if wanted is None:
+        return shape
+    known = prod(e for e in wanted if e != -1)
+    if list(wanted).count(-1) > 1 or any(e < 1 and e != -1 for e in wanted):
+        raise OpError("extents must be at least 1, and only one may be -1", "reshape")
+    total = prod(shape)
+    filled = tuple(total // known if e == -1 else e for e in wanted)
+    if prod(filled) != total:
+        raise OpError(
+            f"cannot reshape {list(shape)} ({total} elements) to {list(wanted)}", "reshape"
+        )
+    return filled
+
+
+OP = Copy()
+__all__ = ["OP", "Copy", "strided_copy"]

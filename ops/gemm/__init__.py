@@ -1,0 +1,246 @@
+"""gemm: y = alpha · op(a) · op(b) + beta · c + bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel, Scalar
+from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
+from graphexec.ops.copy import strided_copy
+from graphexec.ops.strides import collapse, padded
+from graphexec.tensor import DType, TensorType, View
+
+SOURCE = Path(__file__).with_name("gemm.hip")
+BLOCK = 256
+
+
+class GemmOp(Op):
+    """See `doc`."""
+
+    name = "gemm"
+    doc = (
+        "y = alpha · op(a) · op(b) + beta · c + bias, where op is the transpose of the last two "
+        "axes if asked for. Leading axes are batches and broadcast by NumPy's rules, so "
+        "grouped-query heads share K and V. Sums are kept in f32 (f64 for f64). With beta = 0, c "
+        "is never read."
+    )
+    operands = (
+        Operand("a", "(…, M, K), or (…, K, M) with trans_a"),
+        Operand("b", "(…, K, N), or (…, N, K) with trans_b; the dtype of a"),
+        Operand("c", "broadcasts to (…, M, N); the dtype of a or of the result", optional=True),
+        Operand("bias", "(N,), added to every row; as c", optional=True),
+    )
+    attributes = (
+        Attribute("trans_a", "bool", False, "transpose the last two axes of a"),
+        Attribute("trans_b", "bool", False, "transpose the last two axes of b"),
+        Attribute("alpha", "number", 1.0, "factor of the product"),
+        Attribute("beta", "number", None, "factor of c (default: 1 if c is given)"),
+        Attribute("out_dtype", "dtype", None, "element type of the result (default: that of a)"),
+    )
+
+    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+        """The type of the result."""
+        a, b = types["a"], types["b"]
+        for name, t in types.items():
+            if t.space == "host":
+                raise OpError(
+                    f"operand '{name}' is in host memory", name, help="copy it with `to: device`"
+                )
+        for name, t in (("a", a), ("b", b)):
+            if len(t.shape) < 2:
+                raise OpError(
+                    f"operand '{name}' needs at least two axes, found shape {list(t.shape)}", name
+                )
+        if a.dtype is not b.dtype:
+            raise OpError(
+                f"the operands of a gemm share a dtype: a is {a}, b is {b}", "b",
+                help=f"cast one of them: {{op: copy, x: …, dtype: {a.dtype}}}",
+            )  # fmt: skip
+        (m, k), (k2, n) = _matrix(a, attrs["trans_a"]), _matrix(b, attrs["trans_b"])
+        if k != k2:
+            raise OpError(
+                f"the inner extents differ: {k} in a, {k2} in b", "b",
+                notes=(_described("a", a, attrs["trans_a"]), _described("b", b, attrs["trans_b"])),
+                help=_transpose_hint(a, b, attrs),
+            )  # fmt: skip
+        shape = (*_broadcast(a.shape[:-2], b.shape[:-2], a, b), m, n)
+        result = TensorType(shape, attrs["out_dtype"] or a.dtype)
+        _check_addends(types, attrs, result)
+        return result
+
+    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
+        """2·M·N·K operations a batch; operands read once, result written once."""
+        k = _matrix(types["a"], attrs["trans_a"])[1]
+        moved = sum(t.nbytes for t in types.values()) + type.nbytes
+        return Cost(2 * prod(type.shape) * k, moved)
+
+    def reference(
+        self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
+    ) -> np.ndarray[Any, Any]:
+        """np.matmul in float64."""
+        a, b = arrays["a"], arrays["b"]
+        a = a.swapaxes(-1, -2) if attrs["trans_a"] else a
+        b = b.swapaxes(-1, -2) if attrs["trans_b"] else b
+        y = attrs["alpha"] * np.matmul(a, b)
+        beta = _beta(arrays, attrs)
+        if beta:
+            y = y + beta * arrays["c"]
+        return y + arrays["bias"] if "bias" in arrays else y
+
+    def lower(self, call: Call) -> list[Command]:
+        """Put beta · c + bias into the result, let the BLAS add the product, cast at the end."""
+        a, b = call.operands["a"], call.operands["b"]
+        out = call.out
+        if not _library_writes(a.dtype, out.dtype):
+            wide = TensorType(out.shape, a.dtype.accumulator)
+            out = call.scratch("wide", wide)
+        commands, beta = _start(call, out)
+        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
+        work = Gemm(
+            _operand(a, call.attrs["trans_a"], out.shape),
+            _operand(b, call.attrs["trans_b"], out.shape),
+            out,
+            float(call.attrs["alpha"]),
+            beta,
+        )
+        commands.append(call.command("gemm", work, cost=cost))
+        if out is not call.out:
+            commands.append(strided_copy(call, out, call.out))
+        return commands
+
+
+def _start(call: Call, out: View) -> tuple[list[Command], float]:
+    """Commands that put what the product is added to into `out`, and the BLAS's beta."""
+    c, bias = call.operands.get("c"), call.operands.get("bias")
+    beta = _beta(call.operands, call.attrs)
+    if not beta:
+        c = None
+    if c is not None and bias is not None:
+        return [_affine(call, c, bias, beta, out)], 1.0
+    addend = c if c is not None else bias
+    if addend is None:
+        return [], 0.0
+    source = addend.broadcast_to(out.shape)
+    if source.is_dense and source.dtype is out.dtype:
+        start = call.command("memcpy", Memcpy(source, out))
+    else:
+        start = strided_copy(call, source, out)
+    return [start], beta if c is not None else 1.0
+
+
+def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
+    """out = beta · c + bias, both broadcast."""
+    c, bias = c.broadcast_to(out.shape), bias.broadcast_to(out.shape)
+    shape, (c_strides, bias_strides) = collapse(out.shape, c.strides, bias.strides)
+    count = out.elements
+    wide = out.dtype.accumulator
+
+    def compute(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
+        c, bias, out = arrays
+        out[...] = c.astype(wide.numpy()) * beta + bias.astype(wide.numpy())
+
+    kernel = Kernel(
+        source=SOURCE,
+        entry="affine",
+        args=(
+            c, bias, out, Scalar("f64", beta), Scalar("i64", count),
+            *padded(shape, 1), *padded(c_strides, 0), *padded(bias_strides, 0),
+        ),
+        grid=(min(-(-count // BLOCK), 65535 * 4), 1, 1),
+        block=(BLOCK, 1, 1),
+        compute=compute,
+        defines=(("C", c.dtype.value), ("BIAS", bias.dtype.value), ("DST", out.dtype.value)),
+    )  # fmt: skip
+    return call.command("affine", kernel, [c, bias], [out])
+
+
+def _beta(given: Mapping[str, object], attrs: Attrs) -> float:
+    if "c" not in given:
+        return 0.0
+    return 1.0 if attrs["beta"] is None else float(attrs["beta"])
+
+
+def _library_writes(operand: DType, out: DType) -> bool:
+    """Whether a BLAS GEMM of `operand`s writes `out` itself."""
+    return out is operand or (out is DType.F32 and operand in (DType.F16, DType.BF16))
+
+
+def _operand(view: View, transposed: bool, out_shape: tuple[int, ...]) -> View:
+    """A GEMM operand with the transposition in its strides and the batch axes of the result."""
+    rank = len(view.shape)
+    if transposed:
+        view = view.transpose((*range(rank - 2), rank - 1, rank - 2))
+    return view.broadcast_to((*out_shape[:-2], *view.shape[-2:]))
+
+
+def _matrix(t: TensorType, transposed: bool) -> tuple[int, int]:
+    rows, columns = t.shape[-2:]
+    return (columns, rows) if transposed else (rows, columns)
+
+
+def _described(name: str, t: TensorType, transposed: bool) -> str:
+    rows, columns = _matrix(t, transposed)
+    how = f"trans_{name}: true makes it" if transposed else "that is"
+    return f"{name} is {t}; {how} {rows}×{columns}"
+
+
+def _transpose_hint(a: TensorType, b: TensorType, attrs: Attrs) -> str:
+    """Which flag would make the inner extents agree, if one does."""
+    k = _matrix(a, attrs["trans_a"])[1]
+    if _matrix(b, not attrs["trans_b"])[0] == k:
+        return f"trans_b: {str(not attrs['trans_b']).lower()} would fit"
+    if _matrix(a, not attrs["trans_a"])[1] == _matrix(b, attrs["trans_b"])[0]:
+        return f"trans_a: {str(not attrs['trans_a']).lower()} would fit"
+    return ""
+
+
+def _broadcast(
+    x: tuple[int, ...], y: tuple[int, ...], a: TensorType, b: TensorType
+) -> tuple[int, ...]:
+    shape = []
+    for p, q in zip_longest(reversed(x), reversed(y), fillvalue=1):
+        if p != q and 1 not in (p, q):
+            raise OpError(
+                f"the batch axes {list(x)} of a and {list(y)} of b do not broadcast", "b",
+                notes=(f"a is {a}", f"b is {b}"),
+                help="equal extents, or 1 where the other is shared (a copy can reshape)",
+            )  # fmt: skip
+        shape.append(max(p, q))
+    return tuple(reversed(shape))
+
+
+def _check_addends(types: Mapping[str, TensorType], attrs: Attrs, out: TensorType) -> None:
+    for name in ("c", "bias"):
+        t = types.get(name)
+        if t is None:
+            continue
+        if t.dtype not in (types["a"].dtype, out.dtype):
+            raise OpError(
+                f"'{name}' is {t}, but its dtype must be {types['a'].dtype}"
+                + (f" or {out.dtype}" if out.dtype is not types["a"].dtype else ""),
+                name,
+            )
+        fits = len(t.shape) <= len(out.shape) and all(
+            e in (1, o) for e, o in zip(reversed(t.shape), reversed(out.shape), strict=False)
+        )
+        if name == "bias" and t.shape != out.shape[-1:]:
+            raise OpError(
+                f"bias must have shape {list(out.shape[-1:])}, the last extent of the result "
+                f"{list(out.shape)}; found {list(t.shape)}", name,
+            )  # fmt: skip
+        if not fits:
+            raise OpError(
+                f"c of shape {list(t.shape)} does not broadcast to the result {list(out.shape)}",
+                name,
+            )
+    if attrs["beta"] is not None and "c" not in types:
+        raise OpError("beta is given, but there is no c to multiply with", "beta")
+
+
+OP = GemmOp()

@@ -1,0 +1,176 @@
+"""softmax: exp(z - max z) / Σ exp(z - max z) along an axis, with z = scale · x + mask.
+
+On the CPU it works in blocks of rows that stay in the second-level cache, so the tensor crosses
+memory once each way however many passes the arithmetic takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Command, Cost, Kernel, Parallel, Scalar
+from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
+from graphexec.ops.strides import collapse, padded
+from graphexec.tensor import TensorType
+
+SOURCE = Path(__file__).with_name("softmax.hip")
+_CACHE_ELEMENTS = 1 << 16  # of one block: 256 KiB in f32
+Array = np.ndarray[Any, Any]
+
+
+class Softmax(Op):
+    """See `doc`."""
+
+    name = "softmax"
+    doc = (
+        "exp(z - max z) / Σ exp(z - max z) along `axis`, with z = scale · x + mask. Sums are "
+        "kept in f32 (f64 for f64). A row that is masked entirely (every z is -inf) gives zeros."
+    )
+    operands = (
+        Operand("x", "any tensor"),
+        Operand("mask", "added to scale · x; broadcasts to the shape of x", optional=True),
+    )
+    attributes = (
+        Attribute("axis", "int", -1, "axis whose entries sum to one"),
+        Attribute("scale", "number", 1.0, "factor of x"),
+        Attribute(
+            "causal", "bool", False,
+            "query i of Q (axis -2) sees keys j ≤ i + K - Q only: the last query sees every key",
+        ),
+    )  # fmt: skip
+
+    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+        """The type of x."""
+        x, mask, axis = types["x"], types.get("mask"), attrs["axis"]
+        rank = len(x.shape)
+        for name, t in types.items():
+            if t.space == "host":
+                raise OpError(
+                    f"operand '{name}' is in host memory", name, help="copy it with `to: device`"
+                )
+        if not -rank <= axis < rank:
+            raise OpError(f"there is no axis {axis} in {x}", "axis")
+        if attrs["causal"] and (rank < 2 or axis % rank != rank - 1):
+            raise OpError(
+                f"causal needs queries in axis -2 and the softmax along axis -1; x is {x}, "
+                f"axis {axis}", "causal",
+            )  # fmt: skip
+        if mask is not None and (
+            len(mask.shape) > rank
+            or any(
+                m not in (1, e)
+                for m, e in zip(reversed(mask.shape), reversed(x.shape), strict=False)
+            )
+        ):
+            raise OpError(
+                f"mask of shape {list(mask.shape)} does not broadcast to x of shape "
+                f"{list(x.shape)}", "mask",
+            )  # fmt: skip
+        return TensorType(x.shape, x.dtype)
+
+    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
+        """About five operations an element; operands read once, result written once."""
+        return Cost(5 * type.elements, sum(t.nbytes for t in types.values()) + type.nbytes)
+
+    def reference(
+        self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType
+    ) -> Array:  # fmt: skip
+        """The definition, in float64."""
+        z = attrs["scale"] * arrays["x"]
+        if "mask" in arrays:
+            z = z + arrays["mask"]
+        if attrs["causal"]:
+            q, k = z.shape[-2:]
+            z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
+        axis = attrs["axis"]
+        top = z.max(axis=axis, keepdims=True)
+        e = np.exp(z - np.where(top == -np.inf, 0.0, top))
+        total = e.sum(axis=axis, keepdims=True)
+        return e / np.where(total == 0.0, 1.0, total)
+
+    def lower(self, call: Call) -> list[Command]:
+        """One kernel."""
+        x, out, mask = call.operands["x"], call.out, call.operands.get("mask")
+        rank = len(x.shape)
+        axis, scale, causal = call.attrs["axis"] % rank, call.attrs["scale"], call.attrs["causal"]
+        length = x.shape[axis]
+        rows = x.elements // length
+        mask_view = mask.broadcast_to(x.shape) if mask is not None else None
+        mask_strides = mask_view.strides if mask_view is not None else (0,) * rank
+        others = [i for i in range(rank) if i != axis]
+        shape, (x_rows, mask_rows) = collapse(
+            tuple(x.shape[i] for i in others),
+            tuple(x.strides[i] for i in others),
+            tuple(mask_strides[i] for i in others),
+        )
+        queries = x.shape[-2] if causal else 0
+        views = (x, out) if mask_view is None else (x, out, mask_view)
+        defines = [("T", x.dtype.value), ("CAUSAL", str(int(causal)))]
+        if mask is not None:
+            defines.append(("MASK", mask.dtype.value))
+        kernel = Kernel(
+            source=SOURCE,
+            entry="softmax",
+            args=(
+                *views, Scalar("i64", rows), Scalar("i64", length), Scalar("i64", queries),
+                Scalar("f64", scale), Scalar("i64", x.strides[axis]),
+                Scalar("i64", mask_strides[axis]),
+                *padded(shape, 1), *padded(x_rows, 0), *padded(mask_rows, 0),
+            ),
+            grid=(min(rows, 1 << 20), 1, 1),
+            block=(256, 1, 1),
+            compute=partial(_on_cpu, axis=axis, scale=float(scale), causal=bool(causal)),
+            defines=tuple(defines),
+        )  # fmt: skip
+        reads = [v for v in (x, mask_view) if v is not None]
+        cost = self.cost(call.types, call.attrs, call.type)
+        return [call.command("softmax", kernel, reads, [out], cost)]
+
+
+def _on_cpu(
+    arrays: list[Array], parallel: Parallel, *, axis: int, scale: float, causal: bool
+) -> None:
+    """Softmax of arrays[0] into arrays[1], with the mask arrays[2] (broadcast) if there is one."""
+    x, out = arrays[:2]
+    length = x.shape[axis]
+    outer_shape, inner = x.shape[:axis], prod(x.shape[axis + 1 :])
+    outer = prod(outer_shape)
+    x, out = x.reshape(outer, length, inner), out.reshape(outer, length, inner)
+    # (outer…, length, inner): a mask that broadcasts is gathered block by block, never expanded.
+    mask = arrays[2].reshape(*outer_shape, length, inner) if len(arrays) > 2 else None
+    queries = outer_shape[-1] if causal else 0
+    wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    width = max(1, min(inner, _CACHE_ELEMENTS // length))
+    height = max(1, _CACHE_ELEMENTS // (length * width))
+
+    def block(rows: slice, columns: slice) -> None:
+        z = np.multiply(x[rows, :, columns], wide.type(scale), dtype=wide)
+        if mask is not None:
+            index = np.unravel_index(np.arange(rows.start, rows.stop), outer_shape)
+            z += mask[(*index, slice(None), columns)].astype(wide, copy=False)
+        if causal:
+            last = np.arange(rows.start, rows.stop) % queries + (length - queries)
+            z[np.arange(length) > last[:, None]] = -np.inf
+        top = z.max(axis=1, keepdims=True)
+        top[top == -np.inf] = 0
+        z -= top
+        np.exp(z, out=z)
+        total = z.sum(axis=1, keepdims=True)
+        total[total == 0] = 1
+        np.multiply(z, 1 / total, out=out[rows, :, columns], casting="same_kind")
+
+    def body(low: int, high: int) -> None:
+        for row in range(low, high, height):
+            for column in range(0, inner, width):
+                block(slice(row, min(row + height, high)), slice(column, column + width))
+
+    parallel(outer, body)
+
+
+OP = Softmax()

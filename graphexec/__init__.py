@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Comparison": "compare",
+    "Comparison": "comparison",
     "CpuDevice": "devices.cpu",
     "DataError": "errors",
     "DeviceUnavailable": "errors",
@@ -30,20 +30,19 @@ _HOME = {
     "InputError": "errors",
     "Op": "op",
     "Plan": "plan",
-    "compare": "compare",
+    "compare": "comparison",
     "compile": "pipeline",
     "find_hazards": "verify",
     "known_ops": "registry",
     "load": "load",
     "loads": "load",
     "make_plan": "pipeline",
-    "verify": "verify",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
-    from graphexec.compare import Comparison, compare
+    from graphexec.comparison import Comparison, compare
     from graphexec.devices.cpu import CpuDevice
     from graphexec.errors import (
         DataError,
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
     from graphexec.plan import Plan
     from graphexec.registry import known_ops
     from graphexec.tensor import DType
-    from graphexec.verify import find_hazards, verify
+    from graphexec.verify import find_hazards
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ GraphexecError
 ├── DeviceUnavailable     the device asked for cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
-│   └── OutOfMemory       the device has too little memory for the plan
+│   ├── OutOfMemory       the device has too little memory for the plan
+│   └── TimedOut          a run took longer than it was given
 ├── SessionClosed         a run was asked for after close()                                   exit 1
 └── InternalError         an invariant of graphexec itself is broken: please report           exit 1
 """
@@ -70,6 +71,10 @@ class ExecutionError(GraphexecError):
 
 class OutOfMemory(ExecutionError):
     """The device has too little memory; the message says needed, free and total bytes."""
+
+
+class TimedOut(ExecutionError):
+    """A run took longer than it was given; the message says what was done and what was not."""
 
 
 class SessionClosed(GraphexecError):

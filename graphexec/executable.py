@@ -1,22 +1,25 @@
-"""A compiled graph loaded on a device: NumPy in, NumPy out."""
+"""A compiled graph loaded on a device: NumPy in, NumPy out, one request or several in flight."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import DataError, SessionClosed
+from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.plan import Plan
+from graphexec.requests import in_flight as side_by_side
 from graphexec.tensor import TensorType, View
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device, Tap
+    from graphexec.devices.base import Device, Session, Tap
     from graphexec.pipeline import Compiled
     from graphexec.typed import TypedGraph
 
@@ -26,27 +29,29 @@ Array = np.ndarray[Any, Any]
 class Executable:
     """A plan with the device memory, streams and events to run it; made by `compile`.
 
-    Owns them until `close()`. Runs from several threads take turns.
+    Owns them until `close()`. Safe to use from several threads, which take turns.
     """
 
-    def __init__(self, compiled: Compiled, device: Device) -> None:
-        """Load `compiled` on `device`: takes memory and uploads the weights."""
-        self._compiled = compiled
+    def __init__(
+        self, plan: Callable[[bool], Compiled], device: Device, *, resident: bool = False,
+        timeout: float | None = None,
+    ) -> None:  # fmt: skip
+        """Load what `plan` compiles on `device`: takes memory and uploads the weights."""
+        self._compiled = compiled = plan(resident)
         self.device_name = device.name
         self.device = device
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
-            name: TensorType(v.shape, v.dtype, "host") for name, v in compiled.program.outputs.items()
+            n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
         }
-        weights = {}
-        for name in compiled.program.weights:
-            try:
-                weights[name] = read_weight(compiled.graph.weights[name])
-            except WeightError as exc:
-                raise DataError([Diagnostic(str(exc), help=exc.help)]) from exc
-        self._session = device.open(compiled.plan, weights)
-        self._lock = threading.Lock()
+        self._timeout = timeout
+        self._weights = _read_weights(compiled)
+        self._lock = threading.RLock()
         self._closed = False
+        self._sessions: list[Session] = [device.open(compiled.plan, self._weights)]
+        self._free = list(self._sessions)
+        self._pending: deque[Pending] = deque()
+        self._proved = 1
 
     @property
     def graph(self) -> TypedGraph:
@@ -58,6 +63,13 @@ class Executable:
         """The plan that runs: print it, or see its to_json() and to_dot()."""
         return self._compiled.plan
 
+    @property
+    def session(self) -> Session:
+        """The device's side of the first request in flight."""
+        return self._sessions[0]
+
+    # Running --------------------------------------------------------------------------------
+
     def run(self, **inputs: Array) -> dict[str, Array]:
         """Run the plan once and return the outputs by name, as new arrays.
 
@@ -65,41 +77,85 @@ class Executable:
         others raise DataError, all mistakes at once. Raises ExecutionError when a command fails;
         the executable stays usable.
         """
-        return self.run_tapped(inputs, None)
+        return self._submit(inputs, 1).result()
 
-    def run_tapped(self, inputs: Mapping[str, Array], tap: Tap | None) -> dict[str, Array]:
+    def submit(self, **inputs: Array) -> Pending:
+        """Start a run and return at once; the handle's `result()` gives the outputs.
+
+        At most two requests are in flight, each with memory of its own but for the weights; a
+        third waits for the oldest. Inputs are read before `submit` returns.
+        """
+        return self._submit(inputs, 2)
+
+    def map(
+        self, requests: Iterable[Mapping[str, Array]], in_flight: int = 2
+    ) -> Iterator[dict[str, Array]]:
+        """The outputs of each request, in order, with up to `in_flight` of them on the device.
+
+        So one request's upload, another's compute and a third's download overlap. The plan of
+        that many requests side by side is proved free of races before it runs.
+        """
+        if in_flight < 1:
+            raise DataError([Diagnostic(f"in_flight must be at least 1, not {in_flight}")])
+        waiting: deque[Pending] = deque()
+        for inputs in requests:
+            if len(waiting) == in_flight:
+                yield waiting.popleft().result()
+            waiting.append(self._submit(inputs, in_flight))
+        while waiting:
+            yield waiting.popleft().result()
+
+    def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
         """As `run`, showing what every launch wrote to `tap`."""
+        return self._submit(inputs, 1, tap).result()
+
+    def _submit(
+        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
+    ) -> Pending:
         arrays = self._checked(inputs)
         with self._lock:
-            if self._closed:
-                raise SessionClosed("the executable is closed")
-            for name, view in self._compiled.program.inputs.items():
-                self._host(view)[...] = arrays[name]
-            self._session.run(tap)
-            return {n: self._host(v).copy() for n, v in self._compiled.program.outputs.items()}
+            session = self._take(in_flight)
+            try:
+                for name, view in self._compiled.program.inputs.items():
+                    _on_host(session, view)[...] = arrays[name]
+                session.issue(tap)
+            except BaseException:
+                self._free.append(session)
+                raise
+            pending = Pending(self, session)
+            self._pending.append(pending)
+            return pending
 
-    def close(self) -> None:
-        """Wait for a run in progress, then free everything. A second call does nothing."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._session.close()
+    def _take(self, in_flight: int) -> Session:
+        """A session that nothing runs on: a free one, a new one, or that of the oldest request."""
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+        if not self._free and len(self._sessions) >= in_flight:
+            self._pending[0].collect()
+        if not self._free:
+            self._add_session()
+        return self._free.pop()
 
-    def __enter__(self) -> Executable:
-        return self
+    def _add_session(self) -> None:
+        from graphexec.verify import verify
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
+        count = len(self._sessions) + 1
+        if count > self._proved:
+            verify(side_by_side(self.plan, count))
+            self._proved = count
+        session = self.device.open(self.plan, self._weights, self._sessions[0])
+        self._sessions.append(session)
+        self._free.append(session)
 
-    def __repr__(self) -> str:
-        state = ", closed" if self._closed else ""
-        return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
+    def collected(self, pending: Pending, session: Session) -> None:
+        """A request is done with its session."""
+        self._pending.remove(pending)
+        self._free.append(session)
 
-    def _host(self, view: View) -> Array:
-        raw = self._session.host(view.storage)
-        return raw.view(view.dtype.numpy()).reshape(view.shape)
+    def outputs_of(self, session: Session) -> dict[str, Array]:
+        """Copies of the outputs of the run that `session` has just finished."""
+        views = self._compiled.program.outputs
+        return {name: _on_host(session, view).copy() for name, view in views.items()}
 
     def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The arrays of `inputs`, each of the right type; DataError with every mistake."""
@@ -114,14 +170,103 @@ class Executable:
                 mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
                 continue
             arrays[name] = array = np.asarray(inputs[name])
-            if array.shape != type.shape or array.dtype != type.dtype.numpy():
-                found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
-                help = ""
-                if array.dtype != type.dtype.numpy():
-                    help = f"convert it: {name}.astype({type.dtype.numpy().name!r})"
-                mistakes.append(
-                    Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
-                )
+            if array.shape == type.shape and array.dtype == type.dtype.numpy():
+                continue
+            found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+            wanted = type.dtype.numpy()
+            help = f"convert it: {name}.astype({wanted.name!r})" if array.dtype != wanted else ""
+            mistakes.append(Diagnostic(f"input '{name}' must be {type}, found {found}", help=help))
         if mistakes:
             raise DataError(mistakes)
         return arrays
+
+    # Ending ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for what is running, then free everything. A second call does nothing.
+
+        Requests in flight are finished: their `result()` can still be asked for.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            while self._pending:
+                self._pending[0].collect()
+            self._closed = True
+            for session in reversed(self._sessions):  # the first one owns the weights
+                session.close()
+
+    def __enter__(self) -> Executable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
+
+
+class Pending:
+    """A run in flight, from `Executable.submit`."""
+
+    def __init__(self, exe: Executable, session: Session) -> None:
+        self._exe, self._session = exe, session
+        self._outputs: dict[str, Array] | None = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Whether `result()` would return (or raise) at once."""
+        return self._collected or self._session.done()
+
+    def result(self, timeout: float | None = None) -> dict[str, Array]:
+        """The outputs, when they are there. Raises TimeoutError after `timeout` seconds (the run
+        goes on), and ExecutionError when a command failed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is not None and not self.done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the run is not done after {timeout:g} s")
+            time.sleep(5e-5)
+        self.collect()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None
+        return self._outputs
+
+    @property
+    def _collected(self) -> bool:
+        return self._outputs is not None or self._error is not None
+
+    def collect(self) -> None:
+        """Wait for the run, keep its outputs or its error, and give the session back."""
+        exe = self._exe
+        with exe._lock:
+            if self._collected:
+                return
+            try:
+                self._session.wait(exe._timeout)
+                self._outputs = exe.outputs_of(self._session)
+            except BaseException as exc:
+                self._error = exc
+                if not isinstance(exc, ExecutionError):
+                    raise
+            finally:
+                exe.collected(self, self._session)
+
+
+def _read_weights(compiled: Compiled) -> dict[str, Array]:
+    weights, mistakes = {}, []
+    for name in compiled.program.weights:
+        try:
+            weights[name] = read_weight(compiled.graph.weights[name])
+        except WeightError as exc:
+            mistakes.append(Diagnostic(f"weight '{name}': {exc}", help=exc.help))
+    if mistakes:
+        raise DataError(mistakes)
+    return weights
+
+
+def _on_host(session: Session, view: View) -> Array:
+    return session.host(view.storage).view(view.dtype.numpy()).reshape(view.shape)

@@ -19,7 +19,7 @@ from graphexec.stages.lower import lower
 from graphexec.stages.rewrite import rewrite
 from graphexec.stages.schedule import schedule
 from graphexec.stages.synchronize import synchronize
-from graphexec.stages.verify import verify as prove
+from graphexec.verify import verify as prove
 from graphexec.typed import TypedGraph
 
 if TYPE_CHECKING:
@@ -45,13 +45,17 @@ def plan_graph(
     device: str = "cpu",
     verify: bool = True,
     no_rewrite: Collection[str] = (),
+    resident: bool = False,
 ) -> Compiled:
-    """Run every stage up to the proof; nothing is executed and no device is opened."""
+    """Run every stage up to the proof; nothing is executed and no device is opened.
+
+    With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
+    """
     if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
         raise InputError([Diagnostic(f"streams must be an integer of at least 1, not {streams}")])
     typed = infer(graph)
     rewritten = rewrite(typed, no_rewrite)
-    program = lower(rewritten)
+    program = lower(rewritten, resident)
     scheduled = schedule(
         program, min(streams, MAX_STREAMS), costs.CPU if device == "cpu" else costs.GPU
     )
@@ -88,18 +92,26 @@ def compile(
     streams: int = 4,
     verify: bool = True,
     no_rewrite: Collection[str] = (),
+    resident: bool = False,
+    timeout: float | None = None,
 ) -> Executable:
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
     `device` is "cpu", "hip", "auto" (a GPU if one is usable, else the CPU, with a warning), or a
-    Device with options of its own. The caller closes the executable, best by `with`. Raises as
-    `make_plan`, and DeviceUnavailable.
+    Device with options of its own. With `resident`, inputs and outputs stay in device memory
+    (see Executable.device_array). A run that takes more than `timeout` seconds raises TimedOut.
+    The caller closes the executable, best by `with`. Raises as `make_plan`, and
+    DeviceUnavailable.
     """
     from graphexec.devices.base import find_device
     from graphexec.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
-    compiled = plan_graph(
-        graph, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite
-    )
-    return Executable(compiled, chosen)
+
+    def plan(resident: bool) -> Compiled:
+        return plan_graph(
+            graph, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
+            resident=resident,
+        )  # fmt: skip
+
+    return Executable(plan, chosen, resident=resident, timeout=timeout)

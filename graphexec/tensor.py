@@ -57,6 +57,23 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def merge_axes(
+    shape: tuple[int, ...], *strides: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Merge neighbouring axes that every set of strides walks as one; drop axes of extent 1."""
+    axes: list[tuple[int, list[int]]] = []
+    for index, extent in enumerate(shape):
+        if extent == 1:
+            continue
+        step = [s[index] for s in strides]
+        if axes and all(outer == extent * s for outer, s in zip(axes[-1][1], step, strict=True)):
+            axes[-1] = (axes[-1][0] * extent, step)
+        else:
+            axes.append((extent, step))
+    merged = tuple(extent for extent, _ in axes)
+    return merged, [tuple(step[i] for _, step in axes) for i in range(len(strides))]
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """Shape (every extent at least 1), dtype and the memory space the tensor lives in."""

@@ -37,10 +37,10 @@ class FallbackWarning(UserWarning):
 
 
 class Tap(Protocol):
-    """Called after each launch of a run with its node and the tensor it wrote, which is only
-    valid during the call. Calls may come from several threads."""
+    """Called after each launch of a run with its node and the bytes (uint8) of the last range it
+    wrote, which are only valid during the call. Calls may come from several threads."""
 
-    def __call__(self, node: str, value: Array) -> None: ...
+    def __call__(self, node: str, written: Array) -> None: ...
 
 
 class Session(Protocol):
@@ -50,9 +50,19 @@ class Session(Protocol):
         """The bytes (uint8) of a buffer in host space: write inputs there, read outputs."""
         ...
 
-    def run(self, tap: Tap | None = None) -> None:
-        """Issue the plan and return when the host may read the outputs. With `tap`, what every
-        launch writes is shown as well. Raises ExecutionError; the session stays usable."""
+    def issue(self, tap: Tap | None = None) -> None:
+        """Enqueue one run and return at once. With `tap`, what every launch writes is shown."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the last `issue` is done."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the run is done and the host may read the outputs.
+
+        Raises ExecutionError when a command failed, the session staying usable, and TimedOut
+        after `timeout` seconds."""
         ...
 
     def close(self) -> None:
@@ -69,8 +79,13 @@ class Device(Protocol):
         """What this is, for people: model, cores or memory."""
         ...
 
-    def open(self, plan: Plan, weights: Mapping[str, Array]) -> Session:
-        """Load a plan: take memory, make streams, upload `weights` (by storage name)."""
+    def open(
+        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+    ) -> Session:
+        """Load a plan: take memory, make streams, upload `weights` (by storage name).
+
+        A `sibling` is a session of the same plan on this device that lives longer; its weights
+        are shared."""
         ...
 
 
@@ -79,7 +94,7 @@ class Backend(Protocol):
 
     def launch(self, instruction: Launch) -> Step: ...  # noqa: D102
     def record(self, instruction: Record) -> Step: ...  # noqa: D102
-    def wait(self, instruction: Wait) -> Step: ...  # noqa: D102
+    def wait_event(self, instruction: Wait) -> Step: ...  # noqa: D102
     def host_wait(self, instruction: HostWait) -> Step: ...  # noqa: D102
 
 
@@ -93,7 +108,7 @@ def prepare(plan: Plan, backend: Backend) -> list[Step]:
             case Record():
                 steps.append(backend.record(instruction))
             case Wait():
-                steps.append(backend.wait(instruction))
+                steps.append(backend.wait_event(instruction))
             case HostWait():
                 steps.append(backend.host_wait(instruction))
     return steps
@@ -101,9 +116,9 @@ def prepare(plan: Plan, backend: Backend) -> list[Step]:
 
 def available() -> list[DeviceInfo]:
     """Every kind of device, usable or not."""
-    from graphexec.devices import cpu
+    from graphexec.devices import cpu, hip
 
-    return [cpu.info(), _hip_info()]
+    return [cpu.info(), hip.info()]
 
 
 def find_device(name: str) -> Device:
@@ -124,11 +139,8 @@ def find_device(name: str) -> Device:
 
 
 def _hip_device() -> Device:
-    raise DeviceUnavailable("the HIP device is not part of this version")
+    from graphexec.devices.hip import HipDevice
 
-
-def _hip_info() -> DeviceInfo:
-    try:
-        return DeviceInfo("hip", True, _hip_device().describe())
-    except DeviceUnavailable as exc:
-        return DeviceInfo("hip", False, "GPU through hip-python", (str(exc),))
+    device = HipDevice()
+    device.describe()  # raises where there is no GPU
+    return device

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -26,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy
-from graphexec.devices.base import DeviceInfo, Step, Tap, prepare
+from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
-from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed
+from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.tensor import View
 
@@ -61,9 +62,12 @@ class CpuDevice:
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
 
-    def open(self, plan: Plan, weights: Mapping[str, Array]) -> CpuSession:
+    def open(
+        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+    ) -> CpuSession:
         """Load a plan; OutOfMemory when the host has too little."""
-        return CpuSession(plan, weights, self)
+        assert sibling is None or isinstance(sibling, CpuSession)
+        return CpuSession(plan, weights, self, sibling)
 
 
 class _Run:
@@ -83,10 +87,17 @@ class _Run:
 class CpuSession:
     """A plan loaded on the CPU."""
 
-    def __init__(self, plan: Plan, weights: Mapping[str, Array], device: CpuDevice) -> None:
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, Array], device: CpuDevice,
+        sibling: CpuSession | None = None,
+    ) -> None:  # fmt: skip
         self._plan, self._device = plan, device
-        self._memory = {b.id: _allocate(b.id, b.bytes) for b in plan.buffers}
-        for name, array in weights.items():
+        shared = {"weights": sibling._memory["weights"]} if sibling and weights else {}
+        self._memory = {
+            b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes)
+            for b in plan.buffers
+        }
+        for name, array in ({} if shared else weights).items():
             buffer, offset = plan.places[name]
             raw = array.reshape(-1).view(np.uint8)
             self._memory[buffer][offset : offset + raw.size] = raw
@@ -97,6 +108,8 @@ class CpuSession:
             SimpleQueue() for _ in plan.streams
         ]
         self._run: _Run | None = None
+        self._blas = ExitStack()
+        self._host_events: list[int] = []
         self._steps = prepare(plan, self)
         self._workers = [
             threading.Thread(target=_work, args=(q,), name=f"graphexec-stream-{s}", daemon=True)
@@ -112,21 +125,40 @@ class CpuSession:
         """The bytes of a buffer in host space."""
         return self._memory[buffer]
 
-    def run(self, tap: Tap | None = None) -> None:
-        """Issue the plan and wait for its end."""
+    def issue(self, tap: Tap | None = None) -> None:
+        """Queue the plan on the workers."""
         if self._closed:
             raise SessionClosed("the executable is closed")
         self._drain()
         if self._device.poison:
             self._poison()
         self._run = run = _Run(self._events, tap)
-        with single_threaded_blas():
-            try:
-                for step in self._steps:
-                    step()
-            except BaseException:
-                run.cancelled = True  # Ctrl-C: workers pass over what is still queued
-                raise
+        self._blas.enter_context(single_threaded_blas())
+        try:
+            for step in self._steps:
+                step()
+        except BaseException:
+            run.cancelled = True
+            self._blas.close()
+            raise
+
+    def done(self) -> bool:
+        """Whether the last `issue` is done."""
+        return all(self._current().events[event].is_set() for event in self._host_events)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the last record the host waits for."""
+        run = self._current()
+        try:
+            for event in self._host_events:
+                if not run.events[event].wait(timeout):
+                    run.cancelled = True
+                    raise TimedOut(f"the run did not finish within {timeout:g} s")
+        except BaseException:
+            run.cancelled = True  # Ctrl-C: workers pass over what is still queued
+            raise
+        finally:
+            self._blas.close()
         if run.failure is not None:
             raise run.failure
 
@@ -162,7 +194,8 @@ class CpuSession:
     def launch(self, instruction: Launch) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         command = self._command(instruction)
-        result = self._view(instruction.work)
+        span = instruction.writes[-1]
+        written = self._memory[span.buffer][span.low : span.high]
         put = self._queues[instruction.stream].put
 
         def perform(run: _Run) -> None:
@@ -174,27 +207,28 @@ class CpuSession:
                 with self._cores.busy():
                     command()
                 if run.tap is not None:
-                    run.tap(instruction.node, result)
+                    run.tap(instruction.node, written)
             except Exception as exc:  # whatever an op raises is reported by the run
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
 
-        return lambda: put(partial(perform, self._run))
+        return lambda: put(partial(perform, self._current()))
 
     def record(self, instruction: Record) -> Step:
         """Queue setting the event."""
         put, event = self._queues[instruction.stream].put, instruction.event
         return lambda: put(self._current().events[event].set)
 
-    def wait(self, instruction: Wait) -> Step:
+    def wait_event(self, instruction: Wait) -> Step:
         """Queue waiting for the event: it blocks the stream's worker, not the host."""
         put, event = self._queues[instruction.stream].put, instruction.event
         return lambda: put(self._current().events[event].wait)
 
     def host_wait(self, instruction: HostWait) -> Step:
-        """Block the host."""
-        return lambda: self._current().events[instruction.event].wait()
+        """Nothing to queue: `wait` blocks the host."""
+        self._host_events.append(instruction.event)
+        return lambda: None
 
     def _current(self) -> _Run:
         assert self._run is not None
@@ -211,19 +245,6 @@ class CpuSession:
                 return partial(kernel.compute, arrays, parallel)
             case Memcpy() as copy:
                 return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
-            case None:
-                raise ExecutionError("a plan read from a file has no commands to run")
-
-    def _view(self, work: Gemm | Kernel | Memcpy | None) -> Array:
-        """What a command writes, for a tap."""
-        match work:
-            case Gemm():
-                return self._array(work.out)
-            case Memcpy():
-                return self._array(work.dst)
-            case Kernel():
-                views = [v for v in work.args if isinstance(v, View)]
-                return self._array(views[1] if len(views) > 1 else views[0])
             case None:
                 raise ExecutionError("a plan read from a file has no commands to run")
 

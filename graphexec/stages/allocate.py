@@ -144,26 +144,26 @@ def _conflicts(done: np.ndarray, known: np.ndarray) -> list[list[int]]:
     return neighbours
 
 
-_CLIQUE_TRIES = 2000  # tensors to grow a clique from
-_CLIQUE_WIDTH = 256  # neighbours looked at for each
+_CLIQUE_TRIES = 32  # tensors to grow a clique from
 
 
 def _heaviest_clique(sizes: Sequence[int], neighbours: Sequence[Sequence[int]]) -> int:
     """Bytes of the heaviest set of mutually conflicting tensors that greedy growth finds."""
     weight = [sizes[t] + sum(sizes[n] for n in neighbours[t]) for t in range(len(sizes))]
     seeds = sorted(range(len(sizes)), key=lambda t: -weight[t])[:_CLIQUE_TRIES]
-    sets = {}
     best = max(sizes)
+    sets: dict[int, set[int]] = {}
     for seed in seeds:
         if weight[seed] <= best:
             break  # not even all its neighbours together weigh more
-        total, clique = sizes[seed], [seed]
-        for rival in sorted(neighbours[seed], key=lambda t: -sizes[t])[:_CLIQUE_WIDTH]:
-            if rival not in sets:
-                sets[rival] = set(neighbours[rival])
-            if all(member in sets[rival] for member in clique):
-                clique.append(rival)
+        total, common = sizes[seed], set(neighbours[seed])
+        # Of those that conflict with all members so far, the one that leaves most to add.
+        for rival in sorted(common, key=lambda t: (-sizes[t], -weight[t], t)):
+            if rival in common:
                 total += sizes[rival]
+                if rival not in sets:
+                    sets[rival] = set(neighbours[rival])
+                common &= sets[rival]
         best = max(best, total)
     return best
 
@@ -171,43 +171,51 @@ def _heaviest_clique(sizes: Sequence[int], neighbours: Sequence[Sequence[int]]) 
 # Offsets --------------------------------------------------------------------------------------
 
 
+_SEVERAL_ORDERS = 5000  # tensors; beyond this the first order has to do
+
+
 def _best_offsets(
     sizes: Sequence[int], neighbours: Sequence[Sequence[int]], bound: int
 ) -> tuple[list[int], int]:
     """Offsets and total of the best of several orders; stops at the lower bound."""
+    import numpy as np
+
+    near = [np.array(n, dtype=np.int64) for n in neighbours]
     tensors = range(len(sizes))
     crowd = [sum(sizes[n] for n in neighbours[t]) for t in tensors]
     orders = [
         sorted(tensors, key=lambda t: (-sizes[t], t)),
         sorted(tensors, key=lambda t: (-crowd[t] - sizes[t], t)),
-        sorted(tensors, key=lambda t: (-sizes[t] * (1 + len(neighbours[t])), t)),
         list(tensors),
-        list(reversed(tensors)),
     ]
     best: tuple[list[int], int] | None = None
     for order in orders:
-        offsets = _place(order, sizes, neighbours)
+        offsets = _place(order, sizes, near)
         total = max(offsets[t] + sizes[t] for t in tensors)
         if best is None or total < best[1]:
             best = offsets, total
-        if best[1] == bound:
+        if best[1] == bound or len(sizes) > _SEVERAL_ORDERS:
             break
     assert best is not None
     return best
 
 
 def _place(
-    order: Sequence[int], sizes: Sequence[int], neighbours: Sequence[Sequence[int]]
+    order: Sequence[int], sizes: Sequence[int], neighbours: Sequence[np.ndarray]
 ) -> list[int]:
     """Put each tensor of `order` into the tightest gap that its placed neighbours leave."""
-    offsets = [-1] * len(sizes)
+    import numpy as np
+
+    starts, ends = np.full(len(sizes), -1), np.zeros(len(sizes), dtype=np.int64)
     for tensor in order:
-        taken = sorted((offsets[n], sizes[n]) for n in neighbours[tensor] if offsets[n] >= 0)
-        size, top, best, slack = sizes[tensor], 0, -1, None
-        for offset, length in taken:
-            gap = offset - top
-            if gap >= size and (slack is None or gap - size < slack):
-                best, slack = top, gap - size
-            top = max(top, offset + length)
-        offsets[tensor] = top if best < 0 else best
-    return offsets
+        near = neighbours[tensor]
+        near = near[starts[near] >= 0]
+        near = near[np.argsort(starts[near], kind="stable")]
+        # Free bytes lie between what the tensors so far cover and the next one's start.
+        covered = np.concatenate(([0], np.maximum.accumulate(ends[near])))
+        gaps = starts[near] - covered[:-1]
+        fitting = np.flatnonzero(gaps >= sizes[tensor])
+        gap = fitting[np.argmin(gaps[fitting])] if fitting.size else -1
+        starts[tensor] = covered[gap]
+        ends[tensor] = starts[tensor] + sizes[tensor]
+    return [int(s) for s in starts]

@@ -19,14 +19,18 @@ from graphexec.tensor import Space, TensorType, View
 from graphexec.typed import TypedGraph, TypedNode
 
 
-def lower(graph: TypedGraph) -> Program:
-    """The program of `graph`; GraphError when a name collides with one the compiler makes."""
-    return _Lowering(graph).run()
+def lower(graph: TypedGraph, resident: bool = False) -> Program:
+    """The program of `graph`; GraphError when a name collides with one the compiler makes.
+
+    With `resident`, inputs and outputs lie in device memory and no transfers are added.
+    """
+    return _Lowering(graph, resident).run()
 
 
 class _Lowering:
-    def __init__(self, graph: TypedGraph) -> None:
-        self.graph = graph
+    def __init__(self, graph: TypedGraph, resident: bool) -> None:
+        self.graph, self.resident = graph, resident
+        self.edge: Space = "device" if resident else "host"
         self.storages: dict[str, Storage] = {}
         self.tensors: dict[str, View] = {}
         self.commands: list[Command] = []
@@ -62,7 +66,10 @@ class _Lowering:
         return View.dense(name, type)
 
     def upload(self, name: str, type: TensorType) -> View:
-        host = self.storage(f"in.{name}", type, "input", "host")
+        host = self.storage(f"in.{name}", type, "input", self.edge)
+        if self.resident:
+            self.tensors[name], self.made_by[name] = host, ()
+            return host
         self.tensors[name] = self.storage(name, type, "arena")
         self.made_by[name] = (len(self.commands),)
         self.commands.append(transfer(f"{name}.h2d", host, self.tensors[name]))
@@ -96,13 +103,13 @@ class _Lowering:
         self.commands += commands
 
     def result(self, node: TypedNode) -> View:
-        """Bytes for a node's result: in an arena, or where the host reads the output."""
-        if node.type.space == "device":
-            return self.storage(node.name, node.type, "arena")
+        """Bytes for a node's result: in an arena, or where the output is read, if it is there."""
+        if node.type.space != self.edge:
+            return self.storage(node.name, node.type, "arena", node.type.space)
         for output, tensor in self.graph.outputs.items():
             if tensor == node.name:
-                return self.storage(f"out.{output}", node.type, "output", "host")
-        return self.storage(node.name, node.type, "arena", "host")
+                return self.storage(f"out.{output}", node.type, "output", self.edge)
+        return self.storage(node.name, node.type, "arena", self.edge)
 
     def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
         """Where the host reads an output; a tensor with several names is copied out once."""
@@ -112,8 +119,8 @@ class _Lowering:
         view = self.tensors[tensor]
         if self.storages[view.storage].role == "output":
             return view
-        host = self.storage(f"out.{output}", self.types[tensor], "output", "host")
-        suffix = "d2h" if self.types[tensor].space == "device" else "h2h"
+        host = self.storage(f"out.{output}", self.types[tensor], "output", self.edge)
+        suffix = "2".join("hd"[space == "device"] for space in (self.types[tensor].space, self.edge))
         self.commands.append(transfer(f"{tensor}.{suffix}", view, host))
         return host
 

@@ -1,0 +1,163 @@
+"""The JSON Schema (draft 2020-12) of graph files, for editors; made from the ops' definitions.
+
+It says what can be said of one value at a time. What only `load` knows: names that must exist
+or be new, cycles, whether an expression has a value and which, that `[8.0]` is no shape although
+8.0 is an integer to JSON Schema, numbers past int64 where floats are allowed, words that
+expressions reserve, and that an axis is sliced once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphexec.op import Attribute, Op
+from graphexec.tensor import INT64_MAX, DType
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NAME = r"^[A-Za-z_][A-Za-z0-9_.\-]*$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+AXIS = r"^(0|-?[1-9][0-9]{0,8})$"
+EXPRESSION = r"^[A-Za-z0-9_ \t.,+*/%()\-]+$"
+
+
+def schema(ops: Mapping[str, Op] | None = None) -> Schema:
+    """The schema of graphs over `ops` (by default all built-in and installed ones)."""
+    if ops is None:
+        from graphexec.registry import known_ops
+
+        ops = known_ops()
+    return {
+        "$schema": DIALECT,
+        "title": "graphexec graph",
+        "description": "A graph of GEMM, softmax, copy and other nodes.",
+        **_object(_SECTIONS, ["version", "outputs"]),
+        "$defs": {
+            **_DEFINITIONS,
+            "node": _node(ops),
+            **{f"op.{name}": _op(op) for name, op in ops.items()},
+        },
+    }
+
+
+def _object(properties: Schema, required: list[str], **more: Any) -> Schema:
+    return {
+        "type": "object", "properties": properties, "required": required,
+        "additionalProperties": False, **more,
+    }  # fmt: skip
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _map(names: str, values: Schema, doc: str, **more: Any) -> Schema:
+    names_are = {"pattern": names, "type": "string"}
+    return {"description": doc, "type": ["object", "null"], "propertyNames": names_are,
+            "additionalProperties": values, **more}  # fmt: skip
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+_INTEGER = {"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}
+_EXTENT = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
+_DTYPE = {"enum": [d.value for d in DType], "description": "element type"}
+
+_DEFINITIONS: Schema = {
+    "expression": {
+        "description": "arithmetic over dims and consts", "type": "string", "pattern": EXPRESSION,
+    },
+    "extent": {"anyOf": [_EXTENT, _ref("expression")]},
+    "integer": {"anyOf": [_INTEGER, _ref("expression")]},
+    "number": {"anyOf": [{"type": "number"}, _ref("expression")]},
+    "shape": _list(_ref("extent"), description="extents, outermost first"),
+    "dtype": _DTYPE,
+    "tensor": {"description": "name of an input, weight or node", "type": "string"},
+    "input": _object({"shape": _ref("shape"), "dtype": _ref("dtype")}, ["shape", "dtype"]),
+    "weight": _object(
+        {
+            "file": {
+                "description": ".npy, .npz or .safetensors, relative to this file",
+                "type": "string", "minLength": 1,
+            },
+            "key": {"description": "name of the array in it", "type": "string", "minLength": 1},
+            "shape": _ref("shape"),
+            "dtype": _ref("dtype"),
+        },
+        ["file"],
+    ),
+}  # fmt: skip
+
+_SECTIONS: Schema = {
+    "version": {"description": "version of this format", "const": 1},
+    "name": {"description": "name of the graph", "type": "string", "minLength": 1},
+    "dims": _map(VARIABLE, _EXTENT, "extents by name; the command line may set others"),
+    "consts": _map(VARIABLE, _ref("number"), "numbers by name"),
+    "inputs": _map(NAME, _ref("input"), "tensors given at every run"),
+    "weights": _map(NAME, _ref("weight"), "tensors read from files once"),
+    "nodes": _map(NAME, _ref("node"), "ops; a node's name is that of the tensor it makes"),
+    "outputs": {
+        "description": "tensors to give back: name: tensor, or a list of tensors",
+        "anyOf": [
+            {
+                "type": "object", "minProperties": 1, "propertyNames": {"pattern": NAME},
+                "additionalProperties": _ref("tensor"),
+            },
+            _list(_ref("tensor"), minItems=1, uniqueItems=True),
+        ],
+    },
+}  # fmt: skip
+
+
+def _node(ops: Mapping[str, Op]) -> Schema:
+    cases = [
+        {"if": {"properties": {"op": {"const": name}}}, "then": _ref(f"op.{name}")} for name in ops
+    ]
+    docs = {"oneOf": [{"const": name, "description": op.doc} for name, op in ops.items()]}
+    return {"type": "object", "properties": {"op": docs}, "required": ["op"], "allOf": cases}
+
+
+def _op(op: Op) -> Schema:
+    properties: Schema = {
+        "op": {"const": op.name},
+        "after": _list(_ref("tensor"), description="nodes that must be done before this one"),
+        "shape": {"description": "the shape this node must have", **_ref("shape")},
+    }
+    for operand in op.operands:
+        properties[operand.name] = {"description": operand.doc, **_ref("tensor")}
+    for attribute in op.attributes:
+        properties[attribute.name] = _attribute(attribute)
+    required = ["op", *(o.name for o in op.operands if not o.optional)]
+    return _object(properties, required, description=op.doc)
+
+
+def _attribute(attribute: Attribute) -> Schema:
+    kind = _KINDS[attribute.kind](attribute)
+    if attribute.default is None:
+        return {"description": attribute.doc, "anyOf": [kind, {"type": "null"}]}
+    return {"description": attribute.doc, "default": attribute.default, **kind}
+
+
+_KINDS: dict[str, Callable[[Attribute], Schema]] = {
+    "bool": lambda attribute: {"type": "boolean"},
+    "int": lambda attribute: _ref("integer"),
+    "number": lambda attribute: _ref("number"),
+    "dtype": lambda attribute: _ref("dtype"),
+    "choice": lambda attribute: {"enum": list(attribute.choices)},
+    "axes": lambda attribute: _list(_ref("integer")),
+    "dims": lambda attribute: _list(
+        {"anyOf": [{"const": -1}, _ref("extent")]},
+        contains={"const": -1}, minContains=0, maxContains=1,
+    ),
+    "slices": lambda attribute: {
+        "type": "object",
+        "propertyNames": {"pattern": AXIS},
+        "additionalProperties": _list(
+            {"anyOf": [_ref("integer"), {"type": "null"}]}, minItems=1, maxItems=3
+        ),
+    },
+}  # fmt: skip

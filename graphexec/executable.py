@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.plan import Plan
@@ -44,7 +45,8 @@ class Executable:
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
         }
-        self._timeout = timeout
+        self._plan, self._resident, self._timeout = plan, resident, timeout
+        self._twin: Executable | None = None
         self._weights = _read_weights(compiled)
         self._lock = threading.RLock()
         self._closed = False
@@ -113,11 +115,13 @@ class Executable:
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
     ) -> Pending:
         arrays = self._checked(inputs)
+        if not self._resident and any(map(is_device_array, arrays.values())):
+            return self._device_twin()._submit(inputs, in_flight, tap)
         with self._lock:
             session = self._take(in_flight)
             try:
                 for name, view in self._compiled.program.inputs.items():
-                    _on_host(session, view)[...] = arrays[name]
+                    self._put(session, name, view.storage, arrays[name])
                 session.issue(tap)
             except BaseException:
                 self._free.append(session)
@@ -155,7 +159,19 @@ class Executable:
     def outputs_of(self, session: Session) -> dict[str, Array]:
         """Copies of the outputs of the run that `session` has just finished."""
         views = self._compiled.program.outputs
-        return {name: _on_host(session, view).copy() for name, view in views.items()}
+        return {
+            name: session.get(view.storage).view(view.dtype.numpy()).reshape(view.shape)
+            for name, view in views.items()
+        }
+
+    def _put(self, session: Session, name: str, buffer: str, value: Array | DeviceArray) -> None:
+        if not is_device_array(value):
+            session.put(buffer, np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            return
+        try:
+            session.take(buffer, value)
+        except NotTaken as exc:
+            raise DataError([Diagnostic(f"input '{name}' cannot be taken: {exc}")]) from exc
 
     def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The arrays of `inputs`, each of the right type; DataError with every mistake."""
@@ -169,8 +185,11 @@ class Executable:
             if name not in inputs:
                 mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
                 continue
-            arrays[name] = array = np.asarray(inputs[name])
-            if array.shape == type.shape and array.dtype == type.dtype.numpy():
+            given = inputs[name]
+            arrays[name] = array = given if is_device_array(given) else np.asarray(given)
+            if is_device_array(given) or (
+                array.shape == type.shape and array.dtype == type.dtype.numpy()
+            ):
                 continue
             found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
             wanted = type.dtype.numpy()
@@ -179,6 +198,41 @@ class Executable:
         if mistakes:
             raise DataError(mistakes)
         return arrays
+
+    # Device memory --------------------------------------------------------------------------
+
+    def device_array(self, name: str) -> DeviceArray:
+        """Where an input or output lies on the device; only if compiled with `resident=True`.
+
+        Fill the inputs, call `replay`, and read the outputs there: no transfers are made. It has
+        a `__cuda_array_interface__`, so CuPy, PyTorch and Numba can use it in place.
+        """
+        program, session = self._compiled.program, self._sessions[0]
+        view = {**program.inputs, **program.outputs}.get(name)
+        if view is None or not self._resident or not hasattr(session, "address"):
+            raise DataError([Diagnostic(f"'{name}' does not lie on the device for callers to use",
+                                        help="compile(graph, device='hip', resident=True)")])  # fmt: skip
+        return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
+
+    def replay(self) -> None:
+        """Run the plan on what lies in device memory, and wait for it."""
+        with self._lock:
+            session = self._take(1)
+            try:
+                session.issue()
+                session.wait(self._timeout)
+            finally:
+                self._free.append(session)
+
+    def _device_twin(self) -> Executable:
+        """The same graph with its inputs and outputs in device memory, made when first needed."""
+        with self._lock:
+            if self._closed:
+                raise SessionClosed("the executable is closed")
+            if self._twin is None:
+                self._twin = Executable(self._plan, self.device, resident=True,
+                                        timeout=self._timeout)  # fmt: skip
+            return self._twin
 
     # Ending ---------------------------------------------------------------------------------
 
@@ -193,6 +247,8 @@ class Executable:
             while self._pending:
                 self._pending[0].collect()
             self._closed = True
+            if self._twin is not None:
+                self._twin.close()
             for session in reversed(self._sessions):  # the first one owns the weights
                 session.close()
 
@@ -266,7 +322,3 @@ def _read_weights(compiled: Compiled) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return weights
-
-
-def _on_host(session: Session, view: View) -> Array:
-    return session.host(view.storage).view(view.dtype.numpy()).reshape(view.shape)

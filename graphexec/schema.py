@@ -2,8 +2,8 @@
 
 It says what can be said of one value at a time. What only `load` knows: names that must exist
 or be new, cycles, whether an expression has a value and which, that `[8.0]` is no shape although
-8.0 is an integer to JSON Schema, numbers past int64 where floats are allowed, words that
-expressions reserve, and that an axis is sliced once.
+8.0 is an integer to JSON Schema, numbers past int64 where floats are allowed, and that no axis
+is sliced twice.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from graphexec.expressions import RESERVED
 from graphexec.op import Attribute, Op
 from graphexec.tensor import INT64_MAX, DType
 
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-NAME = r"^[A-Za-z_][A-Za-z0-9_.\-]*$"
-VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-AXIS = r"^(0|-?[1-9][0-9]{0,8})$"
+NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_.\-]*$"}
+VARIABLE = {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$", "not": {"enum": list(RESERVED)}}
+AXIS = {"pattern": r"^(0|-?[1-9][0-9]{0,8})$"}
 EXPRESSION = r"^[A-Za-z0-9_ \t.,+*/%()\-]+$"
 
 
@@ -53,10 +54,9 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _map(names: str, values: Schema, doc: str, **more: Any) -> Schema:
-    names_are = {"pattern": names, "type": "string"}
-    return {"description": doc, "type": ["object", "null"], "propertyNames": names_are,
-            "additionalProperties": values, **more}  # fmt: skip
+def _map(names: Schema, values: Schema, doc: str) -> Schema:
+    return {"description": doc, "type": ["object", "null"], "propertyNames": names,
+            "additionalProperties": values}  # fmt: skip
 
 
 def _list(items: Schema, **more: Any) -> Schema:
@@ -104,7 +104,7 @@ _SECTIONS: Schema = {
         "description": "tensors to give back: name: tensor, or a list of tensors",
         "anyOf": [
             {
-                "type": "object", "minProperties": 1, "propertyNames": {"pattern": NAME},
+                "type": "object", "minProperties": 1, "propertyNames": NAME,
                 "additionalProperties": _ref("tensor"),
             },
             _list(_ref("tensor"), minItems=1, uniqueItems=True),
@@ -155,7 +155,7 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
     ),
     "slices": lambda attribute: {
         "type": "object",
-        "propertyNames": {"pattern": AXIS},
+        "propertyNames": AXIS,
         "additionalProperties": _list(
             {"anyOf": [_ref("integer"), {"type": "null"}]}, minItems=1, maxItems=3
         ),

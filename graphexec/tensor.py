@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ class DType(str, Enum):
         """The type sums are kept in."""
         return DType.F64 if self is DType.F64 else DType.F32
 
-    def numpy(self) -> np.dtype[np.generic]:
+    def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype; bfloat16 is the one of ml_dtypes."""
         import numpy as np
 

@@ -1,11 +1,18 @@
-"""Strided windows as kernel arguments: fewest axes, padded to a fixed rank."""
+"""Strided windows as kernels walk them: fewest axes, widest vectors, the arguments of device.h."""
 
 from __future__ import annotations
 
-from graphexec.command import Scalar
+from collections.abc import Sequence
 
-MAX_RANK = 8
-"""Most axes of a tensor; kernels take this many extents and strides."""
+from graphexec.command import Scalar
+from graphexec.ops.launch import integers
+from graphexec.tensor import View
+
+VECTOR_BYTES = 16
+"""Most bytes a thread loads or stores at once. Storages start at multiples of it."""
+
+INDEX_LIMIT = 2**31
+"""Indices below it are 32 bits wide and split without dividing."""
 
 
 def collapse(
@@ -30,6 +37,40 @@ def collapse(
     return merged, [tuple(step[i] for _, step in axes) for i in range(len(strides))]
 
 
-def padded(values: tuple[int, ...], fill: int) -> tuple[Scalar, ...]:
-    """`values` as MAX_RANK kernel arguments, `fill` in front."""
-    return tuple(Scalar("i64", v) for v in (fill,) * (MAX_RANK - len(values)) + values)
+def axes(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[Scalar, ...]:
+    """The struct Axes<len(strides), len(shape)> of device.h, as kernel arguments.
+
+    Extents after the first are at least 2.
+    """
+    divisors = [divisor(extent) for extent in shape]
+    members = [shape, [m for m, _ in divisors], [s for _, s in divisors], *strides]
+    return tuple(scalar for member in members for scalar in integers(*member))
+
+
+def divisor(extent: int) -> tuple[int, int]:
+    """(multiplier, shift): n // extent == (n * multiplier >> 32) >> shift for 0 <= n < 2^31."""
+    if not 2 <= extent < INDEX_LIMIT:
+        return 0, 0
+    bits = (extent - 1).bit_length()
+    return -(-(1 << (31 + bits)) // extent), bits - 1
+
+
+def index_type(count: int) -> str:
+    """The C++ type of an index that counts to `count`."""
+    return "u32" if count < INDEX_LIMIT else "i64"
+
+
+def pieces(view: View, steps: Sequence[int]) -> int:
+    """How many neighbours can be loaded at once: a power of two, of at most 16 bytes.
+
+    `steps` are the distances, in elements, between the places where such loads start.
+    """
+    width = VECTOR_BYTES // view.dtype.itemsize
+    while any(place % width for place in (view.offset, *steps)):
+        width //= 2
+    return width
+
+
+def power_of_two(value: int) -> int:
+    """The least power of two that is not below `value`."""
+    return 1 << max(0, value - 1).bit_length()

@@ -46,8 +46,18 @@ class Tap(Protocol):
 class Session(Protocol):
     """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
 
-    def host(self, buffer: str) -> Array:
-        """The bytes (uint8) of a buffer in host space: write inputs there, read outputs."""
+    def put(self, buffer: str, array: Array) -> None:
+        """Give an input buffer its bytes (uint8) before the next `issue`; `array` may be reused
+        at once."""
+        ...
+
+    def take(self, buffer: str, value: object) -> None:
+        """As `put`, from an array in device memory, ordered after the stream that wrote it.
+        `value` is kept until the next `take`. Raises NotTaken."""
+        ...
+
+    def get(self, buffer: str) -> Array:
+        """A copy of the bytes (uint8) of an output buffer, after `wait`."""
         ...
 
     def issue(self, tap: Tap | None = None) -> None:
@@ -73,7 +83,10 @@ class Session(Protocol):
 class Device(Protocol):
     """A way to run plans."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What plans call it: "cpu" or "hip"."""
+        ...
 
     def describe(self) -> str:
         """What this is, for people: model, cores or memory."""

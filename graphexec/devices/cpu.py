@@ -30,6 +30,7 @@ from graphexec.command import Gemm, Kernel, Memcpy
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
+from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.tensor import View
@@ -93,7 +94,7 @@ class CpuSession:
     ) -> None:  # fmt: skip
         self._plan, self._device = plan, device
         shared = {"weights": sibling._memory["weights"]} if sibling and weights else {}
-        self._memory = {
+        self._memory: dict[str, Array] = {
             b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes)
             for b in plan.buffers
         }
@@ -104,7 +105,7 @@ class CpuSession:
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(device.cores)
         self._random = random.Random(device.delays)
-        self._queues: list[SimpleQueue[Callable[[], None] | None]] = [
+        self._queues: list[SimpleQueue[Step | None]] = [
             SimpleQueue() for _ in plan.streams
         ]
         self._run: _Run | None = None
@@ -121,9 +122,18 @@ class CpuSession:
 
     # What a session offers ------------------------------------------------------------------
 
-    def host(self, buffer: str) -> Array:
-        """The bytes of a buffer in host space."""
-        return self._memory[buffer]
+    def put(self, buffer: str, array: Array) -> None:
+        """Copy to the input buffer."""
+        self._drain()
+        self._memory[buffer][...] = array
+
+    def take(self, buffer: str, value: object) -> None:
+        """No array lies in the memory of this device already."""
+        raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
+
+    def get(self, buffer: str) -> Array:
+        """A copy of the output buffer."""
+        return self._memory[buffer].copy()
 
     def issue(self, tap: Tap | None = None) -> None:
         """Queue the plan on the workers."""
@@ -265,7 +275,7 @@ class CpuSession:
         return self._memory[buffer][offset + low : offset + high]
 
 
-def _work(queue: SimpleQueue[Callable[[], None] | None]) -> None:
+def _work(queue: SimpleQueue[Step | None]) -> None:
     while (task := queue.get()) is not None:
         task()
 

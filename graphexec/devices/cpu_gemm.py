@@ -133,4 +133,5 @@ def _slab(array: Array, rank: int, low: int, high: int) -> Array:
 
 
 def _item(array: Array, rank: int, index: int) -> Array:
-    return array[0 if array.shape[0] == 1 else index]
+    item: Array = array[0 if array.shape[0] == 1 else index]
+    return item

@@ -21,6 +21,7 @@ import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy, Scalar
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
+from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
 from graphexec.devices.hip_gemm import gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
@@ -35,7 +36,7 @@ Pointer = Any
 WORKSPACE = 32 << 20
 """Bytes of the workspace of one BLAS handle; what the libraries ask for on large GPUs."""
 _SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph
-_CTYPES = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
+_CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
            "f64": ctypes.c_double}  # fmt: skip
 
 
@@ -92,6 +93,8 @@ class HipSession:
         self._closed, self._hung = False, False
         self.mode: Mode = "stream"
         self._replay: list[Step] = []
+        self._staged: dict[str, tuple[Array, Step, Step]] = {}
+        self._taken: dict[str, DeviceArray] = {}
         self.fallback = ""
         try:
             self._enter_thread()
@@ -104,13 +107,55 @@ class HipSession:
 
     # What a session offers ------------------------------------------------------------------
 
-    def host(self, buffer: str) -> Array:
-        """The bytes of a buffer in host space, pinned."""
-        return self._host[buffer]
+    def put(self, buffer: str, array: Array) -> None:
+        """Through pinned memory; to a buffer in device memory with a copy on stream 0."""
+        self._enter_thread()
+        self._staging(buffer)[...] = array
+        if buffer not in self._host:
+            self._staged[buffer][1]()
 
-    def device_address(self, buffer: str) -> int:
-        """The address of a buffer in device space."""
+    def take(self, buffer: str, value: object) -> None:
+        """A copy on stream 0, behind the stream that wrote `value`; none if it lies there."""
+        self._enter_thread()
+        hip, origin = self._hip, self._streams[0]
+        array = take(value, int(origin))
+        if array.stream is not None:
+            event = hip.create_event()
+            hip.prepare_record(event, hip.pointer(array.stream))()
+            hip.prepare_wait(origin, event)()
+            hip.destroy_event(event)  # the runtime keeps it until the wait is over
+        if array.address != self.address(buffer):
+            source, size = hip.pointer(array.address), self._plan.buffer(buffer).bytes
+            hip.prepare_copy(self._pointers[buffer], source, size, "on_device", origin)()
+        self._taken[buffer] = array
+
+    def get(self, buffer: str) -> Array:
+        """A copy of the pinned bytes, brought from device memory first where they lie there."""
+        self._enter_thread()
+        staging = self._staging(buffer)
+        if buffer not in self._host:
+            self._staged[buffer][2]()
+            self._hip.synchronize_stream(self._streams[0])
+        return staging.copy()
+
+    def address(self, buffer: str) -> int:
+        """The address of a buffer."""
         return int(self._pointers[buffer])
+
+    def _staging(self, buffer: str) -> Array:
+        """Pinned bytes for a buffer: itself, or a twin that is made when first needed."""
+        if buffer in self._host:
+            return self._host[buffer]
+        if buffer not in self._staged:
+            hip, origin, size = self._hip, self._streams[0], self._plan.buffer(buffer).bytes
+            pinned = self._own(hip.host_malloc(size), hip.host_free)
+            here = self._pointers[buffer]
+            self._staged[buffer] = (
+                np.frombuffer(hip.host_view(pinned, size), dtype=np.uint8),
+                hip.prepare_copy(here, pinned, size, "to_device", origin),
+                hip.prepare_copy(pinned, here, size, "to_host", origin),
+            )
+        return self._staged[buffer][0]
 
     def issue(self, tap: Tap | None = None) -> None:
         """Enqueue one run; returns at once. With `tap`, call by call with stops to look."""
@@ -189,6 +234,8 @@ class HipSession:
         except HipOutOfMemory as exc:
             raise OutOfMemory(self._memory_report()) from exc
         self._upload(weights)
+        work = (i.work for i in plan.instructions if isinstance(i, Launch))
+        self._kernels.compile(w for w in work if isinstance(w, Kernel))
         self._steps = [s for s in prepare(plan, self) if s is not _nothing]
 
     def _own(self, resource: Any, release: Any) -> Any:
@@ -246,8 +293,8 @@ class HipSession:
             view = np.frombuffer(hip.host_view(pinned, largest), dtype=np.uint8)
             for name, array in weights.items():
                 view[: array.nbytes] = array.reshape(-1).view(np.uint8)
-                buffer, offset = self._plan.places[name]
-                target = hip.pointer(int(self._pointers[buffer]) + offset)
+                home, offset = self._plan.places[name]
+                target = hip.pointer(int(self._pointers[home]) + offset)
                 hip.prepare_copy(target, pinned, array.nbytes, "to_device", stream)()
                 hip.synchronize_stream(stream)
 
@@ -262,16 +309,16 @@ class HipSession:
             self._hip.synchronize_stream(stream)
         try:
             graph = self._captured()
-            nodes = graphs.graph_nodes(graph)
+            nodes = graphs.nodes(graph)
             if nodes == 0:
                 raise HipError("hipStreamEndCapture", 0, "empty", "the captured graph is empty")
             executable = graphs.instantiate(graph)
         except HipError as exc:
             self.fallback = str(exc)
             return
-        self._owned.callback(graphs.destroy_graph_exec, executable)
-        graphs.upload_graph(executable, origin)
-        self._replay = [graphs.prepare_graph(executable, origin)]
+        self._owned.callback(graphs.destroy_exec, executable)
+        graphs.upload(executable, origin)
+        self._replay = [graphs.prepare_launch(executable, origin)]
         self.mode = "graph"
 
     def _captured(self) -> Any:
@@ -287,7 +334,7 @@ class HipSession:
                 pass  # it reports what the failed step reported
             raise
         graph = graphs.end_capture(origin)
-        self._owned.callback(graphs.destroy_graph, graph)
+        self._owned.callback(graphs.destroy, graph)
         return graph
 
     # Instructions ---------------------------------------------------------------------------
@@ -366,10 +413,10 @@ class HipSession:
         return self._hip.pointer(int(self._pointers[buffer]) + start)
 
     def _direction(self, work: Memcpy) -> Any:
-        spaces = tuple(
+        source, target = (
             self._plan.buffer(self._plan.places[v.storage][0]).space for v in (work.src, work.dst)
         )
-        return _DIRECTIONS[spaces]
+        return _DIRECTIONS[source, target]
 
     # Looking --------------------------------------------------------------------------------
 

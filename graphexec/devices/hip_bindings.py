@@ -112,7 +112,8 @@ def _open_from(folder: Path, flavour: str) -> None:
     """
     if flavour == "hip":
         for library, module in LIBRARY_MODULES.items():
-            importlib.import_module(module).DLL = os.fsencode(folder / library)
+            opener: Any = importlib.import_module(module)
+            opener.DLL = os.fsencode(folder / library)
         return
     search = _paths().get_library_path
 

@@ -23,8 +23,9 @@ DATA_TYPES = {"f16": "HIP_R_16F", "bf16": "HIP_R_16BF", "f32": "HIP_R_32F", "f64
 class BlasGemm:
     """C = alpha * op(A) * op(B) + beta * C, column-major; op(A) is m by k, op(B) k by n.
 
-    `dtype` is f16, bf16, f32 or f64, of all three matrices; sums are f32, and f64 for f64. With
-    `batch` above 1, the strides lead from one matrix to the next; stride 0 uses one for all.
+    `dtype` is f16, bf16, f32 or f64, of A and B, and of C unless `out_dtype` says otherwise; sums
+    are f32, and f64 for f64. With `batch` above 1, the strides lead from one matrix to the next;
+    stride 0 uses one for all.
     """
 
     dtype: str
@@ -42,6 +43,7 @@ class BlasGemm:
     stride_a: int = 0
     stride_b: int = 0
     stride_c: int = 0
+    out_dtype: str | None = None
 
     def scalar(self, value: float) -> ctypes.c_float | ctypes.c_double:
         """alpha or beta in the type of the sums."""
@@ -85,13 +87,13 @@ class Blas:
     ) -> Step:
         """A prepared product of one matrix, or of `gemm.batch` matrices at fixed strides."""
         g = gemm
-        op_a, op_b, dtype, compute, algorithm = self._enums.of(g)
+        op_a, op_b, dtype, out, compute, algorithm = self._enums.of(g)
         alpha, beta = self._scalars(g)
         if g.batch == 1:
             return self._step(
                 self._hipblas.hipblasGemmEx,
                 *(handle, op_a, op_b, g.m, g.n, g.k, alpha),
-                *(a, dtype, g.lda, b, dtype, g.ldb, beta, c, dtype, g.ldc),
+                *(a, dtype, g.lda, b, dtype, g.ldb, beta, c, out, g.ldc),
                 *(compute, algorithm),
                 node=node,
             )
@@ -99,7 +101,7 @@ class Blas:
             self._hipblas.hipblasGemmStridedBatchedEx,
             *(handle, op_a, op_b, g.m, g.n, g.k, alpha),
             *(a, dtype, g.lda, g.stride_a, b, dtype, g.ldb, g.stride_b, beta),
-            *(c, dtype, g.ldc, g.stride_c, g.batch, compute, algorithm),
+            *(c, out, g.ldc, g.stride_c, g.batch, compute, algorithm),
             node=node,
         )
 
@@ -115,14 +117,14 @@ class Blas:
         """A prepared product of `gemm.batch` matrices each; a, b and c are arrays of pointers in
         device memory."""
         g = gemm
-        op_a, op_b, dtype, compute, algorithm = self._enums.of(g)
+        op_a, op_b, dtype, out, compute, algorithm = self._enums.of(g)
         alpha, beta = self._scalars(g)
         pointers = self._types.ListOfPointer
         return self._step(
             self._hipblas.hipblasGemmBatchedEx,
             *(handle, op_a, op_b, g.m, g.n, g.k, alpha),
             *(pointers(a), dtype, g.lda, pointers(b), dtype, g.ldb, beta),
-            *(pointers(c), dtype, g.ldc, g.batch, compute, algorithm),
+            *(pointers(c), out, g.ldc, g.batch, compute, algorithm),
             node=node,
         )
 
@@ -146,12 +148,13 @@ class BlasEnums:
         self.computes = {name: f64 if name == "f64" else f32 for name in DATA_TYPES}
         self.algorithm = hipblas.hipblasGemmAlgo_t.HIPBLAS_GEMM_DEFAULT
 
-    def of(self, gemm: BlasGemm) -> tuple[Any, Any, Any, Any, Any]:
-        """op(A), op(B), the matrices' type, the sums' type, the algorithm."""
+    def of(self, gemm: BlasGemm) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """op(A), op(B), the type of A and B, of C, of the sums, and the algorithm."""
         return (
             self.operations[gemm.trans_a],
             self.operations[gemm.trans_b],
             self.dtypes[gemm.dtype],
+            self.dtypes[gemm.out_dtype or gemm.dtype],
             self.computes[gemm.dtype],
             self.algorithm,
         )

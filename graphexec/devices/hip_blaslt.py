@@ -49,7 +49,7 @@ class BlasLt:
         """A prepared product, by the algorithm that hipBLASLt puts first for the workspace.
 
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
-        bias -- a vector of m elements of the matrices' type, added to every column.
+        bias -- a vector of m elements of C's type, added to every column.
 
         Raises HipError, also if hipBLASLt has no algorithm.
         """
@@ -81,7 +81,7 @@ class LtGemm:
         self._pointer = lt.pointer
         self._destroy: list[Callable[[], object]] = []
         g = gemm
-        op_a, op_b, self._dtype, compute, _ = lt.enums.of(g)
+        op_a, op_b, dtype, out, compute, _ = lt.enums.of(g)
         try:
             self.matmul = self._owned(
                 self._lt.hipblasLtMatmulDescDestroy,
@@ -96,13 +96,14 @@ class LtGemm:
             code = self._lt.hipblasLtEpilogue_t[f"HIPBLASLT_EPILOGUE_{epilogue}"]
             self._describe("EPILOGUE", ctypes.c_int32(code))
             if bias is not None:
-                self._describe("BIAS_POINTER", ctypes.c_void_p(int(bias)))
-                self._describe("BIAS_DATA_TYPE", ctypes.c_int32(self._dtype))
+                # Not c_void_p: hip-python would take its value for the address of the attribute.
+                self._describe("BIAS_POINTER", ctypes.c_uint64(int(bias)))
+                self._describe("BIAS_DATA_TYPE", ctypes.c_int32(out))
             a_shape = (g.k, g.m) if g.trans_a else (g.m, g.k)
             b_shape = (g.n, g.k) if g.trans_b else (g.k, g.n)
-            self.a = self._layout(*a_shape, g.lda, g.batch, g.stride_a)
-            self.b = self._layout(*b_shape, g.ldb, g.batch, g.stride_b)
-            self.c = self._layout(g.m, g.n, g.ldc, g.batch, g.stride_c)
+            self.a = self._layout(dtype, *a_shape, g.lda, g.batch, g.stride_a)
+            self.b = self._layout(dtype, *b_shape, g.ldb, g.batch, g.stride_b)
+            self.c = self._layout(out, g.m, g.n, g.ldc, g.batch, g.stride_c)
         except BaseException:
             self.close()
             raise
@@ -136,11 +137,13 @@ class LtGemm:
         set_attribute = self._lt.hipblasLtMatmulDescSetAttribute
         self._call(set_attribute, self.matmul, attribute, value, ctypes.sizeof(value))
 
-    def _layout(self, rows: int, columns: int, leading: int, batch: int, stride: int) -> Any:
+    def _layout(
+        self, dtype: Any, rows: int, columns: int, leading: int, batch: int, stride: int
+    ) -> Any:
         lt = self._lt
         layout = self._owned(
             lt.hipblasLtMatrixLayoutDestroy,
-            self._call(lt.hipblasLtMatrixLayoutCreate, self._dtype, rows, columns, leading),
+            self._call(lt.hipblasLtMatrixLayoutCreate, dtype, rows, columns, leading),
         )
         if batch > 1:
             names = lt.hipblasLtMatrixLayoutAttribute_t

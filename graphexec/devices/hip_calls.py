@@ -3,43 +3,38 @@
 Methods make the call at once. Those called `prepare_...` return a step instead, a call without
 arguments that is made often and costs little more than hip-python itself. Every failure is a
 HipError. Sizes are bytes, times milliseconds.
-
-Two quirks of hip-python are kept away from callers here: functions whose signature changed between
-7.2 and 10, and arguments that 7.2 frees before it makes the call unless they were built beforehand.
 """
 
 from __future__ import annotations
 
 import ctypes
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphexec.devices.hip_blas import Blas
 from graphexec.devices.hip_blaslt import BlasLt
+from graphexec.devices.hip_graphs import Graphs
+from graphexec.devices.hip_kernels import Kernels
 from graphexec.devices.hip_platform import Platform, Source, platform_name, version_text
-from graphexec.devices.hip_status import Checker, HipError, Step
+from graphexec.devices.hip_status import Checker, Step
 
 # hip-python's classes, which are opaque here.
 Pointer = Any
 Stream = Any
 Event = Any
-Graph = Any
-GraphExec = Any
-Module = Any
-Function = Any
-PackedArguments = Any
 
 NOT_READY = 600  # hipErrorNotReady
 EVENT_DISABLE_TIMING = 2
 STREAM_NON_BLOCKING = 1
 
-Direction = Literal["to_device", "to_host", "on_device"]
+Direction = Literal["to_device", "to_host", "on_device", "on_host"]
 DIRECTIONS = {
     "to_device": "hipMemcpyHostToDevice",
     "to_host": "hipMemcpyDeviceToHost",
     "on_device": "hipMemcpyDeviceToDevice",
+    "on_host": "hipMemcpyHostToHost",
 }
 
 
@@ -80,14 +75,12 @@ class PointerInfo:
 
 
 class Bindings:
-    """hip-python bound to one HIP runtime. `lt` is None where there is no hipBLASLt."""
+    """hip-python bound to one HIP runtime: devices, memory, streams and events, and the rest in
+    `graphs`, `kernels`, `blas` and `lt`, which is None where there is no hipBLASLt."""
 
     def __init__(self, modules: Modules, source: Source) -> None:
         self._hip = modules.hip
-        self._hiprtc = modules.hiprtc
         self._types = modules.types
-        self._helpers = modules.helpers
-        self._runtime = source.runtime
         checker = Checker(modules.hip, modules.hiprtc)
         self.check = checker.check
         self._call = checker.call
@@ -95,6 +88,8 @@ class Bindings:
         self._directions = {
             direction: modules.hip.hipMemcpyKind[kind] for direction, kind in DIRECTIONS.items()
         }
+        self.graphs = Graphs(modules.hip, source.runtime, checker)
+        self.kernels = Kernels(modules.hip, modules.hiprtc, modules.types, modules.helpers, checker)
         self.blas = Blas(modules.hip, modules.hipblas, modules.types, checker)
         self.lt = modules.hipblaslt and BlasLt(
             modules.hip, modules.hipblas, modules.hipblaslt, modules.types, checker
@@ -242,7 +237,7 @@ class Bindings:
         self._call(self._hip.hipStreamDestroy, stream)
 
     def synchronize_stream(self, stream: Stream) -> None:
-        """Wait for everything on a stream. hip-python 7.2 keeps the interpreter locked meanwhile."""
+        """Wait for everything on a stream. hip-python 7.2 keeps the GIL meanwhile."""
         self._call(self._hip.hipStreamSynchronize, stream)
 
     def stream_is_done(self, stream: Stream) -> bool:
@@ -267,7 +262,7 @@ class Bindings:
         return self._step(self._hip.hipStreamWaitEvent, stream, event, 0, node=node)
 
     def synchronize_event(self, event: Event) -> None:
-        """Wait for an event. hip-python 7.2 keeps the interpreter locked meanwhile."""
+        """Wait for an event. hip-python 7.2 keeps the GIL meanwhile."""
         self._call(self._hip.hipEventSynchronize, event)
 
     def event_is_done(self, event: Event) -> bool:
@@ -279,145 +274,12 @@ class Bindings:
         milliseconds: float = self._call(self._hip.hipEventElapsedTime, start, stop)
         return milliseconds
 
-    # Capture and graphs
-
-    def begin_capture(self, stream: Stream) -> None:
-        """Record what this thread issues to a stream, and to streams that fork from it."""
-        mode = self._hip.hipStreamCaptureMode.hipStreamCaptureModeThreadLocal
-        self._call(self._hip.hipStreamBeginCapture, stream, mode)
-
-    def end_capture(self, stream: Stream) -> Graph:
-        """The graph recorded since `begin_capture`; every forked stream must have joined."""
-        return self._call(self._hip.hipStreamEndCapture, stream)
-
-    def is_capturing(self, stream: Stream) -> bool:
-        """Whether a capture is under way on a stream."""
-        return bool(self._call(self._hip.hipStreamIsCapturing, stream))
-
-    def graph_nodes(self, graph: Graph) -> int:
-        """How many nodes a graph has."""
-        return self._count("hipGraphGetNodes", graph, None)
-
-    def graph_edges(self, graph: Graph) -> int:
-        """How many edges a graph has."""
-        return self._count("hipGraphGetEdges", graph, None, None)
-
-    def instantiate(self, graph: Graph) -> GraphExec:
-        """A graph made ready to launch; the graph may be destroyed afterwards."""
-        return self._call(self._hip.hipGraphInstantiateWithFlags, graph, 0)
-
-    def prepare_graph(self, exec_: GraphExec, stream: Stream) -> Step:
-        """Launch a graph on a stream."""
-        return self._step(self._hip.hipGraphLaunch, exec_, stream)
-
-    def upload_graph(self, exec_: GraphExec, stream: Stream) -> None:
-        """Send a graph to the device ahead of its first launch."""
-        self._call(self._hip.hipGraphUpload, exec_, stream)
-
-    def destroy_graph(self, graph: Graph) -> None:
-        """Free a captured graph."""
-        self._call(self._hip.hipGraphDestroy, graph)
-
-    def destroy_graph_exec(self, exec_: GraphExec) -> None:
-        """Free a graph made ready to launch."""
-        self._call(self._hip.hipGraphExecDestroy, exec_)
-
-    # Kernels
-
-    def compile(self, source: str, name: str, options: Sequence[str] = ()) -> bytes:
-        """Machine code of a HIP source, by hiprtc; `name` stands in its messages.
-
-        options -- as for hipcc, `--offload-arch=...` among them. Raises HipError whose `meaning`
-        ends with the compiler's log.
-        """
-        rtc, types = self._hiprtc, self._types
-        source_text, title = types.CStr(source.encode()), types.CStr(name.encode())
-        program = self._call(rtc.hiprtcCreateProgram, source_text, title, 0, None, None)
-        try:
-            arguments = types.ListOfBytes([option.encode() for option in options])
-            try:
-                self._call(rtc.hiprtcCompileProgram, program, len(options), arguments)
-            except HipError as error:
-                log = self._compile_log(program)
-                meaning = f"{error.meaning}\n{log}" if log else error.meaning
-                raise HipError(error.call, error.code, error.name, meaning) from None
-            code = bytearray(self._call(rtc.hiprtcGetCodeSize, program))
-            self._call(rtc.hiprtcGetCode, program, code)
-            return bytes(code)
-        finally:
-            self._call(rtc.hiprtcDestroyProgram, program.createRef())
-
-    def load_module(self, code: bytes) -> Module:
-        """Load machine code into this thread's device."""
-        return self._call(self._hip.hipModuleLoadData, code)
-
-    def unload_module(self, module: Module) -> None:
-        """Free a module and its functions."""
-        self._call(self._hip.hipModuleUnload, module)
-
-    def function(self, module: Module, name: str) -> Function:
-        """A kernel of a module, by its C name."""
-        return self._call(self._hip.hipModuleGetFunction, module, self._types.CStr(name.encode()))
-
-    def pack(self, arguments: Sequence[Any]) -> PackedArguments:
-        """Kernel arguments packed once: ctypes values by value, pointers as addresses."""
-        return self._helpers.HipModuleLaunchKernel_extra(tuple(arguments))
-
-    def prepare_launch(
-        self,
-        function: Function,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        shared_bytes: int,
-        stream: Stream,
-        arguments: PackedArguments,
-        node: str | None = None,
-    ) -> Step:
-        """Launch a kernel: `grid` counts blocks, `block` threads."""
-        return self._step(
-            self._hip.hipModuleLaunchKernel,
-            *(function, *grid, *block, shared_bytes, stream, None, arguments),
-            node=node,
-        )
-
-    def allow_shared_memory(self, function: Function, nbytes: int) -> None:
-        """Let a kernel be launched with this much dynamic shared memory."""
-        attribute = self._hip.hipFuncAttribute.hipFuncAttributeMaxDynamicSharedMemorySize
-        self._call(self._hip.hipFuncSetAttribute, function, attribute, nbytes)
-
-    def function_attribute(self, function: Function, name: str) -> int:
-        """An attribute of a kernel by the end of its HIP name, such as "NUM_REGS"."""
-        attribute = self._hip.hipFunction_attribute[f"HIP_FUNC_ATTRIBUTE_{name}"]
-        value: int = self._call(self._hip.hipFuncGetAttribute, attribute, function)
-        return value
-
-    def blocks_per_multiprocessor(self, function: Function, threads: int, shared_bytes: int) -> int:
-        """How many blocks of a kernel run on one multiprocessor at a time."""
-        occupancy = self._hip.hipModuleOccupancyMaxActiveBlocksPerMultiprocessor
-        blocks: int = self._call(occupancy, function, threads, shared_bytes)
-        return blocks
-
-    def _compile_log(self, program: Any) -> str:
-        log = bytearray(self._call(self._hiprtc.hiprtcGetProgramLogSize, program))
-        self._call(self._hiprtc.hiprtcGetProgramLog, program, self._types.CStr(log))
-        return log.rstrip(b"\0").decode(errors="replace").strip()
-
     def _is_done(self, query: Callable[..., Any], thing: Any) -> bool:
         result = query(thing)
         if int(result[0]) == NOT_READY:
             return False
         self.check(result, query.__name__)
         return True
-
-    def _count(self, name: str, graph: Graph, *arrays: None) -> int:
-        """Ask how long a list is. hip-python passes an uninitialized length and room for one
-        element, which overwrites memory, so the runtime is called without it."""
-        length = ctypes.c_size_t(0)
-        code = getattr(self._runtime, name)(
-            ctypes.c_void_p(int(graph)), *arrays, ctypes.byref(length)
-        )
-        self.check((self._hip.hipError_t(code),), name)
-        return length.value
 
     def _out_parameter(
         self, function: Callable[..., Any], kind: Callable[[], Any], argument: Any

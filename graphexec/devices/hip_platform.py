@@ -77,8 +77,8 @@ def version_text(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-class _Unusable(Exception):
-    """A candidate was tried; the message says what is wrong with it."""
+class Unusable(Exception):
+    """A candidate was tried; the message says what is wrong with it. Does not leave `choose`."""
 
 
 def choose(default_runtime: str) -> Source:
@@ -95,21 +95,21 @@ def choose(default_runtime: str) -> Source:
     if wanted:
         try:
             return _from_folder(Path(wanted))
-        except _Unusable as error:
+        except Unusable as error:
             raise DeviceUnavailable(f"{LIBRARY_PATH_VARIABLE}={wanted}: {error}") from error
     reasons = []
     try:
         return _opened(None, default_runtime)
-    except _Unusable as error:
+    except Unusable as error:
         reasons.append(str(error))
     for folder in _rocm_folders():
         try:
             return _from_folder(folder)
-        except _Unusable as error:
+        except Unusable as error:
             reasons.append(str(error))
     try:
-        return _on_cuda()
-    except _Unusable as error:
+        return on_cuda()
+    except Unusable as error:
         reasons.append(str(error))
     raise DeviceUnavailable("no usable GPU: " + "; ".join(reasons))
 
@@ -121,22 +121,23 @@ def _rocm_folders() -> Iterator[Path]:
             yield folder
 
 
-def _on_cuda() -> Source:
+def on_cuda() -> Source:
+    """HIP over CUDA, built if need be. Raises Unusable."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        raise _Unusable("there is no NVIDIA driver (libcuda.so.1)") from None
+        raise Unusable("there is no NVIDIA driver (libcuda.so.1)") from None
     try:
         return _from_folder(build())
     except HipOnCudaError as error:
-        raise _Unusable(f"HIP over CUDA cannot be built: {error}") from error
+        raise Unusable(f"HIP over CUDA cannot be built: {error}") from error
 
 
 def _from_folder(folder: Path) -> Source:
     """The runtime in a folder, with its sibling libraries loaded too, as far as there are any."""
     runtime = folder.absolute() / RUNTIME
     if not runtime.is_file():
-        raise _Unusable(f"{folder} holds no {RUNTIME}")
+        raise Unusable(f"{folder} holds no {RUNTIME}")
     source = _opened(runtime.parent, str(runtime), ctypes.RTLD_GLOBAL)
     for name in LIBRARIES[1:]:
         if (runtime.parent / name).is_file():
@@ -150,9 +151,9 @@ def _opened(folder: Path | None, name: str, mode: int = ctypes.DEFAULT_MODE) -> 
     try:
         code = runtime.hipGetDeviceCount(ctypes.byref(count))
     except AttributeError:
-        raise _Unusable(f"{_path_of(runtime, name)} is no HIP runtime") from None
+        raise Unusable(f"{_path_of(runtime, name)} is no HIP runtime") from None
     if code != 0 or count.value < 1:
-        raise _Unusable(f"{_path_of(runtime, name)} reports no device{_error_name(runtime, code)}")
+        raise Unusable(f"{_path_of(runtime, name)} reports no device{_error_name(runtime, code)}")
     return Source(folder, runtime, count.value)
 
 
@@ -160,7 +161,7 @@ def _load(name: str, mode: int) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(name, mode=mode)
     except OSError as error:
-        raise _Unusable(f"{name} cannot be loaded ({error})") from error
+        raise Unusable(f"{name} cannot be loaded ({error})") from error
 
 
 def _error_name(runtime: ctypes.CDLL, code: int) -> str:

@@ -66,7 +66,7 @@ def _ranges(
     views: Sequence[View], places: Places
 ) -> tuple[Range, ...]:  # fmt: skip
     """Byte ranges of `views`, each once."""
-    found = {}
+    found: dict[Range, None] = {}
     for view in views:
         buffer, offset = places[view.storage]
         low, high = view.byte_range()

@@ -43,7 +43,7 @@ class _Inference:
         except ExpressionError as exc:
             raise GraphError([Diagnostic(f"consts: {exc}", help=exc.help)]) from exc
         inputs = {i.name: t for i in graph.inputs.values() if (t := self.input(i))}
-        weights = {w.name: t for w in graph.weights.values() if (t := self.weight(w))}
+        weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w))}
         nodes = [n for node in topological(graph) if (n := self.node(node))]
         if not graph.outputs:
             self.errors.append(

@@ -27,7 +27,8 @@ def synchronize(schedule: Schedule) -> Synchronized:
     """Add the records and waits to `schedule`."""
     streams, count = schedule.streams, len(schedule.order)
     before: list[Sequence[int]] = [()] * count
-    position, waits_of = [0] * count, [()] * count
+    position = [0] * count
+    waits_of: list[Sequence[int]] = [()] * count
     last: list[int | None] = [None] * streams
     issued = [0] * streams
     crossing = 0
@@ -39,7 +40,7 @@ def synchronize(schedule: Schedule) -> Synchronized:
         kept = _needed(foreign, clock, before, position, schedule.stream)
         for p in kept:
             _merge(clock, before[p], schedule.stream[p], position[p])
-        before[command], position[command], waits_of[command] = clock, issued[own], tuple(kept)
+        before[command], position[command], waits_of[command] = clock, issued[own], kept
         issued[own] += 1
         last[own] = command
     ends = [c for c in last[1:] if c is not None]
@@ -95,7 +96,7 @@ def _steps(
     steps: list[Step] = []
     event_of: dict[int, int] = {}
     begun = {0}
-    first = {}
+    first: dict[int, int] = {}
     for command in schedule.order:
         first.setdefault(schedule.stream[command], command)
     forked = [s for s, command in first.items() if s != 0 and not waits_of[command]]

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Kernel, Memcpy, Parallel, Scalar
-from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
-from graphexec.ops.strides import collapse, padded
+from graphexec.command import Command, Memcpy, Parallel
+from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ops.copy.variants import choose
 from graphexec.tensor import TensorType, View
 
-SOURCE = Path(__file__).with_name("copy.hip")
-BLOCK = 256
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
 
 
@@ -97,17 +94,7 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
 
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
-    shape, (strides,) = collapse(source.shape, source.strides)
-    count = prod(shape)
-    kernel = Kernel(
-        source=SOURCE,
-        entry="strided_copy",
-        args=(source, target, Scalar("i64", count), *padded(shape, 1), *padded(strides, 0)),
-        grid=(min(-(-count // BLOCK), 65535 * 4), 1, 1),
-        block=(BLOCK, 1, 1),
-        compute=_copy_on_cpu,
-        defines=(("SRC", source.dtype.value), ("DST", target.dtype.value)),
-    )
+    kernel = choose(source, target, _copy_on_cpu)
     return call.command("copy", kernel, [source], [target])
 
 

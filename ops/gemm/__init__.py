@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import zip_longest
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel, Scalar
-from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
+from graphexec.command import Command, Cost, Gemm, Memcpy, Parallel
+from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import strided_copy
-from graphexec.ops.strides import collapse, padded
+from graphexec.ops.gemm.affine import affine
 from graphexec.tensor import DType, TensorType, View
-
-SOURCE = Path(__file__).with_name("gemm.hip")
-BLOCK = 256
 
 
 class GemmOp(Op):
@@ -136,28 +132,14 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
 
 def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
     """out = beta · c + bias, both broadcast."""
-    c, bias = c.broadcast_to(out.shape), bias.broadcast_to(out.shape)
-    shape, (c_strides, bias_strides) = collapse(out.shape, c.strides, bias.strides)
-    count = out.elements
     wide = out.dtype.accumulator
 
     def compute(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
-        c, bias, out = arrays
+        c, out, bias = arrays
         out[...] = c.astype(wide.numpy()) * beta + bias.astype(wide.numpy())
 
-    kernel = Kernel(
-        source=SOURCE,
-        entry="affine",
-        args=(
-            c, bias, out, Scalar("f64", beta), Scalar("i64", count),
-            *padded(shape, 1), *padded(c_strides, 0), *padded(bias_strides, 0),
-        ),
-        grid=(min(-(-count // BLOCK), 65535 * 4), 1, 1),
-        block=(BLOCK, 1, 1),
-        compute=compute,
-        defines=(("C", c.dtype.value), ("BIAS", bias.dtype.value), ("DST", out.dtype.value)),
-    )  # fmt: skip
-    return call.command("affine", kernel, [c, bias], [out])
+    c, bias = c.broadcast_to(out.shape), bias.broadcast_to(out.shape)
+    return call.command("affine", affine(c, bias, beta, out, compute), [c, bias], [out])
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

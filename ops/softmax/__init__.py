@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost, Kernel, Parallel, Scalar
-from graphexec.op import Attribute, Attrs, Call, Op, OpError, Operand
-from graphexec.ops.strides import collapse, padded
+from graphexec.command import Command, Cost, Parallel
+from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ops.softmax.variants import Problem, choose
 from graphexec.tensor import TensorType
 
-SOURCE = Path(__file__).with_name("softmax.hip")
 _CACHE_ELEMENTS = 1 << 16  # of one block: 256 KiB in f32
 Array = np.ndarray[Any, Any]
 
@@ -97,38 +95,13 @@ class Softmax(Op):
     def lower(self, call: Call) -> list[Command]:
         """One kernel."""
         x, out, mask = call.operands["x"], call.out, call.operands.get("mask")
-        rank = len(x.shape)
-        axis, scale, causal = call.attrs["axis"] % rank, call.attrs["scale"], call.attrs["causal"]
-        length = x.shape[axis]
-        rows = x.elements // length
-        mask_view = mask.broadcast_to(x.shape) if mask is not None else None
-        mask_strides = mask_view.strides if mask_view is not None else (0,) * rank
-        others = [i for i in range(rank) if i != axis]
-        shape, (x_rows, mask_rows) = collapse(
-            tuple(x.shape[i] for i in others),
-            tuple(x.strides[i] for i in others),
-            tuple(mask_strides[i] for i in others),
-        )
-        queries = x.shape[-2] if causal else 0
-        views = (x, out) if mask_view is None else (x, out, mask_view)
-        defines = [("T", x.dtype.value), ("CAUSAL", str(int(causal)))]
-        if mask is not None:
-            defines.append(("MASK", mask.dtype.value))
-        kernel = Kernel(
-            source=SOURCE,
-            entry="softmax",
-            args=(
-                *views, Scalar("i64", rows), Scalar("i64", length), Scalar("i64", queries),
-                Scalar("f64", scale), Scalar("i64", x.strides[axis]),
-                Scalar("i64", mask_strides[axis]),
-                *padded(shape, 1), *padded(x_rows, 0), *padded(mask_rows, 0),
-            ),
-            grid=(min(rows, 1 << 20), 1, 1),
-            block=(256, 1, 1),
-            compute=partial(_on_cpu, axis=axis, scale=float(scale), causal=bool(causal)),
-            defines=tuple(defines),
-        )  # fmt: skip
-        reads = [v for v in (x, mask_view) if v is not None]
+        axis, scale = call.attrs["axis"] % len(x.shape), float(call.attrs["scale"])
+        causal = bool(call.attrs["causal"])
+        spread = mask.broadcast_to(x.shape) if mask is not None else None
+        problem = Problem(x, out, spread, axis, scale, causal)
+        compute = partial(_on_cpu, axis=axis, scale=scale, causal=causal)
+        kernel = choose(problem, compute)
+        reads = [v for v in problem.views if v is not out]
         cost = self.cost(call.types, call.attrs, call.type)
         return [call.command("softmax", kernel, reads, [out], cost)]
 
@@ -146,11 +119,15 @@ def _on_cpu(
     mask = arrays[2].reshape(*outer_shape, length, inner) if len(arrays) > 2 else None
     queries = outer_shape[-1] if causal else 0
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    # The first pass over the elements can then be the one that subtracts the maximum.
+    as_is = scale == 1.0 and mask is None and not causal and x.dtype == wide
     width = max(1, min(inner, _CACHE_ELEMENTS // length))
     height = max(1, _CACHE_ELEMENTS // (length * width))
 
     def block(rows: slice, columns: slice) -> None:
-        z = np.multiply(x[rows, :, columns], wide.type(scale), dtype=wide)
+        z = x[rows, :, columns]
+        if not as_is:
+            z = np.multiply(z, wide.type(scale), dtype=wide)
         if mask is not None:
             index = np.unravel_index(np.arange(rows.start, rows.stop), outer_shape)
             z += mask[(*index, slice(None), columns)].astype(wide, copy=False)
@@ -159,7 +136,7 @@ def _on_cpu(
             z[np.arange(length) > last[:, None]] = -np.inf
         top = z.max(axis=1, keepdims=True)
         top[top == -np.inf] = 0
-        z -= top
+        z = np.subtract(z, top, out=None if as_is else z)
         np.exp(z, out=z)
         total = z.sum(axis=1, keepdims=True)
         total[total == 0] = 1

@@ -1,0 +1,195 @@
+"""Arrays given to a run and saved after it: `-i` and `-o` of the command line.
+
+An input is `NAME=file.npy`, `NAME=randn:SEED`, or `all.npz` with an array a name. Nothing is
+ever unpickled, and nothing is read before its header fits: dtype, byte order, shape and
+the number of bytes. An input of dtype bf16 is taken from ml_dtypes.bfloat16, from what NumPy
+makes of that (2-byte void), from uint16 bits, and from float32 that bf16 holds exactly.
+Outputs of dtype bf16 are saved as float32, which holds them exactly and which every tool reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from graphexec.atomic_file import check_file, write_files
+from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.errors import DataError
+from graphexec.npy import NpyError, fetch, members
+from graphexec.tensor import DType, TensorType
+
+Array = np.ndarray[Any, Any]
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One array for one input: where it comes from, in words, and how to get it."""
+
+    name: str
+    origin: str
+    get: Callable[[TensorType], Array]
+
+
+def read_inputs(
+    specs: Sequence[str], inputs: Mapping[str, TensorType], seed: int = 0
+) -> tuple[dict[str, Array], list[str]]:
+    """The array of every input, in their order, and the names that no spec gave.
+
+    Those are drawn from a normal distribution that depends on `seed` and the name alone.
+    Arrays are C-contiguous and of exactly the input's shape and dtype. Raises DataError with
+    every mistake found.
+    """
+    mistakes: list[Diagnostic] = []
+    given: dict[str, _Given] = {}
+    for spec in specs:
+        try:
+            for item in _understand(spec, inputs):
+                if item.name not in inputs:
+                    mistakes.append(_unknown(item, inputs))
+                elif item.name in given:
+                    first = given[item.name].origin
+                    text = f"input '{item.name}' is given twice: by {first} and by {item.origin}"
+                    mistakes.append(Diagnostic(text))
+                else:
+                    given[item.name] = item
+        except NpyError as exc:
+            mistakes.append(exc.diagnostic())
+    drawn = [name for name in inputs if name not in given]
+    arrays = {}
+    for name, type in inputs.items():
+        get = given[name].get if name in given else partial(_draw, name, seed)
+        try:
+            # With a mistake found already, only look for more of them.
+            if not mistakes or name in given:
+                arrays[name] = get(type)
+        except NpyError as exc:
+            mistakes.append(exc.diagnostic(f"input '{name}': "))
+        except MemoryError:
+            mistakes.append(Diagnostic(f"input '{name}' ({type}) does not fit into memory"))
+    if mistakes:
+        raise DataError(mistakes)
+    return arrays, drawn
+
+
+def _understand(spec: str, inputs: Mapping[str, TensorType]) -> Iterator[_Given]:
+    """The arrays a spec gives; NpyError when it gives none."""
+    name, equals, value = spec.partition("=")
+    if not equals or (name not in inputs and Path(spec).is_file()):
+        yield from _archive(spec)
+    elif value.startswith("randn:"):
+        yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))
+    elif value.lower().endswith(".npz"):
+        raise NpyError(f"'{spec}': an .npz file gives arrays by their own names",
+                       help=f"leave out the name: -i {value}")  # fmt: skip
+    elif not value:
+        raise NpyError(f"'{spec}' names no file", help=f"-i {name}=x.npy or -i {name}=randn:0")
+    else:
+        yield _Given(name, f"'{spec}'", partial(fetch, Path(value), None))
+
+
+def _archive(spec: str) -> Iterator[_Given]:
+    path = Path(spec)
+    if path.suffix.lower() == ".npy":
+        raise NpyError(f"'{spec}' does not say which input it is",
+                       help=f"-i NAME={spec}")  # fmt: skip
+    if path.suffix.lower() != ".npz":
+        raise NpyError(f"'{spec}' is not an input",
+                       help="-i NAME=x.npy, -i all.npz or -i NAME=randn:SEED")  # fmt: skip
+    for key in members(path):
+        yield _Given(key, f"'{spec}'", partial(fetch, path, key))
+
+
+def _seed(spec: str, value: str) -> int:
+    digits = value.removeprefix("randn:")
+    if not (digits.isdecimal() and digits.isascii() and len(digits) <= 20):
+        digits = ""
+    if not digits or int(digits) > MAX_SEED:
+        raise NpyError(f"'{spec}': the seed must be an integer from 0 to 2**64 - 1")
+    return int(digits)
+
+
+def _unknown(item: _Given, inputs: Mapping[str, TensorType]) -> Diagnostic:
+    known = ", ".join(f"'{n}'" for n in inputs) or "none"
+    return Diagnostic(
+        f"{item.origin} gives '{item.name}', which is not an input of the graph",
+        notes=(f"its inputs are {known}",),
+        help=did_you_mean(item.name, inputs),
+    )
+
+
+def _draw(name: str, seed: int, type: TensorType) -> Array:
+    """Normal numbers, the same for a name, seed and type on every machine."""
+    generator = np.random.default_rng([seed, *name.encode()])
+    if type.dtype is DType.F64:
+        return generator.standard_normal(type.shape)
+    return generator.standard_normal(type.shape, np.float32).astype(type.dtype.numpy(), copy=False)
+
+
+# Saving ---------------------------------------------------------------------------------
+
+
+def check_writable(path: Path) -> None:
+    """Raise DataError unless outputs could be saved at `path` now; leaves nothing there.
+
+    `path` is an .npz file, or a folder (made if its parent is there) for one .npy an output.
+    """
+    if path.suffix.lower() == ".npz":
+        check_file(path)
+    elif path.suffix.lower() == ".npy" and not path.is_dir():
+        raise DataError([Diagnostic(f"outputs cannot be saved in one .npy file: '{path}'",
+                                    help="name an .npz file or a folder")])  # fmt: skip
+    elif path.exists() and not path.is_dir():
+        raise DataError([Diagnostic(f"cannot write into '{path}': it is not a folder",
+                                    help="name an .npz file or a folder")])  # fmt: skip
+    else:
+        check_file(path / "output.npy" if path.is_dir() else path)
+
+
+def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
+    """Save arrays by name in an .npz file, or one .npy each in a folder; all of them or none.
+
+    bf16 is saved as float32. Raises DataError when it cannot be done.
+    """
+    arrays = {name: storable(array) for name, array in outputs.items()}
+    if path.suffix.lower() == ".npz":
+        write_files({path: partial(_write_npz, arrays)})
+        return
+    made = not path.exists()
+    try:
+        path.mkdir(exist_ok=True)
+        write_files({path / f"{name}.npy": partial(_write_npy, a) for name, a in arrays.items()})
+    except BaseException as exc:
+        if made and path.is_dir():
+            path.rmdir()
+        if isinstance(exc, OSError):
+            text = f"cannot write into '{path}': {exc.strerror or exc}"
+            raise DataError([Diagnostic(text)]) from exc
+        raise
+
+
+def storable(array: Array) -> Array:
+    """The array in a dtype of NumPy's own with the same values."""
+    return array.astype(np.float32) if array.dtype == DType.BF16.numpy() else array
+
+
+def _write_npy(array: Array, stream: BinaryIO) -> None:
+    np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+
+
+def _write_npz(arrays: Mapping[str, Array], stream: BinaryIO) -> None:
+    # Not np.savez: an output may be called "file" or "allow_pickle".
+    from zipfile import ZipFile
+
+    with ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                _write_npy(array, member)  # type: ignore[arg-type]
+
+
+__all__ = ["check_writable", "read_inputs", "storable", "write_outputs"]

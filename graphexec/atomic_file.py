@@ -1,0 +1,77 @@
+"""Files that are there whole or not at all: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import DataError
+
+Writer = Callable[[BinaryIO], object]
+
+_unfinished: set[Path] = set()
+
+
+def write_files(files: Mapping[Path, Writer]) -> None:
+    """Write all of `files` and then put each in its place; on any failure none is left behind.
+
+    Existing files are replaced. Raises DataError when one cannot be written.
+    """
+    # A symbolic link stays a link: what it points to is replaced.
+    places = {path.resolve(): write for path, write in files.items()}
+    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in places}
+    try:
+        for path, write in places.items():
+            _unfinished.add(partial[path])
+            with partial[path].open("wb") as stream:
+                write(stream)
+        for path in places:
+            os.replace(partial[path], path)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    finally:
+        _discard(partial.values())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one file of UTF-8 text, as `write_files` does."""
+    write_files({path: lambda stream: stream.write(text.encode(errors="replace"))})
+
+
+def check_file(path: Path) -> None:
+    """Raise DataError unless a file could be put at `path` now; leaves nothing there."""
+    place = path.resolve()
+    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        probe.touch()
+        probe.unlink()
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def discard_unfinished() -> None:
+    """Remove all files that are being written: for a process about to be ended."""
+    _discard(list(_unfinished))
+
+
+def _discard(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+        _unfinished.discard(path)
+
+
+def _unwritable(path: Path, exc: OSError) -> DataError:
+    reason = exc.strerror or str(exc)
+    help = ""
+    if isinstance(exc, FileNotFoundError):
+        help = f"the folder '{path.parent}' does not exist"
+    return DataError([Diagnostic(f"cannot write '{path}': {reason}", help=help)])
+
+
+__all__ = ["check_file", "discard_unfinished", "write_files", "write_text"]

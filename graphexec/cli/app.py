@@ -1,0 +1,118 @@
+"""The group of commands, and the one place where exceptions become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from typing import Any, TextIO
+
+import click
+
+import graphexec
+from graphexec.cli import interrupt
+from graphexec.cli.check import check
+from graphexec.cli.compare import compare
+from graphexec.cli.info import info
+from graphexec.cli.ops import ops, schema
+from graphexec.cli.plan import plan
+from graphexec.cli.run import run
+from graphexec.errors import GraphexecError, InputError, InternalError
+
+_CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
+
+
+class _App(click.Group):
+    """Commands return their exit code, or None for 0, and raise what they like."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and end with its exit code; no exception but click's gets out."""
+        debug = bool(ctx.params.get("debug"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always" if debug else "default")
+            warnings.showwarning = _show_warning_debug if debug else _show_warning
+            ctx.exit(self._guarded(ctx, debug))
+
+    def _guarded(self, ctx: click.Context, debug: bool) -> int:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            return interrupt.say()
+        except BrokenPipeError:
+            # Python flushes at exit and would complain again.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            return _CLOSED_PIPE
+        except Exception as exc:
+            if debug:
+                traceback.print_exc()
+            return _explain(exc)
+        return code or 0
+
+
+def _explain(exc: Exception) -> int:
+    """Print what is wrong; the exit code."""
+    if isinstance(exc, InputError):
+        click.echo(str(exc), err=True)
+        return exc.exit_code
+    if isinstance(exc, GraphexecError) and not isinstance(exc, InternalError):
+        click.echo(f"error: {exc}", err=True)
+        return exc.exit_code
+    if isinstance(exc, MemoryError):
+        click.echo(f"error: out of memory{f': {exc}' if str(exc) else ''}", err=True)
+        return 1
+    if isinstance(exc, OSError) and exc.filename is None:  # of standard output
+        click.echo(f"error: cannot write the results: {exc.strerror or exc}", err=True)
+        return 1
+    _ask_for_report(exc)
+    return 1
+
+
+def _ask_for_report(exc: Exception) -> None:
+    again = shlex.join(["graphexec", "--debug", *(a for a in sys.argv[1:] if a != "--debug")])
+    click.echo(
+        f"internal error: {type(exc).__name__}: {exc}\n"
+        "This is a mistake of graphexec, not yours. Please report it with the graph and what\n"
+        f"this prints: {again}",
+        err=True,
+    )
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """Warnings that graphexec means for its users; others are for developers."""
+    if category.__module__.startswith("graphexec."):
+        click.echo(f"warning: {message}", err=True)
+
+
+def _show_warning_debug(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    click.echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
+
+
+@click.group(
+    cls=_App,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 failure at run time or race found, 2 wrong input or usage, "
+    "3 device not available.",
+)
+@click.version_option(graphexec.__version__, prog_name="graphexec", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks and all warnings.")
+def app(debug: bool) -> None:
+    """Compile a graph of GEMM, softmax and copy nodes into a stream-ordered plan, prove it free of
+    races, and run it.
+
+    Results go to standard output, everything else to standard error.
+    """
+
+
+for command in (run, check, plan, compare, ops, schema, info):
+    app.add_command(command)

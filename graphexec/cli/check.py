@@ -1,0 +1,176 @@
+"""graphexec check: everything that can be known without running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from graphexec.cli.files import is_plan_file, read_plan
+from graphexec.cli.options import Loader, json_option, loader_options, streams_option
+from graphexec.cli.progress import Progress
+from graphexec.cli.report import print_json, show_diagnostic
+
+if TYPE_CHECKING:
+    from graphexec.diagnostics import Diagnostic
+    from graphexec.plan import Plan
+    from graphexec.verify import Hazard
+
+
+@dataclass
+class _Finding:
+    """What is known of a file."""
+
+    file: str
+    plan: Plan | None = None
+    nodes: int | None = None
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    hazards: list[Hazard] = field(default_factory=list)
+    lint: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        if self.plan is None:
+            return 2
+        return 1 if self.hazards else 0
+
+
+@click.command(short_help="Check graphs and plan files without running.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@loader_options
+@streams_option
+@json_option
+def check(files: tuple[str, ...], loader: Loader, streams: int, as_json: bool) -> int:
+    """Check graphs (.yaml) and plan files (.json) without running them.
+
+    A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
+    races. A plan file is proved or refuted, whoever wrote it. A race is exit code 1, a file that
+    is wrong in itself is 2.
+
+    \b
+    --json prints one object:
+      files: [{file, ok, graph, nodes, launches, streams, waits,
+               diagnostics: [{severity, message, path, line, column, label, notes, help}],
+               hazards: [{kind, message, relation, first, second, tensors, range, missing}],
+               lint: [text]}]
+    """
+    progress = Progress()
+    findings = []
+    for file in files:
+        with progress.step(f"checking {file}"):
+            finding = _check_plan(file) if is_plan_file(file) else _check(file, loader, streams)
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print_json({"files": [_document(f) for f in findings]})
+    return max(f.exit_code for f in findings)
+
+
+def _check(file: str, loader: Loader, streams: int) -> _Finding:
+    from graphexec.errors import InputError
+    from graphexec.load import load
+    from graphexec.pipeline import make_plan
+
+    finding = _Finding(file)
+    ops = loader.ops()
+    try:
+        graph = load(file, dims=loader.dims, ops=ops, weight_root=loader.weights_root)
+        finding.diagnostics += graph.warnings
+        finding.nodes = len(graph.nodes)
+        plan = make_plan(graph, streams=streams, verify=False)
+    except InputError as exc:
+        finding.diagnostics += exc.diagnostics
+        return finding
+    return _prove(finding, plan)
+
+
+def _check_plan(file: str) -> _Finding:
+    from graphexec.errors import InputError
+
+    finding = _Finding(file)
+    try:
+        plan = read_plan(file)
+    except InputError as exc:
+        finding.diagnostics += exc.diagnostics
+        return finding
+    _prove(finding, plan)
+    if not finding.hazards:
+        from graphexec.verify import lint
+
+        finding.lint = lint(plan)
+    return finding
+
+
+def _prove(finding: _Finding, plan: Plan) -> _Finding:
+    from graphexec.verify import find_hazards
+
+    finding.plan = plan
+    finding.hazards = find_hazards(plan)
+    return finding
+
+
+# Showing --------------------------------------------------------------------------------
+
+
+def _print(finding: _Finding) -> None:
+    for diagnostic in finding.diagnostics:
+        click.echo(diagnostic.render() + "\n", err=True)
+    for hazard in finding.hazards:
+        click.echo(f"error: {finding.file}: {hazard}\n", err=True)
+    for text in finding.lint:
+        click.echo(f"warning: {finding.file}: {text}\n", err=True)
+    click.echo(f"{finding.file}: {_verdict(finding)}")
+
+
+def _verdict(finding: _Finding) -> str:
+    from graphexec.views.table import count
+
+    if finding.plan is None:
+        errors = sum(d.severity == "error" for d in finding.diagnostics)
+        return f"wrong: {count(errors, 'error')}"
+    facts = _facts(finding)
+    shape = f"{count(facts['launches'], 'launch')} on {count(facts['streams'], 'stream')}"
+    shape += f", {count(facts['waits'], 'wait')}"
+    if finding.nodes is not None:
+        shape = f"{count(finding.nodes, 'node')}, {shape}"
+    if finding.hazards:
+        return f"refuted: {count(len(finding.hazards), 'hazard')}; {shape}"
+    warnings = len(finding.diagnostics) + len(finding.lint)
+    ending = f" ({count(warnings, 'warning')})" if warnings else ""
+    return f"ok: {shape}, proved free of races{ending}"
+
+
+def _facts(finding: _Finding) -> dict[str, int]:
+    from graphexec.plan import Launch, Wait
+
+    assert finding.plan is not None
+    instructions = finding.plan.instructions
+    return {
+        "launches": sum(isinstance(i, Launch) for i in instructions),
+        "streams": len(finding.plan.streams),
+        "waits": sum(isinstance(i, Wait) and i.role == "dependency" for i in instructions),
+    }
+
+
+def _document(finding: _Finding) -> dict[str, object]:
+    found: dict[str, object] = {"file": finding.file, "ok": finding.exit_code == 0}
+    if finding.plan is not None:
+        found |= {"graph": finding.plan.graph, "nodes": finding.nodes, **_facts(finding)}
+    return found | {
+        "diagnostics": [show_diagnostic(d) for d in finding.diagnostics],
+        "hazards": [_hazard(h) for h in finding.hazards],
+        "lint": finding.lint,
+    }
+
+
+def _hazard(hazard: Hazard) -> dict[str, object]:
+    sites = {
+        name: site and {"instruction": site.index, "node": site.node, "command": site.command,
+                        "stream": site.stream}
+        for name, site in (("first", hazard.first), ("second", hazard.second))
+    }  # fmt: skip
+    at = hazard.range and [hazard.range.buffer, hazard.range.low, hazard.range.high]
+    return {"kind": hazard.kind, "message": hazard.message, "relation": hazard.relation, **sites,
+            "tensors": list(hazard.tensors), "range": at, "missing": hazard.missing}  # fmt: skip

@@ -1,0 +1,97 @@
+"""graphexec compare: is the plan's result right, and if not, which node is the first wrong one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from graphexec.cli.options import (
+    Loader,
+    device_option,
+    inputs_option,
+    json_option,
+    loader_options,
+    seed_option,
+    streams_option,
+)
+from graphexec.cli.progress import Progress
+from graphexec.cli.report import number, print_json
+from graphexec.cli.run import prepared
+
+if TYPE_CHECKING:
+    from graphexec.comparison import Comparison, Row
+
+
+@click.command(short_help="Compare a run with a float64 evaluation.")
+@click.argument("file")
+@inputs_option
+@loader_options
+@device_option
+@streams_option
+@seed_option
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
+              help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
+@json_option
+def compare(
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, streams: int, seed: int,
+    tolerance: float | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Run the graph in FILE and compare it with an unplanned evaluation in float64.
+
+    Outputs are compared end to end; each node by itself, on the operands it had in this run.
+    Relative errors are in the Frobenius norm. Exit code 1 if one is out of tolerance.
+
+    \b
+    --json prints one object:
+      graph, device, ok, first_bad              first_bad: name of a node or null
+      outputs, nodes: [{name, op, dtype, max_abs, relative, tolerance, ok}]
+    Errors that are NaN or infinite are null.
+    """
+    from graphexec.comparison import compare_executable
+
+    progress = Progress()
+    with prepared(loader, file, specs, device, streams, seed, progress) as ready:
+        with progress.step(f"comparing {ready.exe.plan.graph}"):
+            found = compare_executable(ready.exe, ready.inputs, tolerance)
+        if as_json:
+            print_json(_document(found, ready.exe.plan.graph, ready.exe.device_name))
+        else:
+            _print(found, ready.exe.plan.graph, ready.exe.device_name)
+    return 0 if found.ok else 1
+
+
+def _print(found: Comparison, graph: str, device: str) -> None:
+    click.echo(f"{graph} on {device}, against float64\n")
+    click.echo(_table("output", found.outputs))
+    if found.nodes:
+        click.echo(f"\n{_table('node', found.nodes)}")
+    if found.ok:
+        click.echo("\nall within tolerance")
+    elif found.first_bad is not None:
+        click.echo(f"\nout of tolerance; the first node that is: '{found.first_bad}'")
+    else:
+        click.echo("\nout of tolerance, though no node is by itself")
+
+
+def _table(what: str, rows: tuple[Row, ...]) -> str:
+    from graphexec.views.table import table
+
+    cells = [
+        (r.name, r.op, r.dtype, number(r.max_abs), number(r.relative), number(r.tolerance),
+         "ok" if r.ok else "OUT")
+        for r in rows
+    ]  # fmt: skip
+    head = (what, "op", "dtype", "max abs", "relative", "tolerance", "")
+    return table(head, cells, "<<<>>><")
+
+
+def _document(found: Comparison, graph: str, device: str) -> dict[str, object]:
+    def rows(some: tuple[Row, ...]) -> list[dict[str, object]]:
+        return [{**asdict(row), "ok": row.ok} for row in some]
+
+    return {
+        "graph": graph, "device": device, "ok": found.ok, "first_bad": found.first_bad,
+        "outputs": rows(found.outputs), "nodes": rows(found.nodes),
+    }  # fmt: skip

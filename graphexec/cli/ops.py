@@ -1,0 +1,129 @@
+"""graphexec ops and graphexec schema: what may stand in a graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import fill as wrap
+from typing import TYPE_CHECKING
+
+import click
+
+from graphexec.cli.options import json_option, ops_option
+from graphexec.cli.report import print_json
+
+if TYPE_CHECKING:
+    from graphexec.op import Attribute, Op
+
+_KINDS = {
+    "bool": "true or false",
+    "int": "integer",
+    "number": "number",
+    "dtype": "f16, bf16, f32 or f64",
+    "axes": "list of axes",
+    "dims": "list of extents",
+    "slices": "axis: [start, stop, step]",
+}
+_WIDTH = 96
+
+
+@click.command()
+@click.argument("name", required=False)
+@ops_option
+@json_option
+def ops(name: str | None, op_folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the ops, or explain the op NAME alone.
+
+    \b
+    --json prints one object:
+      ops: [{name, doc,
+             operands:   [{name, doc, optional}],
+             attributes: [{name, kind, default, choices, doc}]}]
+    """
+    from graphexec.diagnostics import did_you_mean
+    from graphexec.registry import load_ops
+
+    known = load_ops(op_folders)
+    if name is not None and name not in known:
+        hint = did_you_mean(name, known) or f"known are {', '.join(sorted(known))}."
+        raise click.UsageError(f"there is no op '{name}'; {hint}")
+    chosen = [known[name]] if name is not None else [known[n] for n in sorted(known)]
+    if as_json:
+        print_json({"ops": [_document(op) for op in chosen]})
+    elif name is not None:
+        click.echo(_page(chosen[0]))
+    else:
+        click.echo(_list(chosen))
+
+
+def _list(chosen: list[Op]) -> str:
+    width = max(len(op.name) for op in chosen)
+    indent = " " * (width + 2)
+    texts = [
+        wrap(f"{op.name:<{width}}  {' '.join(op.doc.split())}", _WIDTH, subsequent_indent=indent)
+        for op in chosen
+    ]
+    return "\n\n".join([*texts, "`graphexec ops NAME` explains one."])
+
+
+def _page(op: Op) -> str:
+    parts = [f"{op.name}\n\n{wrap(' '.join(op.doc.split()), _WIDTH)}", f"In YAML:\n\n{_usage(op)}"]
+    operands = [
+        (o.name, f"{o.doc} (optional)" if o.optional else o.doc) for o in op.operands
+    ]  # fmt: skip
+    parts.append("Operands, each the name of a tensor:\n\n" + _entries(operands))
+    if op.attributes:
+        parts.append("Attributes:\n\n" + _entries([(a.name, _explain(a)) for a in op.attributes]))
+    return "\n\n".join(parts)
+
+
+def _usage(op: Op) -> str:
+    needed = "".join(f", {o.name}: {o.name}" for o in op.operands if not o.optional)
+    return f"  y: {{op: {op.name}{needed}}}"
+
+
+def _entries(entries: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in entries)
+    indent = " " * (width + 4)
+    return "\n".join(
+        wrap(f"  {name:<{width}}  {text}", _WIDTH, subsequent_indent=indent)
+        for name, text in entries
+    )
+
+
+def _explain(attribute: Attribute) -> str:
+    kind = " | ".join(attribute.choices) if attribute.choices else _KINDS[attribute.kind]
+    default = "" if attribute.default is None else f"; default {_yaml(attribute.default)}"
+    return f"{attribute.doc} ({kind}{default})"
+
+
+def _yaml(value: object) -> str:
+    return json.dumps(value, default=str)
+
+
+def _document(op: Op) -> dict[str, object]:
+    return {
+        "name": op.name,
+        "doc": op.doc,
+        "operands": [
+            {"name": o.name, "doc": o.doc, "optional": o.optional} for o in op.operands
+        ],
+        "attributes": [
+            {"name": a.name, "kind": a.kind, "default": json.loads(_yaml(a.default)),
+             "choices": list(a.choices), "doc": a.doc}
+            for a in op.attributes
+        ],
+    }  # fmt: skip
+
+
+@click.command()
+@ops_option
+def schema(op_folders: tuple[Path, ...]) -> None:
+    """Print the JSON Schema of graph files, for editors.
+
+    With --ops it knows your ops too. The output is one JSON document.
+    """
+    from graphexec.registry import load_ops
+    from graphexec.schema import schema as make
+
+    click.echo(json.dumps(make(load_ops(op_folders)), indent=2, ensure_ascii=False))

@@ -1,0 +1,105 @@
+"""Options that commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graphexec.cli.report import warn
+
+if TYPE_CHECKING:
+    from graphexec.graph import Graph
+    from graphexec.op import Op
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a command reads graphs: the options -D, --ops and --weights-root."""
+
+    dims: dict[str, int]
+    op_folders: tuple[Path, ...]
+    weights_root: Path | None
+
+    def ops(self) -> dict[str, Op]:
+        """Built-in and installed ops, and those of the user's folders."""
+        from graphexec.registry import load_ops
+
+        return load_ops(self.op_folders)
+
+    def load(self, path: str) -> Graph:
+        """The graph in a file; what may be wrong with it is said on standard error."""
+        from graphexec.load import load
+
+        graph = load(path, dims=self.dims, ops=self.ops(), weight_root=self.weights_root)
+        warn(graph.warnings)
+        return graph
+
+
+def loader_options(command: Command) -> Command:
+    """Add -D, --ops and --weights-root; the command gets them as `loader`."""
+
+    @click.option("-D", "dims", metavar="DIM=N", multiple=True, callback=_dims,
+                  help="Set a dim of the graph. Repeatable.")  # fmt: skip
+    @ops_option
+    @click.option("--weights-root", metavar="DIR", type=_FOLDER,
+                  help="Allow weights files in DIR (default: the graph's folder).")  # fmt: skip
+    @wraps(command)
+    def with_loader(
+        *args: Any, dims: dict[str, int], op_folders: tuple[Path, ...],
+        weights_root: Path | None, **others: Any,
+    ) -> Any:  # fmt: skip
+        return command(*args, loader=Loader(dims, op_folders, weights_root), **others)
+
+    return with_loader  # type: ignore[return-value]
+
+
+def _dims(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    dims: dict[str, int] = {}
+    for value in values:
+        name, _, number = (part.strip() for part in value.partition("="))
+        if not name or not number.isdecimal() or not number.isascii() or len(number) > 19:
+            raise click.BadParameter(f"'{value}': expected DIM=N with an integer N, such as S=256.")
+        if int(number) < 1:
+            raise click.BadParameter(f"'{value}': a dim is at least 1.")
+        if dims.setdefault(name, int(number)) != int(number):
+            raise click.BadParameter(f"'{name}' is set to {dims[name]} and to {int(number)}.")
+    return dims
+
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+ops_option = click.option(
+    "--ops", "op_folders", metavar="DIR", multiple=True, type=_FOLDER,
+    help="Add ops of your own: an op's folder or a folder of them. Runs their Python code. "
+    "Repeatable.",
+)  # fmt: skip
+
+streams_option = click.option(
+    "--streams", metavar="N", type=click.IntRange(min=1), default=4, show_default=True,
+    help="Use at most N streams.",
+)  # fmt: skip
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "hip"]), default="auto", show_default=True,
+    help="Where to run; auto takes a GPU if one is usable.",
+)  # fmt: skip
+
+inputs_option = click.option(
+    "-i", "--input", "specs", metavar="SPEC", multiple=True,
+    help="NAME=x.npy, NAME=randn:SEED, or all.npz with an array a name. Repeatable. "
+    "Inputs not given are drawn from a normal distribution.",
+)  # fmt: skip
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Seed of the inputs not given.",
+)  # fmt: skip
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON document.")

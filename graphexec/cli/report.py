@@ -1,0 +1,82 @@
+"""What commands print: notes and warnings on standard error, JSON and tables on standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from graphexec.diagnostics import Diagnostic
+
+
+_UNITS = ((1, "s"), (1e3, "ms"), (1e6, "µs"))
+
+
+def warn(diagnostics: Iterable[Diagnostic]) -> None:
+    """Print diagnostics on standard error."""
+    for diagnostic in diagnostics:
+        click.echo(diagnostic.render() + "\n", err=True)
+
+
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    click.echo(f"note: {text}", err=True)
+
+
+def failure(text: str) -> None:
+    """Print an error on standard error."""
+    click.echo(f"error: {text}", err=True)
+
+
+def print_json(document: object) -> None:
+    """Print a document; numbers that JSON does not have (NaN, infinities) become null."""
+    click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def show_diagnostic(diagnostic: Diagnostic) -> dict[str, object]:
+    """A diagnostic for JSON: severity, message, path, line, column, label, notes, help."""
+    mark, source = diagnostic.mark, diagnostic.source
+    return {
+        "severity": diagnostic.severity,
+        "message": diagnostic.message,
+        "path": source.path if source else None,
+        "line": mark.line if mark else None,
+        "column": mark.column if mark else None,
+        "label": diagnostic.label,
+        "notes": list(diagnostic.notes),
+        "help": diagnostic.help,
+    }
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence: "q, k and v", "a, b and 10 more"."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "3.21 ms"."""
+    if seconds >= 1000:
+        return f"{seconds:.0f} s"
+    factor, unit = next((f, u) for f, u in _UNITS if seconds * f >= 1 or u == "µs")
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def number(value: float) -> str:
+    """A figure of a table."""
+    return f"{value:.4g}"

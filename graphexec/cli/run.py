@@ -1,0 +1,194 @@
+"""graphexec run: plan a graph, prove the plan, run it, show and save the outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphexec.cli.numbers import find_nonfinite, statistics
+from graphexec.cli.options import (
+    Loader,
+    device_option,
+    inputs_option,
+    json_option,
+    loader_options,
+    seed_option,
+    streams_option,
+)
+from graphexec.cli.progress import Progress
+from graphexec.cli.report import duration, listed, note, number, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphexec.executable import Executable
+    from graphexec.tensor import TensorType
+
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A loaded plan and its inputs; `drawn` are the names of those nobody gave."""
+
+    exe: Executable
+    inputs: Arrays
+    drawn: list[str]
+    seconds: float
+
+
+@contextmanager
+def prepared(
+    loader: Loader, file: str, specs: tuple[str, ...], device: str, streams: int, seed: int,
+    progress: Progress,
+) -> Iterator[Prepared]:  # fmt: skip
+    """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
+    from graphexec.arrays import read_inputs
+    from graphexec.pipeline import compile
+
+    with progress.step(f"loading {file}"):
+        graph = loader.load(file)
+    start = time.perf_counter()
+    with progress.step(f"planning {graph.name}"):
+        exe = compile(graph, device=device, streams=streams)
+    seconds = time.perf_counter() - start
+    with exe:
+        with progress.step("reading inputs"):
+            inputs, drawn = read_inputs(specs, exe.inputs, seed)
+        if drawn:
+            which = f"input {listed(drawn)}" if len(drawn) == 1 else f"inputs {listed(drawn)}"
+            note(f"{which} drawn from a normal distribution with seed {seed}")
+        yield Prepared(exe, inputs, drawn, seconds)
+
+
+@click.command()
+@click.argument("file")
+@inputs_option
+@loader_options
+@click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
+              help="Save the outputs: an .npz file, or a folder for one .npy each.")  # fmt: skip
+@device_option
+@streams_option
+@seed_option
+@click.option("--dry-run", is_flag=True, help="Do everything but run.")
+@click.option("--check-finite", is_flag=True,
+              help="Fail on NaN or infinities; name the first node that has any.")  # fmt: skip
+@json_option
+def run(
+    file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
+    streams: int, seed: int, dry_run: bool, check_finite: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Run the graph in FILE and show its outputs.
+
+    The plan is proved free of races first. Outputs are saved whole or not at all; those of dtype
+    bf16 are saved as float32, which holds them exactly (-i takes them back).
+
+    \b
+    --json prints one object:
+      graph, device, dims, streams, launches, waits, arena_bytes
+      inputs:  [{name, dtype, shape, source}]   source: "given" or "drawn"
+      outputs: [{name, dtype, shape, min, max, mean, std, nonfinite}]
+      seconds: {prepare, run}                   run: null with --dry-run
+      saved:   path or null
+    Statistics that are NaN or infinite are null.
+    """
+    from graphexec.arrays import check_writable, write_outputs
+
+    progress = Progress()
+    if target is not None:
+        check_writable(target)
+    with prepared(loader, file, specs, device, streams, seed, progress) as ready:
+        if dry_run:
+            _show(ready, {}, None, None, as_json)
+            return 0
+        start = time.perf_counter()
+        with progress.step(f"running on {ready.exe.device_name}"):
+            outputs = ready.exe.run(**ready.inputs)
+        seconds = time.perf_counter() - start
+        if target is not None:
+            with progress.step(f"writing {target}"):
+                write_outputs(target, outputs)
+        _show(ready, outputs, seconds, target, as_json)
+        return find_nonfinite(ready.exe, ready.inputs, outputs) if check_finite else 0
+
+
+# Showing --------------------------------------------------------------------------------
+
+
+def _show(
+    ready: Prepared, outputs: Arrays, seconds: float | None, saved: Path | None, as_json: bool
+) -> None:
+    plan = ready.exe.plan
+    launches = sum(1 for i in plan.instructions if type(i).__name__ == "Launch")
+    stats = {name: statistics(array) for name, array in outputs.items()}
+    if as_json:
+        inputs = [
+            {**_described(name, type), "source": "drawn" if name in ready.drawn else "given"}
+            for name, type in ready.exe.inputs.items()
+        ]
+        types = ready.exe.outputs.items()
+        print_json({
+            "graph": plan.graph, "device": ready.exe.device_name, "dims": dict(plan.dims),
+            "streams": len(plan.streams), "launches": launches,
+            "waits": plan.stats.waits if plan.stats else None,
+            "arena_bytes": plan.stats.arena_bytes if plan.stats else None,
+            "inputs": inputs,
+            "outputs": [{**_described(n, t), **stats.get(n, {})} for n, t in types],
+            "seconds": {"prepare": ready.seconds, "run": seconds},
+            "saved": str(saved) if saved else None,
+        })  # fmt: skip
+        return
+    click.echo(_summary(ready, launches, seconds is None))
+    click.echo(f"\n{_types_table('input', ready)}" if seconds is None else "")
+    click.echo(_outputs_table(ready, stats) if stats else _types_table("output", ready))
+    if seconds is not None:
+        ending = f", saved to {saved}" if saved else ""
+        click.echo(f"\nprepared in {duration(ready.seconds)}, ran in {duration(seconds)}{ending}")
+
+
+def _described(name: str, type: TensorType) -> dict[str, object]:
+    return {"name": name, "dtype": type.dtype.value, "shape": list(type.shape)}
+
+
+def _summary(ready: Prepared, launches: int, dry: bool) -> str:
+    from graphexec.views.table import count, size
+
+    plan = ready.exe.plan
+    verb = "would run" if dry else "ran"
+    facts = [f"{count(launches, 'launch')} on {count(len(plan.streams), 'stream')}"]
+    if plan.stats is not None:
+        facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
+    where = f"{ready.exe.device_name} ({ready.exe.device.describe()})"
+    return f"{plan.graph} {verb} on {where}\n{', '.join(facts)}, proved free of races"
+
+
+def _types_table(what: str, ready: Prepared) -> str:
+    from graphexec.views.table import shape, table
+
+    types = ready.exe.inputs if what == "input" else ready.exe.outputs
+    rows = [
+        (name, str(t.dtype), shape(t.shape), "drawn" if name in ready.drawn else "given")
+        for name, t in types.items()
+    ]
+    if what == "input":
+        return table((what, "dtype", "shape", "source"), rows, "<<<<") + "\n"
+    return table((what, "dtype", "shape"), [row[:3] for row in rows], "<<<")
+
+
+def _outputs_table(ready: Prepared, stats: Mapping[str, Mapping[str, float]]) -> str:
+    from graphexec.views.table import shape, table
+
+    figures = ["min", "max", "mean", "std"]
+    if any(s["nonfinite"] for s in stats.values()):
+        figures.append("nonfinite")
+    rows = [
+        (name, str(t.dtype), shape(t.shape), *(number(stats[name][f]) for f in figures))
+        for name, t in ready.exe.outputs.items()
+    ]
+    return table(("output", "dtype", "shape", *figures), rows, "<<<" + ">" * len(figures))

@@ -1,0 +1,117 @@
+"""Arrays that lie in device memory already, from other libraries or from graphexec itself.
+
+Taken by DLPack (https://dmlc.github.io/dlpack/latest/) or, without it, by the CUDA array
+interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html), which ROCm's
+libraries offer too. DLPack comes first because its producer orders the consumer's stream behind
+its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphexec.tensor import DType, TensorType, contiguous_strides
+
+_GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
+_DLPACK_DTYPES = {(2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64}
+_TYPESTR = {"<f2": DType.F16, "<f4": DType.F32, "<f8": DType.F64}
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """A dense row-major array at `address` in device memory.
+
+    `owner` keeps the memory alive. `stream` is the handle of the stream that wrote it, 0 for the
+    null stream, or None when the reader's stream is ordered behind the writer already. Other
+    libraries can take it by its `__cuda_array_interface__` (bf16 as 2-byte void).
+    """
+
+    address: int
+    type: TensorType
+    owner: object = field(default=None, repr=False)
+    stream: int | None = None
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        typestr = {dtype: text for text, dtype in _TYPESTR.items()}.get(self.type.dtype, "|V2")
+        return {
+            "shape": self.type.shape,
+            "typestr": typestr,
+            "data": (self.address, False),
+            "strides": None,
+            "version": 3,
+        }
+
+
+class NotTaken(Exception):
+    """A device array cannot be taken; the message says why."""
+
+
+def is_device_array(value: object) -> bool:
+    """Whether `value` offers memory of a GPU."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    device = getattr(value, "__dlpack_device__", None)
+    return device is not None and int(device()[0]) in _GPU_DEVICES
+
+
+def take(value: Any, stream: int) -> DeviceArray:
+    """`value` as a DeviceArray for a reader on `stream` (a handle). Raises NotTaken."""
+    if isinstance(value, DeviceArray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(value.__dlpack__(stream=stream))
+    return _from_interface(value, value.__cuda_array_interface__)
+
+
+def _from_interface(value: object, interface: dict[str, Any]) -> DeviceArray:
+    dtype = _TYPESTR.get(interface["typestr"])
+    if dtype is None:
+        raise NotTaken(f"elements of type {interface['typestr']} are not supported")
+    shape = tuple(int(e) for e in interface["shape"])
+    strides = interface.get("strides")
+    if strides is not None:
+        _require_dense(shape, tuple(int(s) // dtype.itemsize for s in strides))
+    # In version 3, 1 is the null stream; without the entry, nothing is known of the writer.
+    stream = interface.get("stream", 1)
+    if stream == 1:
+        stream = 0
+    return DeviceArray(int(interface["data"][0]), TensorType(shape, dtype), value, stream)
+
+
+def _require_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    wanted = contiguous_strides(shape)
+    if any(e != 1 and s != w for e, s, w in zip(shape, strides, wanted, strict=True)):
+        raise NotTaken("it is not contiguous in row-major order")
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _from_dlpack(capsule: object) -> DeviceArray:
+    """The tensor in a capsule, which keeps the memory alive and frees it when it is dropped."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _DLTensor.from_address(get(capsule, b"dltensor"))
+    dtype = _DLPACK_DTYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
+    if dtype is None:
+        raise NotTaken(f"DLPack elements of code {tensor.code}, {tensor.bits} bits, "
+                       f"{tensor.lanes} lanes are not supported")  # fmt: skip
+    shape = tuple(tensor.shape[: tensor.ndim])
+    if tensor.strides:
+        _require_dense(shape, tuple(tensor.strides[: tensor.ndim]))
+    return DeviceArray(tensor.data + tensor.byte_offset, TensorType(shape, dtype), capsule, None)

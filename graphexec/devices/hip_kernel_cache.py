@@ -1,0 +1,161 @@
+"""Compiled kernels, kept in the process and on disk.
+
+On disk an entry is named by a hash of all that its code depends on: source text, options,
+architecture, the runtime, hiprtc and graphexec. Entries appear whole or not at all, and carry a
+checksum: one that is damaged is compiled anew. A folder that cannot be used is no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import graphexec
+from graphexec.command import Kernel
+from graphexec.devices.hip_bindings import Bindings, HipError
+from graphexec.devices.kernel_source import self_contained
+from graphexec.errors import ExecutionError
+
+OPTIONS = ("-std=c++17", "-O3")
+
+_MAGIC = b"graphexec kernel\n"
+_HEADER = struct.Struct(f"<{len(_MAGIC)}s32s32sQ")  # magic, key, checksum of the code, its bytes
+_in_process: dict[bytes, bytes] = {}
+_lock = threading.Lock()
+
+
+class KernelCache:
+    """The kernels of one session on devices of one architecture.
+
+    `folder` is where entries are kept; by default `default_folder()`.
+    """
+
+    def __init__(self, hip: Bindings, architecture: str, folder: Path | None = None) -> None:
+        self._hip = hip
+        self._options = (f"--offload-arch={architecture}", *OPTIONS)
+        self._folder = default_folder() if folder is None else folder
+        self._environment = (
+            *self._options,
+            *(hip.platform.name, hip.platform.runtime_version),
+            *map(str, hip.kernels.version()),
+            str(hip.properties(0).warp_size),
+            graphexec.__version__,
+        )
+        self._modules: dict[bytes, Any] = {}
+
+    def function(self, kernel: Kernel, owned: ExitStack) -> Any:
+        """The compiled entry point, loaded into this thread's device until `owned` is closed.
+
+        Raises ExecutionError with the compiler's log if the source does not compile.
+        """
+        key, text = self._identify(kernel)
+        if key not in self._modules:
+            module = self._hip.kernels.load_module(self._code(kernel, key, text))
+            owned.callback(self._hip.kernels.unload_module, module)
+            self._modules[key] = module
+        return self._hip.kernels.function(self._modules[key], kernel.entry)
+
+    def compile(self, kernels: Iterable[Kernel]) -> None:
+        """Have the code of all `kernels` at hand, compiling what is missing side by side."""
+        jobs = {}
+        for kernel in kernels:
+            key, text = self._identify(kernel)
+            jobs[key] = kernel, key, text
+        if jobs:
+            with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+                list(pool.map(lambda job: self._code(*job), jobs.values()))
+
+    def code(self, kernel: Kernel) -> bytes:
+        """The machine code of a kernel."""
+        return self._code(kernel, *self._identify(kernel))
+
+    def path(self, kernel: Kernel) -> Path | None:
+        """Where the entry of a kernel is kept; None where nothing can be kept."""
+        return self._path(self._identify(kernel)[0])
+
+    def _identify(self, kernel: Kernel) -> tuple[bytes, str]:
+        try:
+            text = self_contained(kernel)
+        except OSError as exc:
+            raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
+        digest = hashlib.sha256()
+        for part in (*self._environment, text):
+            data = part.encode()
+            digest.update(struct.pack("<Q", len(data)) + data)
+        return digest.digest(), text
+
+    def _code(self, kernel: Kernel, key: bytes, text: str) -> bytes:
+        with _lock:
+            code = _in_process.get(key)
+        if code is None:
+            path = self._path(key)
+            code = read_entry(path, key) if path else None
+            if code is None:
+                code = self._compiled(kernel, text)
+                if path is not None:
+                    write_entry(path, key, code)
+            with _lock:
+                _in_process[key] = code
+        return code
+
+    def _compiled(self, kernel: Kernel, text: str) -> bytes:
+        try:
+            return self._hip.kernels.compile(text, kernel.source.name, self._options)
+        except HipError as exc:
+            defines = " ".join(f"{name}={value}" for name, value in kernel.defines)
+            what = f"the kernel '{kernel.entry}' of {kernel.source} ({defines})"
+            raise ExecutionError(f"{what} does not compile: {exc}") from exc
+
+    def _path(self, key: bytes) -> Path | None:
+        return self._folder and self._folder / f"{key.hex()}.kernel"
+
+
+def default_folder() -> Path | None:
+    """`$XDG_CACHE_HOME/graphexec/kernels`, or under `~/.cache`; None for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # as the XDG specification asks
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError:
+            return None
+    return Path(base) / "graphexec" / "kernels"
+
+
+def read_entry(path: Path, key: bytes) -> bytes | None:
+    """The code kept at `path`; None unless it is there, undamaged, and kept for this `key`."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < _HEADER.size:
+        return None
+    magic, kept_for, checksum, size = _HEADER.unpack_from(data)
+    code = data[_HEADER.size :]
+    sound = magic == _MAGIC and size == len(code) and hashlib.sha256(code).digest() == checksum
+    return code if sound and kept_for == key else None
+
+
+def write_entry(path: Path, key: bytes, code: bytes) -> None:
+    """Keep `code` at `path`; readers see all of it or nothing. A folder that fails is no error."""
+    header = _HEADER.pack(_MAGIC, key, hashlib.sha256(code).digest(), len(code))
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(header + code)
+            os.replace(partial, path)
+        except OSError:
+            os.unlink(partial)
+            raise
+
+
+__all__ = ["OPTIONS", "KernelCache", "default_folder", "read_entry", "write_entry"]

@@ -1,0 +1,298 @@
+"""The HIP libraries on top of CUDA: found, built once with the system's C compiler, cached.
+
+The C sources beside this file (start with `hip.c`) export the functions of `libamdhip64.so`,
+`libhiprtc.so`, `libhipblas.so` and `libhipblaslt.so` that graphexec calls and forward them to
+CUDA. `build()` compiles them against whatever CUDA is on the machine and returns their folder.
+
+Needs a C compiler and CUDA 12 or newer: a toolkit, NVIDIA's pip packages, or both together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
+
+SOURCES = Path(__file__).parent
+OLDEST_CUDA = 12
+
+# Per library: its source, and the CUDA libraries it forwards to.
+LIBRARIES = {
+    "libamdhip64.so": ("hip.c", ("libcudart",)),
+    "libhiprtc.so": ("hiprtc.c", ("libnvrtc", "libcudart")),
+    "libhipblas.so": ("hipblas.c", ("libcublas",)),
+    "libhipblaslt.so": ("hipblaslt.c", ("libcublasLt",)),
+}
+
+# Per header: the package of NVIDIA's on PyPI that brings it, without what names the version.
+HEADERS = {
+    "cuda.h": "nvidia-cuda-runtime",
+    "cuda_runtime_api.h": "nvidia-cuda-runtime",
+    "crt/host_defines.h": "nvidia-cuda-crt",
+    "cublas_v2.h": "nvidia-cublas",
+    "cublasLt.h": "nvidia-cublas",
+    "nvrtc.h": "nvidia-cuda-nvrtc",
+    "nv/target": "nvidia-cuda-cccl",
+}
+CUDA_LIBRARIES = ("libcudart", "libcublas", "libcublasLt", "libnvrtc")
+LOCAL = Path("/usr/local")
+SYSTEM_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/lib/wsl/lib",
+    "/usr/local/nvidia/lib64",
+)
+FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
+
+
+class HipOnCudaError(Exception):
+    """The libraries cannot be built here; the message names what is missing or went wrong."""
+
+
+@dataclass(frozen=True)
+class CudaToolkit:
+    """The pieces of CUDA to build against and run with, which may come from several places."""
+
+    major: int  # of headers and libraries alike
+    include_dirs: tuple[Path, ...]
+    libcudart: Path
+    libcublas: Path
+    libcublasLt: Path
+    libnvrtc: Path
+    libcuda: Path | None  # the driver; None where there is none, which is no obstacle to building
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One installation, or part of one, that may hold headers and libraries."""
+
+    include_dirs: tuple[Path, ...]
+    library_dirs: tuple[Path, ...]
+
+
+def find_cuda() -> CudaToolkit:
+    """The first CUDA, newest major version of the first place, whose pieces are all present.
+
+    Looked for in `$CUDA_HOME`, `$CUDA_PATH`, `/usr/local/cuda*`, beside `nvcc` on the PATH and
+    among NVIDIA's pip packages of this interpreter. A header missing in one place may come from
+    another of the same major version.
+
+    Raises HipOnCudaError naming the missing headers and libraries.
+    """
+    places = list(_places())
+    majors = _majors(places)
+    if not majors:
+        searched = ", ".join(str(d) for place in places for d in place.include_dirs)
+        raise HipOnCudaError(
+            f"no CUDA {OLDEST_CUDA} or newer was found (cuda.h; searched: {searched or 'nothing'});"
+            " install a CUDA toolkit or set CUDA_HOME"
+        )
+    complaints = []
+    for major in majors:
+        try:
+            return _toolkit(major, places)
+        except HipOnCudaError as error:
+            complaints.append(str(error))
+    raise HipOnCudaError("; ".join(complaints))
+
+
+def build(cache: Path | None = None) -> Path:
+    """Compile the four libraries, unless they are in the cache, and return their folder.
+
+    cache -- where finished builds are kept; `$XDG_CACHE_HOME/graphexec/hip_on_cuda` or
+    `~/.cache/graphexec/hip_on_cuda` if not given. One folder a build, named by a hash of all it
+    depends on; it appears complete or not at all.
+
+    Raises HipOnCudaError.
+    """
+    toolkit = find_cuda()
+    compiler = _compiler()
+    cache = _default_cache() if cache is None else cache
+    folder = cache / _fingerprint(toolkit, compiler)
+    if folder.is_dir():
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
+            finished = Path(scratch) / "libraries"
+            finished.mkdir()
+            for library in LIBRARIES:
+                _compile(compiler, toolkit, library, finished)
+            _publish(finished, folder)
+    except OSError as error:
+        raise HipOnCudaError(f"the cache folder {cache} cannot be used: {error}") from error
+    return folder
+
+
+def _places() -> Iterator[_Place]:
+    roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    roots += [LOCAL / "cuda", *sorted(LOCAL.glob("cuda-*"), key=_version_key, reverse=True)]
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        roots.append(Path(nvcc).resolve().parent.parent)
+    for root in dict.fromkeys(root.resolve() for root in roots):
+        yield _Place(
+            tuple(_existing(root / "include", *sorted(root.glob("targets/*/include")))),
+            tuple(_existing(root / "lib64", root / "lib", *sorted(root.glob("targets/*/lib")))),
+        )
+    for entry in dict.fromkeys(sys.path):
+        packages = sorted(Path(entry).glob("nvidia/*"), key=_version_key, reverse=True)
+        yield _Place(
+            tuple(_existing(*(package / "include" for package in packages))),
+            tuple(_existing(*(package / "lib" for package in packages))),
+        )
+
+
+def _version_key(path: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", path.name))
+
+
+def _existing(*folders: Path) -> Iterator[Path]:
+    for folder in folders:
+        if folder.is_dir():
+            yield folder
+            yield from (d for d in (folder / "cccl",) if d.is_dir())  # nv/target since CUDA 13
+
+
+def _majors(places: list[_Place]) -> list[int]:
+    """The major versions that have a cuda.h, in the order of the places."""
+    found = {_header_major(d): None for place in places for d in place.include_dirs}
+    return [major for major in found if major is not None and major >= OLDEST_CUDA]
+
+
+def _header_major(include_dir: Path) -> int | None:
+    """The CUDA major version a folder's headers are of; None where the folder does not say."""
+    for header, pattern, scale in (
+        ("cuda.h", r"#define CUDA_VERSION (\d+)", 1000),
+        ("cublas_api.h", r"#define CUBLAS_VER_MAJOR (\d+)", 1),
+    ):
+        try:
+            text = (include_dir / header).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        match = re.search(pattern, text)
+        if match:
+            return int(match[1]) // scale
+    return None
+
+
+def _toolkit(major: int, places: list[_Place]) -> CudaToolkit:
+    folders = [
+        folder
+        for place in places
+        for folder in place.include_dirs
+        if _header_major(folder) in (major, None)
+    ]
+    include_dirs, missing = [], []
+    for header, package in HEADERS.items():
+        holder = next((d for d in folders if (d / header).is_file()), None)
+        if holder is None:
+            suffix = "-cu12" if major == 12 else ""  # CUDA 13's packages have none
+            missing.append(f"the header {header} (pip install {package}{suffix})")
+        elif holder not in include_dirs:
+            include_dirs.append(holder)
+    libraries = {}
+    for name in CUDA_LIBRARIES:
+        path = _library(f"{name}.so.{major}", places)
+        if path is None:
+            missing.append(f"{name}.so.{major}")
+        else:
+            libraries[name] = path
+    if missing:
+        raise HipOnCudaError(f"CUDA {major} lacks " + ", ".join(missing))
+    return CudaToolkit(major, tuple(include_dirs), libcuda=_driver(), **libraries)
+
+
+def _library(name: str, places: list[_Place]) -> Path | None:
+    folders = [d for place in places for d in place.library_dirs]
+    folders += [Path(d) for d in SYSTEM_FOLDERS]
+    return next((d / name for d in folders if (d / name).is_file()), None)
+
+
+def _driver() -> Path | None:
+    candidates = (Path(d) / "libcuda.so.1" for d in SYSTEM_FOLDERS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _compiler() -> tuple[str, ...]:
+    """The C compiler's command: `$CC` if set, else cc or gcc."""
+    wanted = shlex.split(os.environ.get("CC", ""))
+    if wanted:
+        if shutil.which(wanted[0]) is None:
+            raise HipOnCudaError(f"the C compiler named by $CC, {wanted[0]}, was not found")
+        return tuple(wanted)
+    for name in ("cc", "gcc"):
+        if shutil.which(name):
+            return (name,)
+    raise HipOnCudaError("no C compiler was found (cc or gcc; $CC names another)")
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "graphexec" / "hip_on_cuda"
+
+
+def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:
+    """What a build depends on: the sources, the commands in this module, compiler and CUDA."""
+    digest = hashlib.sha256()
+    for source in (*sorted(SOURCES.glob("*.[ch]")), Path(__file__)):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    version = _run([*compiler, "--version"])
+    digest.update(repr((version, toolkit)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, folder: Path) -> None:
+    source, names = LIBRARIES[library]
+    linked = [getattr(toolkit, name) for name in names]
+    if "libnvrtc" in names:  # NVRTC opens its builtins by bare name, found only if already loaded
+        builtins = f"libnvrtc-builtins.so.{toolkit.major}.*"
+        linked += sorted(toolkit.libnvrtc.parent.glob(builtins))[:1]
+    run_paths = dict.fromkeys(path.parent for path in (*linked, toolkit.libcuda) if path)
+    includes = [f"-I{folder}" for folder in toolkit.include_dirs]
+    quoted = ", ".join(f'"{include}"' for include in includes)
+    _run(
+        [
+            *compiler,
+            *FLAGS,
+            *includes,
+            f"-DCUDA_INCLUDE_OPTIONS={quoted}",
+            str(SOURCES / source),
+            *("-o", str(folder / library)),
+            f"-Wl,-soname,{library}",
+            *("-Wl,--no-as-needed", *map(str, linked), "-Wl,--as-needed"),
+            *("-ldl", "-lpthread"),
+            *(f"-Wl,-rpath,{path}" for path in run_paths),
+        ]
+    )
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise HipOnCudaError(f"{command[0]} could not be run: {error}") from error
+    if done.returncode != 0:
+        raise HipOnCudaError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def _publish(finished: Path, folder: Path) -> None:
+    """Move a build to its place; one that another process moved there meanwhile is as good."""
+    try:
+        finished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

@@ -1,0 +1,51 @@
+"""A kernel's source as one text that needs no other file, and its preprocessor definitions.
+
+`#include "name"` is replaced by the file: looked for beside the file that names it, beside the
+kernel, and where the built-in ops have their `device.h`. What is found nowhere is left to the
+compiler. Each file is taken once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphexec.command import Kernel
+
+_INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
+_ONCE = re.compile(r"\s*#\s*pragma\s+once\b")
+_SHARED = tuple(Path(folder) for folder in importlib.import_module("graphexec.ops").__path__)
+
+
+def self_contained(kernel: Kernel) -> str:
+    """The text to compile for `kernel`. Raises OSError where its source cannot be read."""
+    # Not as options: there they would also change what the compiler's own headers mean.
+    lines = [f"#define {name} {value}" for name, value in kernel.defines]
+    return "\n".join([*lines, *_lines(kernel.source, kernel.source.parent, set())]) + "\n"
+
+
+def _lines(path: Path, home: Path, seen: set[Path]) -> Iterator[str]:
+    seen.add(path)
+    yield f'#line 1 "{path.name}"'
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if _ONCE.match(line):
+            yield ""
+            continue
+        included = _INCLUDE.match(line)
+        found = included and _find(included[1], path.parent, home)
+        if not found:
+            yield line
+            continue
+        if found not in seen:
+            yield from _lines(found, home, seen)
+        yield f'#line {number + 1} "{path.name}"'
+
+
+def _find(name: str, *folders: Path) -> Path | None:
+    places = [folder / name for folder in (*folders, *_SHARED)]
+    return next((place.resolve() for place in places if place.is_file()), None)
+
+
+__all__ = ["self_contained"]

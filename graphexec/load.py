@@ -1,0 +1,125 @@
+"""load: YAML → Graph.
+
+Guarantees: every name resolves; there is no cycle; every key, op, operand and attribute exists and
+has a value of its kind; every expression has a value; dims are positive. All independent mistakes
+come in one GraphError, in the order of the file, each with its line and column; what is odd but
+not wrong is in `graph.warnings`.
+Left to later stages: whether shapes and dtypes fit together, and all access to weight files.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphexec.diagnostics import Diagnostic, Source, did_you_mean
+from graphexec.errors import GraphError
+from graphexec.graph import Graph
+from graphexec.op import Op
+from graphexec.reading.document import Document
+from graphexec.reading.tensors import TensorReader
+from graphexec.reading.text import MAX_BYTES, decode
+from graphexec.reading.tree import compose
+from graphexec.reading.variables import read_consts, read_dims
+from graphexec.reading.whole import note_cycles, unused
+
+AnyPath = str | os.PathLike[str]
+
+
+def load(
+    path: AnyPath,
+    dims: Mapping[str, int] | None = None,
+    ops: Mapping[str, Op] | None = None,
+    weight_root: AnyPath | None = None,
+) -> Graph:
+    """The graph in the YAML file at `path`.
+
+    A graph without `name:` is called like the file. `dims` replace the file's values; `ops` are
+    the known ops (by default all built-in and installed ones). Weight files must lie inside
+    `weight_root` (by default the folder of `path`).
+    Raises GraphError.
+    """
+    shown = os.fspath(path)
+    source = decode(_read(shown), shown)
+    stem = Path(shown).stem
+    name = stem if stem.isprintable() else "graph"
+    return _graph(source, dims, ops, weight_root, Path(shown).parent, name)
+
+
+def loads(
+    text: str,
+    path: str = "<text>",
+    dims: Mapping[str, int] | None = None,
+    ops: Mapping[str, Op] | None = None,
+    weight_root: AnyPath | None = None,
+    folder: AnyPath | None = None,
+) -> Graph:
+    """The graph in a text; messages call it `path`. Weight files are relative to `folder`."""
+    source = Source(path, text.removeprefix("\ufeff"))
+    return _graph(source, dims, ops, weight_root, Path(folder or "."), "graph")
+
+
+def _graph(
+    source: Source, dims: Mapping[str, int] | None, ops: Mapping[str, Op] | None,
+    weight_root: AnyPath | None, folder: Path, name: str,
+) -> Graph:  # fmt: skip
+    with _collector_at_rest():
+        root, problems = compose(source)
+        doc = Document(source)
+        doc.problems.extend(problems)
+        doc.open(root)
+        graph = _read_graph(doc, dims, ops, folder, weight_root, name)
+        if doc.problems:
+            raise GraphError(doc.problems.diagnostics())
+        graph.warnings.extend(unused(graph))
+    return graph
+
+
+def _read_graph(
+    doc: Document, dims: Mapping[str, int] | None, ops: Mapping[str, Op] | None, folder: Path,
+    weight_root: AnyPath | None, name: str,
+) -> Graph:  # fmt: skip
+    graph = Graph(
+        doc.name(default=name), ops=ops, folder=folder, source=doc.source,
+        weight_root=None if weight_root is None else Path(weight_root),
+    )  # fmt: skip
+    read_dims(doc, graph, dims or {})
+    read_consts(doc, graph)
+    tensors = TensorReader(doc, graph)
+    tensors.read()
+    note_cycles(doc, graph, tensors.needs)
+    return graph
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    # Everything made here lives to the end and holds no cycles: a third of the time would go
+    # to the collector's looking at it again and again.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        message = f"cannot read '{path}': {reason}"
+        raise GraphError([Diagnostic(message, help=_similar_file(path))]) from exc
+
+
+def _similar_file(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        return did_you_mean(name, sorted(os.listdir(folder or "."))[:1000])
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,181 @@
+"""Reading .npy and .npz files that nobody vouches for, into a tensor of a known type.
+
+The header is read by hand up to its length, which is bounded, and checked before the body is:
+a file costs no more memory than the tensor it is for. Pickled objects are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.tensor import DType, TensorType
+
+Array = np.ndarray[Any, Any]
+
+_MAX_HEADER = 65536
+_MAX_MEMBERS = 10_000
+
+
+class NpyError(Exception):
+    """An array cannot be had from a file; why, and what would help."""
+
+    def __init__(self, message: str, help: str = "") -> None:
+        super().__init__(message)
+        self.help = help
+
+    def diagnostic(self, prefix: str = "") -> Diagnostic:
+        """The error for the user."""
+        return Diagnostic(f"{prefix}{self}", help=self.help)
+
+
+def members(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file, each once, in their order."""
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if len(names) > _MAX_MEMBERS:
+        raise NpyError(f"'{path}' has {len(names)} entries; at most {_MAX_MEMBERS} are read")
+    for name in names:
+        if not name.endswith(".npy"):
+            raise NpyError(f"'{path}' holds '{name}', which is no array")
+    return [name.removesuffix(".npy") for name in names]
+
+
+def fetch(path: Path, key: str | None, type: TensorType) -> Array:
+    """The array in an .npy file, or under `key` in an .npz file, as a tensor of `type`.
+
+    C-contiguous, native byte order, exactly the shape and dtype of `type`; else NpyError.
+    """
+    where = f"'{path}'" if key is None else f"'{key}' in '{path}'"
+    with _reading(path):
+        if key is None:
+            with path.open("rb") as stream:
+                return _read(stream, path.stat().st_size, where, type)
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{key}.npy")
+            with archive.open(info) as member:
+                return _read(member, info.file_size, where, type)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what reading a file may raise into NpyError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NpyError(f"there is no file '{path}'", help=_similar(path)) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+        raise NpyError(f"'{path}' is not a sound .npz file: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise NpyError(f"cannot read '{path}': {reason}") from exc
+
+
+def _similar(path: Path) -> str:
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, names)
+
+
+def _read(stream: BinaryIO, size: int, where: str, type: TensorType) -> Array:
+    shape, fortran, stored, start = _header(stream, where)
+    _check_dtype(stored, where, type.dtype)
+    if shape != type.shape:
+        raise NpyError(f"{where} has shape {list(shape)}, expected {list(type.shape)}",
+                       help=_shape_help(shape, type.shape))  # fmt: skip
+    needed = start + type.elements * stored.itemsize
+    if size < needed:
+        raise NpyError(f"{where} is truncated: it has {size} of {needed} bytes")
+    raw = np.empty(type.elements * stored.itemsize, np.uint8)
+    _fill(stream, raw.data, where)
+    array = raw.view(stored).reshape(shape, order="F" if fortran else "C")
+    return _as_type(np.ascontiguousarray(array), where, type.dtype).reshape(type.shape)
+
+
+def _header(
+    stream: BinaryIO, where: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:  # fmt: skip
+    """Shape, Fortran order, dtype, and where the body starts."""
+    fixed = stream.read(8)
+    if fixed[:6] != b"\x93NUMPY":
+        found = "empty" if not fixed else "not an .npy file"
+        raise NpyError(f"{where} is {found}")
+    width = 2 if fixed[6:7] == b"\x01" else 4
+    counted = stream.read(width)
+    length = int.from_bytes(counted, "little")
+    if length > _MAX_HEADER:
+        raise NpyError(f"{where} has a header of {length} bytes; a plain array needs far fewer")
+    text = stream.read(length)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    try:
+        shape, fortran, dtype = read[fixed[6]](io.BytesIO(counted + text), _MAX_HEADER)
+    except (KeyError, IndexError, ValueError, TypeError, SyntaxError) as exc:
+        raise NpyError(f"{where} has a damaged header") from exc
+    return tuple(map(int, shape)), fortran, dtype, 8 + width + length
+
+
+def _check_dtype(stored: np.dtype[Any], where: str, wanted: DType) -> None:
+    """NpyError unless elements stored so can be had as `wanted`."""
+    if stored.hasobject:
+        raise NpyError(f"{where} holds pickled Python objects, which are never loaded",
+                       help=f"save it as an array of {wanted.numpy().name}")  # fmt: skip
+    if stored.byteorder == ">":
+        raise NpyError(f"{where} is big-endian ({stored.str})",
+                       help="save it with x.astype(x.dtype.newbyteorder('<'))")  # fmt: skip
+    accepted = [wanted.numpy()]
+    if wanted is DType.BF16:
+        accepted += [np.dtype("V2"), np.dtype(np.uint16), np.dtype(np.float32)]
+    if stored not in accepted:
+        name = wanted.numpy().name
+        cast = f"x.astype(np.{name})" if wanted is not DType.BF16 else _BF16_CAST
+        raise NpyError(
+            f"{where} has dtype {stored.name}, expected {name}", help=f"save it as {cast}"
+        )
+
+
+_BF16_CAST = "x.astype(ml_dtypes.bfloat16), or as its bits in uint16"
+
+
+def _as_type(array: Array, where: str, wanted: DType) -> Array:
+    dtype = wanted.numpy()
+    if array.dtype == dtype:
+        return array
+    if array.dtype.itemsize == 2:  # the bits of bf16
+        return array.view(dtype)
+    with np.errstate(all="ignore"):
+        narrow = array.astype(dtype)
+    if not np.array_equal(narrow.astype(np.float32), array, equal_nan=True):
+        raise NpyError(f"{where} is float32 with values that bf16 does not hold exactly",
+                       help=f"round it: save it as {_BF16_CAST}")  # fmt: skip
+    return narrow
+
+
+def _shape_help(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if sorted(found) == sorted(wanted):
+        return "the extents are the same in another order; is it transposed?"
+    if [e for e in found if e != 1] == [e for e in wanted if e != 1]:
+        return f"x.reshape({list(wanted)}) would fit"
+    return "dims of the graph are set with -D NAME=N" if len(found) == len(wanted) else ""
+
+
+def _fill(stream: BinaryIO, target: memoryview, where: str) -> None:
+    done = 0
+    while done < len(target):
+        part = stream.read(min(len(target) - done, 1 << 24))
+        if not part:
+            raise NpyError(f"{where} is truncated: its body ends after {done} bytes")
+        target[done : done + len(part)] = part
+        done += len(part)
+
+
+__all__ = ["NpyError", "fetch", "members"]

@@ -1,0 +1,219 @@
+"""From JSON text to a plan: what each key may hold, in tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, get_args
+
+from graphexec.command import Role
+from graphexec.diagnostics import Source
+from graphexec.plan import (
+    Buffer,
+    HostWait,
+    Instruction,
+    Launch,
+    PlacedTensor,
+    Plan,
+    Range,
+    Record,
+    Stats,
+    Stream,
+    Wait,
+    WaitRole,
+)
+from graphexec.plan_file.json_text import parse, repeated_keys, show
+from graphexec.plan_file.values import (
+    Mistakes,
+    Optional,
+    Place,
+    Reader,
+    Wrong,
+    extent,
+    fields,
+    integer,
+    list_of,
+    mapping_of,
+    name,
+    one_of,
+    text,
+)
+from graphexec.plan_file.write import VERSION
+from graphexec.tensor import DType, Space
+
+
+def loads(text: str, path: str = "<plan>") -> Plan:
+    """The plan in a JSON text; `path` is what messages call it. Raises GraphError."""
+    source = Source(path, text)
+    document = parse(source)
+    mistakes = Mistakes(source)
+    plan = _read_plan(document, mistakes)
+    mistakes.raise_if_any()
+    assert plan is not None  # a plan is refused only with a mistake noted
+    return plan
+
+
+def _read_plan(document: Any, mistakes: Mistakes) -> Plan | None:
+    if isinstance(document, dict | list):
+        for path in repeated_keys(document):
+            mistakes.add(path, Wrong("this key is written twice"))
+    try:
+        return _plan(document, Place(mistakes))
+    except Wrong as wrong:
+        mistakes.add((), wrong)
+        return None
+
+
+def _plan(value: Any, place: Place) -> Plan:
+    if isinstance(value, dict) and "plan_version" in value:
+        # Nothing that another version says can be judged by this one.
+        _version(value["plan_version"], place)
+    found = _PLAN(value, place)
+    del found["plan_version"]
+    found["dims"] = dict(found["dims"])
+    stats = found.pop("stats")
+    return Plan(**found, stats=None if stats is None else _stats(stats, found["instructions"]))
+
+
+def _version(value: Any, place: Place) -> int:
+    if type(value) is not int or value != VERSION:
+        raise Wrong(
+            f"plan_version: this program reads version {VERSION} of the format, found {show(value)}"
+        )
+    return VERSION
+
+
+def _stats(found: dict[str, Any], instructions: tuple[Instruction, ...]) -> Stats:
+    if found["events"] is None:
+        found["events"] = sum(isinstance(i, Record) for i in instructions)
+    return Stats(**found)
+
+
+def _range(value: Any, place: Place) -> Range:
+    if not isinstance(value, list) or len(value) != 3:
+        raise Wrong(f"expected [buffer, first byte, past-last byte], found {show(value)}")
+    buffer = place.read(name, value[0], 0)
+    low = place.read(integer, value[1], 1)
+    high = place.read(integer, value[2], 2)
+    if buffer is None or low is None or high is None:
+        raise Wrong
+    return Range(buffer, low, high)
+
+
+def _dtype(value: Any, place: Place) -> DType:
+    return DType(one_of(*(dtype.value for dtype in DType))(value, place))
+
+
+def _instruction(value: Any, place: Place) -> Instruction:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind in _INSTRUCTIONS:
+        made: Instruction = _INSTRUCTIONS[kind](value, place)
+        return made
+    # Not one of the four: the general reader says what is wrong with the kind.
+    fields({"kind": one_of(*_INSTRUCTIONS)})(value, place)
+    raise Wrong
+
+
+def _made(make: Callable[..., Any], table: dict[str, Reader | Optional]) -> Reader:
+    """A reader of objects whose members are the arguments of `make`."""
+    read_fields = fields(table)
+
+    def read(value: Any, place: Place) -> Any:
+        return make(**read_fields(value, place))
+
+    return read
+
+
+def _unique(read_items: Reader, key: str) -> Reader:
+    """A reader of lists in which no two items have the same `key`."""
+
+    def read(value: Any, place: Place) -> tuple[Any, ...]:
+        items: tuple[Any, ...] = read_items(value, place)
+        times = Counter(getattr(item, key) for item in items)
+        repeated = [show(used) for used, count in times.items() if count > 1]
+        if repeated:
+            raise Wrong(f"each {key} may be used once; used again: {', '.join(repeated[:5])}")
+        return items
+
+    return read
+
+
+_RANGES = list_of(_range)
+
+_INSTRUCTIONS: dict[str, Reader] = {
+    "launch": _made(
+        Launch,
+        {
+            "stream": integer,
+            "node": name,
+            "command": name,
+            "reads": _RANGES,
+            "writes": _RANGES,
+            "blas_handle": Optional(integer),
+            "after": Optional(list_of(name), ()),
+        },
+    ),
+    "record": _made(Record, {"stream": integer, "event": integer}),
+    "wait": _made(
+        Wait,
+        {
+            "stream": integer,
+            "event": integer,
+            "role": Optional(one_of(*get_args(WaitRole)), "dependency"),
+        },
+    ),
+    "host_wait": _made(HostWait, {"event": integer}),
+}
+
+_STREAM = _made(Stream, {"id": integer, "blas_handle": Optional(integer)})
+
+_BUFFER = _made(
+    Buffer,
+    {
+        "id": name,
+        "bytes": integer,
+        "space": one_of(*get_args(Space)),
+        "role": one_of(*get_args(Role)),
+    },
+)
+
+_TENSOR = _made(
+    PlacedTensor,
+    {
+        "name": name,
+        "buffer": name,
+        "offset": integer,
+        "bytes": integer,
+        "shape": list_of(extent),
+        "dtype": _dtype,
+    },
+)
+
+_STATS = fields(
+    {
+        "streams": integer,
+        "waits": integer,
+        "cross_stream_edges": integer,
+        "events": Optional(integer),
+        "arena_bytes": integer,
+        "arena_lower_bound": integer,
+        "naive_bytes": integer,
+    }
+)
+
+_PLAN = fields(
+    {
+        "plan_version": _version,
+        "graph": text,
+        "device": text,
+        "dims": Optional(mapping_of(integer), {}),
+        "streams": _unique(list_of(_STREAM), "id"),
+        "buffers": _unique(list_of(_BUFFER), "id"),
+        "tensors": _unique(list_of(_TENSOR), "name"),
+        "instructions": list_of(_instruction),
+        "stats": Optional(_STATS),
+    }
+)
+
+
+__all__ = ["loads"]

@@ -1,0 +1,72 @@
+"""From a plan to JSON text, in a stable order of keys, one declaration or instruction a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Record, Wait
+
+VERSION = 1
+
+
+def dumps(plan: Plan) -> str:
+    """The plan as JSON text that ends in a newline. Optional keys without a value are left out."""
+    members = [
+        ("plan_version", _line(VERSION)),
+        ("graph", _line(plan.graph)),
+        ("device", _line(plan.device)),
+        ("dims", _line(dict(plan.dims))),
+        ("streams", _lines(_present(asdict(stream)) for stream in plan.streams)),
+        ("buffers", _lines(asdict(buffer) for buffer in plan.buffers)),
+        ("tensors", _lines(asdict(t) | {"dtype": t.dtype.value} for t in plan.tensors)),
+        ("instructions", _lines(map(_instruction, plan.instructions))),
+    ]
+    if plan.stats is not None:
+        members.append(("stats", _line(asdict(plan.stats))))
+    body = ",\n ".join(f'"{key}": {value}' for key, value in members)
+    return f"{{{body}}}\n"
+
+
+def _instruction(i: Instruction) -> dict[str, Any]:
+    match i:
+        case Launch():
+            return _launch(i)
+        case Record():
+            return {"kind": "record", "stream": i.stream, "event": i.event}
+        case Wait():
+            return {"kind": "wait", "stream": i.stream, "event": i.event, "role": i.role}
+        case HostWait():
+            return {"kind": "host_wait", "event": i.event}
+
+
+def _launch(launch: Launch) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "kind": "launch",
+        "stream": launch.stream,
+        "node": launch.node,
+        "command": launch.command,
+        "blas_handle": launch.blas_handle,
+        "after": launch.after or None,
+        "reads": [(r.buffer, r.low, r.high) for r in launch.reads],
+        "writes": [(r.buffer, r.low, r.high) for r in launch.writes],
+    }
+    return _present(members)
+
+
+def _present(members: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in members.items() if value is not None}
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _lines(items: Iterable[object]) -> str:
+    lines = ",\n  ".join(map(_line, items))
+    return f"[\n  {lines}]" if lines else "[]"
+
+
+__all__ = ["VERSION", "dumps"]

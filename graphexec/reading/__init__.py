@@ -1,0 +1,1 @@
+"""How `load` reads YAML: bytes → text → tree of located values → checked declarations."""

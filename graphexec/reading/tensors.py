@@ -1,0 +1,205 @@
+"""The sections `inputs`, `weights`, `nodes` and `outputs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphexec.diagnostics import Mark
+from graphexec.graph import NAME, Graph, Input, Node, Weight
+from graphexec.op import Attribute, Op
+from graphexec.reading.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
+from graphexec.reading.problems import short
+from graphexec.reading.tree import ListNode, MapNode, ScalarNode
+from graphexec.reading.tree import Node as Value
+
+INPUT_KEYS = ("shape", "dtype")
+WEIGHT_KEYS = ("file", "key", "shape", "dtype")
+NODE_KEYS = ("op", "after", "shape")
+
+
+class TensorReader:
+    """Fills a graph's tensors. What it leaves is of use only if there were no problems."""
+
+    def __init__(self, doc: Document, graph: Graph) -> None:
+        self.doc, self.graph = doc, graph
+        self.fields, self.problems = doc.fields, doc.problems
+        self.declared: dict[str, ScalarNode] = {}
+        self.needs: dict[str, list[str]] = {}  # node → tensors it waits for
+        self.slots = {name: _slots(op) for name, op in graph.ops.items()}
+
+    def read(self) -> None:
+        """Read all four sections; names are collected first, so their order does not matter."""
+        sections = {s: list(self.doc.entries(s)) for s in ("inputs", "weights", "nodes")}
+        keys = [key for entries in sections.values() for key, _ in entries]
+        for key in sorted(keys, key=lambda k: (k.line, k.column)):
+            self._declare(key)
+        for key, value in sections["inputs"]:
+            self._input(str(key.value), value, {"": key.mark})
+        for key, value in sections["weights"]:
+            self._weight(str(key.value), value, {"": key.mark})
+        for key, value in sections["nodes"]:
+            self._node(str(key.value), key, value)
+        self._outputs()
+
+    def _declare(self, key: ScalarNode) -> None:
+        name = str(key.value)
+        if not NAME.match(name):
+            self.fields.name(key, "a tensor")
+        first = self.declared.get(name)
+        if first is None:
+            self.declared[name] = key
+        else:
+            self.problems.add(
+                key, f"the name '{short(name)}' is used twice",
+                notes=(f"first used at {self.doc.place(first.mark)}",),
+                help="inputs, weights and nodes share one set of names",
+            )  # fmt: skip
+
+    # Inputs and weights -----------------------------------------------------------------
+
+    def _input(self, name: str, value: Value, marks: dict[str, Mark]) -> None:
+        members = self.doc.members(value, f"input '{short(name)}'", INPUT_KEYS, INPUT_KEYS)
+        shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else ()
+        dtype = self._dtype(members, marks) or ""
+        self.graph.inputs[name] = Input(name, shape, dtype, marks)
+
+    def _weight(self, name: str, value: Value, marks: dict[str, Mark]) -> None:
+        members = self.doc.members(value, f"weight '{short(name)}'", WEIGHT_KEYS, ("file",))
+        file = self._text(members, "file", "the path of a file", marks) or ""
+        key = self._text(members, "key", "the name of an array", marks)
+        shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else None
+        dtype = self._dtype(members, marks)
+        self.graph.weights[name] = Weight(name, file, key, shape, dtype, marks)
+
+    def _text(self, members: Members, field: str, what: str, marks: dict[str, Mark]) -> str | None:
+        if field not in members:
+            return None
+        marks[field] = members[field][1].mark
+        return self.fields.text(members[field][1], what)
+
+    def _dtype(self, members: Members, marks: dict[str, Mark]) -> str | None:
+        if "dtype" not in members:
+            return None
+        marks["dtype"] = members["dtype"][1].mark
+        return self.fields.dtype(members["dtype"][1])
+
+    # Nodes ------------------------------------------------------------------------------
+
+    def _node(self, name: str, key: ScalarNode, value: Value) -> None:
+        if not isinstance(value, MapNode):
+            self.fields.expected(value, f"a mapping such as {{op: …}} for node '{short(name)}'")
+            return
+        op = self._op(name, value)
+        slots = self.slots.get(op)
+        marks = {"": key.mark}
+        operands: dict[str, str] = {}
+        attrs: dict[str, Any] = {}
+        after: tuple[str, ...] = ()
+        shape = None
+        needs = self.needs[name] = []
+        for field, item in value.pairs:
+            slot = field.value
+            marks[str(slot)] = item.mark
+            if slot == "op":
+                continue
+            if slot == "after":
+                after = self._after(name, item, needs)
+            elif slot == "shape":
+                shape = self.fields.shape(item, marks)
+            elif slots is None:  # an unknown op: anything may be right
+                continue
+            elif not isinstance(slot, str) or slot not in slots:
+                self.doc.unknown_key(field, f"op '{op}'", [*NODE_KEYS, *slots])
+            elif (attribute := slots[slot]) is None:
+                operands[slot] = self._reference(name, item, f"operand '{slot}'", needs)
+            else:
+                attrs[slot] = self.fields.attribute(attribute, item)
+        if slots is not None:
+            self._check_operands(name, key, self.graph.ops[op], operands)
+        self.graph.nodes[name] = Node(name, op, operands, attrs, after, shape, marks)
+
+    def _op(self, name: str, node: MapNode) -> str:
+        known = self.graph.ops
+        for key, value in node.pairs:
+            if key.value == "op":
+                op = self.fields.text(value, "the name of an op")
+                if op and op not in known:
+                    self.problems.add(
+                        value, f"unknown op '{short(op)}'",
+                        label=f"expected one of: {', '.join(known)}", wrong=op, known=known,
+                    )  # fmt: skip
+                return op
+        self.problems.add(node, f"node '{short(name)}' needs the key 'op'")
+        return ""
+
+    def _check_operands(
+        self, name: str, key: ScalarNode, op: Op, operands: Mapping[str, str]
+    ) -> None:
+        for operand in op.operands:
+            if operand.name not in operands and not operand.optional:
+                self.problems.add(
+                    key, f"node '{short(name)}' lacks operand '{operand.name}' of op '{op.name}'",
+                    label=f"{operand.name}: {operand.doc}",
+                )  # fmt: skip
+
+    def _after(self, name: str, value: Value, needs: list[str]) -> tuple[str, ...]:
+        if not isinstance(value, ListNode):
+            self.fields.expected(value, "a list of nodes such as [x, y] for 'after'")
+            return ()
+        return tuple(self._reference(name, item, "'after'", needs) for item in value.items)
+
+    def _reference(self, user: str, value: Value, what: str, needs: list[str]) -> str:
+        """The name of a tensor that must exist."""
+        tensor = value.value if isinstance(value, ScalarNode) else None
+        if not isinstance(tensor, str):
+            self.fields.expected(value, f"the name of a tensor for {what}")
+            return ""
+        if tensor not in self.declared:
+            self.problems.add(
+                value, f"there is no tensor '{short(tensor)}'",
+                label=f"{what} must name an input, weight or node",
+                wrong=tensor, known=self.declared,
+            )  # fmt: skip
+        elif tensor == user:
+            self.problems.add(value, f"node '{short(user)}' uses itself", label="a cycle of one")
+        else:
+            needs.append(tensor)
+        return tensor
+
+    # Outputs ----------------------------------------------------------------------------
+
+    def _outputs(self) -> None:
+        if "outputs" not in self.doc.sections:
+            return
+        key, value = self.doc.sections["outputs"]
+        if isinstance(value, ListNode):
+            for item in value.items:
+                self._output(item, item)
+        else:
+            for name, tensor in self.doc.entries("outputs"):
+                self._output(name, tensor)
+        if _is_empty(value):
+            self.problems.add(key, NO_OUTPUTS, help=OUTPUTS_HELP)
+
+    def _output(self, key: Value, value: Value) -> None:
+        tensor = self._reference("", value, "an output", [])
+        if not isinstance(key, ScalarNode) or not isinstance(key.value, str):
+            return
+        name = tensor if key is value else self.fields.name(key, "an output")
+        if name in self.graph.outputs:
+            self.problems.add(key, f"the output '{short(name)}' is declared twice")
+        self.graph.outputs[name] = tensor
+        self.graph.output_marks[name] = value.mark
+
+
+def _is_empty(value: Value) -> bool:
+    if isinstance(value, ScalarNode):
+        return value.value is None
+    return not (value.items if isinstance(value, ListNode) else value.pairs)
+
+
+def _slots(op: Op) -> dict[str, Attribute | None]:
+    """What a node of `op` may set: None stands for an operand."""
+    slots: dict[str, Attribute | None] = {operand.name: None for operand in op.operands}
+    return slots | {attribute.name: attribute for attribute in op.attributes}

@@ -1,0 +1,108 @@
+"""Bytes → text → YAML events, with every complaint turned into a located message.
+
+Guarantees: the text is UTF-8 without control characters, so that the lines of YAML and those
+of str.splitlines() are the same; at most MAX_BYTES of it; all failures are GraphErrors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from graphexec.diagnostics import Diagnostic, Mark, Source
+from graphexec.errors import GraphError
+
+MAX_BYTES = 16 * 2**20  # of a file
+
+_BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+
+
+def fatal(source: Source, message: str, mark: Mark | None = None, **more: Any) -> GraphError:
+    """The error that ends the reading."""
+    return GraphError([Diagnostic(message, source=source, mark=mark, **more)])
+
+
+def mark_of(position: Any, length: int = 1) -> Mark:
+    """PyYAML's position as a place."""
+    return Mark(position.line + 1, position.column + 1, max(1, length))
+
+
+def decode(data: bytes, path: str) -> Source:
+    """The text of a file; a byte order mark of UTF-8 is dropped. GraphError if it is not UTF-8."""
+    if len(data) > MAX_BYTES:
+        raise fatal(Source(path, ""), f"the file is larger than {MAX_BYTES:,} bytes")
+    for start, name in _BYTE_ORDER_MARKS:
+        if data.startswith(start):
+            raise fatal(Source(path, ""), f"the file is {name}, not UTF-8", help="save it as UTF-8")
+    if 0 in data[:4] and len(data) > 1:
+        message = "the file looks like UTF-16 or UTF-32, or is no text at all"
+        raise fatal(Source(path, ""), message, help="save it as UTF-8")
+    body = data.removeprefix(_UTF8_MARK)
+    try:
+        return Source(path, body.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        source = Source(path, body.decode("utf-8", "replace"))
+        offset = exc.start + len(data) - len(body)
+        raise fatal(
+            source, f"the file is not UTF-8: byte 0x{body[exc.start]:02x} at offset {offset}",
+            _mark_at(source.text, len(body[: exc.start].decode("utf-8"))), help="save it as UTF-8",
+        ) from exc  # fmt: skip
+
+
+def events(source: Source) -> Iterator[Any]:
+    """PyYAML's events of the text; GraphError for what is not YAML."""
+    import yaml
+
+    _check_characters(source)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        yield from yaml.parse(source.text, Loader=loader)
+    except yaml.MarkedYAMLError as exc:
+        raise _syntax_error(source, exc) from exc
+    except (yaml.YAMLError, ValueError, OverflowError) as exc:
+        # The pure Python scanner lets chr() complain about escapes past U+10FFFF.
+        raise fatal(source, f"not valid YAML: {exc}") from exc
+
+
+def _check_characters(source: Source) -> None:
+    if len(source.text) > MAX_BYTES:
+        raise fatal(Source(source.path, ""), f"the text is longer than {MAX_BYTES:,} characters")
+    odd = _UNPRINTABLE.search(source.text)
+    if odd is not None:
+        place = _mark_at(source.text, odd.start())
+        raise fatal(source, f"the character U+{ord(odd[0]):04X} is not allowed in YAML", place)
+
+
+def _mark_at(text: str, index: int) -> Mark:
+    lines = (text[:index] + ".").splitlines()
+    return Mark(len(lines), len(lines[-1]))
+
+
+def _syntax_error(source: Source, exc: Any) -> GraphError:
+    position = exc.problem_mark or exc.context_mark
+    if position is None:
+        return fatal(source, f"not valid YAML: {exc.problem or exc.context}")
+    mark = mark_of(position)
+    line = source.line(mark.line) or ""
+    indent = line[: len(line) - len(line.lstrip())]
+    if "\t" in indent or line[mark.column - 1 : mark.column] == "\t":
+        mark = Mark(mark.line, line.index("\t") + 1)
+        return fatal(
+            source, "a tab is used for indentation", mark, label="this is a tab",
+            help="indent with spaces",
+        )  # fmt: skip
+    notes = []
+    if exc.context and exc.context_mark:
+        start = mark_of(exc.context_mark)
+        notes.append(f"{exc.context} that begins at {source.path}:{start.line}:{start.column}")
+    return fatal(source, f"not valid YAML: {exc.problem}", mark, notes=tuple(notes))

@@ -1,0 +1,91 @@
+"""Happens-before of a plan, derived from its instructions alone, as vector clocks.
+
+Guarantees: while the launches of a run are replayed in issue order, component s of a launch's
+clock is the number of launches of stream s that happen before it (itself included). So launch
+number n (from 1) of stream s happens before it exactly when `clock[s] >= n`.
+A wait for an event that was not recorded before it in issue order orders nothing: it is reported
+elsewhere, and must not hide a race here.
+Unsupported: the host's own order. A host_wait orders what was recorded before what the host does
+afterwards, not before what it issues afterwards; nothing may be issued after one anyway.
+
+Sources: L. Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978;
+F. Mattern, "Virtual Time and Global States of Distributed Systems", 1989.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import ge
+from typing import TypeAlias
+
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+
+Clock: TypeAlias = list[int]
+Stamp: TypeAlias = tuple[int, ...]
+"""A clock that no longer changes. (A tuple of numbers costs the garbage collector nothing.)"""
+Point: TypeAlias = tuple[int, Launch, int, Clock]
+"""A launch as it is replayed: instruction index, launch, slot of its stream, its clock.
+
+The clock is the live one of the stream: copy it to keep it."""
+
+
+class Clocks:
+    """The clock of every stream, every event and the host while a plan is replayed.
+
+    Streams are numbered by `slots`, those that the plan uses without declaring them included.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.slots = stream_slots(plan)
+        self.now: list[Clock] = [[0] * len(self.slots) for _ in self.slots]
+        self.host: Clock = [0] * len(self.slots)
+        self.records: dict[int, Stamp] = {}
+
+    def replay(self) -> Iterator[Point]:
+        """Issue one run; stop at every launch."""
+        slots, now, records = self.slots, self.now, self.records
+        for index, instruction in enumerate(self._plan.instructions):
+            if isinstance(instruction, Launch):
+                slot = slots[instruction.stream]
+                clock = now[slot]
+                clock[slot] += 1
+                yield index, instruction, slot, clock
+            elif isinstance(instruction, Record):
+                records[instruction.event] = tuple(now[slots[instruction.stream]])
+            elif instruction.event in records:
+                merge(self._waiting(instruction), records[instruction.event])
+
+    def _waiting(self, instruction: Wait | HostWait) -> Clock:
+        if isinstance(instruction, HostWait):
+            return self.host
+        return self.now[self.slots[instruction.stream]]
+
+    def next_run(self) -> Clocks:
+        """The clocks with which the plan is issued again, the host not having looked yet.
+
+        Launches keep counting; events will be recorded afresh.
+        """
+        again = Clocks(self._plan)
+        again.now = [clock.copy() for clock in self.now]
+        return again
+
+
+def stream_slots(plan: Plan) -> dict[int, int]:
+    """A dense number for each stream that the plan declares or uses."""
+    ids = dict.fromkeys(stream.id for stream in plan.streams)
+    ids.update(dict.fromkeys(i.stream for i in plan.instructions if not isinstance(i, HostWait)))
+    return {id: slot for slot, id in enumerate(ids)}
+
+
+def merge(clock: Clock, other: Clock | Stamp) -> None:
+    """Let `clock` have seen what `other` has seen, too."""
+    clock[:] = [a if a > b else b for a, b in zip(clock, other, strict=True)]
+
+
+def covers(clock: Clock | Stamp, other: Clock | Stamp) -> bool:
+    """True when everything `other` has seen, `clock` has seen too."""
+    return all(map(ge, clock, other))
+
+
+__all__ = ["Clock", "Clocks", "Point", "Stamp", "covers", "merge", "stream_slots"]

@@ -1,0 +1,90 @@
+"""A hazard: what the verifier found, between which instructions, at which bytes, and why.
+
+The text follows the synchronization validation of the Vulkan layers (LunarG, "Guide to Vulkan
+Synchronization Validation", 2024): the kind, the access, the prior access, the barriers between
+the two. In addition it names the edge that is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graphexec.plan import HostWait, Instruction, Launch, Range, Record
+
+HazardKind = Literal[
+    "RAW", "WAR", "WAW", "UNINITIALISED", "HOST", "ORDER", "EVENT", "STREAM", "HANDLE", "BOUNDS",
+    "ALIAS", "READONLY", "FORK", "JOIN",
+]  # fmt: skip
+Relation = Literal["same run", "next run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An instruction of a plan, as reports name it.
+
+    `index` counts the plan's instructions from 0. `command` is "record", "wait" or "host_wait"
+    for those; `node` is "" but for a launch; `stream` is None for a host_wait.
+    """
+
+    index: int
+    node: str
+    command: str
+    stream: int | None
+
+    @staticmethod
+    def of(index: int, instruction: Instruction) -> Site:
+        """The site of instruction `index`."""
+        match instruction:
+            case Launch():
+                return Site(index, instruction.node, instruction.command, instruction.stream)
+            case HostWait():
+                return Site(index, "", "host_wait", None)
+            case Record():
+                return Site(index, "", "record", instruction.stream)
+            case _:
+                return Site(index, "", "wait", instruction.stream)
+
+    @property
+    def name(self) -> str:
+        """How a sentence refers to it: the node in quotes, or the instruction's kind."""
+        return f"'{self.node}'" if self.node else f"the {self.command}"
+
+    def __str__(self) -> str:
+        where = f"instruction {self.index}"
+        if self.stream is not None:
+            where = f"stream {self.stream}, {where}"
+        return f"{self.name} ({self.command}, {where})" if self.node else f"{self.name} ({where})"
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """One reason why a plan may not run.
+
+    `kind` is the class; `first` and `second` are the instructions it is about, in issue order
+    (one or both are None where a hazard is not about two instructions). `range` is the bytes in
+    question and `tensors` the names of the tensors placed there. With the relation "next run"
+    `second` belongs to the run issued right after the run of `first`. `barriers` says which
+    waits stand between the two, `missing` which edge does not. `message` is the whole report.
+    """
+
+    kind: HazardKind
+    message: str
+    first: Site | None = None
+    second: Site | None = None
+    tensors: tuple[str, ...] = ()
+    range: Range | None = None
+    relation: Relation = "same run"
+    barriers: str = ""
+    missing: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} hazard: {self.message}"
+
+
+def show_range(range: Range) -> str:
+    """A byte range as reports write it, e.g. arena[0, 256)."""
+    return f"{range.buffer}[{range.low}, {range.high})"
+
+
+__all__ = ["Hazard", "HazardKind", "Relation", "Site", "show_range"]

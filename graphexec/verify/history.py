@@ -1,0 +1,47 @@
+"""One pass over a plan's launches: the clocks at its end, and the launches that need a look.
+
+Guarantees: `suspects` holds every launch with an earlier access that conflicts and does not
+happen before it (in a plan with races it may hold others, too), `unwritten` every byte range
+read before anything issued earlier has written it.
+"""
+
+from __future__ import annotations
+
+from graphexec.plan import Launch, Plan, Range
+from graphexec.verify.clocks import Clocks, Stamp
+from graphexec.verify.regions import Regions
+
+
+class History:
+    """What happened to the bytes of a plan in one run of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.clocks, self.regions = Clocks(plan), Regions(plan)
+        self.suspects: list[tuple[int, Launch, Stamp]] = []
+        self.unwritten: list[tuple[int, Launch, Range]] = []
+        find = self.regions.find
+        for index, launch, slot, clock in self.clocks.replay():
+            ordered = True
+            # Reads first: a launch reads its operands as they were before it.
+            for region, low, high in find(launch.reads):
+                holes: list[tuple[int, int]] = []
+                ordered &= region.read(low, high, slot, clock, holes)
+                for hole in _joined(holes):
+                    self.unwritten.append((index, launch, Range(region.buffer, *hole)))
+            for region, low, high in find(launch.writes):
+                ordered &= region.write(low, high, slot, clock)
+            if not ordered:
+                self.suspects.append((index, launch, tuple(clock)))
+
+
+def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending extents with neighbours made one."""
+    found: list[tuple[int, int]] = []
+    for low, high in extents:
+        if found and found[-1][1] == low:
+            low = found.pop()[0]
+        found.append((low, high))
+    return found
+
+
+__all__ = ["History"]

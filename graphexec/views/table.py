@@ -1,0 +1,84 @@
+"""Cells and columns of text: how numbers of bytes, shapes and foreign names are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from unicodedata import combining, east_asian_width
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def printable(text: str) -> str:
+    """`text` with everything a terminal or an XML parser would act on replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fit(text: str, columns: int) -> str:
+    """`text` in at most `columns` columns; what is too long loses its middle."""
+    if width(text) <= columns:
+        return text
+    if columns < 1:
+        return ""
+    head, tail = _take(text, columns // 2), _take(text[::-1], (columns - 1) // 2)[::-1]
+    return f"{head}…{tail}"
+
+
+def _take(text: str, columns: int) -> str:
+    taken = ""
+    for char in text:
+        columns -= width(char)
+        if columns < 0:
+            break
+        taken += char
+    return taken
+
+
+def pad(text: str, columns: int, align: str = "<") -> str:
+    """`text` filled with blanks to `columns`, at its left ("<") or right (">") edge."""
+    blanks = " " * (columns - width(text))
+    return text + blanks if align == "<" else blanks + text
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: "512 B", "1.5 MiB"."""
+    if count < 1024:
+        return f"{count} B"
+    power = next(p for p in range(1, len(_UNITS)) if count < 1023.95 * 1024**p or p == 6)
+    return f"{count / 1024**power:.1f} {_UNITS[power]}".replace(".0 ", " ")
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: "1 wait", "2 waits"; a noun in -ch takes -es."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+def shape(extents: Sequence[int]) -> str:
+    """A shape as the YAML writes it."""
+    return f"[{', '.join(map(str, extents))}]"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit: int = 32) -> str:
+    """Rows under a head; `align` has one of < and > a column, no cell is wider than `limit`.
+
+    Without a final newline.
+    """
+    cells = [list(head), *([fit(printable(c), limit) for c in row] for row in rows)]
+    widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(pad(c, w, a) for c, w, a in zip(row, widths, align, strict=True)).rstrip()
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("─" * w for w in widths))
+    return "\n".join(lines)
+
+
+__all__ = ["count", "fit", "pad", "printable", "shape", "size", "table", "width"]

@@ -1,0 +1,97 @@
+"""A graph as YAML that `load` reads back as an equal graph.
+
+Sections are blocks, what they declare is one line each. Strings are quoted where YAML 1.2 needs
+it, and where a reader of YAML 1.1 would take them for something else (`on`, `1:30`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import GraphError
+from graphexec.graph import Graph, Input, Node, Weight
+from graphexec.reading.scalars import resolve
+
+_PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
+_WORDS_OF_YAML_1_1 = frozenset(("y", "n", "yes", "no", "on", "off"))
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def to_yaml(graph: Graph) -> str:
+    """The text. Raises GraphError when a string of the graph cannot be written as UTF-8."""
+    return "".join(f"{line}\n" for line in _lines(graph))
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    yield "version: 1"
+    yield f"name: {_flow(graph.name)}"
+    for section, values in (("dims", graph.dims), ("consts", graph.consts)):
+        if values:
+            yield f"{section}: {_flow(values)}"
+    yield from _section("inputs", ((i.name, _input(i)) for i in graph.inputs.values()))
+    yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
+    yield from _section("nodes", ((n.name, _node(n)) for n in graph.nodes.values()))
+    yield f"outputs: {_flow(graph.outputs)}"
+
+
+def _section(name: str, entries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[str]:
+    lines = [f"  {_flow(key)}: {_flow(value)}" for key, value in entries]
+    if lines:
+        yield f"{name}:"
+        yield from lines
+
+
+def _input(item: Input) -> dict[str, Any]:
+    return {"shape": item.shape, "dtype": item.dtype}
+
+
+def _weight(item: Weight) -> dict[str, Any]:
+    fields = {"file": item.file, "key": item.key, "shape": item.shape, "dtype": item.dtype}
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _node(item: Node) -> dict[str, Any]:
+    fields: dict[str, Any] = {"op": item.op, **item.operands, **item.attrs}
+    if item.after:
+        fields["after"] = item.after
+    if item.shape is not None:
+        fields["shape"] = item.shape
+    return fields
+
+
+def _flow(value: Any) -> str:
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flow(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):
+        return _string(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _float(value) if isinstance(value, float) else str(int(value))
+
+
+def _float(value: float) -> str:
+    # 1e-05 is a string to readers of YAML 1.1, 1.0e-05 is a number to all.
+    mantissa, e, exponent = repr(value).partition("e")
+    return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent
+
+
+def _string(text: str) -> str:
+    if _PLAIN.match(text) and _is_text(text):
+        return text
+    if _SURROGATE.search(text):
+        raise GraphError([Diagnostic(f"{text!a} cannot be written in a YAML file")])
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+
+
+def _is_text(text: str) -> bool:
+    return isinstance(resolve(text), str) and text.lower() not in _WORDS_OF_YAML_1_1

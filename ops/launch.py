@@ -1,0 +1,51 @@
+"""From the choice of a kernel to the command that launches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphexec.command import Kernel, Parallel, Scalar
+from graphexec.tensor import DType, View
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Compute = Callable[[list["np.ndarray[Any, Any]"], Parallel], None]
+
+_GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
+
+
+def launch(
+    source: Path,
+    entry: str,
+    args: tuple[View | Scalar, ...],
+    blocks: int,
+    threads: int,
+    defines: Mapping[str, str | int],
+    compute: Compute,
+) -> Kernel:
+    """A launch of at most `blocks` blocks of `threads` threads: the kernel loops over the rest."""
+    return Kernel(
+        source=source,
+        entry=entry,
+        args=args,
+        grid=(min(blocks, _GRID_LIMIT // threads), 1, 1),
+        block=(threads, 1, 1),
+        compute=compute,
+        defines=tuple((name, str(value)) for name, value in defines.items()),
+    )
+
+
+def integers(*values: int) -> tuple[Scalar, ...]:
+    """Kernel arguments of type i64."""
+    return tuple(Scalar("i64", value) for value in values)
+
+
+def accumulated(value: float, dtype: DType) -> Scalar:
+    """A factor in the type that values of `dtype` are computed in."""
+    return Scalar("f64" if dtype.accumulator is DType.F64 else "f32", float(value))
+
+
+__all__ = ["Compute", "accumulated", "integers", "launch"]

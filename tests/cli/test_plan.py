@@ -1,0 +1,79 @@
+"""graphexec plan: formats, files, and plans of others."""
+
+import json
+
+import pytest
+
+CPU = ("--device", "cpu")
+
+
+def test_text_is_the_default(invoke, graph):
+    done = invoke("plan", graph(), *CPU)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("plan tiny on cpu · N=4 · ")
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("format", "start"), [
+    ("text", "plan tiny"), ("json", "{"), ("dot", "digraph"),
+])  # fmt: skip
+def test_formats(invoke, graph, format, start):
+    assert invoke("plan", graph(), *CPU, "--format", format).stdout.startswith(start)
+
+
+@pytest.mark.parametrize(("ending", "start"), [
+    ("txt", "plan tiny"), ("json", "{"), ("dot", "digraph"), ("gv", "digraph"),
+])  # fmt: skip
+def test_the_ending_of_the_file_tells_the_format(invoke, graph, tmp_path, ending, start):
+    target = tmp_path / f"plan.{ending}"
+    done = invoke("plan", graph(), *CPU, "-o", target)
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert target.read_text().startswith(start)
+    assert target.read_text().endswith("\n")
+
+
+def test_format_wins_over_the_ending(invoke, graph, tmp_path):
+    invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.txt", "--format", "json")
+    assert json.loads((tmp_path / "plan.txt").read_text())["graph"] == "tiny"
+
+
+def test_an_unknown_ending_says_which_are_known(invoke, graph, tmp_path):
+    done = invoke("plan", graph(), "-o", tmp_path / "plan.jpeg")
+    assert done.exit_code == 2
+    assert ".txt, .json, .dot, .gv" in done.stderr
+    assert not (tmp_path / "plan.jpeg").exists()
+
+
+def test_an_unwritable_file(invoke, graph, tmp_path):
+    done = invoke("plan", graph(), "-o", tmp_path / "none" / "plan.txt")
+    assert done.exit_code == 2
+    assert "cannot write" in done.stderr
+
+
+def test_streams_and_dims(invoke, graph):
+    found = json.loads(
+        invoke("plan", graph(), *CPU, "--format", "json", "--streams", "1", "-D", "N=32").stdout
+    )
+    assert len(found["streams"]) == 1
+    assert found["dims"] == {"N": 32}
+
+
+def test_a_plan_for_a_device_that_is_not_here(invoke, graph):
+    done = invoke("plan", graph(), "--device", "hip", "--format", "json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["device"] == "hip"
+
+
+def test_a_plan_file_is_shown_as_it_is_also_with_races(invoke, racy):
+    for format, start in (("text", "plan tiny"), ("dot", "digraph")):
+        done = invoke("plan", racy, "--format", format)
+        assert done.exit_code == 0
+        assert done.stdout.startswith(start)
+
+
+def test_json_is_a_fixed_point(invoke, graph, tmp_path):
+    invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
+    again = invoke("plan", tmp_path / "plan.json", "--format", "json")
+    assert again.stdout == (tmp_path / "plan.json").read_text()

@@ -69,7 +69,7 @@ def _discard(paths: Iterable[Path]) -> None:
 def _unwritable(path: Path, exc: OSError) -> DataError:
     reason = exc.strerror or str(exc)
     help = ""
-    if isinstance(exc, FileNotFoundError):
+    if not path.parent.exists():
         help = f"the folder '{path.parent}' does not exist"
     return DataError([Diagnostic(f"cannot write '{path}': {reason}", help=help)])
 

@@ -72,7 +72,7 @@ class Executable:
 
     # Running --------------------------------------------------------------------------------
 
-    def run(self, **inputs: Array) -> dict[str, Array]:
+    def run(self, /, **inputs: Array) -> dict[str, Array]:
         """Run the plan once and return the outputs by name, as new arrays.
 
         Every input must be given, with exactly its shape and dtype (bf16 is ml_dtypes.bfloat16);
@@ -81,7 +81,7 @@ class Executable:
         """
         return self._submit(inputs, 1).result()
 
-    def submit(self, **inputs: Array) -> Pending:
+    def submit(self, /, **inputs: Array) -> Pending:
         """Start a run and return at once; the handle's `result()` gives the outputs.
 
         At most two requests are in flight, each with memory of its own but for the weights; a

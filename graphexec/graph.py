@@ -117,7 +117,7 @@ class Graph:
 
     def input(self, name: str, shape: Sequence[Dim], dtype: str = "f32") -> str:
         """Declare an input; returns its name, to be used as an operand."""
-        self.add(Input(name, tuple(shape), str(dtype)))
+        self.add(Input(name, _dims(shape), _plain(dtype)))
         return name
 
     def weight(
@@ -129,7 +129,8 @@ class Graph:
         dtype: str | None = None,
     ) -> str:
         """Declare a weight read from `file` (.npy, .npz or .safetensors); returns its name."""
-        self.add(Weight(name, str(file), key, tuple(shape) if shape else None, dtype))
+        stated = None if shape is None else _dims(shape)
+        self.add(Weight(name, str(file), key, stated, _plain(dtype)))
         return name
 
     def node(
@@ -168,7 +169,7 @@ class Graph:
                 raise _mistake(f"op '{op}' needs operand '{operand.name}'")
         name = name or self._fresh_name(op)
         attrs = {k: _plain(v) for k, v in settings.items() if k in attributes}
-        after, asserted = tuple(after), tuple(shape) if shape else None
+        after, asserted = tuple(after), None if shape is None else _dims(shape)
         for tensor in (*given.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
                 raise _mistake(
@@ -178,9 +179,10 @@ class Graph:
         self.add(Node(name, op, given, attrs, after, asserted))
         return name
 
-    def output(self, *names: str, **outputs: str) -> None:
+    def output(self, /, *names: str, **outputs: str) -> None:
         """Declare outputs: `g.output("ctx")`, or under another name, `g.output(out="ctx")`."""
         for name, tensor in [*((n, n) for n in names), *outputs.items()]:
+            _check_name(name)
             if tensor not in self:
                 raise _mistake(f"output '{name}' names no tensor of the graph: '{tensor}'")
             if name in self.outputs:
@@ -189,11 +191,7 @@ class Graph:
 
     def add(self, item: Input | Weight | Node) -> None:
         """Append a declaration as it is; its name must be new and well-formed."""
-        if not NAME.match(item.name):
-            raise _mistake(
-                f"'{item.name}' is not a name",
-                help="letters, digits, '_', '-' and '.', beginning with a letter or '_'",
-            )
+        _check_name(item.name)
         if item.name in self:
             raise _mistake(f"the name '{item.name}' is used twice")
         if isinstance(item, Input):
@@ -240,7 +238,7 @@ class Graph:
             f"{len(self.nodes)} nodes, outputs {', '.join(self.outputs) or 'none'})"
         )
 
-    def with_dims(self, **dims: int) -> Graph:
+    def with_dims(self, /, **dims: int) -> Graph:
         """The same graph with other values of its dims; unknown names are a GraphError."""
         for name in dims:
             if name not in self.dims:
@@ -251,8 +249,9 @@ class Graph:
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=self.ops,
             folder=self.folder, weight_root=self.weight_root, source=self.source,
         )  # fmt: skip
-        other.inputs, other.weights, other.nodes = self.inputs, self.weights, self.nodes
-        other.outputs, other.output_marks = self.outputs, self.output_marks
+        other.inputs, other.weights = dict(self.inputs), dict(self.weights)
+        other.nodes, other.outputs = dict(self.nodes), dict(self.outputs)
+        other.output_marks, other.warnings = dict(self.output_marks), list(self.warnings)
         return other
 
     def to_yaml(self) -> str:
@@ -271,8 +270,20 @@ class Graph:
         return Diagnostic(message, source=self.source if mark else None, mark=mark, **more)
 
 
+def _check_name(name: str) -> None:
+    if not NAME.match(name):
+        raise _mistake(
+            f"'{name}' is not a name",
+            help="letters, digits, '_', '-' and '.', beginning with a letter or '_'",
+        )
+
+
 def _kind(item: Input | Weight | Node) -> str:
     return type(item).__name__.lower()
+
+
+def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    return tuple(_plain(extent) for extent in shape)
 
 
 def _plain(value: Any) -> Any:
@@ -283,6 +294,8 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {_plain(k): _plain(v) for k, v in value.items()}
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):  # a NumPy scalar
         return value.item()
     return value

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,15 +55,30 @@ def fetch(path: Path, key: str | None, type: TensorType) -> Array:
 
     C-contiguous, native byte order, exactly the shape and dtype of `type`; else NpyError.
     """
-    where = f"'{path}'" if key is None else f"'{key}' in '{path}'"
-    with _reading(path):
-        if key is None:
-            with path.open("rb") as stream:
-                return _read(stream, path.stat().st_size, where, type)
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(f"{key}.npy")
-            with archive.open(info) as member:
-                return _read(member, info.file_size, where, type)  # type: ignore[arg-type]
+    with _reading(path), _opened(path, key) as (stream, size, where):
+        return _read(stream, size, where, type)
+
+
+def describe(path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and stored dtype of an array, from its header; NpyError also if it is truncated."""
+    with _reading(path), _opened(path, key) as (stream, size, where):
+        shape, _, stored, start = _header(stream, where)
+        _refuse_foreign(stored, where)
+        _check_size(size, start + prod(shape) * stored.itemsize, where)
+        return shape, stored
+
+
+@contextmanager
+def _opened(path: Path, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
+    """The bytes of an array, how many there are, and what to call it in messages."""
+    if key is None:
+        with path.open("rb") as stream:
+            yield stream, path.stat().st_size, f"'{path}'"
+        return
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{key}.npy")
+        with archive.open(info) as member:
+            yield member, info.file_size, f"'{key}' in '{path}'"  # type: ignore[misc]
 
 
 @contextmanager
@@ -93,9 +109,7 @@ def _read(stream: BinaryIO, size: int, where: str, type: TensorType) -> Array:
     if shape != type.shape:
         raise NpyError(f"{where} has shape {list(shape)}, expected {list(type.shape)}",
                        help=_shape_help(shape, type.shape))  # fmt: skip
-    needed = start + type.elements * stored.itemsize
-    if size < needed:
-        raise NpyError(f"{where} is truncated: it has {size} of {needed} bytes")
+    _check_size(size, start + type.elements * stored.itemsize, where)
     raw = np.empty(type.elements * stored.itemsize, np.uint8)
     _fill(stream, raw.data, where)
     array = raw.view(stored).reshape(shape, order="F" if fortran else "C")
@@ -126,12 +140,7 @@ def _header(
 
 def _check_dtype(stored: np.dtype[Any], where: str, wanted: DType) -> None:
     """NpyError unless elements stored so can be had as `wanted`."""
-    if stored.hasobject:
-        raise NpyError(f"{where} holds pickled Python objects, which are never loaded",
-                       help=f"save it as an array of {wanted.numpy().name}")  # fmt: skip
-    if stored.byteorder == ">":
-        raise NpyError(f"{where} is big-endian ({stored.str})",
-                       help="save it with x.astype(x.dtype.newbyteorder('<'))")  # fmt: skip
+    _refuse_foreign(stored, where)
     accepted = [wanted.numpy()]
     if wanted is DType.BF16:
         accepted += [np.dtype("V2"), np.dtype(np.uint16), np.dtype(np.float32)]
@@ -141,6 +150,20 @@ def _check_dtype(stored: np.dtype[Any], where: str, wanted: DType) -> None:
         raise NpyError(
             f"{where} has dtype {stored.name}, expected {name}", help=f"save it as {cast}"
         )
+
+
+def _refuse_foreign(stored: np.dtype[Any], where: str) -> None:
+    if stored.hasobject:
+        raise NpyError(f"{where} holds pickled Python objects, which are never loaded",
+                       help="save it as an array of numbers")  # fmt: skip
+    if stored.byteorder == ">":
+        raise NpyError(f"{where} is big-endian ({stored.str})",
+                       help="save it with x.astype(x.dtype.newbyteorder('<'))")  # fmt: skip
+
+
+def _check_size(size: int, needed: int, where: str) -> None:
+    if size < needed:
+        raise NpyError(f"{where} is truncated: it has {size} of {needed} bytes")
 
 
 _BF16_CAST = "x.astype(ml_dtypes.bfloat16), or as its bits in uint16"
@@ -178,4 +201,4 @@ def _fill(stream: BinaryIO, target: memoryview, where: str) -> None:
         done += len(part)
 
 
-__all__ = ["NpyError", "fetch", "members"]
+__all__ = ["NpyError", "describe", "fetch", "members"]

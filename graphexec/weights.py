@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from graphexec.diagnostics import did_you_mean
-from graphexec.tensor import DType
+from graphexec.tensor import DType, TensorType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,27 +51,13 @@ def find_weight(
         )
     if not path.is_file():
         raise WeightError(f"there is no weights file '{file}' in '{folder.resolve()}'")
-    try:
-        shape, stored = _READERS[_suffix(path)](path, key, False)
-    except (OSError, ValueError, zipfile.BadZipFile) as exc:
-        raise WeightError(f"cannot read weights file '{file}': {exc}") from exc
+    shape, stored = _READERS[_suffix(path)].describe(path, key)
     return Found(path, _extents(shape), _meaning(stored, dtype))
 
 
 def read_weight(weight: TypedWeight) -> np.ndarray[Any, Any]:
     """The elements of a weight as a C-contiguous array of its dtype."""
-    import numpy as np
-
-    try:
-        array = _READERS[_suffix(weight.path)](weight.path, weight.key, True)
-    except (OSError, ValueError, zipfile.BadZipFile) as exc:
-        raise WeightError(f"cannot read weights file '{weight.path}': {exc}") from exc
-    wanted = weight.type.dtype.numpy()
-    array = np.ascontiguousarray(array)
-    array = array if array.dtype == wanted else array.view(wanted)
-    if array.shape != weight.type.shape:
-        raise WeightError(f"weights file '{weight.path}' changed while it was in use")
-    return array
+    return _READERS[_suffix(weight.path)].fetch(weight.path, weight.key, weight.type)
 
 
 def _suffix(path: Path) -> str:
@@ -82,63 +69,69 @@ def _suffix(path: Path) -> str:
     return path.suffix
 
 
-def _read_npy(path: Path, key: str | None, body: bool) -> Any:
-    if key is not None:
-        raise WeightError(f"'{path.name}' holds one array; leave out `key`", "key")
-    with path.open("rb") as stream:
-        header = _npy_header(stream, path.stat().st_size)
-    return _load_npy(path) if body else header
+class _NumPy:
+    """.npy and .npz files."""
+
+    def __init__(self, several: bool) -> None:
+        self.several = several
+
+    def describe(self, path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        from graphexec import npy
+
+        with _as_weight_error(npy.NpyError):
+            return npy.describe(path, self._member(path, key))
+
+    def fetch(self, path: Path, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
+        from graphexec import npy
+
+        with _as_weight_error(npy.NpyError):
+            return npy.fetch(path, self._member(path, key), type)
+
+    def _member(self, path: Path, key: str | None) -> str | None:
+        from graphexec import npy
+
+        if self.several:
+            return _chosen(path, npy.members(path), key)
+        if key is not None:
+            raise WeightError(f"'{path.name}' holds one array; leave out `key`", "key")
+        return None
 
 
-def _load_npy(stream: Any) -> Any:
-    import numpy as np
+class _Safetensors:
+    """.safetensors files, by the package of that name."""
 
-    return np.load(stream, allow_pickle=False)
-
-
-def _npy_header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype; ValueError for pickled data and for fewer bytes than promised."""
-    from math import prod
-
-    from numpy.lib import format as npy
-
-    version = npy.read_magic(stream)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled Python objects, which are never loaded")
-    needed = stream.tell() + prod(shape) * dtype.itemsize
-    if size < needed:
-        raise ValueError(f"it is truncated: {size} bytes of {needed}")
-    return shape, dtype
-
-
-def _read_npz(path: Path, key: str | None, body: bool) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        names = [n.removesuffix(".npy") for n in archive.namelist()]
-        member = f"{_chosen(path, names, key)}.npy"
-        with archive.open(member) as stream:
-            if body:
-                return _load_npy(stream)
-            return _npy_header(stream, archive.getinfo(member).file_size)  # type: ignore[arg-type]
-
-
-def _read_safetensors(path: Path, key: str | None, body: bool) -> Any:
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError:
-        raise WeightError(
-            "reading .safetensors needs another package",
-            help="pip install 'graphexec[safetensors]'",
-        ) from None
-    try:
-        with safe_open(path, framework="numpy") as archive:
-            tensor = archive.get_slice(_chosen(path, list(archive.keys()), key))
-            if body:
-                return tensor[...]
+    def describe(self, path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        with self._opened(path, key) as tensor:
             return tuple(tensor.get_shape()), _safetensors_dtype(tensor.get_dtype())
-    except SafetensorError as exc:
-        raise ValueError(str(exc)) from exc
+
+    def fetch(self, path: Path, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        with self._opened(path, key) as tensor:
+            array = np.ascontiguousarray(tensor[...])
+        if array.shape != type.shape or array.dtype != type.dtype.numpy():
+            raise WeightError(f"weights file '{path}' changed while it was in use")
+        return array
+
+    @contextmanager
+    def _opened(self, path: Path, key: str | None) -> Iterator[Any]:
+        try:
+            from safetensors import SafetensorError, safe_open
+        except ImportError:
+            raise WeightError(
+                "reading .safetensors needs another package",
+                help="pip install 'graphexec[safetensors]'",
+            ) from None
+        with _as_weight_error(SafetensorError, OSError), safe_open(path, "numpy") as archive:
+            yield archive.get_slice(_chosen(path, list(archive.keys()), key))
+
+
+@contextmanager
+def _as_weight_error(*foreign: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except foreign as exc:
+        raise WeightError(str(exc), help=getattr(exc, "help", "")) from exc
 
 
 def _safetensors_dtype(name: str) -> np.dtype[Any]:
@@ -148,7 +141,11 @@ def _safetensors_dtype(name: str) -> np.dtype[Any]:
     return known[name].numpy() if name in known else np.dtype(np.void)
 
 
-_READERS = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
+_READERS: dict[str, _NumPy | _Safetensors] = {
+    ".npy": _NumPy(several=False),
+    ".npz": _NumPy(several=True),
+    ".safetensors": _Safetensors(),
+}
 
 
 def _chosen(path: Path, names: list[str], key: str | None) -> str:
@@ -173,9 +170,6 @@ def _extents(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
     """The dtype of stored elements; WeightError when it is none of ours, or not `asserted`."""
-    if stored.byteorder == ">":
-        raise WeightError(f"the stored array is big-endian ({stored.str})",
-                          help="save it with array.astype(array.dtype.newbyteorder('<'))")  # fmt: skip
     raw_bf16 = stored.str in ("|V2", "<u2")
     for dtype in DType:
         if stored == dtype.numpy() or (raw_bf16 and dtype is asserted is DType.BF16):

@@ -84,15 +84,30 @@ template <class From, class To> DEVICE void convert(From x, To& y) { narrow(wide
 
 // ---- vectors of elements -------------------------------------------------------------------
 
-// N elements that are loaded or stored at once, N * sizeof(T) bytes, at most 16 a time.
+// N elements that are neighbours in memory, aligned to their size, but at most to 16 bytes.
 template <class T, int N>
 struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Vector { T at[N]; };
 
+// Words<bytes>::type is loaded and stored by one instruction.
+template <int bytes> struct Words;
+template <> struct Words<2> { typedef unsigned short type; };
+template <> struct Words<4> { typedef u32 type; };
+template <> struct Words<8> { typedef uint2 type; };
+template <> struct Words<16> { typedef uint4 type; };
+
 template <int N, class T> DEVICE Vector<T, N> load(const T* from) {
-    return *reinterpret_cast<const Vector<T, N>*>(from);
+    typedef typename Words<N * sizeof(T)>::type Word;
+    const Word word = *reinterpret_cast<const Word*>(from);
+    Vector<T, N> result;
+    __builtin_memcpy(&result, &word, sizeof word);
+    return result;
 }
+
 template <class T, int N> DEVICE void store(T* to, const Vector<T, N>& value) {
-    *reinterpret_cast<Vector<T, N>*>(to) = value;
+    typedef typename Words<N * sizeof(T)>::type Word;
+    Word word;
+    __builtin_memcpy(&word, &value, sizeof word);
+    *reinterpret_cast<Word*>(to) = word;
 }
 
 // N elements `stride` apart, in pieces of W elements; W > 1 needs stride 1 and aligned pieces.

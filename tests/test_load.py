@@ -226,7 +226,7 @@ BAD = {
     "unknown_dtype": (
         ATTENTION.replace("v: {shape: [B, H, S, D], dtype: f16",
                           "v: {shape: [B, H, S, D], dtype: float16"),
-        "bad.yaml:8:35", "unknown dtype 'float16'", "expected one of: f16, bf16, f32, f64", "'f16'?",
+        "bad.yaml:8:35", "unknown dtype 'float16'", "one of: f16, bf16, f32, f64", "'f16'?",
     ),
     "bad_consts": (
         ATTENTION.replace("{scale: D ** -0.5}", "{scale: d ** -0.5, a: b, b: a, huge: 9 ** 9 ** 9, "
@@ -245,7 +245,8 @@ BAD = {
     ),
     "bad_attributes": (
         graph_with("y: {op: copy, x: x, to: hots, permute: 0, reshape: [-1, -1], "
-                   "slice: {a: [1], 0: [], 1: 2, 2: [1.5, null]}}", "z: {op: softmax, x: x, axis: 1.0}"),
+                   "slice: {a: [1], 0: [], 1: 2, 2: [1.5, null]}}",
+                   "z: {op: softmax, x: x, axis: 1.0}"),
         "unknown choice for 'to': 'hots'", "did you mean 'host'?", "a list of axes such as",
         "only one extent of 'reshape' may be -1", "an axis, which is an integer",
         "expected [start, stop, step], found a list of 0", "found the number 2", "found 1.5",
@@ -260,7 +261,8 @@ BAD = {
         "weight 'w' needs the key 'file'", "put it in quotes", "found the text 'w.npy'",
     ),
     "bad_names": (
-        graph_with("1: {op: copy, x: x}", "a b: {op: copy, x: x}", "on: {op: copy, x: x}", out="on"),
+        graph_with("1: {op: copy, x: x}", "a b: {op: copy, x: x}", "on: {op: copy, x: x}",
+                   out="on"),
         "bad.yaml:6:3", "expected a name, found the number 1", "'a b' is not a name",
     ),
     "bad_graph_name": (ATTENTION.replace("name: attention", "name: 3"), "bad.yaml:2:7", "quotes"),
@@ -289,7 +291,7 @@ def test_bad_input(name, golden):
 
 
 def test_bad_overrides(golden):
-    error = errors_of(ATTENTION, dims={"s": 1, "S": 0, "B": 2.5, "H": True, "D": 2**63})
+    error = errors_of(ATTENTION, dims={"s": 1, "S": 0, "B": 2.5, "H": True, "D": 10**9999})
     golden("load/overrides.txt", str(error))
     assert "no dims" in str(errors_of("version: 1\noutputs: [x]", dims={"S": 1}))
 
@@ -386,11 +388,12 @@ def test_aliases_within_the_structure_are_cheap():
 
 def attempt(text, **more):
     try:
-        return loads(text, **more)
+        loads(text, **more)
+        return
     except GraphError as exc:
-        assert str(exc)
-        assert exc.diagnostics
-        return None
+        error = exc
+    assert error.diagnostics
+    assert str(error)
 
 
 @given(st.text("version:1 {}[]nodes,op&*<-'\"\n") | st.text())
@@ -399,8 +402,8 @@ def test_random_text(text):
 
 
 PIECES = ["{", "}", "[", "]", ": ", ", ", "- ", "\n", "\t", "&a ", "*a", "<<: ", "'", '"', "#", "1",
-          "-1", "0", "true", "null", ".nan", "1e999", "op", "copy", "x", "scores", "S", "S / 3", "!!a",
-          "9" * 30, "|", ">", "?", "é", "\x00", "after: [ctx]", "shape: [1]"]  # fmt: skip
+          "-1", "0", "true", "null", ".nan", "1e999", "op", "copy", "x", "scores", "S", "S / 3",
+          "!!a", "9" * 30, "|", ">", "?", "é", "\x00", "after: [ctx]", "shape: [1]"]  # fmt: skip
 
 
 @settings(max_examples=300)
@@ -427,7 +430,7 @@ values = st.recursive(
 )  # fmt: skip
 sections = st.fixed_dictionaries(
     {"version": st.just(1) | values, "outputs": values},
-    optional={s: values for s in ("name", "dims", "consts", "inputs", "weights", "nodes")},
+    optional=dict.fromkeys(("name", "dims", "consts", "inputs", "weights", "nodes"), values),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -148,12 +149,19 @@ def test_one_instruction_a_line() -> None:
 
 
 def test_the_example_of_the_documentation_is_a_safe_plan() -> None:
-    (example,) = re.findall(
-        r"```json\n(\{\n?\"plan_version.*?)```", DOCUMENTATION.read_text(), re.S
-    )
+    (example,) = re.findall(r"```json\n(.*?)```", DOCUMENTATION.read_text(), re.S)
     plan = loads(example, "plan-format.md")
     assert find_hazards(plan) == []
     assert dumps(plan) == example
+
+
+def test_the_report_in_the_documentation_is_what_the_example_gives() -> None:
+    text = DOCUMENTATION.read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.S)
+    (report,) = re.findall(r"```text\n(.*?)\n```", text, re.S)
+    plan = loads(example, "plan-format.md")
+    less = replace(plan, instructions=plan.instructions[:2] + plan.instructions[3:])
+    assert report in [str(hazard) for hazard in find_hazards(less)]
 
 
 def test_the_documentation_names_every_hazard() -> None:

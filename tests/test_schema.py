@@ -149,8 +149,9 @@ EDITS = [
     (("nodes", "c", "after"), "x"), (("nodes", "c", "after"), [1]), (("nodes", "c", "after"), []),
     (("nodes", "c", "shape"), None), (("nodes", "c", "shape"), [0]),
     (("outputs",), ...), (("outputs",), None), (("outputs",), {}), (("outputs",), []),
-    (("outputs",), ["c", "a"]), (("outputs",), ["c", "c"]), (("outputs",), "c"), (("outputs",), [1]),
-    (("outputs", "out"), 1), (("outputs", "a b"), "c"), (("outputs", "out"), "nowhere"),
+    (("outputs",), ["c", "a"]), (("outputs",), ["c", "c"]), (("outputs",), "c"),
+    (("outputs",), [1]), (("outputs", "out"), 1), (("outputs", "a b"), "c"),
+    (("outputs", "out"), "nowhere"),
 ]  # fmt: skip
 
 

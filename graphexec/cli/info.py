@@ -85,7 +85,7 @@ def _render(found: dict[str, Any]) -> str:
         f"graphexec  {found['graphexec']}",
         f"python     {found['python']} on {found['platform']}",
         f"cores      {found['cores']}",
-        f"cache      {found['cache']}",
+        f"cache      {found['cache'] or 'none'}",
         "",
         "devices",
     ]
@@ -101,5 +101,8 @@ def _render(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cache() -> str:
-    return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+def _cache() -> str | None:
+    from graphexec.devices.hip_kernel_cache import default_folder
+
+    folder = default_folder()
+    return None if folder is None else str(folder)

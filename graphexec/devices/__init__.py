@@ -1,0 +1,1 @@
+"""What runs plans: the CPU, and GPUs through hip-python."""

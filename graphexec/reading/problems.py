@@ -76,6 +76,9 @@ def _position(mark: Mark | None) -> tuple[int, int]:
 
 def suggestion(wrong: str, known: Collection[str]) -> str:
     """`did_you_mean` in bounded time: of many known names only the likely ones are compared."""
+    same = [k for k in known if k.lower() == wrong.lower()]
+    if same:
+        return f"did you mean '{same[0]}'?"
     if len(known) > 1000:
         alike = (k for k in known if k[:1] == wrong[:1] and abs(len(k) - len(wrong)) <= 2)
         known = [k for k, _ in zip(alike, range(1000), strict=False)]
@@ -84,6 +87,8 @@ def suggestion(wrong: str, known: Collection[str]) -> str:
 
 def short(value: object) -> str:
     """The value for a message, cut to a readable length."""
+    if isinstance(value, int) and abs(value) > 10**999:  # str() refuses such
+        return "a huge number"
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -33,7 +33,13 @@ COMMON_HEADER = "capture.h"
 # The multiplication loops are what the tests spend their time in.
 EXTRA_FLAGS = {"gemm.cpp": ("-O3",)}
 # Names that kernels may include; the prelude has given them their contents already.
-EMPTY_HEADERS = ("hip_runtime.h", "hip_fp16.h", "hip_bf16.h", "hip_bfloat16.h", "hip_vector_types.h")
+EMPTY_HEADERS = (
+    "hip_runtime.h",
+    "hip_fp16.h",
+    "hip_bf16.h",
+    "hip_bfloat16.h",
+    "hip_vector_types.h",
+)
 
 
 class BuildError(Exception):

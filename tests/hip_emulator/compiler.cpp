@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -48,6 +49,17 @@ void write(const fs::path& path, const std::string& text) {
     std::ofstream(path, std::ios::binary) << text;
 }
 
+// The process's environment with messages in plain English and ASCII, as logs are bytes.
+std::vector<char*> plain_environment() {
+    static char plain[] = "LC_ALL=C";
+    std::vector<char*> result;
+    for (char** entry = environ; *entry; ++entry) {
+        if (std::strncmp(*entry, "LC_ALL=", 7) != 0) result.push_back(*entry);
+    }
+    result.insert(result.end(), {plain, nullptr});
+    return result;
+}
+
 // Standard output and error go to `log`. False when the command fails or cannot be run.
 bool run(const std::vector<std::string>& command, const fs::path& log) {
     std::vector<char*> argv;
@@ -59,7 +71,8 @@ bool run(const std::vector<std::string>& command, const fs::path& log) {
                                      O_WRONLY | O_CREAT | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
     pid_t child = 0;
-    const int failed = posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), environ);
+    const int failed = posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(),
+                                    plain_environment().data());
     posix_spawn_file_actions_destroy(&actions);
     if (failed) {
         write(log, "cannot run " + command[0] + '\n');

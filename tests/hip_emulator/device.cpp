@@ -131,9 +131,8 @@ DeviceProperties properties() {
 }
 
 // hipDeviceAttribute_t
-const std::map<int, long long>& attributes() {
-    static std::map<int, long long> table;
-    table = {
+std::map<int, long long> attributes() {
+    return {
         {2, 1},                        // async engine count
         {3, 1},                        // can map host memory
         {5, clock_khz},                // clock rate
@@ -178,7 +177,6 @@ const std::map<int, long long>& attributes() {
         {10015, multiprocessors},      // physical multiprocessors
         {10018, 1},                    // XCCs
     };
-    return table;
 }
 
 void require_device(int device) {
@@ -286,8 +284,9 @@ EMULATOR_EXPORT hipError_t hipDeviceGetAttribute(int* value, int attribute, int 
         "hipDeviceGetAttribute",
         [&] {
             require_device(device);
-            const auto found = attributes().find(attribute);
-            if (!value || found == attributes().end()) return hipErrorInvalidValue;
+            const std::map<int, long long> known = attributes();
+            const auto found = known.find(attribute);
+            if (!value || found == known.end()) return hipErrorInvalidValue;
             *value = static_cast<int>(std::min<long long>(found->second, 2147483647));
             return hipSuccess;
         },

@@ -37,7 +37,8 @@ bool Faults::set(const std::string& text) {
     Table parsed;
     for (std::size_t start = 0; start < text.size();) {
         const std::size_t end = std::min(text.find(',', start), text.size());
-        if (!add_entry(text.substr(start, end - start), parsed)) return false;
+        const std::size_t first = std::min(text.find_first_not_of(' ', start), end);
+        if (!add_entry(text.substr(first, end - first), parsed)) return false;
         start = end + 1;
     }
     faults_ = std::move(parsed);

@@ -29,23 +29,24 @@ void Scheduler::run_in_issue_order(Lock& lock) {
 }
 
 // Seed 0 is plain: the newest command first, and nothing that the wait does not require. Other
-// seeds mix in unrelated work that runs first, starved streams, starved commands and chance.
+// seeds mix in unrelated work that runs first, random priorities of the lanes (what probabilistic
+// concurrency testing does to threads), a command that is put off for as long as possible, and
+// plain chance.
 Scheduler::Tactic Scheduler::draw_tactic() {
     const std::uint64_t draw = mix(settings().seed, ++decisions_);
-    Tactic tactic{Tactic::Order::newest_first, true, 0, 0, draw};
+    Tactic tactic{Tactic::Order::newest_first, true, 0, draw};
     if (settings().seed == 0) return tactic;
     tactic.only_required = draw & 1;
-    static constexpr Tactic::Order orders[] = {
-        Tactic::Order::newest_first, Tactic::Order::newest_first,   Tactic::Order::newest_first,
-        Tactic::Order::newest_first, Tactic::Order::starve_lane,    Tactic::Order::starve_lane,
-        Tactic::Order::random,       Tactic::Order::starve_command,
+    using Order = Tactic::Order;
+    static constexpr Order orders[] = {
+        Order::newest_first,  Order::newest_first,  Order::newest_first,   Order::lane_priority,
+        Order::lane_priority, Order::lane_priority, Order::starve_command, Order::random,
     };
     tactic.order = orders[(draw >> 1) % std::size(orders)];
     if (!pending_.empty()) {
         auto victim = pending_.begin();
         std::advance(victim, (draw >> 8) % pending_.size());
-        tactic.victim_lane = victim->second->lane;
-        tactic.victim_command = victim->second->sequence;
+        tactic.victim = victim->second->sequence;
     }
     return tactic;
 }
@@ -76,19 +77,22 @@ std::vector<CommandPtr> Scheduler::candidates(const Required* only) const {
 }
 
 CommandPtr Scheduler::pick(const std::vector<CommandPtr>& ready, const Tactic& tactic) {
-    if (tactic.order == Tactic::Order::random) {
-        return ready[mix(tactic.salt, ++decisions_) % ready.size()];
-    }
-    // Newest first, with the starved lane or command only when there is nothing else.
-    const auto starved = [&tactic](const CommandPtr& command) {
-        switch (tactic.order) {
-            case Tactic::Order::starve_lane: return command->lane == tactic.victim_lane;
-            case Tactic::Order::starve_command: return command->sequence == tactic.victim_command;
-            default: return false;
-        }
+    const auto lane_priority = [&tactic](const CommandPtr& a, const CommandPtr& b) {
+        return mix(tactic.salt, static_cast<std::uint64_t>(a->lane)) <
+               mix(tactic.salt, static_cast<std::uint64_t>(b->lane));
     };
-    const auto newest = std::find_if_not(ready.rbegin(), ready.rend(), starved);
-    return newest == ready.rend() ? ready.back() : *newest;
+    switch (tactic.order) {
+        case Tactic::Order::lane_priority:
+            return *std::max_element(ready.begin(), ready.end(), lane_priority);
+        case Tactic::Order::random: return ready[mix(tactic.salt, ++decisions_) % ready.size()];
+        case Tactic::Order::starve_command:
+            if (ready.back()->sequence == tactic.victim && ready.size() > 1) {
+                return ready[ready.size() - 2];
+            }
+            return ready.back();
+        case Tactic::Order::newest_first: return ready.back();
+    }
+    return ready.back();
 }
 
 bool Scheduler::step(const Tactic& tactic, const Required* required, Lock& lock) {

@@ -64,10 +64,9 @@ public:
 private:
     // How the commands of one wait are ordered; drawn from the seed.
     struct Tactic {
-        enum class Order { newest_first, starve_lane, starve_command, random } order;
-        bool only_required;        // leave alone what the wait does not need
-        std::int64_t victim_lane;
-        std::uint64_t victim_command;
+        enum class Order { newest_first, lane_priority, starve_command, random } order;
+        bool only_required;    // leave alone what the wait does not need
+        std::uint64_t victim;  // the command that starves
         std::uint64_t salt;
     };
     using Required = std::set<const Command*>;

@@ -1,0 +1,361 @@
+"""gemm: what it infers, every mistake, and its numbers on the CPU against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from exact import DTYPES, UNIT, Array, assert_within, draw, run, to_dtype, wide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphexec as gx
+from graphexec.command import Gemm
+from graphexec.pipeline import plan_graph
+from graphexec.stages.infer import infer
+from graphexec.tensor import TensorType
+
+Shape = tuple[int, ...]
+
+
+def graph_of(arrays: dict[str, tuple[Shape, str]], **attrs: Any) -> gx.Graph:
+    graph = gx.Graph("g")
+    for name, (shape, dtype) in arrays.items():
+        graph.input(name, shape, dtype)
+    graph.gemm(**{name: name for name in arrays}, **attrs, name="y")
+    graph.output("y")
+    return graph
+
+
+def inferred(arrays: dict[str, tuple[Shape, str]], **attrs: Any) -> TensorType:
+    return infer(graph_of(arrays, **attrs)).types()["y"]
+
+
+def dtype_of(array: Array) -> str:
+    return next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
+
+
+def check(arrays: dict[str, Array], **attrs: Any) -> Array:
+    """Run the gemm and compare it with float64; returns what it gave."""
+    types = {name: (array.shape, dtype_of(array)) for name, array in arrays.items()}
+    found = run(graph_of(types, **attrs), arrays)["y"]
+    a, b = wide(arrays["a"]), wide(arrays["b"])
+    a = np.swapaxes(a, -1, -2) if attrs.get("trans_a") else a
+    b = np.swapaxes(b, -1, -2) if attrs.get("trans_b") else b
+    alpha, beta = attrs.get("alpha", 1.0), attrs.get("beta", 1.0)
+    expected = alpha * np.einsum("...mk,...kn->...mn", a, b)
+    size = abs(alpha) * np.einsum("...mk,...kn->...mn", abs(a), abs(b))
+    if "c" in arrays and beta != 0:
+        expected = expected + beta * wide(arrays["c"])
+        size = size + abs(beta * wide(arrays["c"]))
+    if "bias" in arrays:
+        expected, size = expected + wide(arrays["bias"]), size + abs(wide(arrays["bias"]))
+    of_a = types["a"][1]
+    unit = UNIT["f64" if of_a == "f64" else "f32"]
+    dtype = str(attrs.get("out_dtype") or of_a)
+    assert_within(found, expected, dtype, (a.shape[-1] + 8) * unit * size)
+    return found
+
+
+# Types ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a", "b", "flags", "shape"), [
+    ((3, 4), (4, 5), {}, (3, 5)),
+    ((4, 3), (4, 5), {"trans_a": True}, (3, 5)),
+    ((3, 4), (5, 4), {"trans_b": True}, (3, 5)),
+    ((4, 3), (5, 4), {"trans_a": True, "trans_b": True}, (3, 5)),
+    ((7, 3, 4), (4, 5), {}, (7, 3, 5)),
+    ((3, 4), (2, 7, 4, 5), {}, (2, 7, 3, 5)),
+    ((2, 1, 3, 4), (7, 4, 5), {}, (2, 7, 3, 5)),
+    ((2, 1, 1, 4), (1, 7, 4, 1), {}, (2, 7, 1, 1)),
+    ((1, 1), (1, 1), {}, (1, 1)),
+])  # fmt: skip
+def test_shapes(a: Shape, b: Shape, flags: dict[str, bool], shape: Shape) -> None:
+    assert inferred({"a": (a, "f32"), "b": (b, "f32")}, **flags).shape == shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(dtype: str) -> None:
+    arrays = {"a": ((3, 4), dtype), "b": ((4, 5), dtype)}
+    assert inferred(arrays) == TensorType((3, 5), gx.DType(dtype))
+    for out in DTYPES:
+        assert inferred(arrays, out_dtype=out) == TensorType((3, 5), gx.DType(out))
+
+
+@pytest.mark.parametrize("addend", ["c", "bias"])
+def test_addends_do_not_change_the_shape(addend: str) -> None:
+    arrays = {"a": ((2, 3, 4), "f16"), "b": ((4, 5), "f16"), addend: ((5,), "f32")}
+    assert inferred(arrays, out_dtype="f32").shape == (2, 3, 5)
+
+
+F32 = {"a": ((3, 4), "f32"), "b": ((4, 5), "f32")}
+ERRORS: dict[str, tuple[dict[str, tuple[Shape, str]], dict[str, Any], str]] = {
+    "rank of a": ({**F32, "a": ((4,), "f32")}, {},
+                  "operand 'a' needs at least two axes, found shape [4]"),
+    "rank of b": ({**F32, "b": ((), "f32")}, {},
+                  "operand 'b' needs at least two axes, found shape []"),
+    "dtypes": ({**F32, "b": ((4, 5), "f16")}, {},
+               "the operands of a gemm share a dtype: a is f32[3, 4], b is f16[4, 5]"),
+    "dtype help": ({**F32, "b": ((4, 5), "f16")}, {}, "cast one of them"),
+    "inner": ({**F32, "b": ((6, 5), "f32")}, {}, "the inner extents differ: 4 in a, 6 in b"),
+    "inner note": ({**F32, "b": ((6, 5), "f32")}, {"trans_b": True},
+                   "b is f32[6, 5]; trans_b: true makes it 5×6"),
+    "inner help b": ({**F32, "b": ((5, 4), "f32")}, {}, "trans_b: true would fit"),
+    "inner help not b": ({**F32}, {"trans_b": True}, "trans_b: false would fit"),
+    "inner help a": ({"a": ((4, 3), "f32"), "b": ((4, 5), "f32")}, {}, "trans_a: true would fit"),
+    "where from": ({**F32, "b": ((6, 5), "f32")}, {}, "'b' is f32[6, 5] (input)"),
+    "batch": ({"a": ((2, 3, 4), "f32"), "b": ((3, 4, 5), "f32")}, {},
+              "the batch axes [2] of a and [3] of b do not broadcast"),
+    "batch help": ({"a": ((2, 3, 4), "f32"), "b": ((3, 4, 5), "f32")}, {},
+                   "equal extents, or 1 where the other is shared"),
+    "c shape": ({**F32, "c": ((5, 3), "f32")}, {},
+                "c of shape [5, 3] does not broadcast to the result [3, 5]"),
+    "c rank": ({**F32, "c": ((1, 3, 5), "f32")}, {},
+               "c of shape [1, 3, 5] does not broadcast to the result [3, 5]"),
+    "c dtype": ({**F32, "c": ((3, 5), "f16")}, {}, "'c' is f16[3, 5], but its dtype must be f32"),
+    "c dtypes": ({**F32, "c": ((3, 5), "bf16")}, {"out_dtype": "f16"},
+                 "its dtype must be f32 or f16"),
+    "bias shape": ({**F32, "bias": ((3,), "f32")}, {},
+                   "bias must have shape [5], the last extent of the result [3, 5]; found [3]"),
+    "bias rank": ({**F32, "bias": ((1, 5), "f32")}, {}, "bias must have shape [5]"),
+    "bias of one": ({**F32, "bias": ((1,), "f32")}, {}, "bias must have shape [5]"),
+    "bias dtype": ({**F32, "bias": ((5,), "f64")}, {}, "'bias' is f64[5], but its dtype must be f32"),
+    "beta alone": (F32, {"beta": 1}, "beta is given, but there is no c to multiply with"),
+    "beta zero alone": (F32, {"beta": 0}, "beta is given, but there is no c to multiply with"),
+    "alpha": (F32, {"alpha": float("nan")}, "alpha: "),
+    "alpha type": (F32, {"alpha": True}, "alpha: expected a number, found True"),
+    "flag": (F32, {"trans_a": 1}, "trans_a: expected true or false, found 1"),
+    "out_dtype": (F32, {"out_dtype": "f8"}, "unknown dtype 'f8'; expected f16, bf16, f32 or f64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(case: str) -> None:
+    arrays, attrs, message = ERRORS[case]
+    with pytest.raises(gx.GraphError) as caught:
+        inferred(arrays, **attrs)
+    assert len(caught.value.diagnostics) == 1
+    assert "gemm 'y'" in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("operand", ["a", "b", "c", "bias"])
+def test_operands_in_host_memory_are_refused(operand: str) -> None:
+    graph = gx.Graph()
+    for name, shape in {"a": (3, 3), "b": (3, 3), "c": (3, 3), "bias": (3,)}.items():
+        graph.input(name, shape)
+    graph.copy(operand, to="host", name="parked")
+    operands = {n: "parked" if n == operand else n for n in ("a", "b", "c", "bias")}
+    graph.output(graph.gemm(**operands))
+    with pytest.raises(gx.GraphError, match=f"operand '{operand}' is in host memory") as caught:
+        infer(graph)
+    assert "copy it with `to: device`" in str(caught.value)
+
+
+def test_cost_counts_two_operations_a_product() -> None:
+    graph = graph_of({"a": ((2, 4, 3), "f16"), "b": ((4, 5), "f16")}, trans_a=True)
+    program = plan_graph(graph).program
+    (gemm,) = [c for c in program.commands if isinstance(c.work, Gemm)]
+    assert gemm.cost.flops == 2 * 2 * 3 * 5 * 4
+    assert gemm.cost.bytes == 2 * (2 * 4 * 3 + 4 * 5 + 2 * 3 * 5)
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", [None, *DTYPES])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_pair_of_dtypes(dtype: str, out: str | None) -> None:
+    rng = np.random.default_rng(1)
+    arrays = {"a": draw(rng, (2, 9, 17), dtype), "b": draw(rng, (2, 17, 5), dtype)}
+    check(arrays, out_dtype=out, alpha=0.75)
+    for of_c in {dtype, out or dtype}:
+        check({**arrays, "c": draw(rng, (9, 5), of_c)}, out_dtype=out, alpha=-0.5, beta=3)
+        check({**arrays, "bias": draw(rng, (5,), of_c)}, out_dtype=out)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("trans_a", [False, True])
+def test_flags(trans_a: bool, trans_b: bool, dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    a = draw(rng, (3, 11, 6) if trans_a else (3, 6, 11), dtype)
+    b = draw(rng, (4, 11) if trans_b else (11, 4), dtype)
+    check({"a": a, "b": b}, trans_a=trans_a, trans_b=trans_b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("m", [1, 5])
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("k", [1, 7])
+def test_extents_of_one(m: int, n: int, k: int, dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    for batch in ((), (1,), (2, 1)):
+        a, b = draw(rng, (*batch, m, k), dtype), draw(rng, (k, n), dtype)
+        check({"a": a, "b": b, "c": draw(rng, (m, 1), dtype)}, beta=2, alpha=0.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("left", "right"), [
+    ((2,), ()), ((), (2,)), ((3, 1), (1, 2)), ((2, 3), (3,)), ((2, 1, 3), (2, 4, 1)),
+    ((1, 1), (1, 1)), ((2, 4, 3), (2, 1, 1)), ((5, 2, 2), (1, 2, 2)),
+])  # fmt: skip
+def test_batches_broadcast(left: Shape, right: Shape, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    a, b = draw(rng, (*left, 3, 6), dtype), draw(rng, (*right, 6, 2), dtype)
+    check({"a": a, "b": b})
+
+
+def test_grouped_query_heads_share_keys() -> None:
+    rng = np.random.default_rng(5)
+    q, k = draw(rng, (2, 2, 4, 7, 16), "bf16"), draw(rng, (2, 2, 1, 9, 16), "bf16")
+    found = check({"a": q, "b": k}, trans_b=True, out_dtype="f32")
+    repeated = np.repeat(k, 4, axis=2)
+    alone = check({"a": q, "b": repeated}, trans_b=True, out_dtype="f32")
+    assert np.allclose(found, alone, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 3, 5), (2, 1, 1), (3, 5), (3, 1), (1, 5), (5,),
+                                   (1,), ()])  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_c_broadcasts(shape: Shape, dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    arrays = {"a": draw(rng, (2, 3, 4), dtype), "b": draw(rng, (4, 5), dtype)}
+    check({**arrays, "c": draw(rng, shape, dtype)})
+    check({**arrays, "c": draw(rng, shape, dtype)}, beta=-1.5, alpha=0)
+    check({**arrays, "c": draw(rng, shape, dtype)}, beta=0.25, out_dtype="f32")
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_c_and_bias_together(dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    arrays = {"a": draw(rng, (2, 3, 4), dtype), "b": draw(rng, (4, 5), dtype)}
+    addends = {"c": draw(rng, (3, 1), dtype), "bias": draw(rng, (5,), dtype)}
+    check({**arrays, **addends}, alpha=2, beta=-0.5)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_c_and_bias_are_summed_in_f32(dtype: str) -> None:
+    """beta · c + bias alone may need more digits, and a larger range, than the result."""
+    rng = np.random.default_rng(8)
+    arrays = {"a": draw(rng, (8, 4), dtype), "b": draw(rng, (4, 5), dtype)}
+    c = draw(rng, (8, 5), dtype, 100)
+    check({**arrays, "c": c, "bias": to_dtype(-wide(c)[0], dtype)}, beta=1.01)
+    if dtype == "f16":
+        ones = to_dtype([[1.0]], dtype)
+        large = {"a": to_dtype([[60000.0]], dtype), "b": ones, "c": to_dtype([[40000.0]], dtype),
+                 "bias": to_dtype([40000.0], dtype)}  # fmt: skip
+        assert wide(check(large, alpha=-1)) == 20000
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("out", [None, "f16", "f32"])
+def test_beta_zero_never_reads_c(dtype: str, out: str | None) -> None:
+    rng = np.random.default_rng(9)
+    arrays = {"a": draw(rng, (3, 4), dtype), "b": draw(rng, (4, 5), dtype)}
+    c = to_dtype(np.full((3, 5), np.nan), dtype)
+    check({**arrays, "c": c}, beta=0, out_dtype=out)
+    check({**arrays, "c": c, "bias": draw(rng, (5,), dtype)}, beta=0.0, out_dtype=out)
+
+
+def test_beta_zero_makes_no_dependency_on_c() -> None:
+    graph = graph_of({**F32, "c": ((3, 5), "f32")}, beta=0)
+    plan = gx.make_plan(graph)
+    launches = [i for i in plan.instructions if hasattr(i, "reads") and i.node == "y"]
+    (placed,) = [t for t in plan.tensors if t.name == "c"]
+    span = (placed.buffer, placed.offset, placed.offset + placed.bytes)
+    assert all((r.buffer, r.low, r.high) != span for i in launches for r in i.reads)
+
+
+def test_nan_in_an_operand_spoils_its_row_or_column_only() -> None:
+    rng = np.random.default_rng(10)
+    a, b = draw(rng, (4, 6), "f32"), draw(rng, (6, 5), "f32")
+    a[2, 3] = np.nan
+    b[1, 4] = np.nan
+    found = run(graph_of({"a": ((4, 6), "f32"), "b": ((6, 5), "f32")}), {"a": a, "b": b})["y"]
+    expected = np.zeros((4, 5), bool)
+    expected[2], expected[:, 4] = True, True
+    assert np.array_equal(np.isnan(found), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_half_precision_sums_in_f32(dtype: str) -> None:
+    """4096 ones and many small numbers: a sum in half precision would lose all but the first."""
+    k = 4096
+    a, b = to_dtype(np.ones((1, k)), dtype), to_dtype(np.full((k, 1), 0.25), dtype)
+    assert wide(check({"a": a, "b": b})) == k / 4
+    b[0] = 2048
+    assert wide(check({"a": a, "b": b}, out_dtype="f32")) == 2048 + (k - 1) / 4
+
+
+def test_f64_sums_in_f64() -> None:
+    a = to_dtype([[1.0, 2.0**-40, -1.0]], "f64")
+    b = to_dtype([[1.0], [1.0], [1.0]], "f64")
+    assert check({"a": a, "b": b}) == 2.0**-40
+
+
+@pytest.mark.parametrize("out", ["f16", "bf16", "f64"])
+def test_results_past_the_range_are_infinite(out: str) -> None:
+    a, b = to_dtype([[3e20, 1.0]], "f32"), to_dtype([[1e18, -1e18], [0.0, 0.0]], "f32")
+    found = run(graph_of({"a": ((1, 2), "f32"), "b": ((2, 2), "f32")}, out_dtype=out),
+                {"a": a, "b": b})["y"]  # fmt: skip
+    if out == "f16":
+        assert wide(found).tolist() == [[np.inf, -np.inf]]
+    else:
+        assert np.allclose(wide(found), [[3e38, -3e38]], rtol=2 * UNIT["bf16"])
+
+
+def test_the_same_tensor_may_be_every_operand() -> None:
+    rng = np.random.default_rng(11)
+    x = draw(rng, (6, 6), "f64")
+    graph = gx.Graph()
+    graph.input("x", (6, 6), "f64")
+    graph.output(graph.gemm("x", "x", "x", trans_b=True, beta=2))
+    found = run(graph, {"x": x})["gemm"]
+    assert np.allclose(found, x @ x.T + 2 * x, rtol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(257, 130, 65), (64, 512, 33)])
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_sizes_that_are_shared_among_cores(shape: tuple[int, int, int], dtype: str) -> None:
+    m, k, n = shape
+    rng = np.random.default_rng(12)
+    a, b = draw(rng, (3, m, k), dtype), draw(rng, (3, n, k), dtype)
+    check({"a": a, "b": b, "c": draw(rng, (m, n), dtype)}, trans_b=True, alpha=1 / k, beta=0.5)
+    check({"a": a, "b": b[:1]}, trans_b=True, alpha=1 / k)
+
+
+extents = st.integers(1, 6)
+
+
+@st.composite
+def calls(draw_from: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
+    pick = lambda *options: draw_from(st.sampled_from(options))  # noqa: E731
+    batch = tuple(draw_from(st.lists(extents, max_size=3)))
+    part = lambda: tuple(pick(1, e) for e in batch[pick(0, len(batch)) :])  # noqa: E731
+    m, n, k = (draw_from(extents) for _ in range(3))
+    trans_a, trans_b = pick(False, True), pick(False, True)
+    dtype, out = pick(*DTYPES), pick(None, *DTYPES)
+    rng = np.random.default_rng(draw_from(st.integers(0, 2**32 - 1)))
+    arrays = {
+        "a": draw(rng, (*part(), *((k, m) if trans_a else (m, k))), dtype),
+        "b": draw(rng, (*part(), *((n, k) if trans_b else (k, n))), dtype),
+    }
+    attrs: dict[str, Any] = {"trans_a": trans_a, "trans_b": trans_b, "out_dtype": out,
+                             "alpha": pick(1.0, -0.5, 0, 1 / 3)}  # fmt: skip
+    addend = pick(None, "c", "bias")
+    if addend == "bias":
+        arrays["bias"] = draw(rng, (n,), pick(dtype, out or dtype))
+    if addend == "c":
+        arrays["c"] = draw(rng, (pick(1, m), pick(1, n))[pick(0, 1) :], pick(dtype, out or dtype))
+        attrs["beta"] = pick(1.0, 0, -2.5)
+    return arrays, attrs
+
+
+@settings(max_examples=120, deadline=None)
+@given(calls())
+def test_any_call(call: tuple[dict[str, Array], dict[str, Any]]) -> None:
+    arrays, attrs = call
+    check(arrays, **attrs)

@@ -242,9 +242,7 @@ class Graph:
         """The same graph with other values of its dims; unknown names are a GraphError."""
         for name in dims:
             if name not in self.dims:
-                raise _mistake(
-                    f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims)
-                )
+                raise _mistake(f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims))
         other = Graph(
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=self.ops,
             folder=self.folder, weight_root=self.weight_root, source=self.source,

@@ -19,8 +19,8 @@ from graphexec.stages.lower import lower
 from graphexec.stages.rewrite import rewrite
 from graphexec.stages.schedule import schedule
 from graphexec.stages.synchronize import synchronize
-from graphexec.verify import verify as prove
 from graphexec.typed import TypedGraph
+from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device

@@ -132,8 +132,8 @@ class _Inference:
                            help=getattr(exc, "help", ""))  # fmt: skip
                 return None
             if extent < 1:
-                self.error(f"an extent must be at least 1, found {dim}"
-                           + (f" = {extent}" if str(dim) != str(extent) else ""), item, key)  # fmt: skip
+                found = dim if str(dim) == str(extent) else f"{dim} = {extent}"
+                self.error(f"an extent must be at least 1, found {found}", item, key)
                 return None
             extents.append(extent)
         return tuple(extents)

@@ -120,7 +120,8 @@ class _Lowering:
         if self.storages[view.storage].role == "output":
             return view
         host = self.storage(f"out.{output}", self.types[tensor], "output", self.edge)
-        suffix = "2".join("hd"[space == "device"] for space in (self.types[tensor].space, self.edge))
+        source = self.types[tensor].space
+        suffix = f"{source[0]}2{self.edge[0]}"  # d2h, h2h, d2d or h2d
         self.commands.append(transfer(f"{tensor}.{suffix}", view, host))
         return host
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Executable:
         self._resized = PlanCache(source, self._like)
         self._closed = False
         lender = base if base is not None and _same_weights(base._compiled, compiled) else None
-        self._weights = lender._weights if lender else _read_weights(compiled)
+        self._weights: dict[str, Array] = lender._weights if lender else _read_weights(compiled)
         lending = lender._sessions[0] if lender else None
         self._sessions: list[Session] = [device.open(compiled.plan, self._weights, lending)]
         self._pending: deque[Pending] = deque()
@@ -320,8 +320,11 @@ class Executable:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        with suppress(*() if exc is None else (ExecutionError,)):  # the first error counts
+        try:
             self.close()
+        except ExecutionError:
+            if exc is None:  # otherwise what went wrong first is what counts
+                raise
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""

@@ -91,6 +91,9 @@ class HipSession:
         self._running = False  # something may be left on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
         self._taken: list[DeviceArray] = []
+        self._memory: Memory
+        self._steps: list[Step] = []
+        self._replay: list[Step] = []
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -226,7 +229,8 @@ class HipSession:
         kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
         for _ in plan.streams:
             resources.stream()
-        self._memory = Memory(hip, plan, resources, self._sibling and self._sibling._memory)
+        lender = self._sibling._memory if self._sibling else None
+        self._memory = Memory(hip, plan, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
         self._calls = Steps(hip, plan, resources, self._memory, kernels)
         self._memory.clear()
@@ -235,7 +239,6 @@ class HipSession:
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
         self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
-        self._replay: list[Step] = []
         if self._device.mode == "graph":
             self._capture()
 

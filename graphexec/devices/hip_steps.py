@@ -83,14 +83,14 @@ class Steps:
         assert instruction.blas_handle is not None
         handle, node = self._handles[instruction.blas_handle], instruction.node
         blas, call = self._hip.blas, gemm_call(work)
-        operands = [self._memory.of(view) for view in (call.a, call.b, call.c)]
+        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
         if call.offsets is None:
-            return blas.gemm(handle, call.gemm, *operands, node=node)
-        tables = [
+            return blas.gemm(handle, call.gemm, a, b, c, node=node)
+        a, b, c = (
             self._memory.table([int(base) + offset for offset in offsets])
-            for base, offsets in zip(operands, call.offsets, strict=True)
-        ]
-        return blas.gemm_batched(handle, call.gemm, *tables, node=node)
+            for base, offsets in zip((a, b, c), call.offsets, strict=True)
+        )
+        return blas.gemm_batched(handle, call.gemm, a, b, c, node=node)
 
     def _kernel(self, work: Kernel, instruction: Launch) -> Step:
         kernels = self._hip.kernels

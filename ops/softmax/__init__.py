@@ -113,7 +113,7 @@ def _on_cpu(
     """Softmax of arrays[0] into arrays[1], with the mask arrays[2] (broadcast) if there is one."""
     x, out = arrays[:2]
     length = x.shape[axis]
-    outer_shape, inner = x.shape[:axis], prod(x.shape[axis + 1 :])
+    outer_shape, inner = x.shape[:axis] or (1,), prod(x.shape[axis + 1 :])
     outer = prod(outer_shape)
     x, out = x.reshape(outer, length, inner), out.reshape(outer, length, inner)
     # (outer…, length, inner): a mask that broadcasts is gathered block by block, never expanded.

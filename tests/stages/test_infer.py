@@ -113,7 +113,7 @@ def test_a_cycle_that_was_added_is_found() -> None:
     graph.add(Node("a", "copy", {"x": "b"}))
     graph.add(Node("b", "copy", {"x": "a"}))
     graph.outputs["a"] = "a"
-    assert messages(graph) == ["the graph has a cycle through 'a'"]
+    assert messages(graph) == ["the graph has a cycle: a → b → a"]
 
 
 # Attributes -----------------------------------------------------------------------------------

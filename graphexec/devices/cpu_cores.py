@@ -10,6 +10,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 Body = Callable[[int, int], None]
 _PARTS_A_CORE = 4  # so that a core that comes late still finds something to do
 
@@ -74,7 +76,9 @@ class Cores:
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="graphexec-core")
+                self._pool = ThreadPoolExecutor(
+                    self.count, thread_name_prefix="graphexec-core", initializer=silence_numpy
+                )
             return self._pool
 
     def close(self) -> None:
@@ -82,6 +86,11 @@ class Cores:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def silence_numpy() -> None:
+    """Let this thread compute NaN and infinities without warnings, as a GPU does."""
+    np.seterr(all="ignore")
 
 
 _blas_lock = threading.Lock()

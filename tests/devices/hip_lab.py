@@ -15,6 +15,7 @@ import numpy as np
 import graphexec as gx
 from graphexec.arrays import read_inputs
 from graphexec.comparison import TOLERANCE, evaluate
+from graphexec.devices import hip_resources
 from graphexec.devices.hip import HipDevice, HipSession, Mode
 from graphexec.executable import Executable
 from graphexec.tensor import DType
@@ -44,6 +45,7 @@ class Lab:
     def reset(self) -> None:
         if self._emulator is not None:
             self._emulator.reset()
+            hip_resources._abandoned.clear()  # the emulator gives out their handles again
 
     @property
     def emulator(self) -> Any:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.command import Command, Kernel, Parallel
+from graphexec.command import Command, Cost, Kernel, Parallel
 from graphexec.devices.cpu import CpuDevice
 from graphexec.devices.cpu_cores import Cores, single_threaded_blas
 from graphexec.executable import Executable
@@ -58,7 +58,7 @@ class Hook(Op):
 
         reads = list(call.operands.values())
         kernel = Kernel(Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute)
-        return [call.command("hook", kernel, reads, [out])]
+        return [call.command("hook", kernel, reads, [out], Cost(10**9))]  # worth a stream
 
 
 def hooked(before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> dict[str, Op]:
@@ -78,11 +78,11 @@ def two_branches(ops: Mapping[str, Op], n: int = 8) -> gx.Graph:
 def wrong(graph: gx.Graph, change: Callable[[Plan], Plan], streams: int = 2, **device: Any) -> Executable:
     """The graph on the CPU with its plan changed, and not verified."""
 
-    def plan(resident: bool) -> Any:
-        compiled = plan_graph(graph, streams=streams, verify=False, resident=resident)
+    def plan(source: gx.Graph, resident: bool) -> Any:
+        compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
         return replace(compiled, plan=change(compiled.plan))
 
-    return Executable(plan, CpuDevice(**device))
+    return Executable(graph, plan, CpuDevice(**device))
 
 
 def without(plan: Plan, index: int) -> Plan:
@@ -177,29 +177,25 @@ def test_commands_of_a_stream_run_one_after_another() -> None:
 
 
 def test_a_deleted_wait_gives_wrong_numbers() -> None:
-    """The join reads before `slow` writes: `slow` goes on only once the join has run."""
-    joined = threading.Event()
+    """The join reads before another stream's branch writes, which goes on only after the join."""
+    joined, late = threading.Event(), set()
 
     def before(node: str, parallel: Parallel) -> None:
-        if node == "slow":
+        if node in late:
             joined.wait(PATIENCE)
-
-    graph = two_branches(hooked(before))
-    plan = gx.make_plan(graph, streams=2)
-    stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
-    (wait,) = [
-        index for index, i in enumerate(plan.instructions)
-        if isinstance(i, Wait) and i.role == "dependency" and i.stream == stream["join"]
-    ]  # fmt: skip
-    assert stream["slow"] != stream["quick"]
-    if stream["join"] == stream["slow"]:
-        graph = two_branches(hooked(lambda node, parallel: joined.wait(PATIENCE) and None
-                                    if node == "quick" else None))  # fmt: skip
 
     def tap(node: str, written: Array) -> None:
         if node == "join":
             joined.set()
 
+    graph = two_branches(hooked(before))
+    plan = gx.make_plan(graph, streams=2)
+    stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
+    late |= {node for node in ("slow", "quick") if stream[node] != stream["join"]}
+    place = next(k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "join")
+    wait = place - 1
+    assert len(late) == 1
+    assert isinstance(plan.instructions[wait], Wait)
     assert gx.find_hazards(without(plan, wait))
     with wrong(graph, lambda p: without(p, wait), poison=True) as exe:
         assert np.isnan(exe.run_tapped({"x": ones()}, tap)["y"]).all()
@@ -209,16 +205,21 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
 
 
 def test_overlapping_tensors_give_wrong_numbers() -> None:
-    graph = two_branches(hooked())
+    """Whoever writes last, the join reads one tensor twice."""
+    graph = gx.Graph("g", ops=hooked())
+    graph.input("x", (8, 8))
+    graph.input("z", (8, 8))
+    graph.hook("x", name="slow")
+    graph.hook("z", name="quick")
+    graph.output(y=graph.gemm("slow", "quick", name="join"))
 
     def overlap(plan: Plan) -> Plan:
         """`quick` is put where `slow` lies."""
         slow, quick = plan.places["slow"], plan.places["quick"]
-        size = 4 * 64
 
         def moved(r: Range) -> Range:
-            inside = r.buffer == quick[0] and r.low == quick[1]
-            return Range(slow[0], slow[1], slow[1] + size) if inside else r
+            inside = (r.buffer, r.low) == quick
+            return Range(slow[0], slow[1], slow[1] + 256) if inside else r
 
         steps = tuple(
             replace(i, reads=tuple(map(moved, i.reads)), writes=tuple(map(moved, i.writes)))
@@ -227,18 +228,12 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
         )  # fmt: skip
         return replace(plan, instructions=steps, places={**plan.places, "quick": slow})
 
-    ops = {**hooked(), "hook": Hook()}
-    graph = gx.Graph("g", ops=ops)
-    graph.input("x", (8, 8))
-    graph.hook("x", name="slow")
-    graph.hook("slow", name="quick")
-    graph.output(y=graph.gemm("slow", "quick", name="join"))
-    plan = overlap(gx.make_plan(graph, streams=1))
-    assert gx.find_hazards(plan)
-    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
-        assert exe.run(x=ones())["y"][0, 0] == 2 * 3 * 8
-    with wrong(graph, overlap, streams=1) as exe:
-        assert exe.run(x=ones())["y"][0, 0] == 3 * 3 * 8
+    inputs = {"x": ones(), "z": 2 * ones()}
+    with gx.compile(graph, device=CpuDevice(), streams=2) as exe:
+        assert (exe.run(**inputs)["y"] == 2 * 3 * 8).all()
+        assert gx.find_hazards(overlap(exe.plan))
+    with wrong(graph, overlap, delays=0) as exe:
+        assert (exe.run(**inputs)["y"] != 2 * 3 * 8).any()
 
 
 def test_poison_shows_bytes_that_nobody_wrote() -> None:
@@ -380,7 +375,7 @@ def test_an_interrupt_leaves_the_session_usable() -> None:
     def before(node: str, parallel: Parallel) -> None:
         if node == "slow" and not interrupted.is_set():
             started.set()
-            proceed.wait(PATIENCE)
+            proceed.wait(5)  # should the interrupt not be seen before
 
     with gx.compile(two_branches(hooked(before)), device=CpuDevice(poison=True), streams=2) as exe:
         def interrupt() -> None:

@@ -31,9 +31,18 @@ def harness() -> Harness:
     return Harness.open()
 
 
-@pytest.fixture(params=[32, 64], ids=["wave32", "wave64"])
-def device(request: pytest.FixtureRequest, harness: Harness) -> Harness:
-    harness.use_wavefront(request.param)
+@pytest.fixture(scope="module", params=[32, 64], ids=["wave32", "wave64"])
+def wavefront(request: pytest.FixtureRequest, harness: Harness) -> int:
+    """A size of wavefronts for which every case is compiled."""
+    lanes: int = request.param
+    harness.use_wavefront(lanes)
+    harness.cache().compile(kernel for case in cases() for kernel in case.apply().kernels)
+    return lanes
+
+
+@pytest.fixture
+def device(harness: Harness, wavefront: int) -> Harness:
+    harness.use_wavefront(wavefront)
     return harness
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-
 _PAUSE = 0.06  # seconds
 _TURN = 6  # timed calls
 

@@ -67,7 +67,7 @@ def copy(node: Node, given: dict[str, Array]) -> Array:
 
 def explained(graph: gx.Graph, types: dict[str, Any], values: dict[str, Array]) -> dict[str, float]:
     """An absolute bound of each tensor's error: what its operands bring, and its own rounding."""
-    bound = {name: 0.0 for name in graph.inputs}
+    bound = dict.fromkeys(graph.inputs, 0.0)
     size = {name: float(np.abs(v).max()) for name, v in values.items()}
     for node in graph.nodes.values():
         given = {key: (bound[n], size[n]) for key, n in node.operands.items()}

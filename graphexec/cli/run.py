@@ -174,7 +174,8 @@ def _summary(ready: Prepared, launches: int, dry: bool) -> str:
     if plan.stats is not None:
         facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
     mode = getattr(ready.exe.session, "mode", None)  # of a GPU
-    where = f"{ready.exe.device_name}{f' in {mode} mode' if mode else ''} ({ready.exe.device.describe()})"
+    how = f" in {mode} mode" if mode else ""
+    where = f"{ready.exe.device_name}{how} ({ready.exe.device.describe()})"
     return f"{plan.graph} {verb} on {where}\n{', '.join(facts)}, proved free of races"
 
 

@@ -222,7 +222,7 @@ class CpuSession:
                     command()
                 if run.tap is not None:
                     run.tap(instruction.node, written)
-            except Exception as exc:  # whatever an op raises is reported by the run
+            except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure

@@ -41,6 +41,8 @@ class Cores:
 
         The ranges depend on n and the number of cores only. The first exception is raised.
         """
+        if n == 0:
+            return
         parts = min(n, parts or _PARTS_A_CORE * self.count)
         bounds = [n * i // parts for i in range(parts + 1)]
         ranges = pairwise(bounds)

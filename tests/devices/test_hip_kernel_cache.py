@@ -256,7 +256,9 @@ def test_a_compile_error_names_the_kernel_and_has_the_log(tmp_path: Path) -> Non
     assert not list((tmp_path / "cache").glob("*"))
 
 
-def test_a_missing_source_is_an_execution_error(hip: FakeHip, kernel: Kernel, tmp_path: Path) -> None:
+def test_a_missing_source_is_an_execution_error(
+    hip: FakeHip, kernel: Kernel, tmp_path: Path
+) -> None:
     kernel.source.unlink()
     with pytest.raises(ExecutionError, match=r"'mine' cannot be read: .*mine\.hip"):
         cache(hip, tmp_path).code(kernel)

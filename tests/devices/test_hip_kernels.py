@@ -23,7 +23,12 @@ from graphexec.tensor import DType
 Array = np.ndarray[Any, Any]
 
 # Relative, and absolute for what is smaller than the smallest normal number.
-TOLERANCE = {"f16": (2**-10, 2**-23), "bf16": (2**-7, 1e-38), "f32": (4e-6, 1e-37), "f64": (1e-13, 0)}
+TOLERANCE = {
+    "f16": (2**-10, 2**-23),
+    "bf16": (2**-7, 1e-38),
+    "f32": (4e-6, 1e-37),
+    "f64": (1e-13, 0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +203,9 @@ def rounded_to_bf16(x: Array) -> Array:
     with np.errstate(all="ignore"):
         exponent = np.maximum(np.frexp(x)[1], -125) - 8
         y = np.ldexp(np.rint(np.ldexp(x, -exponent)), exponent)
-        return np.where(np.abs(y) >= 2.0**128, np.copysign(np.inf, x), np.where(np.isfinite(x), y, x))
+        return np.where(
+            np.abs(y) >= 2.0**128, np.copysign(np.inf, x), np.where(np.isfinite(x), y, x)
+        )
 
 
 # Large tensors, without large tensors ----------------------------------------------------

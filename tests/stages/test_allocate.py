@@ -12,7 +12,7 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import Access, access_lists, does, program_of, required, schedule_of, schedules
+from programs import access_lists, does, program_of, required, schedule_of, schedules
 
 import graphexec as gx
 from graphexec.command import Command, Memcpy, Program, Storage

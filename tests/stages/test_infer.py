@@ -11,7 +11,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.graph import Node
-from graphexec.op import Attribute, Attrs, Op, OpError, Operand
+from graphexec.op import Attribute, Attrs, Op, Operand, OpError
 from graphexec.stages.infer import infer
 from graphexec.tensor import DType, TensorType
 

@@ -44,9 +44,6 @@ class DType(StrEnum):
         return bfloat16
 
 
-_NUMPY_NAMES[self])
-
-
 _NUMPY_NAMES = {DType.F16: "float16", DType.F32: "float32", DType.F64: "float64"}
 _ITEMSIZE = {DType.F16: 2, DType.BF16: 2, DType.F32: 4, DType.F64: 8}
 

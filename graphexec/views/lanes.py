@@ -187,10 +187,12 @@ class _Lanes:
             sites = (s for s in (hazard.first, hazard.second) if s is not None)
             ends = tuple(self.launch_at[s.index] for s in sites if s.index in self.launch_at)
             found.setdefault(ends, []).append(hazard)
-        for ends, hazards in found.items():
-            nearest = min((e for e in found if e[:1] == ends[:1]), key=lambda e: e[-1:])
-            if len(ends) == 2 and ends is nearest and self.block[ends[0]] != self.block[ends[1]]:
-                yield self.race(hazards, self.block[ends[0]], self.block[ends[1]])
+        nearest: dict[int, tuple[int, ...]] = {}
+        for ends in sorted(e for e in found if len(e) == 2):
+            nearest.setdefault(ends[0], ends)
+        for first, second in nearest.values():
+            if self.block[first] != self.block[second]:
+                yield self.race(found[first, second], self.block[first], self.block[second])
 
     def race(self, hazards: list[Hazard], first: Block, second: Block) -> str:
         (x, y), (to, end) = (self.centre(b) for b in (first, second))

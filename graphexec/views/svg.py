@@ -94,7 +94,9 @@ def rect(
 
 def text(x: float, y: float, content: str, cls: str = "tx") -> str:
     """One line of text that begins at x and stands on y."""
-    return f'<text class="{cls}" x="{number(x)}" y="{number(y)}">{escape(content)}</text>'
+    # An attribute, not a rule: resvg reads it from nowhere else.
+    halo = ' paint-order="stroke"' if cls.endswith("lb") else ""
+    return f'<text class="{cls}"{halo} x="{number(x)}" y="{number(y)}">{escape(content)}</text>'
 
 
 def title(content: str, facts: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
+    from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
     from graphexec.verify import Hazard
     from graphexec.views.outline import Outline
@@ -37,6 +38,7 @@ class Drawing:
     most: int | None = None
     to_terminal: bool = False
     hazards: list[Hazard] = field(default_factory=list)
+    trace: Trace | None = None
 
     @cached_property
     def outline(self) -> Outline:
@@ -101,6 +103,13 @@ def _png(d: Drawing) -> bytes:
     return to_png(_svg(d), _dot(d))
 
 
+def _html(d: Drawing) -> str:
+    from graphexec.views.page import to_html
+
+    return to_html(d.plan, outline=d.outline, hazards=d.hazards, trace=d.trace, color=d.color,
+                   most=d.most)  # fmt: skip
+
+
 def _mermaid(d: Drawing) -> str:
     from graphexec.views.mermaid import MOST, plan_to_mermaid
 
@@ -159,7 +168,7 @@ def _memory_png(d: Drawing) -> bytes:
 
 _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
     "plan": {"text": _text, "json": lambda d: d.plan.to_json(), "dot": _dot, "svg": _svg,
-             "png": _png, "mermaid": _mermaid},
+             "png": _png, "html": _html, "mermaid": _mermaid},
     "graph": {"svg": _graph_svg, "dot": _graph_dot, "png": _graph_png, "mermaid": _graph_mermaid,
               "json": _graph_json},
     "memory": {"svg": _memory_svg, "png": _memory_png},

@@ -44,7 +44,7 @@ DARK = """\
 .pr{fill:#24485E;stroke:#9AD0F2}.pk{stroke:#F2AE85;fill:none;stroke-width:1.5}.pt{fill:#F2AE85}
 .rt{fill:#FF6B75}.ra,.rx{stroke:#FF4D5A}"""
 
-_ARROW = (
+ARROW = (
     '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
     'markerUnits="userSpaceOnUse" orient="auto"><path class="ah" d="M0 0L8 4L0 8z"/>'
     "</marker></defs>"
@@ -60,7 +60,7 @@ def picture(width: float, height: float, body: Iterable[str], *, inline: bool = 
     lines = "\n".join(body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} role="img">\n'
-        f"{_ARROW}\n{head}{lines}\n</svg>\n"
+        f"{ARROW}\n{head}{lines}\n</svg>\n"
     )
 
 

@@ -24,7 +24,7 @@ class CostModel:
         return self.launch + max(command.cost.flops / self.flops, command.cost.bytes / rate)
 
 
-CPU = CostModel(flops=100e3, bytes=10e3, link_bytes=10e3, launch=15.0, wait=15.0)
+CPU = CostModel(flops=100e3, bytes=10e3, link_bytes=10e3, launch=15.0, wait=60.0)
 """A couple of cores with NumPy."""
 
 GPU = CostModel(flops=200e6, bytes=3e6, link_bytes=50e3, launch=2.0, wait=1.5)

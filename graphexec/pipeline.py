@@ -108,10 +108,10 @@ def compile(
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(resident: bool) -> Compiled:
+    def plan(source: Graph, resident: bool) -> Compiled:
         return plan_graph(
-            graph, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
+            source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
             resident=resident,
         )  # fmt: skip
 
-    return Executable(plan, chosen, resident=resident, timeout=timeout)
+    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from graphexec.errors import GraphError
-from graphexec.load import loads
 from graphexec.op import Attribute, Op, Operand
 from graphexec.registry import known_ops
 from graphexec.schema import schema
+from graphexec.stages.load import loads
 
 # What the loader says about mistakes that a schema of single values cannot express ...
 BEYOND = re.compile(
@@ -25,7 +25,9 @@ BEYOND = re.compile(
 )
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.
-PARTLY = re.compile(r"past int64|not an arithmetic expression|found (the number )?-?[\d.]+(\.0|e\+\d+)$")
+PARTLY = re.compile(
+    r"past int64|not an arithmetic expression|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
+)
 
 VALIDATOR = Draft202012Validator(schema(known_ops()))
 

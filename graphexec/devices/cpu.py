@@ -28,7 +28,7 @@ import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
-from graphexec.devices.cpu_cores import Cores, single_threaded_blas
+from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
@@ -115,7 +115,7 @@ class CpuSession:
         ]
         for worker in self._workers:
             worker.start()
-        self._closed = False
+        self._closed, self._idle = False, True
 
     # What a session offers ------------------------------------------------------------------
 
@@ -139,13 +139,16 @@ class CpuSession:
         self._drain()
         if self._device.poison:
             self._poison()
-        self._run = run = _Run(self._events, tap)
+        self._idle, self._run = False, _Run(self._events, tap)
+        run = self._run
         self._blas.enter_context(single_threaded_blas())
         try:
             for step in self._steps:
                 step()
         except BaseException:
             run.cancelled = True
+            for event in run.events:
+                event.set()  # nobody will record those not issued yet
             self._blas.close()
             raise
 
@@ -168,6 +171,7 @@ class CpuSession:
             self._blas.close()
         if run.failure is not None:
             raise run.failure
+        self._idle = True  # every stream has joined before what the host waited for
 
     def close(self) -> None:
         """Stop the workers and give the memory back."""
@@ -185,11 +189,14 @@ class CpuSession:
 
     def _drain(self) -> None:
         """Wait until no worker has anything left of an interrupted run."""
+        if self._idle:
+            return
         barriers = [threading.Event() for _ in self._queues]
         for queue, barrier in zip(self._queues, barriers, strict=True):
             queue.put(barrier.set)
         for barrier in barriers:
             barrier.wait()
+        self._idle = True
 
     def _poison(self) -> None:
         for buffer in self._plan.buffers:
@@ -215,7 +222,7 @@ class CpuSession:
                     command()
                 if run.tap is not None:
                     run.tap(instruction.node, written)
-            except Exception as exc:  # whatever an op raises is reported by the run
+            except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
@@ -273,6 +280,7 @@ class CpuSession:
 
 
 def _work(queue: SimpleQueue[Step | None]) -> None:
+    silence_numpy()
     while (task := queue.get()) is not None:
         task()
 

@@ -76,6 +76,8 @@ def _start(
     """When `command` would start on stream s; then tie-breakers: follow the latest predecessor
     directly, otherwise take the stream that is idle longest."""
     start, latest = free[s], -1
+    if s > 0 and last[s] < 0:
+        start += wait  # a stream in use for the first time forks from stream 0
     for need in predecessors[command]:
         start = max(start, finish[need] + (wait if stream[need] != s else 0.0))
         if latest < 0 or finish[need] > finish[latest]:

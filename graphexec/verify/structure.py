@@ -125,14 +125,15 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
             if other != stream.id:
                 yield _shared_handle(stream.blas_handle, other, stream.id)
     bound = {stream.id: stream.blas_handle for stream in plan.streams}
+    # The CPU needs no handles; a plan for it may leave them out, but then all of them.
+    needed = plan.device != "cpu" or any(handle is not None for handle in bound.values())
     for index, launch in _launches(plan):
         handle = bound.get(launch.stream)
-        if launch.blas_handle is not None:
-            if launch.blas_handle != handle:
-                yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)
-        # Only the reference device computes without a BLAS that has a current stream.
-        elif launch.command == _GEMM and (handle is not None or plan.device != "cpu"):
-            yield _no_handle(Site.of(index, launch))
+        if launch.blas_handle is None:
+            if launch.command == _GEMM and needed:
+                yield _no_handle(Site.of(index, launch))
+        elif launch.blas_handle != handle:
+            yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)
 
 
 def _shared_handle(handle: int, first: int, second: int) -> Hazard:

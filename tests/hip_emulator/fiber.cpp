@@ -30,7 +30,8 @@ emulator_switch_stack:
 .size emulator_switch_stack, .-emulator_switch_stack
 )");
 
-extern "C" __attribute__((visibility("hidden"))) void emulator_switch_stack(void** save, void* load);
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch_stack(void** save,
+                                                                             void* load);
 
 #endif
 

@@ -27,7 +27,7 @@ from graphexec.plan import HostWait, Record, Wait
 from graphexec.scheduled import Schedule, Synchronized, dependencies
 from graphexec.stages.synchronize import synchronize
 
-few = settings(max_examples=150, deadline=None)
+few = settings(max_examples=60, deadline=None)
 
 
 def waits(synchronized: Synchronized) -> set[tuple[int, int]]:

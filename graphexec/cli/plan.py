@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
+    from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
     from graphexec.views.paint import Color
 
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
               show_default=True, help="What the colours of a picture mean.")  # fmt: skip
 @click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
+@click.option("--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
+              help="Show a run measured with `graphexec run --trace` in the .html page.")  # fmt: skip
 @device_option
 @streams_option
 def plan(
     file: str, loader: Loader, format: str | None, target: Path | None, view: View, color: Color,
-    most: int | None, device: str, streams: int,
+    most: int | None, trace_file: str | None, device: str, streams: int,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
@@ -55,11 +59,15 @@ def plan(
         check_file(target)
     elif chosen == "png" and sys.stdout.isatty():
         raise click.UsageError("a PNG is not for a terminal; write it to a file with -o.")
+    if trace_file is not None and chosen != "html":
+        raise click.UsageError("--trace is shown in a page only: write .html.")
     progress = Progress()
     with progress.step(f"planning {file}"):
         made, graph = _plan(file, loader, device, streams)
     with progress.step("drawing"):
         drawing = Drawing(made, graph, color, most, target is None)
+        if trace_file is not None:
+            drawing = replace(drawing, trace=_trace(trace_file, made))
         if graph is None and chosen not in ("text", "json"):
             drawing = _with_races(drawing)
         picture = write(view, chosen, drawing)
@@ -85,9 +93,14 @@ def _plan(
     return compiled.plan, compiled.graph
 
 
-def _with_races(drawing: Drawing) -> Drawing:
-    from dataclasses import replace
+def _trace(path: str, plan: Plan) -> Trace:
+    from graphexec.cli.files import read_text
+    from graphexec.views.chrome import from_json
 
+    return from_json(read_text(path), plan, path)
+
+
+def _with_races(drawing: Drawing) -> Drawing:
     from graphexec.verify import find_hazards
 
     return replace(drawing, hazards=find_hazards(drawing.plan))

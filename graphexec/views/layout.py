@@ -13,7 +13,7 @@ from graphexec.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.predict import Times, microseconds, model, simulate
 
-_NAME, _COST, _WAIT = 58.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
+_NAME, _COST, _WAIT = 68.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
 _FEW = 24  # so many launches may be as wide as that
 
 

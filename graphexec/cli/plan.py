@@ -38,8 +38,10 @@ if TYPE_CHECKING:
               show_default=True, help="What the colours of a picture mean.")  # fmt: skip
 @click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
-@click.option("--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
-              help="Show a run measured with `graphexec run --trace` in the .html page.")  # fmt: skip
+@click.option(
+    "--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
+    help="Show a run measured with `graphexec run --trace` in the .html page.",
+)  # fmt: skip
 @device_option
 @streams_option
 def plan(

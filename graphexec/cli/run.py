@@ -86,8 +86,10 @@ def prepared(
 @click.option("--dry-run", is_flag=True, help="Do everything but run.")
 @click.option("--check-finite", is_flag=True,
               help="Fail on NaN or infinities; name the first node that has any.")  # fmt: skip
-@click.option("--trace", "trace", metavar="TRACE", type=click.Path(path_type=Path),
-              help="Measure a run and write it as .json, for ui.perfetto.dev and plan --trace.")  # fmt: skip
+@click.option(
+    "--trace", "trace", metavar="TRACE", type=click.Path(path_type=Path),
+    help="Measure a run and write it as .json, for ui.perfetto.dev and plan --trace.",
+)  # fmt: skip
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,

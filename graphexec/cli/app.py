@@ -13,6 +13,7 @@ import click
 
 import graphexec
 from graphexec.cli import interrupt
+from graphexec.cli.bench import bench
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
 from graphexec.cli.info import info
@@ -115,5 +116,5 @@ def app(debug: bool) -> None:
     """
 
 
-for command in (run, check, plan, compare, ops, schema, info, selftest):
+for command in (run, check, plan, compare, bench, ops, schema, info, selftest):
     app.add_command(command)

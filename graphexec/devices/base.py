@@ -6,6 +6,7 @@ plan. A session enqueues what the plan says and nothing else.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphexec.errors import DeviceUnavailable
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +142,8 @@ def prepare(plan: Plan, backend: Backend) -> list[Step]:
                 steps.append(backend.wait_event(instruction))
             case HostWait():
                 steps.append(backend.host_wait(instruction))
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        return logged_steps(plan, steps)
     return steps
 
 

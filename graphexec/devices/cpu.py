@@ -33,6 +33,7 @@ from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.run_log import completions
 from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +105,7 @@ class CpuSession:
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(device.cores)
         self._random = random.Random(device.delays)
-        self._recorder: Recorder | None = None
+        self._recorder: Recorder | None = completions(plan)
         self._number = 0  # of the instruction being issued
         self._queues: list[SimpleQueue[Step | None]] = [SimpleQueue() for _ in plan.streams]
         self._run: _Run | None = None
@@ -157,7 +158,7 @@ class CpuSession:
 
     def record_to(self, recorder: Recorder | None) -> None:
         """Tell `recorder` when each instruction of the following runs is worked on."""
-        self._recorder = recorder
+        self._recorder = recorder or completions(self._plan)
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""

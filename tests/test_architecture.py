@@ -141,7 +141,9 @@ def test_the_stages_do_not_ask_the_verifier() -> None:
 
 def test_devices_know_no_op() -> None:
     for name in within("devices"):
-        assert not {top(m) for m in own(name)} & {"ops", "op", "registry", "stages", "pipeline"}, name
+        assert not {top(m) for m in own(name)} & {"ops", "op", "registry", "stages", "pipeline"}, (
+            name
+        )
 
 
 def test_ops_know_no_device() -> None:
@@ -188,7 +190,9 @@ def test_importing_graphexec_loads_nothing_heavy() -> None:
 
 def test_loading_a_graph_needs_no_numpy() -> None:
     file = OPS.parent / "graphs" / "attention.yaml"
-    loaded = loaded_after(f"import graphexec as gx; gx.load({str(file)!r}, ops={{}}) if 0 else gx.load")
+    loaded = loaded_after(
+        f"import graphexec as gx; gx.load({str(file)!r}, ops={{}}) if 0 else gx.load"
+    )
     assert not loaded & (HEAVY - {"yaml"})
 
 

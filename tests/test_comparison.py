@@ -67,8 +67,8 @@ def test_a_right_graph_is_right() -> None:
     graph = gx.load(Path(__file__).parent.parent / "graphs" / "diamond.yaml", dims={"M": 9, "N": 7})
     rng = np.random.default_rng(1)
     types = infer(graph).inputs
-    found = gx.compare(graph, {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()},
-                       device="cpu", streams=3)  # fmt: skip
+    inputs = {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()}
+    found = gx.compare(graph, inputs, device="cpu", streams=3)
     assert found.ok
     assert found.first_bad is None
     assert [r.name for r in found.nodes] == [n.name for n in infer(graph).nodes]
@@ -80,7 +80,9 @@ def test_a_right_graph_is_right() -> None:
 
 @pytest.mark.parametrize("bad", ["s0", "s2", "s3"])
 def test_the_first_node_that_computes_wrongly_is_named(bad: str) -> None:
-    found = gx.compare(chain(lambda node, a: a + (1.01 if node == bad else 1)), {"x": x()}, device="cpu")
+    found = gx.compare(
+        chain(lambda node, a: a + (1.01 if node == bad else 1)), {"x": x()}, device="cpu"
+    )
     assert not found.ok
     assert found.first_bad == bad
     assert [r.name for r in found.nodes if not r.ok] == [bad]  # its readers did what they should
@@ -102,7 +104,9 @@ def test_nan_and_infinity_are_out_of_tolerance(value: float) -> None:
             a[2, 2] = value
         return a
 
-    found = gx.compare(chain(work), {"x": x()}, device="cpu", tolerance=1e9 if value != value else None)
+    found = gx.compare(
+        chain(work), {"x": x()}, device="cpu", tolerance=1e9 if value != value else None
+    )
     assert found.first_bad == "s1"
     assert not found.outputs[0].ok
 
@@ -169,7 +173,9 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
         assert isinstance(steps[join - 1], Wait)
         streams = {s.node: s.stream for s in steps if isinstance(s, Launch)}
         late.update(n for n in ("left", "right") if streams[n] != streams["join"])
-        return replace(compiled, plan=replace(compiled.plan, instructions=steps[: join - 1] + steps[join:]))
+        return replace(
+            compiled, plan=replace(compiled.plan, instructions=steps[: join - 1] + steps[join:])
+        )
 
     def released(node: str, written: Array) -> None:
         if node == "join":
@@ -200,7 +206,7 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
 
         found = compare_executable(Watched(), {"x": x()})  # type: ignore[arg-type]
     assert found.first_bad == "join"
-    assert [r.name for r in found.nodes if not r.ok][0] == "join"
+    assert next(r.name for r in found.nodes if not r.ok) == "join"
     assert {r.name for r in found.nodes if r.ok} >= {"left", "right"}
     assert not found.outputs[0].ok
 
@@ -219,7 +225,9 @@ def test_nodes_without_commands_and_nodes_rewritten_away_are_as_their_ops_say() 
 def test_a_node_of_several_commands_is_measured_by_the_last() -> None:
     graph = gx.Graph("g")
     graph.input("x", (4, 4), "f64")
-    graph.output(y=graph.gemm("x", "x", "x", bias=graph.input("b", (4,), "f64"), out_dtype="f16", beta=2))
+    graph.output(
+        y=graph.gemm("x", "x", "x", bias=graph.input("b", (4,), "f64"), out_dtype="f16", beta=2)
+    )
     rng = np.random.default_rng(3)
     inputs = {"x": rng.standard_normal((4, 4)), "b": rng.standard_normal(4)}
     assert gx.compare(graph, inputs, device="cpu").ok

@@ -118,7 +118,8 @@ def test_numbers(file: Path, streams: int) -> None:
 
 @pytest.mark.parametrize(("stem", "dims"), [
     ("attention", {"B": 1, "H": 2, "S": 33}), ("causal_gqa", {"Q": 7, "S": 5 + 7, "R": 1}),
-    ("diamond", {"M": 3, "N": 1}), ("copies", {"A": 1, "B": 3, "C": 5}), ("parallel_branches", {"N": 1}),
+    ("diamond", {"M": 3, "N": 1}), ("copies", {"A": 1, "B": 3, "C": 5}),
+    ("parallel_branches", {"N": 1}),
     ("multi_head_attention", {"S": 1, "B": 1}),
 ])  # fmt: skip
 def test_other_dims(stem: str, dims: dict[str, int]) -> None:

@@ -30,7 +30,9 @@ def make_venv(folder: Path, site: Path | None = None) -> Path:
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     if site is not None:
-        own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+        own = Path(
+            run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        )
         # Paths in a .pth file are searched, the .pth files there are not run.
         (own / "others.pth").write_text(f"{site}\n")
     return python
@@ -94,7 +96,10 @@ def test_the_wheel_holds_every_module_and_kernel(built: tuple[Path, Path]) -> No
         names = set(archive.namelist())
     assert expected() - names == set()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    assert {name.split("/")[0] for name in names} == {"graphexec", built[1].stem.split("-py3")[0] + ".dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "graphexec",
+        built[1].stem.split("-py3")[0] + ".dist-info",
+    }
     assert {"graphexec/ops/copy/copy.hip", "graphexec/ops/device.h",
             "graphexec/devices/hip_on_cuda/hip.c"} <= names  # fmt: skip
 
@@ -120,7 +125,9 @@ def test_the_wheel_runs_outside_the_checkout(built: tuple[Path, Path], tmp_path:
     from graphexec import __version__
 
     assert __version__ in run(command, "--version", cwd=away)
-    shown = run(command, "run", "attention.yaml", "--device", "cpu", "-D", "S=16", "-o", "out.npz", cwd=away)
+    shown = run(
+        command, "run", "attention.yaml", "--device", "cpu", "-D", "S=16", "-o", "out.npz", cwd=away
+    )
     assert "out" in shown
     assert (away / "out.npz").is_file()
     run(command, "run", "multi_head_attention.yaml", "--device", "cpu", "--json", cwd=away)

@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.plan import HostWait, Launch, Plan, Range, Record, Wait
 from graphexec.requests import in_flight
 
 
 @pytest.fixture
 def plan() -> Plan:
     graph = gx.Graph("g")
-    graph.input("x", (4, 4))
+    graph.input("x", (1024, 1024))
     graph.softmax("x", name="s")
-    graph.gemm("x", "s", name="m", after=["s"])
+    graph.softmax("x", axis=0, name="t")
+    graph.gemm("s", "t", name="m", after=["s"])
     graph.output("s", "m")
     return gx.make_plan(graph, streams=3)
 
@@ -55,7 +56,9 @@ def test_every_request_has_everything_once(plan: Plan, requests: int) -> None:
 
 
 def test_weights_are_shared_and_read_only(plan: Plan) -> None:
-    buffers = tuple(replace(b, id="w", role="weights") if b.role == "input" else b for b in plan.buffers)
+    buffers = tuple(
+        replace(b, id="w", role="weights") if b.role == "input" else b for b in plan.buffers
+    )
     (name,) = [b.id for b in plan.buffers if b.role == "input"]
     steps = tuple(
         replace(i, reads=tuple(replace(r, buffer="w") if r.buffer == name else r for r in i.reads))
@@ -71,15 +74,14 @@ def test_memory_that_is_not_its_own_is_found(plan: Plan) -> None:
     """Two requests in one arena race, whatever each of them waits for."""
     together = in_flight(plan, 2)
     shared = tuple(b for b in together.buffers if b.id != "arena#1")
+
+    def moved(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+        return tuple(replace(r, buffer=r.buffer.replace("arena#1", "arena#0")) for r in ranges)
+
     steps = tuple(
-        replace(
-            i,
-            reads=tuple(replace(r, buffer=r.buffer.replace("arena#1", "arena#0")) for r in i.reads),
-            writes=tuple(replace(r, buffer=r.buffer.replace("arena#1", "arena#0")) for r in i.writes),
-        )
-        if isinstance(i, Launch) else i
+        replace(i, reads=moved(i.reads), writes=moved(i.writes)) if isinstance(i, Launch) else i
         for i in together.instructions
-    )  # fmt: skip
+    )
     kinds = {h.kind for h in gx.find_hazards(replace(together, buffers=shared, instructions=steps))}
     assert "WAW" in kinds
 
@@ -96,7 +98,9 @@ def test_requests_are_not_ordered_among_each_other(plan: Plan) -> None:
 
 
 def test_a_wait_that_is_missing_in_the_plan_is_missing_in_all(plan: Plan) -> None:
-    index = next(i for i, s in enumerate(plan.instructions) if isinstance(s, Wait) and s.role == "dependency")
+    index = next(
+        i for i, s in enumerate(plan.instructions) if isinstance(s, Wait) and s.role == "dependency"
+    )
     steps = plan.instructions[:index] + plan.instructions[index + 1 :]
     found = gx.find_hazards(in_flight(replace(plan, instructions=steps), 2))
     assert {h.first.node.rsplit("#")[-1] for h in found if h.first} >= {"0", "1"}

@@ -207,7 +207,12 @@ def test_nonsense_in_a_header(tmp_path: Path, shape: str) -> None:
 
 def test_damaged_safetensors(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    for raw in (b"", b"abc", struct.pack("<Q", 2**40) + b"{}", struct.pack("<Q", len(header)) + header):
+    for raw in (
+        b"",
+        b"abc",
+        struct.pack("<Q", 2**40) + b"{}",
+        struct.pack("<Q", len(header)) + header,
+    ):
         (tmp_path / "w.safetensors").write_bytes(raw)
         assert "w.safetensors" in str(refused(tmp_path, "w.safetensors", "w"))
     integers = json.dumps({"w": {"dtype": "I32", "shape": [4], "data_offsets": [0, 16]}}).encode()
@@ -266,7 +271,13 @@ def test_files_outside_the_folder_are_refused(places: tuple[Path, Path]) -> None
     inside, outside = places
     (inside / "link.npy").symlink_to(outside)
     (inside / "up").symlink_to(inside.parent)
-    for file in ("../secret.npy", str(outside), "link.npy", "up/secret.npy", "sub/../../secret.npy"):
+    for file in (
+        "../secret.npy",
+        str(outside),
+        "link.npy",
+        "up/secret.npy",
+        "sub/../../secret.npy",
+    ):
         error = refused(inside, file)
         assert f"weights file '{file}' lies outside" in str(error)
         assert "--weights-root" in error.help
@@ -310,7 +321,10 @@ def test_a_graph_reports_every_weight_that_cannot_be_had(tmp_path: Path) -> None
 
 def test_places_in_the_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", query=VALUES)
-    text = "version: 1\nweights:\n  a: {file: w.npz, key: quary}\nnodes: {y: {op: copy, x: a}}\noutputs: [y]\n"
+    text = (
+        "version: 1\nweights:\n  a: {file: w.npz, key: quary}\n"
+        "nodes: {y: {op: copy, x: a}}\noutputs: [y]\n"
+    )
     with pytest.raises(gx.GraphError) as caught:
         infer(gx.loads(text, folder=tmp_path))
     (diagnostic,) = caught.value.diagnostics

@@ -131,8 +131,8 @@ def test_the_cases_take_every_branch() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("length", [40, 3000, 40000])
 def test_softmax_of_infinities_and_nan(device: Harness, length: int, axis: int) -> None:
-    applied = Applied(SOFTMAX, {"x": tensor("f32", 5, length) if axis else tensor("f32", length, 5)},
-                      axis=axis)  # fmt: skip
+    shape = (5, length) if axis else (length, 5)
+    applied = Applied(SOFTMAX, {"x": tensor("f32", *shape)}, axis=axis)
     x = random_array(applied.types["x"])
     rows = x if axis else x.T
     rows[0] = -np.inf

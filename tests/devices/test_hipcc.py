@@ -43,8 +43,10 @@ def compile_batch(hipcc: str, number: int, folder: Path) -> str:
     targets = [f"--offload-arch={architecture}" for architecture in ARCHITECTURES]
     quiet = ["-Wall", "-Wno-unused-command-line-argument", "-Wno-unused-function"]
     command = [hipcc, "--genco", *targets, *OPTIONS, *quiet, str(source), "-o", str(code)]
-    # Where there is an nvcc as well, hipcc would ask that one.
+    # Where there is an nvcc as well, hipcc would ask that one. Other tests in this process may
+    # have set ROCM_PATH to the emulator.
     environment = os.environ | {"HIP_PLATFORM": "amd"}
+    environment.pop("ROCM_PATH", None)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert code.stat().st_size > 0

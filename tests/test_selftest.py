@@ -200,7 +200,9 @@ def test_info_describes_the_hip_device() -> None:
 
 def test_info_says_why_graphs_cannot_be_used() -> None:
     done = program("info", GRAPHEXEC_EMULATOR_FAIL="hipStreamBeginCapture:*=801")
-    assert "graphs     not usable: hipStreamBeginCapture failed: hipErrorNotSupported" in done.stdout
+    assert (
+        "graphs     not usable: hipStreamBeginCapture failed: hipErrorNotSupported" in done.stdout
+    )
 
 
 def test_modes_on_the_command_line(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from graphexec.tensor import View
 Array = np.ndarray[Any, Any]
 _ALIGNMENT = 64  # bytes, a cache line
 _MEMCPY_PART = 1 << 20  # bytes
+_SLICE = 0.1  # seconds
 
 
 def info() -> DeviceInfo:
@@ -169,9 +170,7 @@ class CpuSession:
         run = self._current()
         try:
             for event in self._host_events:
-                if not run.events[event].wait(timeout):
-                    run.cancelled = True
-                    raise TimedOut(f"the run did not finish within {timeout:g} s")
+                _wait(run.events[event], timeout)
         except BaseException:
             run.cancelled = True  # Ctrl-C: workers pass over what is still queued
             raise
@@ -298,6 +297,14 @@ class CpuSession:
         buffer, offset = self._plan.places[view.storage]
         low, high = view.byte_range()
         return self._memory[buffer][offset + low : offset + high]
+
+
+def _wait(event: threading.Event, timeout: float | None) -> None:
+    """In slices: a signal that arrives just before the thread blocks is noticed at the next."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not event.wait(_SLICE if timeout is None else min(_SLICE, timeout)):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOut(f"the run did not finish within {timeout:g} s")
 
 
 def _work(queue: SimpleQueue[Step | None]) -> None:

@@ -408,6 +408,25 @@ def test_an_interrupt_leaves_the_session_usable() -> None:
             assert (exe.run(x=ones())["y"] == 32).all()
 
 
+def test_an_interrupt_while_the_plan_is_issued_leaves_the_session_usable() -> None:
+    """After each instruction in turn: streams may wait for events that nobody records any more."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    normal = blas_threads()
+    with gx.compile(two_branches(hooked()), device=CpuDevice(poison=True), streams=2) as exe:
+        session: Any = exe.session
+        steps = list(session._steps)
+        for place in range(len(steps) + 1):
+            session._steps = [*steps[:place], interrupt, *steps[place:]]
+            with pytest.raises(KeyboardInterrupt):
+                exe.run(x=ones())
+            assert blas_threads() == normal
+            session._steps = steps
+            assert (exe.run(x=ones())["y"] == 32).all()
+
+
 def test_a_run_that_takes_too_long() -> None:
     proceed = threading.Event()
 

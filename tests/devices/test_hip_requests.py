@@ -78,7 +78,9 @@ def test_a_third_request_waits_for_the_oldest(lab: Lab) -> None:
         expected = [bits(exe.run(**inputs)) for inputs in requests]
         first, second, third = (exe.submit(**inputs) for inputs in requests)
         assert first.done()
-        assert [bits(p.result()) for p in (third, first, second)] == [expected[i] for i in (2, 0, 1)]
+        assert [bits(p.result()) for p in (third, first, second)] == [
+            expected[i] for i in (2, 0, 1)
+        ]
         assert bits(first.result()) == expected[0], "a result can be asked for again"
 
 
@@ -288,14 +290,16 @@ def test_wrong_arrays_on_the_device(lab: Lab) -> None:
         )
         assert "not contiguous" in refused(ByInterface(made, x, strides=(4, 96)))
         assert "lies on another device" in refused(ByDlpack(made, x, device=(10, 3)))
-        assert "'N' is 24 by axis 0, but 5 by axis 0 of input 'x'" in refused(ByInterface(made, x[:5, :5]))
+        assert "'N' is 24 by axis 0, but 5 by axis 0 of input 'x'" in refused(
+            ByInterface(made, x[:5, :5])
+        )
         assert_right(exe, inputs, exe.run(x=ByInterface(made, x), w=w))
 
 
 def test_arrays_of_a_gpu_on_the_cpu(lab: Lab) -> None:
     with gx.compile(small(), device="cpu") as exe, producer() as made:
         inputs = inputs_of(exe)
-        with pytest.raises(DataError, match="input 'x' cannot be taken: .* runs on the CPU"):
+        with pytest.raises(DataError, match=r"input 'x' cannot be taken: .* runs on the CPU"):
             exe.run(x=ByInterface(made, inputs["x"]), w=inputs["w"])
 
 

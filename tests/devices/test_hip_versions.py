@@ -14,7 +14,10 @@ from test_hip_bindings import (
 
 HERE = Path(__file__).parent
 SCRIPT = f"""
-    import json, sys, warnings
+    import json, sys, types, warnings
+    ops = types.ModuleType("graphexec.ops")  # where an installed graphexec has them
+    ops.__path__ = [{str(HERE.parents[1] / "ops")!r}]
+    sys.modules["graphexec.ops"] = ops
     sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE)!r}]
     from hip_lab import *
     import graphexec as gx

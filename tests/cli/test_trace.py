@@ -29,7 +29,7 @@ def test_a_trace_of_something_else(invoke, graph, tmp_path):
 
 def test_a_trace_that_is_not_there_or_cannot_be_written(invoke, graph, tmp_path):
     page = tmp_path / "page.html"
-    done = invoke("plan", graph(), "--trace", tmp_path / "none.json", "-o", page)
+    done = invoke("plan", graph(), *CPU, "--trace", tmp_path / "none.json", "-o", page)
     assert done.exit_code == 2
     assert "cannot read" in done.stderr
     done = invoke("run", graph(), *CPU, "--trace", tmp_path / "none" / "run.json")
@@ -38,6 +38,6 @@ def test_a_trace_that_is_not_there_or_cannot_be_written(invoke, graph, tmp_path)
 
 
 def test_a_trace_is_for_pages(invoke, graph, tmp_path):
-    done = invoke("plan", graph(), "--trace", "run.json", "-o", tmp_path / "plan.svg")
+    done = invoke("plan", graph(), *CPU, "--trace", "run.json", "-o", tmp_path / "plan.svg")
     assert done.exit_code == 2
     assert "write .html" in done.stderr

@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+PROGRAM = str(Path(sys.executable).with_name("graphexec"))
 CPU = ("--device", "cpu")
 DIAMOND = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
 
@@ -74,9 +76,7 @@ def on_a_terminal(command: list[str], env: dict[str, str]) -> str:
 
 
 def test_no_color_is_honoured(graph):
-    from conftest import PROGRAM
-
-    command = [str(PROGRAM), "plan", str(graph()), *CPU]
+    command = [PROGRAM, "plan", str(graph()), *CPU]
     env = {**os.environ, "TERM": "xterm"}
     env.pop("NO_COLOR", None)
     assert "\x1b[" in on_a_terminal(command, env)

@@ -11,7 +11,7 @@ import subprocess
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError
 
-_WIDEST = 16000  # pixels; more is refused by many programs
+_WIDEST = 8000  # pixels; more takes seconds, and is refused by many programs
 
 
 def to_png(svg: str, dot: str = "", zoom: float = 2.0) -> bytes:

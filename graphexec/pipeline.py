@@ -57,7 +57,7 @@ def plan_graph(
     rewritten = rewrite(typed, no_rewrite)
     program = lower(rewritten, resident)
     scheduled = schedule(
-        program, min(streams, MAX_STREAMS), costs.CPU if device == "cpu" else costs.GPU
+        program, min(streams, MAX_STREAMS), costs.model_of(device)
     )
     synchronized = synchronize(scheduled)
     plan = assemble(synchronized, allocate(synchronized), device)

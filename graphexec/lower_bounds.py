@@ -6,18 +6,21 @@ the copies of the busier direction; what K streams have to get through one after
 The combined one puts them together. Of any set of commands that share a resource, the first
 cannot start before the least head (time from the start) among them, the resource then needs its work
 for all of them, and after the last at least the least tail is still to come (the argument of Carlier,
-"The one-machine sequencing problem", EJOR 11, 1982). Heads and tails come from the same argument
-applied to the predecessors, or successors, of each command.
+"The one-machine sequencing problem", EJOR 11, 1982). Heads come from the same argument applied to the
+direct predecessors of each command and to all of its predecessors, and from the events that a join
+needs; tails alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
 
-_COMBINED_UP_TO = 20_000  # commands; beyond this the plain bounds have to do
+_COMBINED_UP_TO = 2_000  # commands; beyond this the plain bounds have to do
+_ANCESTORS_UP_TO = 400  # commands whose predecessors are all looked at
+_MOST_NEEDS = 16
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,15 @@ def bounds(tasks: Tasks, streams: int) -> Bounds:
 
 
 def _combined(tasks: Tasks, streams: int) -> float:
-    forward, backward = range(len(tasks)), range(len(tasks) - 1, -1, -1)
-    heads = _distances(tasks, forward, tasks.predecessors, streams)
-    tails = _distances(tasks, backward, tasks.successors, streams)
+    count = len(tasks)
+    heads = _distances(tasks, range(count), tasks.predecessors, streams)
+    tails = _distances(tasks, range(count - 1, -1, -1), tasks.successors, streams)
     length = [tasks.launch + time for time in tasks.time]
     best = max(h + w + t for h, w, t in zip(heads, length, tails, strict=True))
     # From the latest head down: the set of all commands with at least that head.
-    order = sorted(forward, key=lambda c: -heads[c])
     work, least = [0.0, 0.0, 0.0], [float("inf")] * 3
     total, least_of_all = 0.0, float("inf")
-    for command in order:
+    for command in sorted(range(count), key=lambda c: -heads[c]):
         engine = tasks.engine[command]
         work[engine] += tasks.time[command] * tasks.share[command]
         least[engine] = min(least[engine], tails[command])
@@ -83,16 +85,50 @@ def _combined(tasks: Tasks, streams: int) -> float:
     return best
 
 
-def _distances(tasks: Tasks, order: Iterable[int], needs: Edges, streams: int) -> Sequence[float]:
+def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -> Sequence[float]:
     """How long after the start each command can begin at the earliest, if it needs `needs`; the
     other way round, how long before the end it must be done."""
-    found, launch = [0.0] * len(tasks), tasks.launch
+    found = [0.0] * len(tasks)
+    all_needed = _work_before(tasks, order, needs, streams)
+    first = [[float("inf")] * 3 for _ in order]  # begin of the first that is needed, by engine
     for command in order:
-        near = needs[command]
-        if len(near) == 1:
-            found[command] = found[near[0]] + launch + tasks.time[near[0]]
-        elif near:
-            found[command] = _after_all(tasks, near, found, streams)
+        if not needs[command]:
+            continue
+        for need in needs[command]:
+            first[command] = [min(p) for p in zip(first[command], first[need], strict=True)]
+            engine = tasks.engine[need]
+            first[command][engine] = min(first[command][engine], found[need])
+        found[command] = max(
+            _after_all(tasks, needs[command], found, streams),
+            _after_events(tasks, needs[command], found),
+        )
+        if all_needed is not None:
+            *work, alone = all_needed[command]
+            begins = [f + tasks.launch + w for f, w in zip(first[command], work, strict=True) if w]
+            found[command] = max(found[command], alone, *begins)
+    return found
+
+
+def _work_before(
+    tasks: Tasks, order: Sequence[int], needs: Edges, streams: int
+) -> list[list[float]] | None:
+    """Of all that each command needs, directly or not: the work on each engine, and the time on K
+    streams. None where that takes too long to find out."""
+    import numpy as np
+
+    count = len(tasks)
+    if count > _ANCESTORS_UP_TO:
+        return None
+    needed = np.zeros((count, count), dtype=bool)
+    for command in order:
+        for need in needs[command]:
+            needed[command] |= needed[need]
+            needed[command, need] = True
+    amounts = np.zeros((count, 4))
+    work = np.array(tasks.time) * np.array(tasks.share)
+    amounts[np.arange(count), np.array(tasks.engine)] = work
+    amounts[:, 3] = (np.array(tasks.time) + tasks.launch) / streams
+    found: list[list[float]] = (needed @ amounts).tolist()
     return found
 
 
@@ -110,6 +146,26 @@ def _after_all(
             latest, begin[need] + launch + max(time, work[engine]), begin[need] + total / streams
         )
     return latest
+
+
+def _after_events(tasks: Tasks, needs: Sequence[int], begin: Sequence[float]) -> float:
+    """The same, seeing that only one of `needs` can be the last before on the own stream: each other
+    one took turns with it on that stream, or is an event away."""
+    length = [tasks.launch + tasks.time[need] for need in needs]
+    ends = [begin[need] + wait for need, wait in zip(needs, length, strict=True)]
+    if len(needs) > _MOST_NEEDS:
+        # The last but one to end is an event away, or the last is, or they took turns.
+        second, last = sorted(range(len(needs)), key=lambda i: ends[i])[-2:]
+        needs, length, ends = ([x[second], x[last]] for x in (needs, length, ends))
+    earliest = max(ends) + tasks.event
+    for own, end in enumerate(ends):
+        latest = end
+        for other, need in enumerate(needs):
+            if other != own:
+                turns = min(begin[need], begin[needs[own]]) + length[other] + length[own]
+                latest = max(latest, min(ends[other] + tasks.event, turns))
+        earliest = min(earliest, latest)
+    return earliest
 
 
 __all__ = ["Bounds", "bounds"]

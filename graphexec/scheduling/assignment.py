@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphexec.simulate import Tasks, Timeline, upward_ranks
+from graphexec.simulate import Tasks, upward_ranks
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Commands in issue order (topological) and the stream of each, by command.
-
-    `timeline` is what `simulate` says of it, where the search for it has found that out.
-    """
+    """Commands in issue order (topological) and the stream of each, by command."""
 
     order: Sequence[int]
     stream: Sequence[int]
-    timeline: Timeline | None = None
 
     def crossings(self, tasks: Tasks) -> int:
         """Dependencies between streams."""

@@ -9,38 +9,56 @@ stream. O((V + E) log V + V·K).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
+from random import Random
 
-from graphexec.scheduling.assignment import Assignment
-from graphexec.simulate import COMPUTE, Engine, Tasks, Timeline, next_to_end, upward_ranks
+from graphexec.scheduling.assignment import Assignment, by_rank
+from graphexec.simulate import COMPUTE, Engine, Tasks, next_to_end, upward_ranks
 
 _FULL = 1.0 + 1e-9
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:
     """Issue as long as a stream is free, however full the device is (that hides launches)."""
-    return _Run(tasks, streams, patient=False).assignment()
+    return _Run(tasks, streams, by_rank(tasks), patient=False).assignment()
 
 
 def patient(tasks: Tasks, streams: int) -> Assignment:
     """Issue only what the device has room for; the rest may still be overtaken."""
-    return _Run(tasks, streams, patient=True).assignment()
+    return _Run(tasks, streams, by_rank(tasks), patient=True).assignment()
+
+
+def depth_first(tasks: Tasks, streams: int) -> Assignment:
+    """The program's own order: branches that are alike get out of step and mix their phases."""
+    return _Run(tasks, streams, range(len(tasks)), patient=True).assignment()
+
+
+def shaken(tasks: Tasks, streams: int, seed: int) -> Assignment:
+    """With ranks that are wrong by up to 20 %, drawn from `seed`; odd seeds are patient.
+
+    Starting points for the better of several tries, as in Feo and Resende, "Greedy randomized
+    adaptive search procedures", J. Global Optimization 6, 1995.
+    """
+    random = Random(seed)
+    ranks = [rank * (1 + random.uniform(-0.2, 0.2)) for rank in upward_ranks(tasks)]
+    urgency = sorted(range(len(tasks)), key=lambda c: (-ranks[c], c))
+    return _Run(tasks, streams, urgency, patient=bool(seed % 2)).assignment()
 
 
 class _Run:
     """A simulation that decides as it goes."""
 
-    def __init__(self, tasks: Tasks, streams: int, patient: bool) -> None:
+    def __init__(
+        self, tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool
+    ) -> None:
         self.tasks, self.patient = tasks, patient
         self.engines = (Engine(), Engine(), Engine())
         self.issued_share = [0.0, 0.0, 0.0]
-        self.stream = [-1] * len(tasks)
-        self.begin, self.end = [0.0] * len(tasks), [0.0] * len(tasks)
+        self.stream, self.end = [-1] * len(tasks), [0.0] * len(tasks)
         self.idle = dict.fromkeys(range(streams))  # longest idle first
         self.last = [-1] * streams
         self.order: list[int] = []
         self.begins: list[tuple[float, int]] = []
-        ranks = upward_ranks(tasks)
-        urgency = sorted(range(len(tasks)), key=lambda c: (-ranks[c], c))
         self.by_urgency = urgency
         self.place = [0] * len(tasks)
         for place, command in enumerate(urgency):
@@ -73,7 +91,7 @@ class _Run:
                 if not missing[successor]:
                     heapq.heappush(ready[tasks.engine[successor]], place[successor])
             self.issue(now)
-        return Assignment(self.order, self.stream, Timeline(self.begin, self.end))
+        return Assignment(self.order, self.stream)
 
     def issue(self, now: float) -> None:
         """Give commands to idle streams, the most urgent first, as far as there is room."""
@@ -104,7 +122,7 @@ class _Run:
         for need in tasks.predecessors[command]:
             if stream[need] != own:
                 ready = max(ready, self.end[need] + tasks.event)
-        stream[command], self.last[own], self.begin[command] = own, command, ready
+        stream[command], self.last[own] = own, command
         self.order.append(command)
         self.issued_share[tasks.engine[command]] += tasks.share[command]
         heapq.heappush(self.begins, (ready + tasks.launch, command))

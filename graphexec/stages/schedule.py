@@ -34,6 +34,7 @@ CANDIDATES: dict[str, Candidate] = {
     "one stream": one_stream.candidate,
     "greedy": greedy.candidate,
     "patient greedy": greedy.patient,
+    "depth first": greedy.depth_first,
     "heft": heft.candidate,
     "chains": chains.candidate,
     "paths": paths.candidate,
@@ -43,6 +44,7 @@ CANDIDATES: dict[str, Candidate] = {
 AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _ALL_UP_TO, _SEARCH_UP_TO = 2000, 400
 _BUDGET = 4000  # commands to simulate in a local search
+_MOST_SHAKEN = 24
 _NEAR = 1.002  # makespans this close count as equal
 _AUTO_GAIN = 0.99  # what a further stream must bring
 
@@ -84,9 +86,7 @@ class _Portfolio:
                 yield "exhaustive", assignment
 
     def _judge(self, name: str, assignment: Assignment) -> None:
-        timeline = assignment.timeline
-        if timeline is None:
-            timeline = simulate(self.tasks, assignment.order, assignment.stream)
+        timeline = simulate(self.tasks, assignment.order, assignment.stream)
         crossings = assignment.crossings(self.tasks)
         if self.name:
             new, old = timeline.makespan, self.timeline.makespan
@@ -98,6 +98,11 @@ class _Portfolio:
 
     def _search(self) -> None:
         budget = _BUDGET // len(self.tasks)
+        for seed in range(min(budget // 3, _MOST_SHAKEN)):
+            if self.timeline.makespan <= self.goal:
+                return
+            self._judge("shaken greedy", greedy.shaken(self.tasks, self.streams, seed))
+            budget -= 1
         best, timeline = improve(
             self.tasks, self.best, self.timeline, self.streams, budget, self.goal
         )

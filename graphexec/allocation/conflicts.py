@@ -1,0 +1,156 @@
+"""Who may not share bytes with whom, and how many bytes must therefore be there at once.
+
+"Ends before" is a partial order, so the sets of items that all conflict with one another are its
+antichains, and the heaviest is a lower bound of every arena. Three ways to find one:
+
+1. live bytes along the issue order: items whose intervals there overlap conflict (O(n log n));
+2. greedy growth from the heaviest neighbourhoods;
+3. exactly: by Dilworth's theorem, weighted, the heaviest antichain is the total weight less a
+   maximum flow between the left and right copies of comparable items.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from graphexec.allocation.lifetimes import Item
+
+Neighbours = Sequence[Sequence[int]]
+
+_EXACT_UP_TO = 100  # items: tens of milliseconds
+_CLIQUE_TRIES = 16
+
+
+def conflicts(items: Sequence[Item]) -> list[list[int]]:
+    """For each item the items it may not share bytes with. O(n²) on arrays of bits."""
+    import numpy as np
+
+    streams = len(items[0].known) if items else 0
+    known = np.array([item.known for item in items], dtype=np.int32)
+    done = np.zeros((len(items), streams), dtype=np.int32)
+    for index, item in enumerate(items):
+        for stream, count in item.done:
+            done[index, stream] = count
+    before = np.ones((len(items), len(items)), dtype=bool)
+    for stream in range(streams):
+        before &= done[:, stream, None] <= known[None, :, stream]
+    beside = ~(before | before.T)
+    np.fill_diagonal(beside, False)
+    return [np.flatnonzero(row).tolist() for row in beside]
+
+
+def peak(items: Sequence[Item]) -> int:
+    """The most bytes that live at once along the issue order."""
+    changes = [(item.first, item.size) for item in items]
+    changes += [(item.last + 1, -item.size) for item in items]
+    live = most = 0
+    for _, change in sorted(changes):  # what ends goes before what begins there
+        live += change
+        most = max(most, live)
+    return most
+
+
+def heaviest_clique(sizes: Sequence[int], neighbours: Neighbours) -> int:
+    """Bytes of the heaviest set of mutually conflicting items that greedy growth finds."""
+    weight = [sizes[t] + sum([sizes[n] for n in neighbours[t]]) for t in range(len(sizes))]
+    seeds = sorted(range(len(sizes)), key=lambda t: -weight[t])[:_CLIQUE_TRIES]
+    best = max(sizes, default=0)
+    sets: dict[int, set[int]] = {}
+    for seed in seeds:
+        if weight[seed] <= best:
+            break  # not even all its neighbours together weigh more
+        total, common = sizes[seed], set(neighbours[seed])
+        # Of those that conflict with all members so far, the heaviest, then the best connected.
+        for rival in sorted(common, key=lambda t: (-sizes[t], -weight[t], t)):
+            if rival in common:
+                total += sizes[rival]
+                if rival not in sets:
+                    sets[rival] = set(neighbours[rival])
+                common &= sets[rival]
+        best = max(best, total)
+    return best
+
+
+def heaviest_antichain(items: Sequence[Item], neighbours: Neighbours) -> int | None:
+    """Bytes of the heaviest set of mutually conflicting items; None for more than 100 items."""
+    if len(items) > _EXACT_UP_TO:
+        return None
+    count = len(items)
+    later = []
+    for index in range(count):
+        beside = set(neighbours[index])
+        # Items come in order of first access, so only the earlier of two can end before the other.
+        later.append([other for other in range(index + 1, count) if other not in beside])
+    sizes = [item.size for item in items]
+    return sum(sizes) - _maximum_flow(sizes, later)
+
+
+def _maximum_flow(sizes: Sequence[int], later: Neighbours) -> int:
+    """Source → left copies → right copies → sink, capacities `sizes` at both ends. Augments along
+    shortest paths (Edmonds and Karp, J. ACM 19(2), 1972)."""
+    left, right = list(sizes), list(sizes)
+    back: list[dict[int, int]] = [{} for _ in sizes]  # flow into each right copy, by its left copy
+    total = 0
+    for index, others in enumerate(later):  # most of the flow needs no search
+        for other in others:
+            pushed = min(left[index], right[other])
+            if pushed:
+                left[index] -= pushed
+                right[other] -= pushed
+                back[other][index] = pushed
+                total += pushed
+    while True:
+        pushed = _augment(left, right, later, back)
+        if not pushed:
+            return total
+        total += pushed
+
+
+def _augment(
+    left: list[int], right: list[int], later: Neighbours, back: list[dict[int, int]]
+) -> int:
+    """Push along one shortest path; how much, 0 if there is none."""
+    from_left = {v: -1 for v, free in enumerate(left) if free}  # right copy it was reached from
+    from_right: dict[int, int] = {}  # left copy it was reached from
+    queue = deque(from_left)
+    while queue:
+        vertex = queue.popleft()
+        for other in later[vertex]:
+            if other in from_right:
+                continue
+            from_right[other] = vertex
+            if right[other]:
+                return _push(other, left, right, back, from_left, from_right)
+            for previous, flow in back[other].items():
+                if flow and previous not in from_left:
+                    from_left[previous] = other
+                    queue.append(previous)
+    return 0
+
+
+def _push(
+    end: int, left: list[int], right: list[int], back: list[dict[int, int]],
+    from_left: dict[int, int], from_right: dict[int, int],
+) -> int:  # fmt: skip
+    path, amount, at = [], right[end], end
+    while True:
+        vertex = from_right[at]
+        path.append((vertex, at))
+        at = from_left[vertex]
+        if at < 0:
+            amount = min(amount, left[vertex])
+            left[vertex] -= amount
+            break
+        amount = min(amount, back[at][vertex])
+        path.append((vertex, -1 - at))
+    right[end] -= amount
+    for vertex, other in path:
+        if other >= 0:
+            back[other][vertex] = back[other].get(vertex, 0) + amount
+        else:
+            back[-1 - other][vertex] -= amount
+    return amount
+
+
+__all__ = ["Neighbours", "conflicts", "heaviest_antichain", "heaviest_clique", "peak"]

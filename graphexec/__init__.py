@@ -34,8 +34,8 @@ _HOME = {
     "compile": "pipeline",
     "find_hazards": "verify",
     "known_ops": "registry",
-    "load": "load",
-    "loads": "load",
+    "load": "stages.load",
+    "loads": "stages.load",
     "make_plan": "pipeline",
 }
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from graphexec.executable import Executable
     from graphexec.graph import Graph
-    from graphexec.load import load, loads
+    from graphexec.stages.load import load, loads
     from graphexec.op import Op
     from graphexec.pipeline import compile, make_plan
     from graphexec.plan import Plan

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array
+from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array, shape_of
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import DataError, ExecutionError, SessionClosed
+from graphexec.pending import Pending
 from graphexec.plan import Plan
+from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side
-from graphexec.tensor import TensorType, View
+from graphexec.tensor import TensorType
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session, Tap
+    from graphexec.graph import Graph
     from graphexec.pipeline import Compiled
     from graphexec.typed import TypedGraph
 
@@ -34,24 +37,31 @@ class Executable:
     """
 
     def __init__(
-        self, plan: Callable[[bool], Compiled], device: Device, *, resident: bool = False,
-        timeout: float | None = None,
+        self, source: Graph, plan: Callable[[Graph, bool], Compiled], device: Device, *,
+        resident: bool = False, timeout: float | None = None, base: Executable | None = None,
     ) -> None:  # fmt: skip
-        """Load what `plan` compiles on `device`: takes memory and uploads the weights."""
-        self._compiled = compiled = plan(resident)
+        """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
+
+        A `base` of the same graph that lives longer lends its weights, if they lie alike.
+        """
+        self._compiled = compiled = plan(source, resident)
         self.device_name = device.name
         self.device = device
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
         }
-        self._plan, self._resident, self._timeout = plan, resident, timeout
+        self.timeout = timeout
+        self.lock = threading.RLock()  # held by whoever uses the sessions
+        self.freeing = threading.Lock()  # held while sessions are closed
+        self._source, self._plan, self._resident, self._base = source, plan, resident, base
         self._twin: Executable | None = None
-        self._weights = _read_weights(compiled)
-        self._lock = threading.RLock()
+        self._resized = PlanCache(source, self._like)
         self._closed = False
-        self._sessions: list[Session] = [device.open(compiled.plan, self._weights)]
-        self._free = list(self._sessions)
+        lender = base if base is not None and _same_weights(base._compiled, compiled) else None
+        self._weights: dict[str, Array] = lender._weights if lender else _read_weights(compiled)
+        lending = lender._sessions[0] if lender else None
+        self._sessions: list[Session] = [device.open(compiled.plan, self._weights, lending)]
         self._pending: deque[Pending] = deque()
         self._proved = 1
 
@@ -75,9 +85,10 @@ class Executable:
     def run(self, /, **inputs: Array) -> dict[str, Array]:
         """Run the plan once and return the outputs by name, as new arrays.
 
-        Every input must be given, with exactly its shape and dtype (bf16 is ml_dtypes.bfloat16);
-        others raise DataError, all mistakes at once. Raises ExecutionError when a command fails;
-        the executable stays usable.
+        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16). Shapes that
+        the graph has with other values of its dims are taken too: the plan for those is made, and
+        the last few such plans are kept. Others raise DataError, all mistakes at once. Raises
+        ExecutionError when a command fails; the executable stays usable.
         """
         return self._submit(inputs, 1).result()
 
@@ -85,7 +96,8 @@ class Executable:
         """Start a run and return at once; the handle's `result()` gives the outputs.
 
         At most two requests are in flight, each with memory of its own but for the weights; a
-        third waits for the oldest. Inputs are read before `submit` returns.
+        third waits for the oldest. Inputs are read before `submit` returns, except arrays in
+        device memory: they must stay as they are until the run is done.
         """
         return self._submit(inputs, 2)
 
@@ -99,6 +111,11 @@ class Executable:
         """
         if in_flight < 1:
             raise DataError([Diagnostic(f"in_flight must be at least 1, not {in_flight}")])
+        return self._mapped(requests, in_flight)
+
+    def _mapped(
+        self, requests: Iterable[Mapping[str, Array]], in_flight: int
+    ) -> Iterator[dict[str, Array]]:
         waiting: deque[Pending] = deque()
         for inputs in requests:
             if len(waiting) == in_flight:
@@ -115,30 +132,37 @@ class Executable:
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
     ) -> Pending:
         arrays = self._checked(inputs)
-        if not self._resident and any(map(is_device_array, arrays.values())):
-            return self._device_twin()._submit(inputs, in_flight, tap)
-        with self._lock:
+        with self.lock:
+            self._check_open()
+            other = self._other_for(arrays)
+            if other is not None:
+                return other._submit(arrays, in_flight, tap)
             session = self._take(in_flight)
-            try:
-                for name, view in self._compiled.program.inputs.items():
-                    self._put(session, name, view.storage, arrays[name])
-                session.issue(tap)
-            except BaseException:
-                self._free.append(session)
-                raise
+            views = self._compiled.program.inputs
+            accepted = self._accepted(session, {name: arrays[name] for name in views})
+            for name, view in views.items():
+                array = accepted[name]
+                if isinstance(array, DeviceArray):
+                    session.take(view.storage, array)
+                else:
+                    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                    session.put(view.storage, raw)
+            session.issue(tap)
             pending = Pending(self, session)
             self._pending.append(pending)
             return pending
 
     def _take(self, in_flight: int) -> Session:
-        """A session that nothing runs on: a free one, a new one, or that of the oldest request."""
-        if self._closed:
-            raise SessionClosed("the executable is closed")
-        if not self._free and len(self._sessions) >= in_flight:
-            self._pending[0].collect()
-        if not self._free:
-            self._add_session()
-        return self._free.pop()
+        """A session that no request uses: an idle one, a new one, or that of the oldest request."""
+        busy = {id(pending.session) for pending in self._pending}
+        if len(busy) == len(self._sessions):
+            if len(self._sessions) < in_flight:
+                self._add_session()
+            else:
+                oldest = self._pending[0]
+                oldest.collect()
+                return oldest.session
+        return next(s for s in self._sessions if id(s) not in busy)
 
     def _add_session(self) -> None:
         from graphexec.verify import verify
@@ -149,12 +173,10 @@ class Executable:
             self._proved = count
         session = self.device.open(self.plan, self._weights, self._sessions[0])
         self._sessions.append(session)
-        self._free.append(session)
 
-    def collected(self, pending: Pending, session: Session) -> None:
+    def collected(self, pending: Pending) -> None:
         """A request is done with its session."""
         self._pending.remove(pending)
-        self._free.append(session)
 
     def outputs_of(self, session: Session) -> dict[str, Array]:
         """Copies of the outputs of the run that `session` has just finished."""
@@ -164,17 +186,14 @@ class Executable:
             for name, view in views.items()
         }
 
-    def _put(self, session: Session, name: str, buffer: str, value: Array | DeviceArray) -> None:
-        if not is_device_array(value):
-            session.put(buffer, np.ascontiguousarray(value).reshape(-1).view(np.uint8))
-            return
-        try:
-            session.take(buffer, value)
-        except NotTaken as exc:
-            raise DataError([Diagnostic(f"input '{name}' cannot be taken: {exc}")]) from exc
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+
+    # Inputs ---------------------------------------------------------------------------------
 
     def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The arrays of `inputs`, each of the right type; DataError with every mistake."""
+        """The arrays of `inputs`, each of the right dtype; DataError with every mistake."""
         mistakes = [
             Diagnostic(f"there is no input '{name}'", help=did_you_mean(name, self.inputs))
             for name in inputs
@@ -187,17 +206,52 @@ class Executable:
                 continue
             given = inputs[name]
             arrays[name] = array = given if is_device_array(given) else np.asarray(given)
-            if is_device_array(given) or (
-                array.shape == type.shape and array.dtype == type.dtype.numpy()
-            ):
+            if is_device_array(given) or array.dtype == type.dtype.numpy():
                 continue
-            found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
             wanted = type.dtype.numpy()
-            help = f"convert it: {name}.astype({wanted.name!r})" if array.dtype != wanted else ""
-            mistakes.append(Diagnostic(f"input '{name}' must be {type}, found {found}", help=help))
+            help = f"convert it: {name}.astype({wanted.name!r})"
+            mistakes.append(_wrong_type(name, type, array.dtype, array.shape, help))
         if mistakes:
             raise DataError(mistakes)
         return arrays
+
+    def _other_for(self, arrays: Mapping[str, Array]) -> Executable | None:
+        """The executable that takes inputs like these, if it is not this one."""
+        shapes = {n: shape_of(a) if is_device_array(a) else a.shape for n, a in arrays.items()}
+        odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
+               if shape is not None and shape != self.inputs[n].shape}  # fmt: skip
+        if odd:
+            known = {name: shape for name, shape in shapes.items() if shape is not None}
+            other = self._resized.find(known) if self._base is None else None
+            if other is None:
+                raise does_not_fit(self._source, self._compiled.graph.dims, odd)
+            return other
+        if not self._resident and any(map(is_device_array, arrays.values())):
+            return self._device_twin()
+        return None
+
+    def _accepted(
+        self, session: Session, arrays: Mapping[str, Array]
+    ) -> dict[str, Array | DeviceArray]:
+        """The same arrays, with those in device memory as `session` takes them."""
+        accepted: dict[str, Array | DeviceArray] = {}
+        mistakes = []
+        for name, array in arrays.items():
+            accepted[name] = array
+            if not is_device_array(array):
+                continue
+            try:
+                accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
+                accepted[name] = taken = accept(array)
+            except NotTaken as exc:
+                mistakes.append(Diagnostic(f"input '{name}' cannot be taken: {exc}"))
+                continue
+            type = self.inputs[name]
+            if (taken.type.shape, taken.type.dtype) != (type.shape, type.dtype):
+                mistakes.append(_wrong_type(name, type, taken.type.dtype, taken.type.shape))
+        if mistakes:
+            raise DataError(mistakes)
+        return accepted
 
     # Device memory --------------------------------------------------------------------------
 
@@ -208,31 +262,37 @@ class Executable:
         a `__cuda_array_interface__`, so CuPy, PyTorch and Numba can use it in place.
         """
         program, session = self._compiled.program, self._sessions[0]
+        self._check_open()
         view = {**program.inputs, **program.outputs}.get(name)
         if view is None or not self._resident or not hasattr(session, "address"):
-            raise DataError([Diagnostic(f"'{name}' does not lie on the device for callers to use",
-                                        help="compile(graph, device='hip', resident=True)")])  # fmt: skip
+            help = "compile(graph, device='hip', resident=True)"
+            message = f"'{name}' does not lie on the device for callers to use"
+            raise DataError([Diagnostic(message, help=help)])
         return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
 
     def replay(self) -> None:
-        """Run the plan on what lies in device memory, and wait for it."""
-        with self._lock:
-            session = self._take(1)
-            try:
-                session.issue()
-                session.wait(self._timeout)
-            finally:
-                self._free.append(session)
+        """Run the plan on what lies in device memory, and wait for it.
+
+        What fills the inputs must be done, or be on a stream that the caller has waited for.
+        """
+        with self.lock:
+            self._check_open()
+            while self._pending:  # `device_array` is the first session's memory
+                self._pending[0].collect()
+            self._sessions[0].issue()
+            self._sessions[0].wait(self.timeout)
 
     def _device_twin(self) -> Executable:
         """The same graph with its inputs and outputs in device memory, made when first needed."""
-        with self._lock:
-            if self._closed:
-                raise SessionClosed("the executable is closed")
-            if self._twin is None:
-                self._twin = Executable(self._plan, self.device, resident=True,
-                                        timeout=self._timeout)  # fmt: skip
-            return self._twin
+        if self._twin is None:
+            self._twin = self._like(self._source, resident=True)
+        return self._twin
+
+    def _like(self, graph: Graph, resident: bool | None = None) -> Executable:
+        return Executable(
+            graph, self._plan, self.device, timeout=self.timeout, base=self,
+            resident=self._resident if resident is None else resident,
+        )  # fmt: skip
 
     # Ending ---------------------------------------------------------------------------------
 
@@ -241,16 +301,18 @@ class Executable:
 
         Requests in flight are finished: their `result()` can still be asked for.
         """
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
             while self._pending:
                 self._pending[0].collect()
             self._closed = True
-            if self._twin is not None:
-                self._twin.close()
-            for session in reversed(self._sessions):  # the first one owns the weights
-                session.close()
+            with self.freeing, ExitStack() as steps:  # in reverse order, whatever fails
+                for session in self._sessions:  # the first one owns the weights
+                    steps.callback(session.close)
+                steps.callback(self._resized.close)
+                if self._twin is not None:
+                    steps.callback(self._twin.close)
 
     def __enter__(self) -> Executable:
         return self
@@ -258,58 +320,34 @@ class Executable:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ExecutionError:
+            if exc is None:  # otherwise what went wrong first is what counts
+                raise
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
 
 
-class Pending:
-    """A run in flight, from `Executable.submit`."""
+def _wrong_type(
+    name: str, type: TensorType, dtype: object, shape: tuple[int, ...], help: str = ""
+) -> Diagnostic:
+    found = f"{dtype}[{', '.join(map(str, shape))}]"
+    return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
 
-    def __init__(self, exe: Executable, session: Session) -> None:
-        self._exe, self._session = exe, session
-        self._outputs: dict[str, Array] | None = None
-        self._error: BaseException | None = None
 
-    def done(self) -> bool:
-        """Whether `result()` would return (or raise) at once."""
-        return self._collected or self._session.done()
+def _refuse(value: object) -> DeviceArray:
+    raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
-    def result(self, timeout: float | None = None) -> dict[str, Array]:
-        """The outputs, when they are there. Raises TimeoutError after `timeout` seconds (the run
-        goes on), and ExecutionError when a command failed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while deadline is not None and not self.done():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the run is not done after {timeout:g} s")
-            time.sleep(5e-5)
-        self.collect()
-        if self._error is not None:
-            raise self._error
-        assert self._outputs is not None
-        return self._outputs
 
-    @property
-    def _collected(self) -> bool:
-        return self._outputs is not None or self._error is not None
-
-    def collect(self) -> None:
-        """Wait for the run, keep its outputs or its error, and give the session back."""
-        exe = self._exe
-        with exe._lock:
-            if self._collected:
-                return
-            try:
-                self._session.wait(exe._timeout)
-                self._outputs = exe.outputs_of(self._session)
-            except BaseException as exc:
-                self._error = exc
-                if not isinstance(exc, ExecutionError):
-                    raise
-            finally:
-                exe.collected(self, self._session)
+def _same_weights(one: Compiled, other: Compiled) -> bool:
+    """Whether two programs have the same weights at the same places."""
+    mine, theirs = one.program.weights, other.program.weights
+    return bool(mine) and mine == theirs and all(
+        one.plan.places[v.storage] == other.plan.places[v.storage] for v in mine.values()
+    )  # fmt: skip
 
 
 def _read_weights(compiled: Compiled) -> dict[str, Array]:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ Dim = int | str
 
 Marks = Mapping[str, Mark]
 """Places of a declaration in the source: "" for its name, else the key's value, e.g. "alpha"."""
+
+SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+"""What a name of a dim or const may look like, but for Python's keywords."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 """What a name of a graph, tensor or output may look like."""
@@ -99,6 +103,12 @@ class Graph:
             from graphexec.registry import known_ops
 
             ops = known_ops()
+        if not name or not name.isprintable():
+            raise _mistake(f"{name!r} is not a name for a graph; it must be a printable line")
+        for symbol in (*(dims or {}), *(consts or {})):
+            if not SYMBOL.match(symbol) or iskeyword(symbol):
+                raise _mistake(f"'{symbol}' is not a name for a dim or const",
+                               help="a letter or '_', then letters, digits, '_'")  # fmt: skip
         self.name = name
         self.dims: dict[str, int] = dict(dims or {})
         self.consts: dict[str, int | float | str] = dict(consts or {})
@@ -168,7 +178,7 @@ class Graph:
             if operand.name not in given and not operand.optional:
                 raise _mistake(f"op '{op}' needs operand '{operand.name}'")
         name = name or self._fresh_name(op)
-        attrs = {k: _plain(v) for k, v in settings.items() if k in attributes}
+        attrs = {k: _plain(v) for k, v in settings.items() if k in attributes and v is not None}
         after, asserted = tuple(after), None if shape is None else _dims(shape)
         for tensor in (*given.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
@@ -242,9 +252,7 @@ class Graph:
         """The same graph with other values of its dims; unknown names are a GraphError."""
         for name in dims:
             if name not in self.dims:
-                raise _mistake(
-                    f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims)
-                )
+                raise _mistake(f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims))
         other = Graph(
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=self.ops,
             folder=self.folder, weight_root=self.weight_root, source=self.source,

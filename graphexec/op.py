@@ -97,7 +97,8 @@ class Call:
             writes = [work.out]
         elif isinstance(work, Memcpy):
             reads, writes = [work.src], [work.dst]
-        assert reads is not None and writes is not None
+        assert reads is not None, "a kernel's reads must be given"
+        assert writes is not None, "a kernel's writes must be given"
         if cost is None:
             cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
         pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))

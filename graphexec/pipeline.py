@@ -19,8 +19,8 @@ from graphexec.stages.lower import lower
 from graphexec.stages.rewrite import rewrite
 from graphexec.stages.schedule import schedule
 from graphexec.stages.synchronize import synchronize
-from graphexec.verify import verify as prove
 from graphexec.typed import TypedGraph
+from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device
@@ -108,10 +108,10 @@ def compile(
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(resident: bool) -> Compiled:
+    def plan(source: Graph, resident: bool) -> Compiled:
         return plan_graph(
-            graph, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
+            source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
             resident=resident,
         )  # fmt: skip
 
-    return Executable(plan, chosen, resident=resident, timeout=timeout)
+    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)

@@ -52,7 +52,8 @@ def load_ops(folders: Iterable[Path]) -> dict[str, Op]:
 def _import_file(init: Path) -> ModuleType:
     name = f"graphexec_user_ops.{init.parent.name}"
     spec = importlib.util.spec_from_file_location(name, init)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ Space = Literal["device", "host"]
 INT64_MAX = 2**63 - 1
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Element type. GEMM and softmax accumulate in f32 (f64 for f64)."""
 
     F16 = "f16"
@@ -36,16 +36,15 @@ class DType(str, Enum):
         """The NumPy dtype; bfloat16 is the one of ml_dtypes."""
         import numpy as np
 
-        if self is DType.BF16:
-            import ml_dtypes
+        if self is not DType.BF16:
+            return np.dtype(_NUMPY_NAMES[self])
+        import ml_dtypes
 
-            return np.dtype(ml_dtypes.bfloat16)
-        return np.dtype({"f16": "float16", "f32": "float32", "f64": "float64"}[self.value])
-
-    def __str__(self) -> str:
-        return self.value
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
 
 
+_NUMPY_NAMES = {DType.F16: "float16", DType.F32: "float32", DType.F64: "float64"}
 _ITEMSIZE = {DType.F16: 2, DType.BF16: 2, DType.F32: 4, DType.F64: 8}
 
 
@@ -84,6 +83,7 @@ class TensorType:
 
     @property
     def elements(self) -> int:
+        """How many elements there are."""
         return prod(self.shape)
 
     @property
@@ -115,6 +115,7 @@ class View:
 
     @property
     def elements(self) -> int:
+        """How many elements there are."""
         return prod(self.shape)
 
     @property

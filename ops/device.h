@@ -41,26 +41,26 @@ DEVICE unsigned short bf16_bits(float x) {
 
 #if defined(__HIP_EMULATOR__)
 inline float widen(f16 x) { return __emulator_half_to_float(x.bits); }
-inline void narrow(float x, f16& y) { y.bits = __emulator_float_to_half(x); }
-inline void narrow(float x, bf16& y) { y.bits = bf16_bits(x); }
+inline void put(float x, f16& y) { y.bits = __emulator_float_to_half(x); }
+inline void put(float x, bf16& y) { y.bits = bf16_bits(x); }
 #elif defined(__CUDACC__)
 DEVICE float widen(f16 x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
     return y;
 }
-DEVICE void narrow(float x, f16& y) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+DEVICE void put(float x, f16& y) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 #if __CUDA_ARCH__ >= 800
-DEVICE void narrow(float x, bf16& y) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+DEVICE void put(float x, bf16& y) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 #else
-DEVICE void narrow(float x, bf16& y) { y.bits = bf16_bits(x); }
+DEVICE void put(float x, bf16& y) { y.bits = bf16_bits(x); }
 #endif
 #else
 DEVICE float widen(f16 x) { return static_cast<float>(__builtin_bit_cast(_Float16, x.bits)); }
-DEVICE void narrow(float x, f16& y) {
+DEVICE void put(float x, f16& y) {
     y.bits = __builtin_bit_cast(unsigned short, static_cast<_Float16>(x));
 }
-DEVICE void narrow(float x, bf16& y) { y.bits = bf16_bits(x); }
+DEVICE void put(float x, bf16& y) { y.bits = bf16_bits(x); }
 #endif
 
 // To odd: rounding the result again, to at most 22 bits, rounds x correctly.
@@ -71,43 +71,102 @@ DEVICE float round_to_odd(double x) {
     return from_bits((bits_of(nearest) - (is_away ? 1 : 0)) | 1);
 }
 
-DEVICE void narrow(float x, f32& y) { y = x; }
-DEVICE void narrow(float x, f64& y) { y = x; }
-DEVICE void narrow(double x, f16& y) { narrow(round_to_odd(x), y); }
-DEVICE void narrow(double x, bf16& y) { narrow(round_to_odd(x), y); }
-DEVICE void narrow(double x, f32& y) { y = static_cast<float>(x); }
-DEVICE void narrow(double x, f64& y) { y = x; }
+DEVICE void put(float x, f32& y) { y = x; }
+DEVICE void put(float x, f64& y) { y = x; }
+DEVICE void put(double x, f16& y) { put(round_to_odd(x), y); }
+DEVICE void put(double x, bf16& y) { put(round_to_odd(x), y); }
+DEVICE void put(double x, f32& y) { y = static_cast<float>(x); }
+DEVICE void put(double x, f64& y) { y = x; }
+
+// x, a float or double, in the type To: to nearest, ties to even.
+template <class To, class A> DEVICE To narrow(A x) {
+    To y;
+    put(x, y);
+    return y;
+}
 
 // Same type: the same bits, NaN payloads included.
-template <class T> DEVICE void convert(T x, T& y) { y = x; }
-template <class From, class To> DEVICE void convert(From x, To& y) { narrow(widen(x), y); }
+template <class To, class From> struct Conversion {
+    static DEVICE To of(From x) { return narrow<To>(widen(x)); }
+};
+template <class T> struct Conversion<T, T> {
+    static DEVICE T of(T x) { return x; }
+};
+template <class To, class From> DEVICE To convert(From x) { return Conversion<To, From>::of(x); }
 
 // ---- vectors of elements -------------------------------------------------------------------
 
-// N elements that are neighbours in memory, aligned to their size, but at most to 16 bytes.
-template <class T, int N>
-struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Vector { T at[N]; };
+// What one instruction loads or stores, and the same as an array, which stays in registers.
+template <class Part, int n> struct Native;
+#define NATIVE(part, n, name, take, give)                              \
+    template <> struct Native<part, n> {                               \
+        typedef name type;                                             \
+        static DEVICE void spread(name v, part (&to)[n]) { take; }     \
+        static DEVICE name collect(const part (&x)[n]) { return give; } \
+    };
+NATIVE(unsigned short, 1, unsigned short, to[0] = v, x[0])
+NATIVE(u32, 1, u32, to[0] = v, x[0])
+NATIVE(u32, 2, uint2, (to[0] = v.x, to[1] = v.y), make_uint2(x[0], x[1]))
+NATIVE(u32, 4, uint4, (to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w),
+       make_uint4(x[0], x[1], x[2], x[3]))
+NATIVE(f32, 1, float, to[0] = v, x[0])
+NATIVE(f32, 2, float2, (to[0] = v.x, to[1] = v.y), make_float2(x[0], x[1]))
+NATIVE(f32, 4, float4, (to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w),
+       make_float4(x[0], x[1], x[2], x[3]))
+NATIVE(f64, 1, double, to[0] = v, x[0])
+NATIVE(f64, 2, double2, (to[0] = v.x, to[1] = v.y), make_double2(x[0], x[1]))
+#undef NATIVE
 
-// Words<bytes>::type is loaded and stored by one instruction.
-template <int bytes> struct Words;
-template <> struct Words<2> { typedef unsigned short type; };
-template <> struct Words<4> { typedef u32 type; };
-template <> struct Words<8> { typedef uint2 type; };
-template <> struct Words<16> { typedef uint4 type; };
+// N elements that are neighbours in memory, as parts: the elements themselves,
+template <class T, int N, int size = sizeof(T)> struct Vector {
+    typedef T Part;
+    static constexpr int parts = N;
+    T part[parts];
+    DEVICE T get(int i) const { return part[i]; }
+    DEVICE void set(int i, T x) { part[i] = x; }
+};
+// ... pairs of 16 bits, each in a register,
+template <class T, int N> struct Vector<T, N, 2> {
+    typedef u32 Part;
+    static constexpr int parts = N / 2;
+    u32 part[parts];
+    DEVICE T get(int i) const {
+        const u32 pair = part[i / 2];
+        return T{static_cast<unsigned short>(i % 2 ? pair >> 16 : pair & 0xFFFF)};
+    }
+    DEVICE void set(int i, T x) {
+        u32& pair = part[i / 2];  // even elements are set first
+        pair = i % 2 ? pair | u32(x.bits) << 16 : x.bits;
+    }
+};
+// ... or 16 bits alone.
+template <class T> struct Vector<T, 1, 2> {
+    typedef unsigned short Part;
+    static constexpr int parts = 1;
+    unsigned short part[parts];
+    DEVICE T get(int) const { return T{part[0]}; }
+    DEVICE void set(int, T x) { part[0] = x.bits; }
+};
 
+// One instruction each. NVIDIA's compiler splits stores that it cannot tell from shared memory.
+template <class N> DEVICE N load_native(const N* from) { return *from; }
+#if defined(__CUDACC__)
+template <class N> DEVICE void store_native(N* to, N x) { __stwb(to, x); }
+#else
+template <class N> DEVICE void store_native(N* to, N x) { *to = x; }
+#endif
+
+// N * sizeof(T) bytes at once, 16 at most, aligned to their number.
 template <int N, class T> DEVICE Vector<T, N> load(const T* from) {
-    typedef typename Words<N * sizeof(T)>::type Word;
-    const Word word = *reinterpret_cast<const Word*>(from);
+    typedef Native<typename Vector<T, N>::Part, Vector<T, N>::parts> Form;
     Vector<T, N> result;
-    __builtin_memcpy(&result, &word, sizeof word);
+    Form::spread(load_native(reinterpret_cast<const typename Form::type*>(from)), result.part);
     return result;
 }
 
 template <class T, int N> DEVICE void store(T* to, const Vector<T, N>& value) {
-    typedef typename Words<N * sizeof(T)>::type Word;
-    Word word;
-    __builtin_memcpy(&word, &value, sizeof word);
-    *reinterpret_cast<Word*>(to) = word;
+    typedef Native<typename Vector<T, N>::Part, Vector<T, N>::parts> Form;
+    store_native(reinterpret_cast<typename Form::type*>(to), Form::collect(value.part));
 }
 
 // N elements `stride` apart, in pieces of W elements; W > 1 needs stride 1 and aligned pieces.
@@ -116,7 +175,7 @@ template <int N, int W, class T> DEVICE Vector<T, N> gather(const T* from, i64 s
     Vector<T, N> result;
     UNROLL for (int i = 0; i < N; i += W) {
         const Vector<T, W> piece = load<W>(from + (W == 1 ? i * stride : i));
-        UNROLL for (int j = 0; j < W; ++j) result.at[i + j] = piece.at[j];
+        UNROLL for (int j = 0; j < W; ++j) result.set(i + j, piece.get(j));
     }
     return result;
 }

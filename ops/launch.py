@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Compute = Callable[[list["np.ndarray[Any, Any]"], Parallel], None]
 
-_GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
+GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
 
 
 def launch(
@@ -31,7 +31,7 @@ def launch(
         source=source,
         entry=entry,
         args=args,
-        grid=(min(blocks, _GRID_LIMIT // threads), 1, 1),
+        grid=(min(blocks, GRID_LIMIT // threads), 1, 1),
         block=(threads, 1, 1),
         compute=compute,
         defines=tuple((name, str(value)) for name, value in defines.items()),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphexec.diagnostics import Mark
 from graphexec.errors import GraphError
 from graphexec.graph import Input, Node, Weight
-from graphexec.load import load, loads
+from graphexec.stages.load import load, loads
 from graphexec.op import Attribute, Op, Operand
 
 ATTENTION = """\

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from graphexec.errors import GraphError
 from graphexec.graph import Graph, Input, Node, Weight
-from graphexec.load import loads
+from graphexec.stages.load import loads
 from graphexec.views.yaml import to_yaml
 
 ATTENTION = """\

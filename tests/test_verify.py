@@ -382,11 +382,11 @@ def test_buffers_are_declared_once() -> None:
     assert report(draft.plan()) == "BOUNDS hazard: buffer 'arena' is declared twice."
 
 
-def gemm_plan(handle: int | None, streams: list[Stream], device: str = "cpu") -> Plan:
-    draft = Draft(device=device)
+def gemm_plan(handle: int | None, streams: list[Stream], command: str = "gemm") -> Plan:
+    draft = Draft()
     draft.streams = streams
     draft.fork()
-    draft.launch(1, "y", writes=[A], command="gemm", handle=handle)
+    draft.launch(1, "y", writes=[A], command=command, handle=handle)
     draft.join()
     return draft.plan()
 
@@ -395,25 +395,28 @@ BOUND = [Stream(0, 0), Stream(1, 1)]
 BARE = [Stream(0), Stream(1)]
 
 
-@pytest.mark.parametrize(("handle", "streams", "device", "words"), [
-    (0, BOUND, "cpu", "carries BLAS handle 0, but stream 1 has handle 1"),
-    (0, BARE, "cpu", "carries BLAS handle 0, but stream 1 has no handle"),
-    (None, BOUND, "cpu", "it would run on the default stream"),
-    (None, [Stream(0, 1), Stream(1, 0)], "cpu", "it would run on the default stream"),
-    (None, BARE, "hip", "it would run on the default stream"),
-    (1, [Stream(0, 1), Stream(1, 1)], "hip", "BLAS handle 1 is bound to stream 0 and to stream 1"),
-    (1, BOUND, "hip", None),
-    (None, BARE, "cpu", None),
-])  # fmt: skip
+# fmt: off
+@pytest.mark.parametrize(("handle", "streams", "words"), [
+    (0, BOUND, "carries BLAS handle 0, but stream 1 has handle 1"),
+    (0, BARE, "carries BLAS handle 0, but stream 1 has no handle"),
+    (None, BOUND, "it would run on the default stream"),
+    (None, [Stream(0, 1), Stream(1, 0)], "it would run on the default stream"),
+    (None, BARE, "it would run on the default stream"),
+    (1, [Stream(0, 1), Stream(1, 1)], "BLAS handle 1 is bound to stream 0 and to stream 1"),
+])
+# fmt: on
 def test_a_gemm_runs_with_the_handle_of_its_stream(
-    handle: int | None, streams: list[Stream], device: str, words: str | None
+    handle: int | None, streams: list[Stream], words: str
 ) -> None:
-    plan = gemm_plan(handle, streams, device)
-    if words is None:
-        assert_safe(plan)
-    else:
-        assert report(plan).startswith("HANDLE hazard: ")
-        assert words in report(plan)
+    text = report(gemm_plan(handle, streams))
+    assert text.startswith("HANDLE hazard: ")
+    assert words in text
+
+
+def test_right_handles() -> None:
+    assert_safe(gemm_plan(1, BOUND))
+    assert_safe(gemm_plan(None, BARE, command="softmax"))
+    assert_safe(gemm_plan(None, BOUND, command="softmax"))
 
 
 @pytest.mark.parametrize(("reads", "writes", "found"), [
@@ -488,12 +491,15 @@ def test_streams_may_be_joined_through_another() -> None:
     assert_safe(draft.plan())
 
 
-@pytest.mark.parametrize("last", [Launch(0, "late", "kernel", (), (C,)), Record(1, 60)])
-def test_nothing_follows_the_join(last: Instruction) -> None:
-    found = find_hazards(spoiled(lambda i: i.insert(9, last)))
-    assert [h.kind for h in found] == ["JOIN"]
-    assert "is work after the join, the record (stream 0, instruction 8)" in str(found[0])
-    assert_safe(spoiled(lambda i: i.insert(8, last)) if isinstance(last, Launch) else safe().plan())
+def test_no_work_follows_the_join() -> None:
+    late = Launch(0, "late", "kernel", (), (C,))
+    text = report(spoiled(lambda i: i.insert(9, late)))
+    assert text == (
+        "JOIN hazard: 'late' (kernel, stream 0, instruction 9) is work after the join, the record "
+        "(stream 0, instruction 8), the last the host waits for."
+    )
+    assert_safe(spoiled(lambda i: i.insert(8, late)))
+    assert_safe(spoiled(lambda i: i.insert(9, Record(1, 60))))
 
 
 def test_the_host_waits_for_the_origin() -> None:
@@ -842,8 +848,8 @@ def test_a_safe_plan_is_proved_without_comparing_launches() -> None:
     draft.launch(0, "low", [at(0, 32)], [C])
     draft.launch(1, "high", [at(32, 64)], [at(256, 320)])
     draft.edge(0, 1)
-    draft.launch(1, "low again", [at(0, 32)], [at(0, 32)])
     draft.launch(0, "more", [at(32, 64)], [at(320, 384)])
+    draft.launch(1, "low again", [at(0, 32)], [at(0, 32)])
     draft.edge(1, 0)
     draft.launch(0, "over", [], [A])
     draft.join()

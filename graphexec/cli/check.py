@@ -70,7 +70,7 @@ def check(files: tuple[str, ...], loader: Loader, streams: int, as_json: bool) -
 
 def _check(file: str, loader: Loader, streams: int) -> _Finding:
     from graphexec.errors import InputError
-    from graphexec.load import load
+    from graphexec.stages.load import load
     from graphexec.pipeline import make_plan
 
     finding = _Finding(file)

@@ -40,7 +40,9 @@ class Tap(Protocol):
     """Called after each launch of a run with its node and the bytes (uint8) of the last range it
     wrote, which are only valid during the call. Calls may come from several threads."""
 
-    def __call__(self, node: str, written: Array) -> None: ...
+    def __call__(self, node: str, written: Array) -> None:
+        """Look at what `node` wrote."""
+        ...
 
 
 class Session(Protocol):

@@ -95,8 +95,7 @@ class CpuSession:
         self._plan, self._device = plan, device
         shared = {"weights": sibling._memory["weights"]} if sibling and weights else {}
         self._memory: dict[str, Array] = {
-            b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes)
-            for b in plan.buffers
+            b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes) for b in plan.buffers
         }
         for name, array in ({} if shared else weights).items():
             buffer, offset = plan.places[name]
@@ -105,9 +104,7 @@ class CpuSession:
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(device.cores)
         self._random = random.Random(device.delays)
-        self._queues: list[SimpleQueue[Step | None]] = [
-            SimpleQueue() for _ in plan.streams
-        ]
+        self._queues: list[SimpleQueue[Step | None]] = [SimpleQueue() for _ in plan.streams]
         self._run: _Run | None = None
         self._blas = ExitStack()
         self._host_events: list[int] = []

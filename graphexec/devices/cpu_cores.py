@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 Body = Callable[[int, int], None]
@@ -40,7 +41,7 @@ class Cores:
         """
         parts = min(n, parts or _PARTS_A_CORE * self.count)
         bounds = [n * i // parts for i in range(parts + 1)]
-        ranges = iter(list(zip(bounds, bounds[1:], strict=False)))
+        ranges = pairwise(bounds)
         lock = threading.Lock()
 
         def work() -> None:

@@ -73,6 +73,7 @@ class _Operand:
 def _multiply(a: Array, b: Array, out: Array, cores: Cores, serial: bool) -> None:
     batches = prod(out.shape[:-2])
     if out.ndim > 2 and out.shape[0] >= cores.count:
+
         def slabs(low: int, high: int) -> None:
             np.matmul(_slab(a, out.ndim, low, high), _slab(b, out.ndim, low, high),
                       out=out[low:high])  # fmt: skip
@@ -82,6 +83,7 @@ def _multiply(a: Array, b: Array, out: Array, cores: Cores, serial: bool) -> Non
         for i in range(out.shape[0]):
             _multiply(_item(a, out.ndim, i), _item(b, out.ndim, i), out[i], cores, serial)
     else:
+
         def rows(low: int, high: int) -> None:
             np.matmul(a[..., low:high, :], b, out=out[..., low:high, :])
 

@@ -16,7 +16,7 @@ from graphexec.tensor import DType, TensorType, contiguous_strides
 
 _GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
 _DLPACK_DTYPES = {(2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64}
-_TYPESTR = {"<f2": DType.F16, "<f4": DType.F32, "<f8": DType.F64}
+_TYPESTR = {"<f2": DType.F16, "|V2": DType.BF16, "<f4": DType.F32, "<f8": DType.F64}
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        typestr = {dtype: text for text, dtype in _TYPESTR.items()}.get(self.type.dtype, "|V2")
         return {
             "shape": self.type.shape,
-            "typestr": typestr,
+            "typestr": next(t for t, dtype in _TYPESTR.items() if dtype is self.type.dtype),
             "data": (self.address, False),
             "strides": None,
             "version": 3,
@@ -57,13 +56,29 @@ def is_device_array(value: object) -> bool:
     return device is not None and int(device()[0]) in _GPU_DEVICES
 
 
-def take(value: Any, stream: int) -> DeviceArray:
-    """`value` as a DeviceArray for a reader on `stream` (a handle). Raises NotTaken."""
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array in device memory, without taking it; None where it does not say."""
+    interface = getattr(value, "__cuda_array_interface__", None)
+    shape = interface["shape"] if interface is not None else getattr(value, "shape", None)
+    return None if shape is None else tuple(map(int, shape))
+
+
+def take(value: Any, stream: int, device: int = 0) -> DeviceArray:
+    """`value` as a DeviceArray for a reader on `stream` (a handle) of a device.
+
+    Raises NotTaken.
+    """
     if isinstance(value, DeviceArray):
         return value
-    if hasattr(value, "__dlpack__"):
+    if not hasattr(value, "__dlpack__"):
+        return _from_interface(value, value.__cuda_array_interface__)
+    kind, place = value.__dlpack_device__()
+    if int(kind) not in _GPU_DEVICES or int(place) != device:
+        raise NotTaken(f"it lies on another device (DLPack device {int(kind)}, {int(place)})")
+    try:
         return _from_dlpack(value.__dlpack__(stream=stream))
-    return _from_interface(value, value.__cuda_array_interface__)
+    except BufferError as exc:
+        raise NotTaken(f"its owner does not give it away: {exc}") from exc
 
 
 def _from_interface(value: object, interface: dict[str, Any]) -> DeviceArray:

@@ -9,51 +9,48 @@ finds: AMD, CUDA behind HIP's functions, or the emulator of the tests.
 
 from __future__ import annotations
 
-import ctypes
-import threading
-import time
+import warnings
+import weakref
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from graphexec.command import Gemm, Kernel, Memcpy, Scalar
+from graphexec.command import Kernel
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
-from graphexec.devices.hip_gemm import gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
+from graphexec.devices.hip_memory import Memory, too_little
+from graphexec.devices.hip_progress import listed, progress
+from graphexec.devices.hip_replay import CaptureWarning, capture
+from graphexec.devices.hip_resources import EXIT_PATIENCE, Resources
+from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.tensor import View
+from graphexec.plan import HostWait, Launch, Plan
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
-Pointer = Any
-
-WORKSPACE = 32 << 20
-"""Bytes of the workspace of one BLAS handle; what the libraries ask for on large GPUs."""
-_SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph
-_CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
-           "f64": ctypes.c_double}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class HipDevice:
     """Runs plans on a GPU through hip-python.
 
-    `mode` "graph" captures the plan once and replays it; "stream" issues it call by call.
+    `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
+    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised.
     """
 
     index: int = 0
     mode: Mode = "graph"
+    timeout: float | None = None
     name: str = "hip"
 
     def describe(self) -> str:
         """Name, architecture and memory; DeviceUnavailable where there is no GPU."""
-        bindings = load()
+        bindings = self._bindings()
         p = bindings.properties(self.index)
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
@@ -63,12 +60,14 @@ class HipDevice:
     ) -> HipSession:
         """Load a plan; OutOfMemory when the device has too little."""
         assert sibling is None or isinstance(sibling, HipSession)
+        return HipSession(plan, weights, self, self._bindings(), sibling)
+
+    def _bindings(self) -> Bindings:
         bindings = load()
         if self.index >= bindings.platform.devices:
-            raise DeviceUnavailable(
-                f"there is no HIP device {self.index}; found {bindings.platform.devices}"
-            )
-        return HipSession(plan, weights, self, bindings, sibling)
+            count = bindings.platform.devices
+            raise DeviceUnavailable(f"there is no HIP device {self.index}; found {count}")
+        return bindings
 
 
 def info() -> DeviceInfo:
@@ -86,337 +85,176 @@ class HipSession:
         self, plan: Plan, weights: Mapping[str, Array], device: HipDevice, bindings: Bindings,
         sibling: HipSession | None = None,
     ) -> None:  # fmt: skip
-        self._sibling = sibling
-        self._plan, self._device, self._hip = plan, device, bindings
-        self._threads = threading.local()
-        self._owned = ExitStack()
+        self._plan, self._device, self._hip, self._sibling = plan, device, bindings, sibling
+        self._resources = Resources(bindings, device.index)
         self._closed, self._hung = False, False
-        self.mode: Mode = "stream"
+        self._running = False  # something may be left on the streams
+        self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
+        self._taken: list[DeviceArray] = []
+        self._memory: Memory
+        self._steps: list[Step] = []
         self._replay: list[Step] = []
-        self._staged: dict[str, tuple[Array, Step, Step]] = {}
-        self._taken: dict[str, DeviceArray] = {}
+        self.mode: Mode = "stream"
         self.fallback = ""
+        self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
         try:
-            self._enter_thread()
             self._load(weights)
-            if device.mode == "graph":
-                self._capture()
-        except BaseException:
-            self._owned.close()
+        except BaseException as exc:
+            self._closed = True
+            self._end.detach()
+            with suppress(ExecutionError):  # what went wrong first is what counts
+                self._resources.close(0.0 if self._hung else EXIT_PATIENCE)
+            if isinstance(exc, HipOutOfMemory):
+                raise OutOfMemory(too_little(plan, bindings, exc)) from exc
             raise
 
-    # What a session offers ------------------------------------------------------------------
+    # Input and output -----------------------------------------------------------------------
 
     def put(self, buffer: str, array: Array) -> None:
         """Through pinned memory; to a buffer in device memory with a copy on stream 0."""
-        self._enter_thread()
-        self._staging(buffer)[...] = array
-        if buffer not in self._host:
-            self._staged[buffer][1]()
+        self._make_ready(buffer)
+        if buffer in self._memory.host:
+            self._memory.host[buffer][...] = array
+            return
+        staging, upload, _ = self._memory.staging(buffer)
+        staging[...] = array
+        upload()
+
+    def accept(self, value: object) -> DeviceArray:
+        """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
+        self._make_ready()
+        return take(value, int(self.origin), self._device.index)
 
     def take(self, buffer: str, value: object) -> None:
         """A copy on stream 0, behind the stream that wrote `value`; none if it lies there."""
-        self._enter_thread()
-        hip, origin = self._hip, self._streams[0]
-        array = take(value, int(origin))
+        self._make_ready(buffer)
+        hip, origin = self._hip, self.origin
+        array = take(value, int(origin), self._device.index)
         if array.stream is not None:
-            event = hip.create_event()
-            hip.prepare_record(event, hip.pointer(array.stream))()
-            hip.prepare_wait(origin, event)()
-            hip.destroy_event(event)  # the runtime keeps it until the wait is over
+            hip.prepare_record(self._arrival, hip.pointer(array.stream))()
+            hip.prepare_wait(origin, self._arrival)()
         if array.address != self.address(buffer):
-            source, size = hip.pointer(array.address), self._plan.buffer(buffer).bytes
-            hip.prepare_copy(self._pointers[buffer], source, size, "on_device", origin)()
-        self._taken[buffer] = array
+            source, size = hip.pointer(array.address), self._memory.sizes[buffer]
+            hip.prepare_copy(self._memory.at(buffer), source, size, "on_device", origin)()
+        self._taken.append(array)
 
     def get(self, buffer: str) -> Array:
         """A copy of the pinned bytes, brought from device memory first where they lie there."""
-        self._enter_thread()
-        staging = self._staging(buffer)
-        if buffer not in self._host:
-            self._staged[buffer][2]()
-            self._hip.synchronize_stream(self._streams[0])
+        self._resources.enter_thread()
+        if buffer in self._memory.host:
+            return self._memory.host[buffer].copy()
+        staging, _, download = self._memory.staging(buffer)
+        download()
+        self._hip.synchronize_stream(self.origin)
         return staging.copy()
 
     def address(self, buffer: str) -> int:
         """The address of a buffer."""
-        return int(self._pointers[buffer])
+        return self._memory.address(buffer)
 
-    def _staging(self, buffer: str) -> Array:
-        """Pinned bytes for a buffer: itself, or a twin that is made when first needed."""
-        if buffer in self._host:
-            return self._host[buffer]
-        if buffer not in self._staged:
-            hip, origin, size = self._hip, self._streams[0], self._plan.buffer(buffer).bytes
-            pinned = self._own(hip.host_malloc(size), hip.host_free)
-            here = self._pointers[buffer]
-            self._staged[buffer] = (
-                np.frombuffer(hip.host_view(pinned, size), dtype=np.uint8),
-                hip.prepare_copy(here, pinned, size, "to_device", origin),
-                hip.prepare_copy(pinned, here, size, "to_host", origin),
-            )
-        return self._staged[buffer][0]
+    @property
+    def origin(self) -> Any:
+        """Stream 0, which every run begins and ends on."""
+        return self._resources.streams[0]
+
+    # Running --------------------------------------------------------------------------------
 
     def issue(self, tap: Tap | None = None) -> None:
         """Enqueue one run; returns at once. With `tap`, call by call with stops to look."""
-        self.check_usable()
-        if tap is not None:
-            self._issue_tapped(tap)
-            return
-        for step in self._replay if self.mode == "graph" else self._steps:
-            step()
-
-    def check_usable(self) -> None:
-        """Raise SessionClosed after close, ExecutionError after a hang."""
-        if self._closed:
-            raise SessionClosed("the executable is closed")
-        if self._hung:
-            raise ExecutionError("an earlier run of this executable never finished")
-        self._enter_thread()
+        self._make_ready()
+        self._unused.clear()
+        self._running = True
+        try:
+            if tap is not None:
+                self._issue_tapped(tap)
+                return
+            for step in self._replay if self.mode == "graph" else self._steps:
+                step()
+        except BaseException:
+            # Only part of the run is on the streams, and they are not joined.
+            self._resources.drain()
+            raise
 
     def done(self) -> bool:
-        """Whether the last `issue` is done."""
-        self._enter_thread()
-        return self._hip.stream_is_done(self._streams[0])
+        """Whether `wait` would return, or raise, at once."""
+        self._resources.enter_thread()
+        try:
+            return self._hip.stream_is_done(self.origin)
+        except HipError:
+            return True
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until the last `issue` is done. Raises TimedOut after `timeout` seconds.
-
-        It asks rather than blocks in the library, so that Ctrl-C and other threads get through.
-        """
-        self._enter_thread()
-        origin, start, pause = self._streams[0], time.monotonic(), 5e-5
-        while not self._hip.stream_is_done(origin):
-            waited = time.monotonic() - start
-            if timeout is not None and waited > timeout:
-                self._hung = True
-                raise TimedOut(self._progress(timeout))
-            if waited > _SPIN:
-                time.sleep(pause)
-                pause = min(2 * pause, 1e-3)
+        """Block until the last `issue` is done. Raises TimedOut after `timeout` seconds."""
+        self._resources.enter_thread()
+        if not self._resources.wait([self.origin], timeout):
+            self._hung = True
+            raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
         # Makes what the device wrote to pinned memory visible to the host.
-        self._hip.synchronize_stream(origin)
+        self._hip.synchronize_stream(self.origin)
+        self._running = False
+        self._taken.clear()
 
     def close(self) -> None:
-        """Drain, then free. After a hang nothing can be freed, so nothing is."""
+        """Drain, then free. Nothing of a device that hangs can be freed, so nothing is."""
         if self._closed:
             return
         self._closed = True
-        if self._hung:
-            self._owned.pop_all()
-            return
-        self._enter_thread()
-        for stream in self._streams:
-            self._hip.synchronize_stream(stream)
-        self._owned.close()
+        self._end.detach()
+        self._steps, self._replay = [], []
+        try:
+            self._resources.close(0.0 if self._hung else None)
+        finally:
+            self._memory.forget()
+            self._taken.clear()
+
+    def _make_ready(self, buffer: str | None = None) -> None:
+        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+        self._resources.enter_thread()
+        if self._hung and not self._resources.is_idle():
+            raise ExecutionError("an earlier run of this executable never finished")
+        if self._running or buffer in self._unused:
+            self._resources.drain()
+            self._unused.clear()
+        self._hung = self._running = False
+        if buffer is not None:
+            self._unused.add(buffer)
 
     # Loading --------------------------------------------------------------------------------
 
-    def _enter_thread(self) -> None:
-        # The current device belongs to the thread.
-        if not getattr(self._threads, "ready", False):
-            self._hip.set_device(self._device.index)
-            self._threads.ready = True
-
     def _load(self, weights: Mapping[str, Array]) -> None:
-        plan, hip = self._plan, self._hip
-        self._kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
-        self._streams = [self._own(hip.create_stream(), hip.destroy_stream) for _ in plan.streams]
-        self._events = {
-            i.event: self._own(hip.create_event(), hip.destroy_event)
-            for i in plan.instructions
-            if isinstance(i, Record)
-        }
-        self._pointers: dict[str, Pointer] = {}
-        self._host: dict[str, Array] = {}
-        try:
-            self._take_memory()
-        except HipOutOfMemory as exc:
-            raise OutOfMemory(self._memory_report()) from exc
-        self._upload(weights)
-        work = (i.work for i in plan.instructions if isinstance(i, Launch))
-        self._kernels.compile(w for w in work if isinstance(w, Kernel))
-        self._steps = [s for s in prepare(plan, self) if s is not _nothing]
-
-    def _own(self, resource: Any, release: Any) -> Any:
-        self._owned.callback(release, resource)
-        return resource
-
-    def _take_memory(self) -> None:
-        hip = self._hip
-        for buffer in self._plan.buffers:
-            if buffer.role == "weights" and self._sibling is not None:
-                pointer = self._sibling._pointers[buffer.id]  # read only, so they are shared
-            elif buffer.space == "device":
-                pointer = self._own(hip.malloc(buffer.bytes), hip.free)
-            else:
-                pointer = self._own(hip.host_malloc(buffer.bytes), hip.host_free)
-                self._host[buffer.id] = np.frombuffer(
-                    hip.host_view(pointer, buffer.bytes), dtype=np.uint8
-                )
-            self._pointers[buffer.id] = pointer
-        self._handles = {}
-        for stream in self._plan.streams:
-            if stream.blas_handle is not None:
-                handle = self._own(hip.blas.create(), hip.blas.destroy)
-                workspace = self._own(hip.malloc(WORKSPACE), hip.free)
-                # In this order: binding the stream resets the workspace.
-                hip.blas.set_stream(handle, self._streams[stream.id])
-                hip.blas.set_workspace(handle, workspace, WORKSPACE)
-                self._handles[stream.blas_handle] = handle
-
-    def _memory_report(self) -> str:
-        on_device = {b.id: b.bytes for b in self._plan.buffers if b.space == "device"}
-        handles = sum(s.blas_handle is not None for s in self._plan.streams)
-        needed = sum(on_device.values()) + handles * WORKSPACE
-        self._owned.close()  # so that what is free is said as the user will find it
-        free, total = self._hip.memory_info()
-        parts = ", ".join(f"{name} {_mib(size)}" for name, size in on_device.items())
-        return (
-            f"the device has too little memory: {_mib(needed)} needed ({parts}; "
-            f"{handles} BLAS workspaces of {_mib(WORKSPACE)}), {_mib(free)} free of {_mib(total)}. "
-            "The arena is the plan's peak; fewer streams need less"
-        )
-
-    def _upload(self, weights: Mapping[str, Array]) -> None:
-        """Weights once, through one pinned buffer the size of the largest; zeros elsewhere."""
-        hip, stream = self._hip, self._streams[0]
-        for buffer in self._plan.buffers:
-            if buffer.space == "device" and buffer.role != "weights":
-                hip.prepare_fill(self._pointers[buffer.id], 0, buffer.bytes, stream)()
-        if not weights or self._sibling is not None:
-            return
-        largest = max(array.nbytes for array in weights.values())
-        with ExitStack() as staging:
-            pinned = hip.host_malloc(largest)
-            staging.callback(hip.host_free, pinned)
-            view = np.frombuffer(hip.host_view(pinned, largest), dtype=np.uint8)
-            for name, array in weights.items():
-                view[: array.nbytes] = array.reshape(-1).view(np.uint8)
-                home, offset = self._plan.places[name]
-                target = hip.pointer(int(self._pointers[home]) + offset)
-                hip.prepare_copy(target, pinned, array.nbytes, "to_device", stream)()
-                hip.synchronize_stream(stream)
-
-    # Graph mode -----------------------------------------------------------------------------
+        plan, hip, resources = self._plan, self._hip, self._resources
+        resources.enter_thread()
+        kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
+        for _ in plan.streams:
+            resources.stream()
+        lender = self._sibling._memory if self._sibling else None
+        self._memory = Memory(hip, plan, resources, lender)
+        self._arrival = resources.own(hip.create_event(), hip.destroy_event)
+        self._calls = Steps(hip, plan, resources, self._memory, kernels)
+        self._memory.clear()
+        if self._sibling is None:
+            self._memory.upload(weights)
+        works = (i.work for i in plan.instructions if isinstance(i, Launch))
+        kernels.compile(work for work in works if isinstance(work, Kernel))
+        self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
+        if self._device.mode == "graph":
+            self._capture()
 
     def _capture(self) -> None:
-        """Issue the plan once to warm up what the libraries load lazily, then capture it."""
-        graphs, origin = self._hip.graphs, self._streams[0]
-        for step in self._steps:
-            step()
-        for stream in self._streams:
-            self._hip.synchronize_stream(stream)
+        """Run once to warm up what the libraries load lazily, then capture."""
+        self.issue()
+        self.wait(self._device.timeout)
         try:
-            graph = self._captured()
-            nodes = graphs.nodes(graph)
-            if nodes == 0:
-                raise HipError("hipStreamEndCapture", 0, "empty", "the captured graph is empty")
-            executable = graphs.instantiate(graph)
+            self._replay = [capture(self._hip, self._steps, self.origin, self._resources.stack())]
+            self.mode = "graph"
         except HipError as exc:
             self.fallback = str(exc)
-            return
-        self._owned.callback(graphs.destroy_exec, executable)
-        graphs.upload(executable, origin)
-        self._replay = [graphs.prepare_launch(executable, origin)]
-        self.mode = "graph"
-
-    def _captured(self) -> Any:
-        graphs, origin = self._hip.graphs, self._streams[0]
-        graphs.begin_capture(origin)
-        try:
-            for step in self._steps:
-                step()
-        except BaseException:
-            try:
-                graphs.end_capture(origin)  # also takes the streams out of capture
-            except HipError:
-                pass  # it reports what the failed step reported
-            raise
-        graph = graphs.end_capture(origin)
-        self._owned.callback(graphs.destroy, graph)
-        return graph
-
-    # Instructions ---------------------------------------------------------------------------
-
-    def launch(self, instruction: Launch) -> Step:
-        """A kernel launch, a BLAS call or a copy on the instruction's stream."""
-        stream, node = self._streams[instruction.stream], instruction.node
-        match instruction.work:
-            case Gemm() as work:
-                return self._gemm(work, instruction)
-            case Kernel() as work:
-                arguments = self._hip.kernels.pack([self._argument(a) for a in work.args])
-                return self._hip.kernels.prepare_launch(
-                    self._kernels.function(work, self._owned), work.grid, work.block,
-                    work.shared_bytes, stream, arguments, node,
-                )  # fmt: skip
-            case Memcpy() as work:
-                low, high = work.dst.byte_range()
-                return self._hip.prepare_copy(
-                    self._pointer(work.dst), self._pointer(work.src), high - low,
-                    self._direction(work), stream, node,
-                )  # fmt: skip
-            case None:
-                raise ExecutionError("a plan read from a file has no commands to run")
-
-    def record(self, instruction: Record) -> Step:
-        """Record the event on the stream."""
-        return self._hip.prepare_record(
-            self._events[instruction.event], self._streams[instruction.stream]
-        )
-
-    def wait_event(self, instruction: Wait) -> Step:
-        """Let the stream wait for the event."""
-        return self._hip.prepare_wait(
-            self._streams[instruction.stream], self._events[instruction.event]
-        )
-
-    def host_wait(self, instruction: HostWait) -> Step:
-        """Nothing to issue: `wait` waits for stream 0, where the plan's last record is."""
-        return _nothing
-
-    def _gemm(self, work: Gemm, instruction: Launch) -> Step:
-        call = gemm_call(work)
-        assert instruction.blas_handle is not None
-        handle, blas = self._handles[instruction.blas_handle], self._hip.blas
-        operands = [self._pointer(v) for v in (call.a, call.b, call.c)]
-        if call.offsets is None:
-            return blas.gemm(handle, call.gemm, *operands, instruction.node)
-        tables = [
-            self._device_table([int(base) + o for o in offsets])
-            for base, offsets in zip(operands, call.offsets, strict=True)
-        ]
-        return blas.gemm_batched(handle, call.gemm, *tables, instruction.node)
-
-    def _device_table(self, addresses: list[int]) -> Pointer:
-        """An array of pointers in device memory."""
-        hip, table = self._hip, np.array(addresses, dtype=np.uint64)
-        pointer = self._own(hip.malloc(table.nbytes), hip.free)
-        with ExitStack() as staging:
-            pinned = hip.host_malloc(table.nbytes)
-            staging.callback(hip.host_free, pinned)
-            np.frombuffer(hip.host_view(pinned, table.nbytes), dtype=np.uint64)[:] = table
-            stream = self._streams[0]
-            hip.prepare_copy(pointer, pinned, table.nbytes, "to_device", stream)()
-            hip.synchronize_stream(stream)
-        return pointer
-
-    def _argument(self, argument: View | Scalar) -> Any:
-        if isinstance(argument, View):
-            return ctypes.c_void_p(int(self._pointer(argument)))
-        return _CTYPES[argument.type](argument.value)
-
-    def _pointer(self, view: View) -> Pointer:
-        buffer, offset = self._plan.places[view.storage]
-        start = offset + view.offset * view.dtype.itemsize
-        return self._hip.pointer(int(self._pointers[buffer]) + start)
-
-    def _direction(self, work: Memcpy) -> Any:
-        source, target = (
-            self._plan.buffer(self._plan.places[v.storage][0]).space for v in (work.src, work.dst)
-        )
-        return _DIRECTIONS[source, target]
+            warnings.warn(
+                f"{self._plan.graph} runs in stream mode: it cannot be captured: {exc}",
+                CaptureWarning, stacklevel=2,
+            )  # fmt: skip
 
     # Looking --------------------------------------------------------------------------------
 
@@ -427,62 +265,17 @@ class HipSession:
                 continue
             next(steps)()
             if isinstance(instruction, Launch):
-                tap(instruction.node, self._written(instruction))
+                span, stream = instruction.writes[-1], self._resources.streams[instruction.stream]
+                tap(instruction.node, self._memory.read(span.buffer, span.low, span.high, stream))
 
-    def _written(self, instruction: Launch) -> Array:
-        """A copy of the bytes a launch wrote, taken on its stream right behind it."""
-        span, stream, hip = instruction.writes[-1], self._streams[instruction.stream], self._hip
-        if span.buffer in self._host:
-            hip.synchronize_stream(stream)
-            return self._host[span.buffer][span.low : span.high].copy()
-        size = span.high - span.low
-        with ExitStack() as staging:
-            pinned = hip.host_malloc(size)
-            staging.callback(hip.host_free, pinned)
-            source = hip.pointer(int(self._pointers[span.buffer]) + span.low)
-            hip.prepare_copy(pinned, source, size, "to_host", stream)()
-            hip.synchronize_stream(stream)
-            return np.frombuffer(hip.host_view(pinned, size), dtype=np.uint8).copy()
-
-    def _progress(self, timeout: float) -> str:
-        """What a hung run was doing, as far as the plan's events tell."""
-        nodes = [i.node for i in self._plan.instructions if isinstance(i, Launch)]
-        message = f"the run did not finish within {timeout:g} s"
-        if self.mode == "graph":
-            return (
-                f"{message}; a graph replay does not say how far it came (pending: "
-                f"{_listed(nodes)}); mode 'stream' does"
-            )
-        done: list[str] = []
-        last: dict[int, list[str]] = {}
-        for instruction in self._plan.instructions:
-            if isinstance(instruction, Launch):
-                last.setdefault(instruction.stream, []).append(instruction.node)
-            elif isinstance(instruction, Record):
-                if not self._hip.event_is_done(self._events[instruction.event]):
-                    continue
-                done += last.pop(instruction.stream, [])
-        pending = [node for node in dict.fromkeys(nodes) if node not in done]
-        return f"{message}; completed last: {done[-1] if done else 'nothing'}; pending: " + _listed(
-            pending
-        )
+    def _progress(self) -> str:
+        if self.mode == "stream":
+            events = self._calls.events
+            return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
+        nodes = list(dict.fromkeys(
+            i.node for i in self._plan.instructions if isinstance(i, Launch)
+        ))  # fmt: skip
+        return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
 
 
-def _nothing() -> None:
-    """A step with nothing to issue."""
-
-
-_DIRECTIONS = {
-    ("host", "device"): "to_device",
-    ("device", "host"): "to_host",
-    ("device", "device"): "on_device",
-    ("host", "host"): "on_host",
-}
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def _mib(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.1f} MiB"
+__all__ = ["CaptureWarning", "HipDevice", "HipSession", "Mode", "info"]

@@ -57,14 +57,15 @@ class Document:
             )  # fmt: skip
 
     def name(self, default: str) -> str:
-        """The graph's name."""
+        """The graph's name; `default` also where the one given is a mistake."""
         if "name" not in self.sections:
             return default
         node = self.sections["name"][1]
         name = self.fields.text(node, "the graph's name")
         if not name.isprintable():
             self.problems.add(node, "the graph's name must be one line of printable text")
-        return name
+            return default
+        return name or default
 
     def members(
         self, node: Node, what: str, known: Collection[str], needed: Collection[str] = ()

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphexec.command import Gemm
-from graphexec.plan import Instruction, Launch, PlacedTensor, Plan, Range, Record, Stats, Stream, Wait
+from graphexec.plan import (
+    Instruction,
+    Launch,
+    PlacedTensor,
+    Plan,
+    Range,
+    Record,
+    Stats,
+    Stream,
+    Wait,
+)
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import View
 
@@ -45,9 +55,7 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     )  # fmt: skip
 
 
-def _launch(
-    synchronized: Synchronized, index: int, places: Places
-) -> Instruction:
+def _launch(synchronized: Synchronized, index: int, places: Places) -> Instruction:
     commands = synchronized.schedule.program.commands
     command, stream = commands[index], synchronized.schedule.stream[index]
     return Launch(

@@ -7,11 +7,11 @@ independent nodes are reported together; a node that depends on a wrong one is p
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from graphexec.cycles import topological_order
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import GraphError
 from graphexec.expressions import ExpressionError, evaluate, evaluate_consts
@@ -132,8 +132,8 @@ class _Inference:
                            help=getattr(exc, "help", ""))  # fmt: skip
                 return None
             if extent < 1:
-                self.error(f"an extent must be at least 1, found {dim}"
-                           + (f" = {extent}" if str(dim) != str(extent) else ""), item, key)  # fmt: skip
+                found = dim if str(dim) == str(extent) else f"{dim} = {extent}"
+                self.error(f"an extent must be at least 1, found {found}", item, key)
                 return None
             extents.append(extent)
         return tuple(extents)
@@ -196,40 +196,20 @@ def type_name(item: Input | Weight | Node) -> str:
 
 
 def topological(graph: Graph) -> list[Node]:
-    """The nodes, producers first, otherwise as written."""
-    if _in_order(graph):
-        return list(graph.nodes.values())
-    waiting = {
-        name: sum(1 for p in {*n.operands.values(), *n.after} if p in graph.nodes)
-        for name, n in graph.nodes.items()
-    }
-    readers: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    for name, n in graph.nodes.items():
-        for producer in {*n.operands.values(), *n.after}:
-            if producer in readers:
-                readers[producer].append(name)
-    ready, order = deque(n for n, count in waiting.items() if count == 0), []
-    while ready:
-        name = ready.popleft()
-        order.append(graph.nodes[name])
-        for reader in readers[name]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                ready.append(reader)
-    if len(order) < len(graph.nodes):
-        stuck = next(name for name, count in waiting.items() if count)
-        raise GraphError([Diagnostic(f"the graph has a cycle through '{stuck}'")])
-    return order
-
-
-def _in_order(graph: Graph) -> bool:
-    seen: set[str] = set()
+    """The nodes, producers first; as written where that is such an order already."""
+    seen = {*graph.inputs, *graph.weights}
     for name, node in graph.nodes.items():
-        for producer in (*node.operands.values(), *node.after):
-            if producer in graph.nodes and producer not in seen:
-                return False
+        if not seen.issuperset((*node.operands.values(), *node.after)):
+            break
         seen.add(name)
-    return True
+    else:
+        return list(graph.nodes.values())
+    needs = {n: (*node.operands.values(), *node.after) for n, node in graph.nodes.items()}
+    order, cycles = topological_order(needs)
+    if cycles:
+        shown = " → ".join([*cycles[0], cycles[0][0]])
+        raise GraphError([Diagnostic(f"the graph has a cycle: {shown}")])
+    return [graph.nodes[name] for name in order]
 
 
 # Attribute values by kind; each raises ValueError or ExpressionError.

@@ -60,8 +60,7 @@ class _Lowering:
 
     def storage(self, name: str, type: TensorType, role: Role, space: Space = "device") -> View:
         if name in self.storages or name in self.tensors:
-            message = f"the name '{name}' is also the one the compiler gives to bytes of its own"
-            raise GraphError([Diagnostic(message, help="rename the node or input")])
+            raise _taken(name)
         self.storages[name] = Storage(name, type.nbytes, role, space)
         return View.dense(name, type)
 
@@ -72,7 +71,7 @@ class _Lowering:
             return host
         self.tensors[name] = self.storage(name, type, "arena")
         self.made_by[name] = (len(self.commands),)
-        self.commands.append(transfer(f"{name}.h2d", host, self.tensors[name]))
+        self.transfer(f"{name}.h2d", host, self.tensors[name])
         return host
 
     def node(self, node: TypedNode) -> None:
@@ -120,14 +119,20 @@ class _Lowering:
         if self.storages[view.storage].role == "output":
             return view
         host = self.storage(f"out.{output}", self.types[tensor], "output", self.edge)
-        suffix = "2".join("hd"[space == "device"] for space in (self.types[tensor].space, self.edge))
-        self.commands.append(transfer(f"{tensor}.{suffix}", view, host))
+        source = self.types[tensor].space
+        suffix = f"{source[0]}2{self.edge[0]}"  # d2h, h2h, d2d or h2d
+        self.transfer(f"{tensor}.{suffix}", view, host)
         return host
 
+    def transfer(self, name: str, source: View, target: View) -> None:
+        """Add a copy of dense bytes from one memory space to another."""
+        if name in self.types:
+            raise _taken(name)
+        cost = Cost(0, 2 * source.elements * source.dtype.itemsize)
+        work = Memcpy(source, target)
+        self.commands.append(Command(name, "memcpy", work, (source,), (target,), cost))
 
-def transfer(name: str, source: View, target: View) -> Command:
-    """A command that copies dense bytes from one memory space to another."""
-    nbytes = source.elements * source.dtype.itemsize
-    return Command(
-        name, "memcpy", Memcpy(source, target), (source,), (target,), Cost(0, 2 * nbytes)
-    )
+
+def _taken(name: str) -> GraphError:
+    message = f"the name '{name}' is also the one the compiler gives to something of its own"
+    return GraphError([Diagnostic(message, help="rename the node or input")])

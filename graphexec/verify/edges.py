@@ -2,8 +2,8 @@
 
 FORK   a stream other than the origin starts with a wait. By induction over the issue order it
        then starts after something issued to the origin in the same run.
-JOIN   every launch happens before one record of the origin that the host waits for, the join,
-       and nothing is launched or recorded after it.
+JOIN   every launch happens before one record of the origin that the host waits for, the join.
+       (A record may come later: it is no work, and who waits for it waits for nothing new.)
 HOST   output bytes are all written, each write happens before a host_wait, and the host waits
        only after everything else has been issued.
 ORDER  all launches of the nodes named in a launch's `after` happen before it.
@@ -61,9 +61,6 @@ def joins(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
         unseen = launches[at_join[end.slots[stream]] :]
         if unseen:
             yield _unjoined(Site.of(*unseen[0]), len(unseen), join)
-    for index, i in enumerate(plan.instructions[join.site.index + 1 :], join.site.index + 1):
-        if isinstance(i, Record):
-            yield _after_join(Site.of(index, i), join)
 
 
 class _Join:

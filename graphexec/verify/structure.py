@@ -127,12 +127,11 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     bound = {stream.id: stream.blas_handle for stream in plan.streams}
     for index, launch in _launches(plan):
         handle = bound.get(launch.stream)
-        if launch.blas_handle is not None:
-            if launch.blas_handle != handle:
-                yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)
-        # Only the reference device computes without a BLAS that has a current stream.
-        elif launch.command == _GEMM and (handle is not None or plan.device != "cpu"):
-            yield _no_handle(Site.of(index, launch))
+        if launch.blas_handle is None:
+            if launch.command == _GEMM:
+                yield _no_handle(Site.of(index, launch))
+        elif launch.blas_handle != handle:
+            yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)
 
 
 def _shared_handle(handle: int, first: int, second: int) -> Hazard:

@@ -9,13 +9,15 @@
 
 DEVICE Vector<DST_TYPE, VECTOR> converted(const Vector<SRC_TYPE, VECTOR>& x) {
     Vector<DST_TYPE, VECTOR> result;
-    UNROLL for (int j = 0; j < VECTOR; ++j) convert(x.at[j], result.at[j]);
+    UNROLL for (int j = 0; j < VECTOR; ++j) {
+        result.set(j, convert<DST_TYPE>(x.get(j)));
+    }
     return result;
 }
 
 // The last vector of a tensor with one axis may be cut short.
 DEVICE void copy_some(const SRC_TYPE* x, DST_TYPE* out, i64 count, i64 step) {
-    for (i64 j = 0; j < count; ++j) convert(x[j * step], out[j]);
+    for (i64 j = 0; j < count; ++j) out[j] = convert<DST_TYPE>(x[j * step]);
 }
 
 // step: from one element of a vector to the next in x.

@@ -33,7 +33,9 @@ DEVICE void read(const SRC_TYPE* x, const Window& window, Tile& tile) {
     UNROLL for (int i = 0; i < kLoads; ++i) {
         const int n = i * THREADS + threadIdx.x, l = n / per_line, t = n % per_line * SRC_VECTOR;
         if (l < window.l_left && t < window.t_left) {
-            UNROLL for (int j = 0; j < SRC_VECTOR; ++j) convert(held[i].at[j], tile[l][t + j]);
+            UNROLL for (int j = 0; j < SRC_VECTOR; ++j) {
+                tile[l][t + j] = convert<DST_TYPE>(held[i].get(j));
+            }
         }
     }
 }
@@ -44,7 +46,7 @@ DEVICE void write(DST_TYPE* out, const Window& window, const Tile& tile) {
         const int n = i * THREADS + threadIdx.x, t = n / per_line, l = n % per_line * DST_VECTOR;
         if (l < window.l_left && t < window.t_left) {
             Vector<DST_TYPE, DST_VECTOR> result;
-            UNROLL for (int j = 0; j < DST_VECTOR; ++j) result.at[j] = tile[l + j][t];
+            UNROLL for (int j = 0; j < DST_VECTOR; ++j) result.set(j, tile[l + j][t]);
             store(out + t * window.out_t + l, result);
         }
     }

@@ -83,11 +83,11 @@ class GemmOp(Op):
         a, b = arrays["a"], arrays["b"]
         a = a.swapaxes(-1, -2) if attrs["trans_a"] else a
         b = b.swapaxes(-1, -2) if attrs["trans_b"] else b
-        y = attrs["alpha"] * np.matmul(a, b)
+        y: np.ndarray[Any, Any] = attrs["alpha"] * np.matmul(a, b)
         beta = _beta(arrays, attrs)
         if beta:
             y = y + beta * arrays["c"]
-        return y + arrays["bias"] if "bias" in arrays else y
+        return np.add(y, arrays["bias"]) if "bias" in arrays else y
 
     def lower(self, call: Call) -> list[Command]:
         """Put beta · c + bias into the result, let the BLAS add the product, cast at the end."""

@@ -21,7 +21,8 @@ affine(const C_TYPE* c, DST_TYPE* out, const BIAS_TYPE* bias, A beta, i64 vector
         const Vector<BIAS_TYPE, VECTOR> y = gather<VECTOR, BIAS_VECTOR>(bias + offset[1], bias_step);
         Vector<DST_TYPE, VECTOR> result;
         UNROLL for (int j = 0; j < VECTOR; ++j) {
-            narrow(beta * A(widen(x.at[j])) + A(widen(y.at[j])), result.at[j]);
+            const A value = beta * A(widen(x.get(j))) + A(widen(y.get(j)));
+            result.set(j, narrow<DST_TYPE>(value));
         }
         store(out + n * VECTOR, result);
     }

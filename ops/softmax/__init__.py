@@ -90,7 +90,8 @@ class Softmax(Op):
         top = z.max(axis=axis, keepdims=True)
         e = np.exp(z - np.where(top == -np.inf, 0.0, top))
         total = e.sum(axis=axis, keepdims=True)
-        return e / np.where(total == 0.0, 1.0, total)
+        result: Array = e / np.where(total == 0.0, 1.0, total)
+        return result
 
     def lower(self, call: Call) -> list[Command]:
         """One kernel."""
@@ -113,7 +114,7 @@ def _on_cpu(
     """Softmax of arrays[0] into arrays[1], with the mask arrays[2] (broadcast) if there is one."""
     x, out = arrays[:2]
     length = x.shape[axis]
-    outer_shape, inner = x.shape[:axis], prod(x.shape[axis + 1 :])
+    outer_shape, inner = x.shape[:axis] or (1,), prod(x.shape[axis + 1 :])
     outer = prod(outer_shape)
     x, out = x.reshape(outer, length, inner), out.reshape(outer, length, inner)
     # (outer…, length, inner): a mask that broadcasts is gathered block by block, never expanded.
@@ -130,7 +131,7 @@ def _on_cpu(
         if not as_is:
             z = np.multiply(z, wide.type(scale), dtype=wide)
         if mask is not None:
-            index = np.unravel_index(np.arange(rows.start, rows.stop), outer_shape)
+            index: tuple[Any, ...] = np.unravel_index(np.arange(rows.start, rows.stop), outer_shape)
             z += mask[(*index, slice(None), columns)].astype(wide, copy=False)
         if causal:
             last = np.arange(rows.start, rows.stop) % queries + (length - queries)

@@ -61,9 +61,9 @@ DEVICE void read(const Columns& columns, INDEX base, A scale, Block& z) {
         UNROLL for (int j = 0; j < VECTOR; ++j) {
             A value = minus_infinity();
             if (exists) {
-                value = scale * widen(x[i].at[j]);
+                value = scale * widen(x[i].get(j));
 #ifdef MASK_TYPE
-                value += A(widen(mask[i].at[j]));
+                value += A(widen(mask[i].get(j)));
 #endif
             }
             z[j][i] = value;
@@ -76,7 +76,9 @@ DEVICE void write(const Columns& columns, INDEX base, const Block& z, const A (&
         const INDEX k = columns.place(base, i);
         if (!columns.any || k >= columns.length) continue;
         Vector<X_TYPE, VECTOR> result;
-        UNROLL for (int j = 0; j < VECTOR; ++j) narrow(z[j][i] * factor[j], result.at[j]);
+        UNROLL for (int j = 0; j < VECTOR; ++j) {
+            result.set(j, narrow<X_TYPE>(z[j][i] * factor[j]));
+        }
         store(columns.out + k * columns.step.out, result);
     }
 }

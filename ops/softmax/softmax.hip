@@ -36,6 +36,7 @@ struct Row {
 #endif
     INDEX visible;  // elements that take part; the others count as -inf and are not read
     int lane;
+    bool exists;  // else the threads only take part in the shuffles
 
     // The element that vector `i` of this thread's part of a chunk starts at.
     DEVICE INDEX place(INDEX base, int i) const { return base + (i * LANES + lane) * VECTOR; }
@@ -66,9 +67,9 @@ DEVICE void read(const Row& row, INDEX base, A scale, A (&z)[PER_THREAD * VECTOR
         UNROLL for (int j = 0; j < VECTOR; ++j) {
             A value = minus_infinity();
             if (k + (CAUSAL ? j : 0) < row.visible) {
-                value = scale * widen(x[i].at[j]);
+                value = scale * widen(x[i].get(j));
 #ifdef MASK_TYPE
-                value += A(widen(mask[i].at[j]));
+                value += A(widen(mask[i].get(j)));
 #endif
             }
             z[i * VECTOR + j] = value;
@@ -82,7 +83,9 @@ DEVICE void write(X_TYPE* out, const Row& row, INDEX base, INDEX length,
         const INDEX k = row.place(base, i);
         if (k >= length) continue;
         Vector<X_TYPE, VECTOR> result;
-        UNROLL for (int j = 0; j < VECTOR; ++j) narrow(z[i * VECTOR + j] * factor, result.at[j]);
+        UNROLL for (int j = 0; j < VECTOR; ++j) {
+            result.set(j, narrow<X_TYPE>(z[i * VECTOR + j] * factor));
+        }
         store(out + k, result);
     }
 }
@@ -105,7 +108,7 @@ DEVICE void one_pass(const Row& row, X_TYPE* out, INDEX length, A scale, Normali
     const A own = total.max;
     merge_lanes(total, shared);
     const A factor = exponential(own - shift_of(total.max)) * inverse(total.sum);
-    if (out) write(out, row, 0, length, z, factor);
+    if (row.exists) write(out, row, 0, length, z, factor);
 }
 
 DEVICE void two_passes(const Row& row, X_TYPE* out, INDEX length, A scale, Normalizer* shared) {
@@ -120,7 +123,7 @@ DEVICE void two_passes(const Row& row, X_TYPE* out, INDEX length, A scale, Norma
     for (INDEX base = (length - 1) / kChunk * kChunk; base >= 0; base -= kChunk) {
         read(row, base, scale, z);
         UNROLL for (int i = 0; i < PER_THREAD * VECTOR; ++i) z[i] = exponential(z[i] - shift);
-        if (out) write(out, row, base, length, z, factor);
+        if (row.exists) write(out, row, base, length, z, factor);
     }
 }
 
@@ -130,9 +133,7 @@ softmax_rows(const X_TYPE* x, X_TYPE* out, MASK_PARAMETER i64 rows, i64 length, 
     __shared__ Normalizer shared[2][kWarps];  // the next row must not wait for this one's readers
     int turn = 0;
     for (i64 first = i64(blockIdx.x) * kRows; first < rows; first += i64(gridDim.x) * kRows) {
-        // Threads without a row read the last one, so that all meet in the shuffles.
-        const i64 wanted = first + threadIdx.x / LANES;
-        const i64 n = wanted < rows ? wanted : rows - 1;
+        const i64 wanted = first + threadIdx.x / LANES, n = wanted < rows ? wanted : first;
         i64 offset[OPERANDS] = {};
         locate(axes, static_cast<ROW_INDEX>(n), offset);
         Row row;
@@ -143,13 +144,14 @@ softmax_rows(const X_TYPE* x, X_TYPE* out, MASK_PARAMETER i64 rows, i64 length, 
         row.mask_step = mask_step;
 #endif
         row.lane = threadIdx.x % LANES;
+        row.exists = wanted < rows;
         row.visible = static_cast<INDEX>(length);
 #if CAUSAL
         const i64 query = static_cast<ROW_INDEX>(n) % static_cast<ROW_INDEX>(queries);
         const i64 seen = query + 1 + length - queries;
         row.visible = static_cast<INDEX>(seen < 0 ? 0 : seen);
 #endif
-        X_TYPE* target = wanted < rows ? out + n * length : nullptr;
+        X_TYPE* target = out + n * length;
 #if ONE_PASS
         one_pass(row, target, static_cast<INDEX>(length), scale, shared[turn]);
 #else

@@ -1,5 +1,6 @@
 #include "blas.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "memory.h"

@@ -33,7 +33,7 @@ public:
     bool next_thread();
     void barrier();
     std::uint64_t exchange(const void* mine, std::size_t bytes, unsigned source, void* theirs);
-    unsigned lane() const { return thread_of_[current_] % settings().wavefront; }
+    unsigned lane() const { return thread_of_[current_] % wavefront_; }
 
 private:
     static constexpr unsigned no_thread = ~0u;
@@ -42,7 +42,7 @@ private:
     void run_fiber(unsigned fiber);
     void stop_here();
     void set_thread_index(unsigned thread);
-    Wave& wave_of(unsigned thread) { return waves_[thread / settings().wavefront]; }
+    Wave& wave_of(unsigned thread) { return waves_[thread / wavefront_]; }
     void lane_stopped(Wave& wave);
     void release_barrier_if_complete();
     static void fiber_main();
@@ -51,6 +51,7 @@ private:
     const EmulatorKernel* kernel_ = nullptr;
     const char* arguments_ = nullptr;
     LaunchShape shape_;
+    unsigned wavefront_ = max_lanes;
     bool reverse_threads_ = false;
 
     unsigned threads_ = 0;
@@ -86,7 +87,8 @@ bool BlockRunner::run(const EmulatorModule& module, const EmulatorKernel& kernel
     arguments_ = arguments;
     shape_ = shape;
     threads_ = static_cast<unsigned>(shape.block.count());
-    waves_.resize((threads_ + settings().wavefront - 1) / settings().wavefront);
+    wavefront_ = settings().wavefront;
+    waves_.resize((threads_ + wavefront_ - 1) / wavefront_);
     const bool reverse_blocks = shape.seed & 1;
     reverse_threads_ = shape.seed & 2;
 
@@ -94,7 +96,7 @@ bool BlockRunner::run(const EmulatorModule& module, const EmulatorKernel& kernel
     const unsigned grid[] = {shape.grid.x, shape.grid.y, shape.grid.z};
     std::copy_n(dims, 3, module.block_dim);
     std::copy_n(grid, 3, module.grid_dim);
-    *module.wavefront = static_cast<int>(settings().wavefront);
+    *module.wavefront = static_cast<int>(wavefront_);
 
     char* const guard = module.dynamic_shared + shape.dynamic_shared;
     std::memset(guard, poison_byte, shared_guard_bytes);
@@ -103,8 +105,7 @@ bool BlockRunner::run(const EmulatorModule& module, const EmulatorKernel& kernel
         const std::uint64_t block = reverse_blocks ? blocks - 1 - i : i;
         module.block_index[0] = static_cast<unsigned>(block % shape.grid.x);
         module.block_index[1] = static_cast<unsigned>(block / shape.grid.x % shape.grid.y);
-        module.block_index[2] =
-            static_cast<unsigned>(block / shape.grid.x / shape.grid.y);
+        module.block_index[2] = static_cast<unsigned>(block / shape.grid.x / shape.grid.y);
         run_block();
     }
     return std::all_of(guard, guard + shared_guard_bytes,
@@ -121,8 +122,8 @@ void BlockRunner::run_block() {
     started_ = 0;
     live_ = threads_;
     for (std::size_t i = 0; i < waves_.size(); ++i) {
-        const unsigned first = static_cast<unsigned>(i) * settings().wavefront;
-        waves_[i].live = waves_[i].going = std::min(settings().wavefront, threads_ - first);
+        const unsigned first = static_cast<unsigned>(i) * wavefront_;
+        waves_[i].live = waves_[i].going = std::min(wavefront_, threads_ - first);
     }
     while (live_ > 0) {
         if (!ready_.empty()) {

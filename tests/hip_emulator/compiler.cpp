@@ -111,7 +111,9 @@ Compilation compile_kernels(const std::string& source, const std::string& source
     const fs::path translated = folder.path() / "kernel.ii";
     const fs::path library = folder.path() / "kernel.so";
     write(input, named(source, source_name));
-    for (const Header& header : headers) write(folder.path() / "headers" / header.name, header.text);
+    for (const Header& header : headers) {
+        write(folder.path() / "headers" / header.name, header.text);
+    }
 
     std::vector<std::string> preprocess = {EMULATOR_CXX, "-E", "-x", "c++", "-std=c++17"};
     append(preprocess, options);
@@ -124,7 +126,8 @@ Compilation compile_kernels(const std::string& source, const std::string& source
         KernelSource kernels = translate(read(translated), name_expressions);
         result.kernels = std::move(kernels.names);
         write(translated, kernels.text);
-        std::vector<std::string> compile = {EMULATOR_CXX, "-x", "c++-cpp-output", "-std=c++17", "-O2"};
+        std::vector<std::string> compile = {EMULATOR_CXX, "-x", "c++-cpp-output", "-std=c++17",
+                                            "-O2"};
         append(compile, options);
         append(compile, {"-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-Bsymbolic",
                          "-fno-strict-aliasing", "-ffp-contract=off", translated.string(), "-o",

@@ -1,4 +1,5 @@
 // Copies and fills.
+#include <algorithm>
 #include <cstring>
 
 #include "capture.h"

@@ -1,5 +1,6 @@
 #include "faults.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 

@@ -51,7 +51,8 @@ std::vector<Real> dense_rows(const Operand& operand, std::size_t batch, bool tra
     const std::int64_t cols = operand.cols;
     std::vector<Real> result(static_cast<std::size_t>(rows * cols));
     for (std::int64_t col = 0; col < cols; ++col) {
-        const char* from = operand.addresses[batch] + static_cast<std::size_t>(col * operand.ld) * element;
+        const char* from =
+            operand.addresses[batch] + static_cast<std::size_t>(col * operand.ld) * element;
         for (std::int64_t row = 0; row < rows; ++row, from += element) {
             const std::int64_t at = transposed ? col * rows + row : row * cols + col;
             result[static_cast<std::size_t>(at)] = load<Real>(from, operand.type);

@@ -34,7 +34,8 @@ struct Graph {
 
     std::size_t add(Operation operation, std::vector<std::size_t> predecessors);
     // Whether every node of `inner` is one of `outer` or comes before one of them.
-    bool covered(const std::vector<std::size_t>& inner, const std::vector<std::size_t>& outer) const;
+    bool covered(const std::vector<std::size_t>& inner,
+                 const std::vector<std::size_t>& outer) const;
 };
 
 struct Exec {

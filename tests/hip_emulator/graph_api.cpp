@@ -15,18 +15,18 @@ std::shared_ptr<Graph> graph_of(hipGraph_t handle) {
 
 std::shared_ptr<Exec> exec_of(hipGraphExec_t handle) {
     std::shared_ptr<Exec> exec = execs().find(handle);
-    if (!exec) reject(hipErrorInvalidValue, "no such executable graph: " + describe_pointer(handle));
+    if (!exec) reject(hipErrorInvalidValue, "no such exec: " + describe_pointer(handle));
     return exec;
 }
 
 // HIP's convention: without an array only the count is given; with one, `count` is its capacity.
-hipError_t give(const std::vector<hipGraphNode_t>& found, hipGraphNode_t* array, std::size_t* count) {
+// Entries beyond the last node are not touched: hip-python passes a capacity it never set.
+hipError_t give(const std::vector<hipGraphNode_t>& found, hipGraphNode_t* array,
+                std::size_t* count) {
     if (!count) return hipErrorInvalidValue;
     if (array) {
-        std::copy_n(found.begin(), std::min(*count, found.size()), array);
-        std::fill_n(array + std::min(*count, found.size()),
-                    *count - std::min(*count, found.size()), nullptr);
         *count = std::min(*count, found.size());
+        std::copy_n(found.begin(), *count, array);
     } else {
         *count = found.size();
     }
@@ -49,7 +49,7 @@ void launch(Exec& exec, const std::string& name, Stream& stream, Lock& lock) {
     std::vector<CommandPtr> commands;
     for (const Node& node : exec.graph->nodes) {
         std::vector<CommandPtr> after{start};
-        for (const std::size_t predecessor : node.predecessors) after.push_back(commands[predecessor]);
+        for (const std::size_t i : node.predecessors) after.push_back(commands[i]);
         Command command;
         command.lane = scheduler().new_lane();
         command.label = name + ' ' + node.operation.label;

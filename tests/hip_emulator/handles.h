@@ -65,7 +65,9 @@ public:
         return found == objects_.end() ? nullptr : found->second;
     }
 
-    void remove(Handle handle) { objects_.erase(handle_number(reinterpret_cast<std::uint64_t>(handle))); }
+    void remove(Handle handle) {
+        objects_.erase(handle_number(reinterpret_cast<std::uint64_t>(handle)));
+    }
 
     void clear() {
         objects_.clear();

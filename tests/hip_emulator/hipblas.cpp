@@ -1,4 +1,6 @@
 // hipBLAS: handles and the GemmEx family in all its names.
+#include <algorithm>
+
 #include "blas.h"
 #include "capture.h"
 #include "memory.h"
@@ -50,7 +52,9 @@ hipblasStatus_t prepare(const GemmCall& call, const BlasHandle& handle, Gemm& ge
     if (gemm.transpose_a) std::swap(gemm.a.rows, gemm.a.cols);
     if (gemm.transpose_b) std::swap(gemm.b.rows, gemm.b.cols);
     gemm.d = gemm.c;
-    if (call.m < 0 || call.n < 0 || call.k < 0 || call.batch < 0) return HIPBLAS_STATUS_INVALID_VALUE;
+    if (call.m < 0 || call.n < 0 || call.k < 0 || call.batch < 0) {
+        return HIPBLAS_STATUS_INVALID_VALUE;
+    }
     for (const Operand* operand : {&gemm.a, &gemm.b, &gemm.c}) {
         if (operand->ld < std::max<std::int64_t>(1, operand->rows)) {
             explain("a leading dimension is smaller than its matrix");

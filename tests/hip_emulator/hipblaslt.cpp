@@ -58,7 +58,8 @@ hipblasStatus_t set(MatmulDesc& desc, int attribute, const void* from, std::size
 hipblasStatus_t set(Layout& layout, int attribute, const void* from, std::size_t bytes) {
     switch (attribute) {
         case HIPBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return assign(layout.batch, from, bytes);
-        case HIPBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return assign(layout.stride, from, bytes);
+        case HIPBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+            return assign(layout.stride, from, bytes);
         case HIPBLASLT_MATRIX_LAYOUT_TYPE: return assign(layout.type, from, bytes);
         case HIPBLASLT_MATRIX_LAYOUT_ORDER: return assign(layout.order, from, bytes);
         case HIPBLASLT_MATRIX_LAYOUT_ROWS: return assign(layout.rows, from, bytes);
@@ -116,7 +117,9 @@ hipblasStatus_t check_layouts(const MatmulDesc& desc, const Layouts& l, Gemm& ge
     for (const Layout* layout : {l.a.get(), l.b.get(), l.c.get(), l.d.get()}) {
         if (layout->order != HIPBLASLT_ORDER_COL) return HIPBLAS_STATUS_NOT_SUPPORTED;
         if (layout->batch != l.d->batch || layout->batch < 1) return HIPBLAS_STATUS_INVALID_VALUE;
-        if (layout->ld < static_cast<std::int64_t>(layout->rows)) return HIPBLAS_STATUS_INVALID_VALUE;
+        if (layout->ld < static_cast<std::int64_t>(layout->rows)) {
+            return HIPBLAS_STATUS_INVALID_VALUE;
+        }
     }
     if (l.a->type != l.b->type || l.c->type != l.d->type) return HIPBLAS_STATUS_NOT_SUPPORTED;
     gemm.m = static_cast<std::int64_t>(m);
@@ -128,15 +131,17 @@ hipblasStatus_t check_layouts(const MatmulDesc& desc, const Layouts& l, Gemm& ge
 // Everything but addresses and scalars.
 hipblasStatus_t prepare(const MatmulDesc& desc, const Layouts& l, Gemm& gemm) {
     const auto epilogue = epilogues().find(desc.epilogue);
-    if (epilogue == epilogues().end() || desc.pointer_mode != 0) return HIPBLAS_STATUS_NOT_SUPPORTED;
+    if (epilogue == epilogues().end() || desc.pointer_mode != HIPBLAS_POINTER_MODE_HOST) {
+        return HIPBLAS_STATUS_NOT_SUPPORTED;
+    }
     const Arithmetic arithmetic = arithmetic_for(l.a->type, l.d->type, desc.compute);
     if (arithmetic.scalar != desc.scale_type) return HIPBLAS_STATUS_NOT_SUPPORTED;
     gemm.in_double = arithmetic.in_double;
     gemm.activation = epilogue->second.activation;
     if (epilogue->second.bias) {
         gemm.bias = static_cast<const char*>(desc.bias);
-        gemm.bias_type = desc.bias_type == bias_type_unset ? l.d->type
-                                                           : static_cast<hipDataType>(desc.bias_type);
+        const bool unset = desc.bias_type == bias_type_unset;
+        gemm.bias_type = unset ? l.d->type : static_cast<hipDataType>(desc.bias_type);
     }
     return check_layouts(desc, l, gemm);
 }
@@ -311,8 +316,8 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmulAlgoGetHeuristic(
             const std::shared_ptr<MatmulDesc> found = matmul_descs().find(desc);
             const Layouts l{layouts().find(a), layouts().find(b), layouts().find(c),
                             layouts().find(d)};
-            if (!found || !l.all() || !preferences().find(preference) || requested < 1 || !results ||
-                !returned) {
+            if (!found || !l.all() || !preferences().find(preference) || requested < 1 ||
+                !results || !returned) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }
             *returned = 0;

@@ -13,7 +13,8 @@ namespace emulator {
 namespace {
 
 bool starts_word(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
-bool continues_word(char c) { return starts_word(c) || std::isdigit(static_cast<unsigned char>(c)); }
+bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)); }
+bool continues_word(char c) { return starts_word(c) || is_digit(c); }
 
 struct Kernel {
     std::string name;
@@ -49,7 +50,7 @@ private:
             if (c == '{' || c == '}' || c == ';') is_template_ = false;
             if (c == '<' && previous_ == "template") is_template_ = true;
             if (c == '(') open_parenthesis();
-            if (std::isdigit(static_cast<unsigned char>(c))) return copy_number();
+            if (is_digit(c)) return copy_number();
             out += in_[at_++];
         }
     }
@@ -153,9 +154,8 @@ private:
 
     // A quote between digits (1'000) is no character literal.
     void copy_number() {
-        while (at_ < in_.size() && (continues_word(in_[at_]) || in_[at_] == '\'' || in_[at_] == '.')) {
-            out += in_[at_++];
-        }
+        const auto continues = [](char c) { return continues_word(c) || c == '\'' || c == '.'; };
+        while (at_ < in_.size() && continues(in_[at_])) out += in_[at_++];
     }
 
     void copy_until_newline() {

@@ -157,7 +157,8 @@ EMULATOR_EXPORT hipError_t hipPointerGetAttribute(void* data, hipPointer_attribu
             const bool device = allocation->space == Space::device;
             switch (attribute) {
                 case HIP_POINTER_ATTRIBUTE_MEMORY_TYPE:
-                    *static_cast<unsigned*>(data) = device ? hipMemoryTypeDevice : hipMemoryTypeHost;
+                    *static_cast<unsigned*>(data) =
+                        device ? hipMemoryTypeDevice : hipMemoryTypeHost;
                     return hipSuccess;
                 case HIP_POINTER_ATTRIBUTE_DEVICE_POINTER:
                     *static_cast<void**>(data) = pointer;

@@ -58,7 +58,7 @@ Scheduler::Required Scheduler::required_for(const CommandPtr& target) const {
         const Command* command = open.back();
         open.pop_back();
         if (command->done() || !required.insert(command).second) continue;
-        for (const CommandPtr& predecessor : command->predecessors) open.push_back(predecessor.get());
+        for (const CommandPtr& before : command->predecessors) open.push_back(before.get());
     }
     return required;
 }

@@ -1,0 +1,120 @@
+"""A plan's instructions as prepared HIP calls: one instruction, one call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+from graphexec.command import Gemm, Kernel, Memcpy, Scalar
+from graphexec.devices.base import Step
+from graphexec.devices.hip_bindings import Bindings, HipError
+from graphexec.devices.hip_gemm import gemm_call
+from graphexec.devices.hip_kernel_cache import KernelCache
+from graphexec.devices.hip_memory import WORKSPACE, Memory
+from graphexec.devices.hip_resources import Resources
+from graphexec.errors import ExecutionError
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.tensor import View
+
+_CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
+           "f64": ctypes.c_double}  # fmt: skip
+
+
+class Steps:
+    """Prepares the calls of a plan; makes its events, and a BLAS handle for each stream with
+    GEMMs, with a workspace of its own."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory, kernels: KernelCache
+    ) -> None:
+        self._hip, self._resources, self._memory, self._kernels = hip, resources, memory, kernels
+        self._streams = resources.streams
+        self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
+                         if s.blas_handle is not None}  # fmt: skip
+        self.events: Mapping[int, Any] = {
+            i.event: resources.own(hip.create_event(), hip.destroy_event)
+            for i in plan.instructions
+            if isinstance(i, Record)
+        }
+
+    def launch(self, instruction: Launch) -> Step:
+        """A kernel launch, a BLAS call or a copy on the instruction's stream."""
+        try:
+            match instruction.work:
+                case Gemm() as work:
+                    return self._gemm(work, instruction)
+                case Kernel() as work:
+                    return self._kernel(work, instruction)
+                case Memcpy() as work:
+                    return self._memcpy(work, instruction)
+                case None:
+                    raise ExecutionError("a plan read from a file has no commands to run")
+        except HipError as exc:  # of what is prepared here: say for which node
+            if exc.node is not None:
+                raise
+            node = instruction.node
+            raise type(exc)(exc.call, exc.code, exc.name, exc.meaning, node) from exc
+
+    def record(self, instruction: Record) -> Step:
+        """Record the event on the stream."""
+        event, stream = self.events[instruction.event], self._streams[instruction.stream]
+        return self._hip.prepare_record(event, stream)
+
+    def wait_event(self, instruction: Wait) -> Step:
+        """Let the stream wait for the event."""
+        event, stream = self.events[instruction.event], self._streams[instruction.stream]
+        return self._hip.prepare_wait(stream, event)
+
+    def host_wait(self, instruction: HostWait) -> Step:
+        """Nothing to issue: the host waits for stream 0, where the plan's last record is."""
+        return nothing
+
+    def _handle(self, stream: int) -> Any:
+        blas, own = self._hip.blas, self._resources.own
+        handle = own(blas.create(), blas.destroy)
+        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
+        # In this order: binding the stream resets the workspace.
+        blas.set_stream(handle, self._streams[stream])
+        blas.set_workspace(handle, workspace, WORKSPACE)
+        return handle
+
+    def _gemm(self, work: Gemm, instruction: Launch) -> Step:
+        assert instruction.blas_handle is not None
+        handle, node = self._handles[instruction.blas_handle], instruction.node
+        blas, call = self._hip.blas, gemm_call(work)
+        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
+        if call.offsets is None:
+            return blas.gemm(handle, call.gemm, a, b, c, node=node)
+        a, b, c = (
+            self._memory.table([int(base) + offset for offset in offsets])
+            for base, offsets in zip((a, b, c), call.offsets, strict=True)
+        )
+        return blas.gemm_batched(handle, call.gemm, a, b, c, node=node)
+
+    def _kernel(self, work: Kernel, instruction: Launch) -> Step:
+        kernels = self._hip.kernels
+        return kernels.prepare_launch(
+            self._kernels.function(work, self._resources.stack()), work.grid, work.block,
+            work.shared_bytes, self._streams[instruction.stream],
+            kernels.pack([self._argument(a) for a in work.args]), instruction.node,
+        )  # fmt: skip
+
+    def _memcpy(self, work: Memcpy, instruction: Launch) -> Step:
+        low, high = work.dst.byte_range()
+        return self._hip.prepare_copy(
+            self._memory.of(work.dst), self._memory.of(work.src), high - low,
+            self._memory.direction(work), self._streams[instruction.stream], instruction.node,
+        )  # fmt: skip
+
+    def _argument(self, argument: View | Scalar) -> Any:
+        if isinstance(argument, View):
+            return ctypes.c_void_p(int(self._memory.of(argument)))
+        return _CTYPES[argument.type](argument.value)
+
+
+def nothing() -> None:
+    """A step with nothing to issue."""
+
+
+__all__ = ["Steps", "nothing"]

@@ -1,0 +1,29 @@
+"""A HIP device for tests: the emulator, or what `GRAPHEXEC_HIP_LIBRARY_PATH` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hip_lab import Lab
+
+
+@pytest.fixture(scope="session")
+def opened_lab() -> Lab:
+    return Lab.open()
+
+
+@pytest.fixture
+def lab(opened_lab: Lab) -> Iterator[Lab]:
+    """The device, with the emulator as new before and after the test."""
+    opened_lab.reset()
+    yield opened_lab
+    opened_lab.reset()
+
+
+@pytest.fixture
+def emulated(lab: Lab) -> Lab:
+    """As `lab`, for what only the emulator can show."""
+    if lab.emulator is None:
+        pytest.skip("needs the emulator: unset GRAPHEXEC_HIP_LIBRARY_PATH")
+    return lab

@@ -1,0 +1,125 @@
+"""Ops applied so that together they take every variant of every kernel.
+
+The tests run all of them on the emulator and compile all of them for AMD's GPUs. A new variant
+needs a case here: `test_every_variant_has_a_case` says so where it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from kernel_harness import Applied, tensor
+
+from graphexec.command import Kernel
+from graphexec.op import Op
+from graphexec.ops.copy import OP as COPY
+from graphexec.ops.gemm import OP as GEMM
+from graphexec.ops.softmax import OP as SOFTMAX
+from graphexec.tensor import DType, TensorType
+
+DTYPES = ("f16", "bf16", "f32", "f64")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op, the types of its operands, its attributes."""
+
+    name: str
+    op: Op
+    types: dict[str, TensorType]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self) -> Applied:
+        return Applied(self.op, self.types, **self.attrs)
+
+
+def cases() -> list[Case]:
+    return [*_softmax_cases(), *_copy_cases(), *_affine_cases()]
+
+
+def kernels() -> dict[str, Kernel]:
+    """Every kernel of the cases that differs from the others in source or definitions."""
+    distinct = {}
+    for case in cases():
+        for kernel in case.apply().kernels:
+            distinct.setdefault((kernel.source, kernel.defines), (case.name, kernel))
+    return {f"{name}-{k.entry}": k for name, k in distinct.values()}
+
+
+def _softmax(
+    name: str, dtype: str, shape: tuple[int, ...], mask: TensorType | None = None, **attrs: Any
+) -> Case:
+    types = {"x": tensor(dtype, *shape)} | ({"mask": mask} if mask else {})
+    return Case(f"softmax {name} {dtype}", SOFTMAX, types, attrs)
+
+
+def _softmax_cases() -> Iterator[Case]:
+    for dtype in DTYPES:
+        yield _softmax("short rows", dtype, (37, 64))
+        yield _softmax("odd rows", dtype, (5, 33), scale=0.125)
+        yield _softmax("block rows", dtype, (2, 2056))
+        yield _softmax("long rows", dtype, (2, 33003 if dtype != "f64" else 17003))
+        yield _softmax("columns", dtype, (2, 50, 40), axis=1)
+        yield _softmax("odd columns", dtype, (3, 7, 5), axis=0, scale=-2.0)
+        yield _softmax("long columns", dtype, (4100, 24), axis=0)
+    yield _softmax("full block rows", "f16", (2, 20000))
+    yield _softmax("long even rows", "f16", (3, 33024))
+    yield _softmax("causal", "f16", (2, 20, 24), causal=True)
+    yield _softmax("causal without keys", "f32", (3, 30, 17), causal=True)
+    yield _softmax("causal block rows", "bf16", (3, 2048), causal=True)
+    yield _softmax("causal long rows", "f16", (3, 33024), causal=True)
+    yield _softmax("one element", "f64", (1,))
+    for dtype, mask in product(DTYPES, DTYPES):
+        yield _softmax(f"mask {mask}", dtype, (2, 3, 16), tensor(mask, 2, 1, 16))
+    yield _softmax("mask per row", "f16", (2, 3, 40), tensor("f32", 3, 1))
+    yield _softmax("mask and causal", "bf16", (2, 3, 12), tensor("f32", 1, 12), causal=True)
+    yield _softmax("mask of block rows", "f16", (2, 3, 2056), tensor("bf16", 3, 2056))
+    yield _softmax("mask of long rows", "f16", (2, 33003), tensor("f16", 33003))
+    yield _softmax("mask across columns", "f16", (2, 6, 8, 16), tensor("f32", 6, 1, 16), axis=1)
+    yield _softmax("mask along columns", "f32", (2, 6, 20), tensor("f64", 6, 1), axis=1)
+    yield _softmax("mask of long columns", "bf16", (1100, 16), tensor("bf16", 1100, 16), axis=0)
+
+
+def _copy(
+    name: str, dtype: str, shape: tuple[int, ...], to: str | None = None, **attrs: Any
+) -> Case:
+    attrs["dtype"] = DType(to) if to else None
+    return Case(f"copy {name} {dtype}", COPY, {"x": tensor(dtype, *shape)}, attrs)
+
+
+def _copy_cases() -> Iterator[Case]:
+    for dtype, to in product(DTYPES, DTYPES):
+        if dtype != to:
+            yield _copy(f"cast to {to}", dtype, (1003,), to)
+            yield _copy(f"transpose to {to}", dtype, (40, 72), to, permute=(1, 0))
+        else:
+            yield _copy("transpose", dtype, (3, 40, 70), permute=(0, 2, 1))
+            yield _copy("rows", dtype, (3, 5, 4, 16), permute=(2, 1, 0, 3))
+    yield _copy("reversed axes", "f16", (20, 3, 5, 33), permute=(3, 2, 1, 0))
+    yield _copy("channels last", "f16", (2, 3, 40, 30), permute=(0, 2, 3, 1))
+    yield _copy("channels first", "f32", (2, 40, 30, 3), permute=(0, 3, 1, 2))
+    yield _copy("small transpose", "f64", (50, 3, 5), permute=(0, 2, 1))
+    yield _copy("window", "f16", (9, 40), slice={1: (8, 24, None)})
+    yield _copy("misaligned window", "f16", (9, 40), slice={0: (1, None, None), 1: (1, 33, None)})
+    yield _copy("steps", "bf16", (9, 64), slice={0: (0, None, 2), 1: (1, None, 3)})
+    yield _copy("transposed steps", "f32", (60, 128), slice={1: (1, None, 2)}, permute=(1, 0))
+    yield _copy("misaligned cast", "f16", (1000,), "f32", slice={0: (3, None, None)})
+    yield _copy("many", "f32", (1 << 21,), "f16", slice={0: (1, None, None)})
+
+
+def _affine_cases() -> Iterator[Case]:
+    def case(name: str, dtype: str, c: tuple[int, ...], n: int, **attrs: Any) -> Case:
+        types = {
+            "a": tensor(dtype, 2, 6, 4), "b": tensor(dtype, 4, n), "c": tensor(dtype, *c),
+            "bias": tensor(dtype, n),
+        }  # fmt: skip
+        return Case(f"affine {name} {dtype}", GEMM, types, {"beta": -0.5} | attrs)
+
+    for dtype in DTYPES:
+        yield case("matrix", dtype, (2, 6, 16), 16)
+    yield case("column", "f16", (6, 1), 5)
+    yield case("row", "f32", (2, 1, 8), 8)
+    yield case("to f32", "bf16", (6, 8), 8, out_dtype=DType.F32)

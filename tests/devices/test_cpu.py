@@ -1,0 +1,721 @@
+"""The CPU device is stream-ordered: plans hold under any delay, and wrong plans do not.
+
+Where order matters, commands block on events that the test controls; nothing depends on time.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import graphs, stream_counts
+
+import graphexec as gx
+from graphexec.command import Command, Kernel, Parallel
+from graphexec.devices.cpu import CpuDevice
+from graphexec.devices.cpu_cores import Cores, single_threaded_blas
+from graphexec.executable import Executable
+from graphexec.op import Attrs, Call, Op, Operand
+from graphexec.pipeline import plan_graph
+from graphexec.plan import Launch, Plan, Range, Wait
+from graphexec.tensor import TensorType
+
+Array = np.ndarray[Any, Any]
+PATIENCE = 30  # seconds until a test gives up on something that must happen
+
+
+class Hook(Op):
+    """y = x + 1 element by element, after calling what the test wants called."""
+
+    name = "hook"
+    doc = "For tests."
+    operands = (Operand("x", "any tensor"), Operand("y", "any tensor", optional=True))
+
+    def __init__(self, before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> None:
+        self.before = before
+
+    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+        return types["x"]
+
+    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
+        return arrays["x"] + 1
+
+    def lower(self, call: Call) -> list[Command]:
+        x, out = call.operands["x"], call.out
+
+        def compute(arrays: list[Array], parallel: Parallel) -> None:
+            self.before(call.node, parallel)
+            arrays[-1][...] = arrays[0] + 1
+
+        reads = list(call.operands.values())
+        kernel = Kernel(Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute)
+        return [call.command("hook", kernel, reads, [out])]
+
+
+def hooked(before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> dict[str, Op]:
+    return {**gx.known_ops(), "hook": Hook(before)}
+
+
+def two_branches(ops: Mapping[str, Op], n: int = 8) -> gx.Graph:
+    """x → slow → join and x → quick → join."""
+    graph = gx.Graph("branches", ops=ops)
+    graph.input("x", (n, n))
+    graph.hook("x", name="slow")
+    graph.hook("x", name="quick")
+    graph.output(y=graph.gemm("slow", "quick", name="join"))
+    return graph
+
+
+def wrong(graph: gx.Graph, change: Callable[[Plan], Plan], streams: int = 2, **device: Any) -> Executable:
+    """The graph on the CPU with its plan changed, and not verified."""
+
+    def plan(resident: bool) -> Any:
+        compiled = plan_graph(graph, streams=streams, verify=False, resident=resident)
+        return replace(compiled, plan=change(compiled.plan))
+
+    return Executable(plan, CpuDevice(**device))
+
+
+def without(plan: Plan, index: int) -> Plan:
+    steps = plan.instructions
+    return replace(plan, instructions=(*steps[:index], *steps[index + 1 :]))
+
+
+def ones(n: int = 8) -> Array:
+    return np.ones((n, n), np.float32)
+
+
+# Order ----------------------------------------------------------------------------------------
+
+
+def reference(graph: gx.Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
+        return exe.run(**inputs)
+
+
+def inputs_of(exe: Executable, seed: int) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in exe.inputs.items()}
+
+
+@pytest.mark.parametrize("name", ["parallel_branches", "copies", "diamond"])
+def test_results_do_not_depend_on_delays(name: str) -> None:
+    graph = gx.load(Path(__file__).parents[2] / "graphs" / f"{name}.yaml")
+    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
+        inputs = inputs_of(exe, 0)
+        expected = exe.run(**inputs)
+    for seed in range(12):
+        device = CpuDevice(delays=seed, poison=True)
+        with gx.compile(graph, device=device, streams=1 + seed % 5) as exe:
+            for _ in range(2):
+                found = exe.run(**inputs)
+                assert all(found[n].tobytes() == expected[n].tobytes() for n in expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graphs(), stream_counts())
+def test_any_graph_is_bitwise_the_same_on_any_streams(graph: gx.Graph, streams: int) -> None:
+    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
+        inputs = inputs_of(exe, 1)
+    expected = reference(graph, inputs)
+    with gx.compile(graph, device=CpuDevice(delays=7, poison=True), streams=streams) as exe:
+        for _ in range(2):
+            found = exe.run(**inputs)
+            assert all(found[n].tobytes() == expected[n].tobytes() for n in expected)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_results_are_bitwise_equal_run_to_run(cores: int) -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (3, 150, 170), "f16")
+    graph.softmax("x", axis=1, name="s")
+    graph.output(graph.gemm("s", "x", trans_b=True, out_dtype="f32", name="m"), "s")
+    with gx.compile(graph, device=CpuDevice(cores=cores)) as exe:
+        inputs = inputs_of(exe, 2)
+        first = exe.run(**inputs)
+        for _ in range(5):
+            found = exe.run(**inputs)
+            assert all(found[n].tobytes() == first[n].tobytes() for n in first)
+
+
+def test_streams_run_side_by_side() -> None:
+    """Both branches are inside their command at the same time, or the barrier breaks."""
+    barrier = threading.Barrier(2, timeout=PATIENCE)
+    ops = hooked(lambda node, parallel: barrier.wait() and None)
+    with gx.compile(two_branches(ops), device=CpuDevice(), streams=2) as exe:
+        assert exe.run(x=ones())["y"][0, 0] == 2 * 2 * 8
+
+
+def test_commands_of_a_stream_run_one_after_another() -> None:
+    inside, seen = threading.Lock(), []
+
+    def before(node: str, parallel: Parallel) -> None:
+        assert inside.acquire(blocking=False)
+        seen.append(node)
+        inside.release()
+
+    graph = gx.Graph("chain", ops=hooked(before))
+    name = graph.input("x", (2,))
+    for i in range(20):
+        name = graph.hook(name, name=f"n{i}")
+    graph.output(y=name)
+    with gx.compile(graph, device=CpuDevice(delays=3), streams=1) as exe:
+        assert exe.run(x=np.zeros(2, np.float32))["y"].tolist() == [20, 20]
+    assert seen == [f"n{i}" for i in range(20)]
+
+
+# Wrong plans give wrong numbers ---------------------------------------------------------------
+
+
+def test_a_deleted_wait_gives_wrong_numbers() -> None:
+    """The join reads before `slow` writes: `slow` goes on only once the join has run."""
+    joined = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "slow":
+            joined.wait(PATIENCE)
+
+    graph = two_branches(hooked(before))
+    plan = gx.make_plan(graph, streams=2)
+    stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
+    (wait,) = [
+        index for index, i in enumerate(plan.instructions)
+        if isinstance(i, Wait) and i.role == "dependency" and i.stream == stream["join"]
+    ]  # fmt: skip
+    assert stream["slow"] != stream["quick"]
+    if stream["join"] == stream["slow"]:
+        graph = two_branches(hooked(lambda node, parallel: joined.wait(PATIENCE) and None
+                                    if node == "quick" else None))  # fmt: skip
+
+    def tap(node: str, written: Array) -> None:
+        if node == "join":
+            joined.set()
+
+    assert gx.find_hazards(without(plan, wait))
+    with wrong(graph, lambda p: without(p, wait), poison=True) as exe:
+        assert np.isnan(exe.run_tapped({"x": ones()}, tap)["y"]).all()
+    joined.set()
+    with gx.compile(graph, device=CpuDevice(poison=True), streams=2) as exe:
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
+def test_overlapping_tensors_give_wrong_numbers() -> None:
+    graph = two_branches(hooked())
+
+    def overlap(plan: Plan) -> Plan:
+        """`quick` is put where `slow` lies."""
+        slow, quick = plan.places["slow"], plan.places["quick"]
+        size = 4 * 64
+
+        def moved(r: Range) -> Range:
+            inside = r.buffer == quick[0] and r.low == quick[1]
+            return Range(slow[0], slow[1], slow[1] + size) if inside else r
+
+        steps = tuple(
+            replace(i, reads=tuple(map(moved, i.reads)), writes=tuple(map(moved, i.writes)))
+            if isinstance(i, Launch) and i.node in ("quick", "join") else i
+            for i in plan.instructions
+        )  # fmt: skip
+        return replace(plan, instructions=steps, places={**plan.places, "quick": slow})
+
+    ops = {**hooked(), "hook": Hook()}
+    graph = gx.Graph("g", ops=ops)
+    graph.input("x", (8, 8))
+    graph.hook("x", name="slow")
+    graph.hook("slow", name="quick")
+    graph.output(y=graph.gemm("slow", "quick", name="join"))
+    plan = overlap(gx.make_plan(graph, streams=1))
+    assert gx.find_hazards(plan)
+    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
+        assert exe.run(x=ones())["y"][0, 0] == 2 * 3 * 8
+    with wrong(graph, overlap, streams=1) as exe:
+        assert exe.run(x=ones())["y"][0, 0] == 3 * 3 * 8
+
+
+def test_poison_shows_bytes_that_nobody_wrote() -> None:
+    graph = two_branches(hooked())
+
+    def lose(plan: Plan) -> Plan:
+        (index,) = [k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "slow"]
+        return without(plan, index)
+
+    with wrong(graph, lose, poison=True) as exe:
+        for _ in range(2):
+            assert np.isnan(exe.run(x=ones())["y"]).all()
+
+
+# Failures -------------------------------------------------------------------------------------
+
+
+class Trouble(Exception):
+    pass
+
+
+def test_a_failing_command_names_its_node_and_the_session_goes_on() -> None:
+    fail = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "quick" and fail.is_set():
+            raise Trouble("no more")
+
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice(delays=1, poison=True), streams=2) as exe:
+        for _ in range(3):
+            assert (exe.run(x=ones())["y"] == 32).all()
+            fail.set()
+            with pytest.raises(gx.ExecutionError, match="node 'quick': Trouble: no more") as caught:
+                exe.run(x=ones())
+            assert caught.value.node == "quick"
+            assert isinstance(caught.value.__cause__, Trouble)
+            fail.clear()
+
+
+def test_nothing_is_launched_after_a_failure_on_its_stream() -> None:
+    seen = []
+
+    def before(node: str, parallel: Parallel) -> None:
+        seen.append(node)
+        if node == "n1":
+            raise Trouble
+
+    graph = gx.Graph("chain", ops=hooked(before))
+    name = graph.input("x", (2,))
+    for i in range(5):
+        name = graph.hook(name, name=f"n{i}")
+    graph.output(y=name)
+    with gx.compile(graph, device=CpuDevice(), streams=1) as exe, pytest.raises(gx.ExecutionError):
+        exe.run(x=np.zeros(2, np.float32))
+    assert seen == ["n0", "n1"]
+
+
+def test_a_failure_in_a_part_that_another_core_does() -> None:
+    """Raised by the helper thread while the command's own thread waits in its part."""
+    met = threading.Barrier(2, timeout=PATIENCE)
+    broken = threading.Event()
+    broken.set()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node != "slow" or not broken.is_set():
+            return
+        own = threading.current_thread()
+
+        def body(low: int, high: int) -> None:
+            if low < 2:  # the first two parts: one on each thread
+                met.wait()
+            if threading.current_thread() is not own:
+                raise Trouble("in a part")
+
+        parallel(8, body)
+
+    graph = gx.Graph("one", ops=hooked(before))
+    graph.input("x", (2, 2))
+    graph.output(y=graph.hook("x", name="slow"))
+    with gx.compile(graph, device=CpuDevice(cores=2), streams=1) as exe:
+        with pytest.raises(gx.ExecutionError, match="node 'slow': Trouble: in a part"):
+            exe.run(x=ones(2))
+        broken.clear()
+        assert exe.run(x=ones(2))["y"].tolist() == [[2, 2], [2, 2]]
+
+
+STOPPED_BY_EXIT = """
+import sys
+sys.path[:0] = sys.argv[1:]
+import graphexec as gx
+import numpy as np
+from test_cpu import hooked, two_branches
+
+def before(node, parallel):
+    if node == "quick" and fail:
+        raise {error}("stop")
+
+fail = True
+with gx.compile(two_branches(hooked(before)), device=gx.CpuDevice(), streams=2) as exe:
+    try:
+        exe.run(x=np.ones((8, 8), np.float32))
+    except gx.ExecutionError as exc:
+        assert exc.node == "quick", exc
+    else:
+        raise AssertionError("no error")
+    fail = False
+    assert (exe.run(x=np.ones((8, 8), np.float32))["y"] == 32).all()
+"""
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
+def test_no_exception_of_an_op_hangs_the_run(error: str) -> None:
+    """Also those that are no Exception: `sys.exit()` in an op must not end the stream's thread."""
+    here = Path(__file__).parent
+    code = [sys.executable, "-c", STOPPED_BY_EXIT.format(error=error), str(here), str(here.parent)]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_warnings_of_numpy_do_not_stop_a_run() -> None:
+    """Infinities and NaN are results like others, on a GPU as here, whatever the warning filter."""
+    graph = gx.Graph("g")
+    graph.input("x", (2, 2))
+    graph.softmax("x", name="s")
+    graph.copy("x", dtype="f16", name="c")
+    graph.output("s", "c", graph.gemm("x", "x", name="m"))
+    x = np.array([[np.inf, np.inf], [3e38, -3e38]], np.float32)
+    with gx.compile(graph, device=CpuDevice()) as exe:
+        found = exe.run(x=x)
+    assert np.isnan(found["s"][0]).any()
+    assert np.isinf(found["c"]).all()
+
+
+def test_an_interrupt_leaves_the_session_usable() -> None:
+    """KeyboardInterrupt in the thread that waits, while a command runs."""
+    started, proceed = threading.Event(), threading.Event()
+    interrupted = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "slow" and not interrupted.is_set():
+            started.set()
+            proceed.wait(PATIENCE)
+
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice(poison=True), streams=2) as exe:
+        def interrupt() -> None:
+            started.wait(PATIENCE)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                exe.run(x=ones())
+        finally:
+            helper.join()
+            interrupted.set()
+            proceed.set()
+        for _ in range(3):
+            assert (exe.run(x=ones())["y"] == 32).all()
+
+
+def test_a_run_that_takes_too_long() -> None:
+    proceed = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "slow":
+            proceed.wait(PATIENCE)
+
+    graph = two_branches(hooked(before))
+    with gx.compile(graph, device=CpuDevice(), streams=2, timeout=0.05) as exe:
+        with pytest.raises(gx.ExecutionError, match="did not finish within 0.05 s") as caught:
+            exe.run(x=ones())
+        assert type(caught.value).__name__ == "TimedOut"
+        proceed.set()
+    with gx.compile(graph, device=CpuDevice(), streams=2, timeout=PATIENCE) as exe:
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
+# Closing --------------------------------------------------------------------------------------
+
+
+def own_threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("graphexec")}
+
+
+def test_closing_ends_every_thread() -> None:
+    before = own_threads()
+    graph = gx.Graph("g")
+    graph.input("x", (300, 300))
+    graph.output(graph.gemm("x", "x"))
+    with gx.compile(graph, device=CpuDevice(cores=2), streams=3) as exe:
+        exe.run(x=ones(300))
+        pending = [exe.submit(x=ones(300)) for _ in range(2)]
+        assert own_threads() - before
+    assert own_threads() <= before
+    assert all((p.result()["gemm"] == 300).all() for p in pending)
+
+
+def test_a_plan_that_cannot_be_loaded_leaves_no_thread() -> None:
+    before = own_threads()
+    graph = two_branches(hooked())
+    plan = gx.make_plan(graph)
+    read = Plan.from_json(plan.to_json())
+    with pytest.raises((gx.ExecutionError, gx.InputError)):
+        wrong(graph, lambda p: replace(read, places=p.places))
+    assert own_threads() <= before
+
+
+def test_close_twice_and_use_after_close() -> None:
+    exe = gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2)
+    pending = exe.submit(x=ones())
+    exe.close()
+    exe.close()
+    assert (pending.result()["y"] == 32).all()
+    assert "closed" in repr(exe)
+    for use in (lambda: exe.run(x=ones()), lambda: exe.submit(x=ones()), lambda: next(exe.map([{"x": ones()}])),
+                exe.replay):  # fmt: skip
+        with pytest.raises(gx.GraphexecError, match="the executable is closed"):
+            use()
+    assert exe.plan.graph == "branches"
+
+
+def test_closing_waits_for_what_is_in_flight() -> None:
+    started, proceed = threading.Event(), threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "slow":
+            started.set()
+            proceed.wait(PATIENCE)
+
+    exe = gx.compile(two_branches(hooked(before)), device=CpuDevice(), streams=2)
+    pending = [exe.submit(x=ones()), exe.submit(x=2 * ones())]
+    assert started.wait(PATIENCE)
+    closing = threading.Thread(target=exe.close)
+    closing.start()
+    assert not any(p.done() for p in pending)
+    assert closing.is_alive()
+    proceed.set()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    assert [p.result()["y"][0, 0] for p in pending] == [32, 72]
+
+
+def test_closing_with_a_failure_in_flight() -> None:
+    def before(node: str, parallel: Parallel) -> None:
+        raise Trouble
+
+    exe = gx.compile(two_branches(hooked(before)), device=CpuDevice(), streams=2)
+    pending = exe.submit(x=ones())
+    exe.close()
+    for _ in range(2):
+        with pytest.raises(gx.ExecutionError, match="Trouble"):
+            pending.result()
+
+
+# Several requests and threads -----------------------------------------------------------------
+
+
+def test_submit_returns_before_the_run_is_done() -> None:
+    proceed = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        proceed.wait(PATIENCE)
+
+    x = ones()
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice(), streams=2) as exe:
+        pending = exe.submit(x=x)
+        x[...] = 99  # inputs are read before submit returns
+        assert not pending.done()
+        with pytest.raises(TimeoutError, match=r"the run is not done after 0\.01 s"):
+            pending.result(timeout=0.01)
+        proceed.set()
+        assert (pending.result(timeout=PATIENCE)["y"] == 32).all()
+        assert pending.done()
+        assert pending.result()["y"] is pending.result(timeout=0)["y"]
+
+
+def test_two_requests_overlap_and_a_third_waits_for_the_first() -> None:
+    """Both are inside `slow` at once; with memory of their own neither disturbs the other."""
+    barrier = threading.Barrier(2, timeout=PATIENCE)
+    ops = hooked(lambda node, parallel: barrier.wait() and None if node == "slow" else None)
+    with gx.compile(two_branches(ops), device=CpuDevice(poison=True), streams=1) as exe:
+        requests = [exe.submit(x=i * ones()) for i in range(2)]
+        assert [p.result()["y"][0, 0] for p in requests] == [8, 32]
+    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=5, poison=True), streams=2) as exe:
+        requests = [exe.submit(x=i * ones()) for i in range(7)]
+        assert requests[0].done()
+        assert [p.result()["y"][0, 0] for p in reversed(requests)] == [8 * (i + 1) ** 2 for i in range(7)][::-1]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 5])
+def test_map_keeps_the_order(in_flight: int) -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=2, poison=True), streams=2) as exe:
+        found = exe.map(({"x": i * ones()} for i in range(9)), in_flight)
+        assert isinstance(found, Iterator)
+        assert [out["y"][0, 0] for out in found] == [8 * (i + 1) ** 2 for i in range(9)]
+        assert list(exe.map([], in_flight)) == []
+
+
+def test_map_refuses_no_requests_in_flight() -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice()) as exe, pytest.raises(
+        gx.DataError, match="in_flight must be at least 1, not 0"
+    ):
+        next(exe.map([{"x": ones()}], 0))
+
+
+def test_a_failing_request_does_not_disturb_the_others() -> None:
+    def before(node: str, parallel: Parallel) -> None:
+        if node == "quick" and fail.is_set():
+            fail.clear()
+            raise Trouble
+
+    fail = threading.Event()
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice(poison=True), streams=2) as exe:
+        good = exe.submit(x=ones())
+        good.result()
+        fail.set()
+        bad, other = exe.submit(x=ones()), None
+        with pytest.raises(gx.ExecutionError, match="quick"):
+            bad.result()
+        other = exe.submit(x=ones())
+        assert (other.result()["y"] == 32).all()
+
+
+def test_two_threads_on_one_executable() -> None:
+    wrong_results: list[object] = []
+    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=9, poison=True), streams=2) as exe:
+
+        def work(base: int) -> None:
+            try:
+                for i in range(base, base + 15):
+                    found = exe.run(x=i * ones())["y"] if i % 3 else exe.submit(x=i * ones()).result()["y"]
+                    if not (found == 8 * (i + 1) ** 2).all():
+                        wrong_results.append((i, found))
+            except BaseException as exc:
+                wrong_results.append(exc)
+
+        threads = [threading.Thread(target=work, args=(100 * t,)) for t in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong_results
+
+
+def test_outputs_are_the_callers_own() -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2) as exe:
+        first = exe.run(x=ones())["y"]
+        second = exe.run(x=2 * ones())["y"]
+        assert (first == 32).all()
+        assert (second == 72).all()
+        first[...] = 0
+        assert (second == 72).all()
+
+
+def test_inputs_of_the_wrong_kind_are_all_reported() -> None:
+    graph = gx.Graph("g")
+    for name in ("a", "b", "c"):
+        graph.input(name, (2, 3))
+    graph.output(*[graph.softmax(n, name=f"s{n}") for n in "abc"])
+    good = np.ones((2, 3), np.float32)
+    with gx.compile(graph, device="cpu") as exe:
+        with pytest.raises(gx.DataError) as caught:
+            exe.run(a=good.astype(np.float64), b=good.T, aa=good)
+        text = str(caught.value)
+        assert len(caught.value.diagnostics) == 4
+        assert "there is no input 'aa'" in text
+        assert "input 'a' must be f32[2, 3], found float64[2, 3]" in text
+        assert "convert it: a.astype('float32')" in text
+        assert "input 'b' must be f32[2, 3], found float32[3, 2]" in text
+        assert "input 'c' (f32[2, 3]) is missing" in text
+        with pytest.raises(gx.DataError, match="found >f4"):
+            exe.run(a=good.astype(">f4"), b=good, c=good)
+        strided = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+        found = exe.run(a=strided, b=good[::-1], c=good)["sa"]
+        assert np.allclose(found, exe.run(a=strided.copy("C"), b=good, c=good)["sa"])
+
+
+# Weights --------------------------------------------------------------------------------------
+
+
+def test_weights_are_uploaded_once_and_shared(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.eye(4, dtype=np.float32))
+    graph = gx.Graph("g", folder=tmp_path)
+    graph.input("x", (4, 4))
+    graph.weight("w", "w.npy")
+    graph.output(y=graph.gemm("x", "w"))
+    with gx.compile(graph, device=CpuDevice(poison=True)) as exe:
+        (tmp_path / "w.npy").unlink()
+        x = np.arange(16, dtype=np.float32).reshape(4, 4)
+        pending = [exe.submit(x=i * x) for i in range(4)]
+        assert all(np.array_equal(p.result()["y"], i * x) for i, p in enumerate(pending))
+        memories = [s._memory["weights"] for s in exe._sessions]
+        assert len(memories) == 2
+        assert np.shares_memory(*memories)
+
+
+# Cores and BLAS -------------------------------------------------------------------------------
+
+
+def blas_threads() -> list[int]:
+    from threadpoolctl import threadpool_info
+
+    return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+
+
+def test_blas_uses_one_thread_during_runs_and_gets_its_threads_back() -> None:
+    from threadpoolctl import threadpool_limits
+
+    seen: list[list[int]] = []
+    ops = hooked(lambda node, parallel: seen.append(blas_threads()))
+    with threadpool_limits(2, user_api="blas"), gx.compile(two_branches(ops), device=CpuDevice()) as one:
+        normal = blas_threads()
+        assert set(normal) == {2}
+        with gx.compile(two_branches(ops), device=CpuDevice()) as two:
+            one.run(x=ones())
+            assert blas_threads() == normal
+            first, second = one.submit(x=ones()), two.submit(x=ones())
+            first.result()
+            second.result()
+            assert blas_threads() == normal
+            one.submit(x=ones())
+        one.submit(x=ones())
+        one.close()
+        assert blas_threads() == normal
+    assert seen
+    assert all(set(threads) == {1} for threads in seen)
+
+
+def test_blas_gets_its_threads_back_after_a_failure() -> None:
+    def before(node: str, parallel: Parallel) -> None:
+        raise Trouble
+
+    normal = blas_threads()
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice()) as exe:
+        with pytest.raises(gx.ExecutionError):
+            exe.run(x=ones())
+        assert blas_threads() == normal
+
+
+def test_nested_limits() -> None:
+    normal = blas_threads()
+    with single_threaded_blas():
+        with single_threaded_blas():
+            assert set(blas_threads()) <= {1}
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == normal
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 100])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_parallel_covers_every_index_once(n: int, count: int) -> None:
+    cores = Cores(count)
+    seen: list[tuple[int, int]] = []
+    cores.parallel(n, lambda low, high: seen.append((low, high)))
+    cores.close()
+    assert sorted(i for low, high in seen for i in range(low, high)) == list(range(n))
+
+
+def test_parallel_raises_what_its_own_part_raised_after_all_parts_are_done() -> None:
+    cores = Cores(2)
+    running = []
+
+    def body(low: int, high: int) -> None:
+        running.append(low)
+        if low == 0:
+            raise Trouble("first")
+        running.remove(low)
+
+    with pytest.raises(Trouble, match="first"):
+        cores.parallel(8, body)
+    assert running == [0]
+    assert cores._busy == 0
+    cores.close()
+
+
+def test_the_device_describes_itself() -> None:
+    assert CpuDevice(cores=1).describe().endswith(", 1 core")
+    assert CpuDevice(cores=3).describe().endswith(", 3 cores")
+    assert CpuDevice().cores >= 1

@@ -24,18 +24,18 @@ _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}
 class CostModel:
     """Rates of a device. Times are in microseconds, rates in operations or bytes a microsecond.
 
-    `launch` is the time of an empty command on an idle stream, `event` what a wait for another
+    `launch` is the time of an empty command on an idle stream, `wait` what waiting for another
     stream adds, `wave` the time of the shortest useful command. `profile` maps signatures to
     measured times of commands running alone, without the launch.
     """
 
-    name: str
     flops: float
     bytes: float
     link_bytes: float
     launch: float
-    event: float
-    wave: float
+    wait: float
+    wave: float = 0.0
+    name: str = "model"
     profile: Mapping[str, float] = field(default_factory=dict)
 
     def work(self, command: Command) -> float:
@@ -63,18 +63,11 @@ class CostModel:
         """The time of one command running alone, launch included."""
         return self.launch + self.alone(command)[0]
 
-    @property
-    def wait(self) -> float:
-        """What a wait for another stream adds."""
-        return self.event
 
-
-CPU = CostModel("cpu model", flops=100e3, bytes=10e3, link_bytes=10e3, launch=15.0, event=15.0,
-                wave=10.0)  # fmt: skip
+CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=15.0, wave=10.0, name="cpu model")
 """A couple of cores with NumPy."""
 
-GPU = CostModel("gpu model", flops=200e6, bytes=3e6, link_bytes=50e3, launch=1.0, event=1.5,
-                wave=2.5)  # fmt: skip
+GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, name="gpu model")
 """A data-centre GPU that replays captured graphs of f16 GEMMs of moderate size."""
 
 
@@ -104,7 +97,7 @@ def tasks_of(commands: Sequence[Command], predecessors: Edges, model: CostModel)
         share.append(found[1])
         engine.append(of)
     return Tasks(
-        time, share, engine, model.launch, model.event, predecessors, successors_of(predecessors)
+        time, share, engine, model.launch, model.wait, predecessors, successors_of(predecessors)
     )
 
 

@@ -132,9 +132,7 @@ def _work_before(
     return found
 
 
-def _after_all(
-    tasks: Tasks, needs: Sequence[int], begin: Sequence[float], streams: int
-) -> float:
+def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], streams: int) -> float:
     """When all of `needs` can be done at the earliest, each beginning no sooner than `begin`."""
     latest, total, launch = 0.0, 0.0, tasks.launch
     work = [0.0, 0.0, 0.0]
@@ -155,8 +153,9 @@ def _after_events(tasks: Tasks, needs: Sequence[int], begin: Sequence[float]) ->
     ends = [begin[need] + wait for need, wait in zip(needs, length, strict=True)]
     if len(needs) > _MOST_NEEDS:
         # The last but one to end is an event away, or the last is, or they took turns.
-        second, last = sorted(range(len(needs)), key=lambda i: ends[i])[-2:]
-        needs, length, ends = ([x[second], x[last]] for x in (needs, length, ends))
+        kept = sorted(range(len(needs)), key=lambda i: ends[i])[-2:]
+        needs, length = [needs[i] for i in kept], [length[i] for i in kept]
+        ends = [ends[i] for i in kept]
     earliest = max(ends) + tasks.event
     for own, end in enumerate(ends):
         latest = end

@@ -70,9 +70,7 @@ def _layers(edges: Edges, left: list[int], right: list[int]) -> list[int]:
     return depth
 
 
-def _augment(
-    root: int, edges: Edges, left: list[int], right: list[int], depth: list[int]
-) -> bool:
+def _augment(root: int, edges: Edges, left: list[int], right: list[int], depth: list[int]) -> bool:
     """Find an alternating path from `root` that respects the layers, and flip it."""
     path, tries = [root], [iter(edges[root])]
     chosen: list[int] = []

@@ -48,9 +48,7 @@ def shaken(tasks: Tasks, streams: int, seed: int) -> Assignment:
 class _Run:
     """A simulation that decides as it goes."""
 
-    def __init__(
-        self, tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool
-    ) -> None:
+    def __init__(self, tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool) -> None:
         self.tasks, self.patient = tasks, patient
         self.engines = (Engine(), Engine(), Engine())
         self.issued_share = [0.0, 0.0, 0.0]

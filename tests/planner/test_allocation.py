@@ -108,7 +108,7 @@ def exhaustive(sizes, neighbours) -> int:
 @settings(max_examples=60)
 def test_few_items_get_the_smallest_arena(seed):
     random = Random(seed)
-    count = random.randint(1, 7)
+    count = random.randint(1, 6)
     sizes = [256 * random.randint(1, 9) for _ in range(count)]
     edges = [(i, j) for i in range(count) for j in range(i) if random.random() < 0.6]
     neighbours = [[b for a, b in [*edges, *((b, a) for a, b in edges)] if a == i]
@@ -118,7 +118,7 @@ def test_few_items_get_the_smallest_arena(seed):
     assert total == max(o + s for o, s in zip(offsets, sizes, strict=True))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_one_stream_with_few_tensors_is_optimal(seed):
     program = shapes.random_dag(4 + seed % 4, seed)
     synchronized = planned(program, 1)

@@ -8,7 +8,9 @@ from graphexec.errors import GraphError
 from graphexec.scheduled import dependencies
 from graphexec.stages.schedule import schedule
 
-GOOD = '{"profile_version": 1, "device": "gfx942", "commands": {"kernel none: f16[2] -> f16[2]": 7.5}}'
+GOOD = (
+    '{"profile_version": 1, "device": "gfx942", "commands": {"kernel none: f16[2] -> f16[2]": 7.5}}'
+)
 
 
 def test_a_command_that_fills_the_device_takes_its_work():

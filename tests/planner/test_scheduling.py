@@ -151,7 +151,7 @@ def test_a_tiny_branch_is_not_worth_an_event():
     net = shapes.Net()
     x = net.node(net.input(1024), mflop=5000)
     net.node(net.node(x, mflop=0.001, nbytes=256), net.node(x, mflop=2000))
-    cheap = costs.CostModel("", 200e6, 3e6, 50e3, launch=0.1, event=30.0, wave=0.2)
+    cheap = costs.CostModel(200e6, 3e6, 50e3, launch=0.1, wait=30.0, wave=0.2)
     assert schedule(net.program(), 4, cheap).streams == 1
 
 
@@ -205,4 +205,3 @@ def test_large_programs_are_cheap_and_never_slower_than_one_stream():
     tasks = found.prediction.tasks
     one = sum(tasks.time) + tasks.launch * len(tasks)
     assert found.prediction.timeline.makespan < one
-

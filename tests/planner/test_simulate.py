@@ -86,5 +86,7 @@ def test_work_is_never_done_faster_than_the_device_can(seed, count):
     """At any time the shares at work, scaled to the common rate, are at most the device."""
     tasks, stream = random_tasks(seed, count, 4)
     timeline = simulate(tasks, range(count), stream)
-    work = sum(t * s for t, s, e in zip(tasks.time, tasks.share, tasks.engine, strict=True) if e == 0)
+    work = sum(
+        t * s for t, s, e in zip(tasks.time, tasks.share, tasks.engine, strict=True) if e == 0
+    )
     assert timeline.makespan >= work - 1e-6

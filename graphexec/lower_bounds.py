@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
 
-_COMBINED_UP_TO = 2_000  # commands; beyond this the plain bounds have to do
-_ANCESTORS_UP_TO = 400  # commands whose predecessors are all looked at
+_COMBINED_UP_TO = 500  # commands; beyond this the plain bounds have to do
 _MOST_NEEDS = 16
 
 
@@ -102,23 +101,20 @@ def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -
             _after_all(tasks, needs[command], found, streams),
             _after_events(tasks, needs[command], found),
         )
-        if all_needed is not None:
-            *work, alone = all_needed[command]
-            begins = [f + tasks.launch + w for f, w in zip(first[command], work, strict=True) if w]
-            found[command] = max(found[command], alone, *begins)
+        *work, alone = all_needed[command]
+        begins = [f + tasks.launch + w for f, w in zip(first[command], work, strict=True) if w]
+        found[command] = max(found[command], alone, *begins)
     return found
 
 
 def _work_before(
     tasks: Tasks, order: Sequence[int], needs: Edges, streams: int
-) -> list[list[float]] | None:
+) -> list[list[float]]:
     """Of all that each command needs, directly or not: the work on each engine, and the time on K
-    streams. None where that takes too long to find out."""
+    streams."""
     import numpy as np
 
     count = len(tasks)
-    if count > _ANCESTORS_UP_TO:
-        return None
     needed = np.zeros((count, count), dtype=bool)
     for command in order:
         for need in needs[command]:

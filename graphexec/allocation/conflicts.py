@@ -3,7 +3,8 @@
 "Ends before" is a partial order, so the sets of items that all conflict with one another are its
 antichains, and the heaviest is a lower bound of every arena. Three ways to find one:
 
-1. live bytes along the issue order: items whose intervals there overlap conflict (O(n log n));
+1. live bytes along the issue order (items whose intervals there overlap conflict), and what else
+   conflicts with all that live at the peak: no table of conflicts is needed;
 2. greedy growth from the heaviest neighbourhoods;
 3. exactly: by Dilworth's theorem, weighted, the heaviest antichain is the total weight less a
    maximum flow between the left and right copies of comparable items.
@@ -42,13 +43,37 @@ def conflicts(items: Sequence[Item]) -> list[list[int]]:
 
 def peak(items: Sequence[Item]) -> int:
     """The most bytes that live at once along the issue order."""
+    return _peak(items)[0]
+
+
+def grown_peak(items: Sequence[Item]) -> int:
+    """Bytes of the clique at that peak together with what else conflicts with all of it."""
+    total, at = _peak(items)
+    clique = [item for item in items if item.first <= at <= item.last]
+    near = sorted(
+        (item for item in items if not item.first <= at <= item.last),
+        key=lambda item: (-item.size, max(item.first - at, at - item.last), item.first),
+    )
+    for item in near:
+        for member in reversed(clique):  # what was added last is the likeliest not to fit
+            if item.ends_before(member) or member.ends_before(item):
+                break
+        else:
+            clique.append(item)
+            total += item.size
+    return total
+
+
+def _peak(items: Sequence[Item]) -> tuple[int, int]:
+    """The peak and a place in issue order where it is reached."""
     changes = [(item.first, item.size) for item in items]
     changes += [(item.last + 1, -item.size) for item in items]
-    live = most = 0
-    for _, change in sorted(changes):  # what ends goes before what begins there
+    live = most = at = 0
+    for place, change in sorted(changes):  # what ends goes before what begins there
         live += change
-        most = max(most, live)
-    return most
+        if live > most:
+            most, at = live, place
+    return most, at
 
 
 def heaviest_clique(sizes: Sequence[int], neighbours: Neighbours) -> int:
@@ -153,4 +178,4 @@ def _push(
     return amount
 
 
-__all__ = ["Neighbours", "conflicts", "heaviest_antichain", "heaviest_clique", "peak"]
+__all__ = ["Neighbours", "conflicts", "grown_peak", "heaviest_antichain", "heaviest_clique", "peak"]

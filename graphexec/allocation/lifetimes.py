@@ -73,6 +73,8 @@ def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
         n: s for n, s in program.storages.items() if s.role == "arena" and s.space == space
     }
     found: dict[str, Item] = {}
+    if not wanted:
+        return found
     for command in synchronized.schedule.order:
         work = program.commands[command]
         for view in work.reads + work.writes:

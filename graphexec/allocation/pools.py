@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from graphexec.allocation.lifetimes import Item
 
@@ -43,7 +44,7 @@ class _Pool:
         """The offset for `item`."""
         same = self.free.get(item.size)
         if same:
-            for block in list(same)[:_LOOKS] if len(same) > _LOOKS else list(same):
+            for block in list(islice(same, _LOOKS)):
                 if block.tenant.ends_before(item):
                     same.remove(block)
                     self.free_bytes -= block.size

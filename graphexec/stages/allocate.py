@@ -5,7 +5,7 @@ happen before all accesses of the other, or if a command that allows it writes o
 place; so sharing needs no wait that is not there. Deterministic.
 
 How hard it tries depends on the number of tensors (see graphexec.allocation): up to 10 the arena
-is as small as can be; up to 2,500 conflicts are compared pair by pair, then best fit over several
+is as small as can be; up to 500 conflicts are compared pair by pair, then best fit over several
 orders with improvement; above that one pass with pools of free blocks. It is reported beside a
 lower bound: the heaviest set of mutually conflicting tensors found, exact up to 100 tensors.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphexec.allocation.conflicts import conflicts, heaviest_antichain, heaviest_clique, peak
+from graphexec.allocation.conflicts import conflicts, grown_peak, heaviest_antichain, heaviest_clique
 from graphexec.allocation.fit import best_offsets
 from graphexec.allocation.lifetimes import ALIGNMENT, Item, aligned, items
 from graphexec.allocation.pools import pooled_offsets
@@ -22,7 +22,7 @@ from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import Space
 
-_PAIRWISE_UP_TO = 2500
+_PAIRWISE_UP_TO = 500
 _BOTH_UP_TO = 100  # tensors: also without anything in place, should that be smaller
 
 
@@ -79,7 +79,7 @@ def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
     storages = synchronized.schedule.program.storages
     sizes = [item.size for item in found]
     offsets, total = pooled_offsets(found)
-    bound = peak(found)
+    bound = grown_peak(found)
     if total > bound and len(found) <= _PAIRWISE_UP_TO:
         neighbours = conflicts(found)
         bound = max(bound, heaviest_clique(sizes, neighbours))

@@ -9,9 +9,8 @@ left of a budget improves the winner. One stream is always among the candidates,
 slower than that by prediction. Large programs get fewer candidates:
 
 1. up to 6 commands: every schedule is tried;
-2. up to 2,000: all candidates, local search;
-3. up to 20,000: greedy list scheduling and one stream;
-4. above: greedy list scheduling alone, beside what one stream would take (a sum).
+2. up to 500: all candidates, then local search;
+3. above: greedy list scheduling and one stream.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ CANDIDATES: dict[str, Candidate] = {
 """What is tried, by name; ties go to the one that stands first."""
 
 AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_ALL_UP_TO, _SEARCH_UP_TO = 2000, 400
+_ALL_UP_TO = 500
 _BUDGET = 4000  # commands to simulate in a local search
 _MOST_SHAKEN = 24
 _NEAR = 1.002  # makespans this close count as equal
@@ -74,7 +73,7 @@ class _Portfolio:
             self._judge(name, assignment)
             if self.timeline.makespan <= self.goal and not self._crossings:
                 return
-        if 1 < len(tasks) <= _SEARCH_UP_TO and streams > 1:
+        if 1 < len(tasks) <= _ALL_UP_TO and streams > 1:
             self._search()
 
     def _candidates(self) -> Iterator[tuple[str, Assignment]]:
@@ -141,8 +140,8 @@ def _width(tasks: Tasks) -> int:
     for command, needs in enumerate(tasks.predecessors):
         level[command] = 1 + max((level[need] for need in needs), default=-1)
     counts = [0] * (max(level, default=0) + 1)
-    for l in level:
-        counts[l] += 1
+    for depth in level:
+        counts[depth] += 1
     return max(counts)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphexec.command import Command, Kernel, Memcpy
-from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, successors_of
+from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
 _LEAST_SHARE = 1 / 256
@@ -83,7 +83,9 @@ def engine_of(command: Command) -> int:
     return COMPUTE
 
 
-def tasks_of(commands: Sequence[Command], predecessors: Edges, model: CostModel) -> Tasks:
+def tasks_of(
+    commands: Sequence[Command], predecessors: tuple[tuple[int, ...], ...], model: CostModel
+) -> Tasks:
     """The commands as the simulator sees them."""
     known: dict[object, tuple[float, float]] = {}
     time, share, engine = [], [], []

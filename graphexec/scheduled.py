@@ -80,6 +80,11 @@ class Allocation:
     lower_bound: int
     naive_bytes: int
 
+    @property
+    def device_bytes(self) -> int:
+        """What the plan takes of device memory: arena, weights, and whatever else lies there."""
+        return sum(buffer.bytes for buffer in self.buffers if buffer.space == "device")
+
 
 def dependencies(commands: tuple[Command, ...]) -> tuple[tuple[int, ...], ...]:
     """For each command, the earlier ones it must come after (RAW, WAR, WAW and `after`).

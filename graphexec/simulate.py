@@ -38,7 +38,7 @@ class Tasks:
     engine: Sequence[int]
     launch: float
     event: float
-    predecessors: Edges
+    predecessors: tuple[tuple[int, ...], ...]
     successors: Edges
 
     def __len__(self) -> int:

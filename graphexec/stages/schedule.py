@@ -22,7 +22,7 @@ from graphexec.command import Program
 from graphexec.costs import CostModel, tasks_of
 from graphexec.lower_bounds import bounds
 from graphexec.scheduled import Prediction, Schedule, dependencies
-from graphexec.scheduling import chains, exhaustive, greedy, heft, one_stream, paths
+from graphexec.scheduling import chains, exhaustive, frugal, greedy, heft, one_stream, paths
 from graphexec.scheduling.assignment import Assignment
 from graphexec.scheduling.local_search import improve
 from graphexec.simulate import Tasks, Timeline, simulate
@@ -50,15 +50,30 @@ _AUTO_GAIN = 0.99  # what a further stream must bring
 
 def schedule(program: Program, streams: int | Literal["auto"], costs: CostModel) -> Schedule:
     """Order the commands of `program` on at most `streams` streams ("auto": as many as pay)."""
-    predecessors = dependencies(program.commands)
-    tasks = tasks_of(program.commands, predecessors, costs)
+    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
-    order, stream = found.best.order, found.best.stream
-    low = bounds(tasks, found.streams)
-    return Schedule(
-        program, predecessors, tuple(order), tuple(_by_first_use(order, stream)),
-        Prediction(found.name, costs.name, found.timeline, low, tasks),
-    )  # fmt: skip
+    return _scheduled(
+        program, tasks, found.name, found.best, found.timeline, found.streams, costs
+    )
+
+
+def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
+    """Order the commands on one stream so that few bytes live at a time, whatever it costs."""
+    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    name, found = "frugal", one_stream.candidate(tasks, 1)
+    if len(tasks) <= frugal.MOST:
+        found = frugal.candidate(program, tasks)
+    timeline = simulate(tasks, found.order, found.stream)
+    return _scheduled(program, tasks, name, found, timeline, 1, costs)
+
+
+def _scheduled(
+    program: Program, tasks: Tasks, name: str, found: Assignment, timeline: Timeline,
+    streams: int, costs: CostModel,
+) -> Schedule:  # fmt: skip
+    stream = _by_first_use(found.order, found.stream)
+    prediction = Prediction(name, costs.name, timeline, bounds(tasks, streams), tasks)
+    return Schedule(program, tasks.predecessors, tuple(found.order), tuple(stream), prediction)
 
 
 class _Portfolio:

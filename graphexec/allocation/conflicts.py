@@ -19,12 +19,25 @@ from graphexec.allocation.lifetimes import Item
 
 Neighbours = Sequence[Sequence[int]]
 
+_ALL_PAIRS_UP_TO = 500
+_MOST_OVERLAP = 16  # items that live at the same time, on average
 _EXACT_UP_TO = 100  # items: tens of milliseconds
 _CLIQUE_TRIES = 16
 
 
-def conflicts(items: Sequence[Item]) -> list[list[int]]:
-    """For each item the items it may not share bytes with. O(n²) on arrays of bits."""
+def conflicts(items: Sequence[Item]) -> list[list[int]] | None:
+    """For each item the items it may not share bytes with, in ascending order.
+
+    Few items are compared all with all, O(n²) on arrays of bits; more along the issue order, if not
+    too many live at a time. None if that would take too long.
+    """
+    if len(items) <= _ALL_PAIRS_UP_TO:
+        return _all_pairs(items)
+    overlapping = sum(item.last - item.first for item in items)
+    return _sweep(items) if overlapping <= _MOST_OVERLAP * len(items) else None
+
+
+def _all_pairs(items: Sequence[Item]) -> list[list[int]]:
     import numpy as np
 
     streams = len(items[0].known) if items else 0
@@ -39,6 +52,26 @@ def conflicts(items: Sequence[Item]) -> list[list[int]]:
     beside = ~(before | before.T)
     np.fill_diagonal(beside, False)
     return [np.flatnonzero(row).tolist() for row in beside]
+
+
+def _sweep(items: Sequence[Item]) -> list[list[int]]:
+    """Items come in order of first access, so only the earlier of two can end before the other; one
+    that ends before all later ones begin is never looked at again."""
+    import numpy as np
+
+    known = np.array([item.known for item in items], dtype=np.int32)
+    later = np.minimum.accumulate(known[::-1])[::-1].tolist()  # what all from i on come after
+    found: list[list[int]] = [[] for _ in items]
+    active: list[int] = []
+    for index, item in enumerate(items):
+        covered = later[index]
+        active = [a for a in active if any(covered[s] < n for s, n in items[a].done)]
+        rivals = [a for a in active if not items[a].ends_before(item)]
+        for rival in rivals:
+            found[rival].append(index)
+        found[index] = rivals
+        active.append(index)
+    return found
 
 
 def peak(items: Sequence[Item]) -> int:

@@ -1,8 +1,8 @@
 """Offsets for very many items, in one pass along the issue order, without comparing all with all.
 
-Blocks of the arena remember the last accesses of their last tenant. An item takes a free block of
-its own size whose tenant ends before it begins, oldest first; else the tightest run of
-neighbouring free blocks that do and hold it; else new bytes at the top. Earlier tenants need no look:
+Blocks of the arena remember the last accesses of their last tenant. An item takes the tightest run
+of neighbouring free blocks whose tenants end before it begins; while there are many blocks, rather
+the oldest of its own size that does; else new bytes at the top. Earlier tenants need no look:
 the last one began after they ended.
 """
 
@@ -16,7 +16,8 @@ from itertools import islice
 from graphexec.allocation.lifetimes import Item
 
 _LOOKS = 8  # blocks of the right size that are looked at
-_SCANS = 40  # blocks that may be scanned for runs, an item on average
+_FEW = 64  # free blocks that are all looked at
+_SCANS = 80  # blocks that may be scanned for runs, an item on average
 
 
 @dataclass(slots=True, eq=False)
@@ -26,28 +27,25 @@ class _Block:
     offset: int
     size: int
     tenant: Item
-    free: bool = False
 
 
 class _Pool:
     def __init__(self, budget: int) -> None:
         self.top, self.budget = 0, budget
         self.free: dict[int, deque[_Block]] = {}
-        self.free_bytes = 0
+        self.free_bytes = self.count = 0
 
     def give(self, block: _Block) -> None:
-        block.free = True
         self.free_bytes += block.size
+        self.count += 1
         self.free.setdefault(block.size, deque()).append(block)
 
     def take(self, item: Item) -> int:
         """The offset for `item`."""
-        same = self.free.get(item.size)
-        if same:
-            for block in list(islice(same, _LOOKS)):
+        if self.count > _FEW:  # too many to look for the tightest place every time
+            for block in islice(self.free.get(item.size, ()), _LOOKS):
                 if block.tenant.ends_before(item):
-                    same.remove(block)
-                    self.free_bytes -= block.size
+                    self._remove(block)
                     return block.offset
         if self.free_bytes >= item.size and self.budget > 0:
             run = self._run(item)
@@ -55,6 +53,11 @@ class _Pool:
                 return self._split(run, item)
         self.top += item.size
         return self.top - item.size
+
+    def _remove(self, block: _Block) -> None:
+        self.free[block.size].remove(block)
+        self.free_bytes -= block.size
+        self.count -= 1
 
     def _run(self, item: Item) -> list[_Block]:
         """The tightest run of neighbouring free blocks that `item` may use; empty if none."""
@@ -78,8 +81,7 @@ class _Pool:
 
     def _split(self, run: Sequence[_Block], item: Item) -> int:
         for block in run:
-            self.free[block.size].remove(block)
-            self.free_bytes -= block.size
+            self._remove(block)
         last = run[-1]
         rest = sum(b.size for b in run) - item.size
         if rest:

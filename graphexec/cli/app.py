@@ -15,6 +15,7 @@ import graphexec
 from graphexec.cli import interrupt
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
+from graphexec.cli.explain import explain
 from graphexec.cli.info import info
 from graphexec.cli.ops import ops, schema
 from graphexec.cli.plan import plan
@@ -114,5 +115,5 @@ def app(debug: bool) -> None:
     """
 
 
-for command in (run, check, plan, compare, ops, schema, info):
+for command in (run, check, plan, explain, compare, ops, schema, info):
     app.add_command(command)

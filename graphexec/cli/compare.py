@@ -9,12 +9,13 @@ import click
 
 from graphexec.cli.options import (
     Loader,
+    Planner,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     seed_option,
-    streams_option,
+    planner_options,
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import number, print_json
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 @inputs_option
 @loader_options
 @device_option
-@streams_option
+@planner_options
 @seed_option
 @click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(
-    file: str, specs: tuple[str, ...], loader: Loader, device: str, streams: int, seed: int,
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner, seed: int,
     tolerance: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
@@ -52,7 +53,7 @@ def compare(
     from graphexec.comparison import compare_executable
 
     progress = Progress()
-    with prepared(loader, file, specs, device, streams, seed, progress) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress) as ready:
         with progress.step(f"comparing {ready.exe.plan.graph}"):
             found = compare_executable(ready.exe, ready.inputs, tolerance)
         if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import Loader, device_option, loader_options, streams_option
+from graphexec.cli.options import Loader, Planner, device_option, loader_options, planner_options
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,9 +29,14 @@ _ENDINGS = {".txt": "text", ".json": "json", ".dot": "dot", ".gv": "dot"}
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
               help="Write to a file instead: .txt, .json, .dot or .gv.")  # fmt: skip
 @device_option
-@streams_option
+@planner_options
 def plan(
-    file: str, loader: Loader, format: str | None, target: Path | None, device: str, streams: int
+    file: str,
+    loader: Loader,
+    format: str | None,
+    target: Path | None,
+    device: str,
+    planner: Planner,
 ) -> None:
     """Show the plan of the graph in FILE.
 
@@ -45,7 +50,7 @@ def plan(
         check_file(target)
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made = read_plan(file) if is_plan_file(file) else _make(file, loader, device, streams)
+        made = read_plan(file) if is_plan_file(file) else _make(file, loader, device, planner)
     with progress.step("drawing"):
         text = _WRITERS[chosen](made, target is None)
     if target is None:
@@ -65,13 +70,13 @@ def _format_of(target: Path | None) -> str:
     return _ENDINGS[target.suffix]
 
 
-def _make(file: str, loader: Loader, device: str, streams: int) -> Plan:
+def _make(file: str, loader: Loader, device: str, planner: Planner) -> Plan:
     from graphexec.devices.base import available
     from graphexec.pipeline import make_plan
 
     if device == "auto":  # nothing runs, so there is nothing to warn of
         device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    return make_plan(loader.load(file), streams=streams, device=device)
+    return make_plan(loader.load(file), device=device, **planner.settings())
 
 
 def _text(plan: Plan, shown: bool) -> str:

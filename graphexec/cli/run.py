@@ -14,12 +14,13 @@ import click
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
+    Planner,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     seed_option,
-    streams_option,
+    planner_options,
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
@@ -45,7 +46,7 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    loader: Loader, file: str, specs: tuple[str, ...], device: str, streams: int, seed: int,
+    loader: Loader, file: str, specs: tuple[str, ...], device: str, planner: Planner, seed: int,
     progress: Progress,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
@@ -56,7 +57,7 @@ def prepared(
         graph = loader.load(file)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
-        exe = compile(graph, device=device, streams=streams)
+        exe = compile(graph, device=device, **planner.settings())
     seconds = time.perf_counter() - start
     with exe:
         with progress.step("reading inputs"):
@@ -74,7 +75,7 @@ def prepared(
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
               help="Save the outputs: an .npz file, or a folder for one .npy each.")  # fmt: skip
 @device_option
-@streams_option
+@planner_options
 @seed_option
 @click.option("--dry-run", is_flag=True, help="Do everything but run.")
 @click.option("--check-finite", is_flag=True,
@@ -82,7 +83,7 @@ def prepared(
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
-    streams: int, seed: int, dry_run: bool, check_finite: bool, as_json: bool,
+    planner: Planner, seed: int, dry_run: bool, check_finite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -103,7 +104,7 @@ def run(
     progress = Progress()
     if target is not None:
         check_writable(target)
-    with prepared(loader, file, specs, device, streams, seed, progress) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0

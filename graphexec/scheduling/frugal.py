@@ -25,9 +25,7 @@ def candidate(program: Program, tasks: Tasks) -> Assignment:
     live: set[str] = set()
     order: list[int] = []
     while ready:
-        command = min(
-            ready, key=lambda c: (_growth(program, program.commands[c], left, live), c)
-        )
+        command = min(ready, key=lambda c: (_growth(program, program.commands[c], left, live), c))
         ready.remove(command)
         order.append(command)
         for storage in _touched(program.commands[command]):

@@ -5,16 +5,21 @@ happen before all accesses of the other, or if a command that allows it writes o
 place; so sharing needs no wait that is not there. Deterministic.
 
 How hard it tries depends on the number of tensors (see graphexec.allocation): up to 10 the arena
-is as small as can be; up to 500 conflicts are compared pair by pair, then best fit over several
-orders with improvement; above that one pass with pools of free blocks. It is reported beside a
-lower bound: the heaviest set of mutually conflicting tensors found, exact up to 100 tensors.
+is as small as can be; up to 500, and beyond if few live at a time, best fit over several orders
+with improvement; else one pass with pools of free blocks. It is reported beside a lower bound: the
+heaviest set of mutually conflicting tensors found, exact up to 100 tensors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphexec.allocation.conflicts import conflicts, grown_peak, heaviest_antichain, heaviest_clique
+from graphexec.allocation.conflicts import (
+    conflicts,
+    grown_peak,
+    heaviest_antichain,
+    heaviest_clique,
+)
 from graphexec.allocation.fit import best_offsets
 from graphexec.allocation.lifetimes import ALIGNMENT, Item, aligned, items
 from graphexec.allocation.pools import pooled_offsets
@@ -22,7 +27,6 @@ from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import Space
 
-_PAIRWISE_UP_TO = 500
 _BOTH_UP_TO = 100  # tensors: also without anything in place, should that be smaller
 
 
@@ -80,8 +84,8 @@ def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
     sizes = [item.size for item in found]
     offsets, total = pooled_offsets(found)
     bound = grown_peak(found)
-    if total > bound and len(found) <= _PAIRWISE_UP_TO:
-        neighbours = conflicts(found)
+    neighbours = conflicts(found) if total > bound else None
+    if neighbours is not None:
         bound = max(bound, heaviest_clique(sizes, neighbours))
         offsets, total = best_offsets(sizes, neighbours, bound, offsets)
         if total > bound:

@@ -52,9 +52,7 @@ def schedule(program: Program, streams: int | Literal["auto"], costs: CostModel)
     """Order the commands of `program` on at most `streams` streams ("auto": as many as pay)."""
     tasks = tasks_of(program.commands, dependencies(program.commands), costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
-    return _scheduled(
-        program, tasks, found.name, found.best, found.timeline, found.streams, costs
-    )
+    return _scheduled(program, tasks, found.name, found.best, found.timeline, found.streams, costs)
 
 
 def schedule_frugally(program: Program, costs: CostModel) -> Schedule:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 COMPUTE, TO_DEVICE, TO_HOST = range(3)
 """The engines."""
 
+NEVER = float("inf")
+
 Edges = Sequence[Sequence[int]]
 
 
@@ -80,14 +82,18 @@ def upward_ranks(tasks: Tasks) -> list[float]:
 
 
 class Engine:
-    """What is at work on one engine, under processor sharing."""
+    """What is at work on one engine, under processor sharing.
 
-    __slots__ = ("clock", "load", "now", "running")
+    `ends` is when the next command at work ends: infinity when there is none.
+    """
+
+    __slots__ = ("clock", "ends", "load", "now", "running")
 
     def __init__(self) -> None:
         self.clock = 0.0  # virtual µs: the work that a command at work since 0 would have done
         self.now = 0.0  # when `clock` was brought up to date
         self.load = 0.0  # sum of the shares at work
+        self.ends = NEVER
         self.running: list[tuple[float, int]] = []  # heap of (virtual finish, command)
 
     def begin(self, now: float, command: int, time: float, share: float) -> None:
@@ -96,31 +102,34 @@ class Engine:
         self.now = now
         self.load += share
         heapq.heappush(self.running, (self.clock + time, command))
-
-    def next_end(self) -> float:
-        """When the next command at work ends."""
-        left = max(0.0, self.running[0][0] - self.clock)
-        return self.now + left * (self.load if self.load > 1.0 else 1.0)
+        self._look_ahead()
 
     def finish(self, share: Sequence[float]) -> tuple[float, int]:
         """End the next command; when, and which it is."""
-        now = self.next_end()
+        now = self.ends
         finish, command = heapq.heappop(self.running)
-        self.clock, self.now = max(self.clock, finish), now
-        # No rest of rounding errors may stay behind on an idle engine.
-        self.load = self.load - share[command] if self.running else 0.0
+        if finish > self.clock:
+            self.clock = finish
+        self.now = now
+        if self.running:
+            self.load -= share[command]
+            self._look_ahead()
+        else:  # no rest of rounding errors may stay behind
+            self.load, self.ends = 0.0, NEVER
         return now, command
 
+    def _look_ahead(self) -> None:
+        left = self.running[0][0] - self.clock
+        if left < 0.0:
+            left = 0.0
+        self.ends = self.now + left * (self.load if self.load > 1.0 else 1.0)
 
-def next_to_end(engines: Sequence[Engine]) -> tuple[float, Engine | None]:
-    """The engine whose next command ends first, and when."""
-    first, found = float("inf"), None
-    for engine in engines:
-        if engine.running:
-            end = engine.next_end()
-            if end < first:
-                first, found = end, engine
-    return first, found
+
+def next_to_end(engines: tuple[Engine, Engine, Engine]) -> Engine:
+    """The engine whose next command ends first; if its `ends` is NEVER, none is at work."""
+    first, second, third = engines
+    found = first if first.ends <= second.ends else second
+    return found if found.ends <= third.ends else third
 
 
 def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timeline:
@@ -135,9 +144,9 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
     start = [0.0] * len(tasks)
     engines, launch, event = (Engine(), Engine(), Engine()), tasks.launch, tasks.event
     begins = [(launch, p) for p, c in enumerate(order) if not missing[c]]
-    while begins or any(e.running for e in engines):
-        ends_at, engine = next_to_end(engines)
-        if begins and begins[0][0] < ends_at:
+    while True:
+        engine = next_to_end(engines)
+        if begins and begins[0][0] < engine.ends:
             now, position = heapq.heappop(begins)
             command = order[position]
             start[command] = now - launch
@@ -145,7 +154,8 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
                 now, command, tasks.time[command], tasks.share[command]
             )
             continue
-        assert engine is not None
+        if engine.ends == NEVER:
+            return Timeline(start, end)
         now, command = engine.finish(tasks.share)
         end[command], own = now, stream[command]
         for successor in (*tasks.successors[command], following[command]):
@@ -157,7 +167,6 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
             missing[successor] -= 1
             if not missing[successor]:
                 heapq.heappush(begins, (ready[successor] + launch, place[successor]))
-    return Timeline(start, end)
 
 
 def _one_after_another(tasks: Tasks, order: Sequence[int]) -> Timeline:
@@ -187,6 +196,6 @@ def _stream_order(
 
 
 __all__ = [
-    "COMPUTE", "TO_DEVICE", "TO_HOST", "Edges", "Engine", "Tasks", "Timeline", "next_to_end",
-    "simulate", "successors_of", "upward_ranks",
+    "COMPUTE", "NEVER", "TO_DEVICE", "TO_HOST", "Edges", "Engine", "Tasks", "Timeline",
+    "next_to_end", "simulate", "successors_of", "upward_ranks",
 ]  # fmt: skip

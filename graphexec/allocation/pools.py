@@ -16,8 +16,8 @@ from itertools import islice
 from graphexec.allocation.lifetimes import Item
 
 _LOOKS = 8  # blocks of the right size that are looked at
-_FEW = 64  # free blocks that are all looked at
-_SCANS = 80  # blocks that may be scanned for runs, an item on average
+_FEW = 32  # free blocks that are all looked at
+_SCANS = 40  # blocks that may be scanned for runs, an item on average
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from random import Random
 
 from graphexec.scheduling.assignment import Assignment, by_rank
-from graphexec.simulate import COMPUTE, Engine, Tasks, next_to_end, upward_ranks
+from graphexec.simulate import COMPUTE, NEVER, Engine, Tasks, next_to_end, upward_ranks
 
 _FULL = 1.0 + 1e-9
 
@@ -71,15 +71,16 @@ class _Run:
             if not count:
                 heapq.heappush(ready[tasks.engine[command]], place[command])
         self.issue(0.0)
-        while self.begins or any(engine.running for engine in self.engines):
-            ends_at, engine = next_to_end(self.engines)
-            if self.begins and self.begins[0][0] < ends_at:
+        while True:
+            engine = next_to_end(self.engines)
+            if self.begins and self.begins[0][0] < engine.ends:
                 now, command = heapq.heappop(self.begins)
                 self.engines[tasks.engine[command]].begin(
                     now, command, tasks.time[command], tasks.share[command]
                 )
                 continue
-            assert engine is not None
+            if engine.ends == NEVER:
+                return Assignment(self.order, self.stream)
             now, command = engine.finish(tasks.share)
             self.end[command] = now
             self.idle[self.stream[command]] = None
@@ -89,7 +90,6 @@ class _Run:
                 if not missing[successor]:
                     heapq.heappush(ready[tasks.engine[successor]], place[successor])
             self.issue(now)
-        return Assignment(self.order, self.stream)
 
     def issue(self, now: float) -> None:
         """Give commands to idle streams, the most urgent first, as far as there is room."""

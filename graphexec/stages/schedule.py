@@ -4,7 +4,7 @@ Requires a Program and a cost model. Guarantees that the order is topological an
 streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
 A portfolio (graphexec.scheduling): every candidate is simulated, the shortest makespan wins, among
-nearly equal ones the one with the fewest dependencies between streams. A local search with what is
+equal ones the one with the fewest dependencies between streams. A local search with what is
 left of a budget improves the winner. One stream is always among the candidates, so no schedule is
 slower than that by prediction. Large programs get fewer candidates:
 
@@ -44,7 +44,7 @@ AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _ALL_UP_TO = 500
 _BUDGET = 4000  # commands to simulate in a local search
 _MOST_SHAKEN = 24
-_NEAR = 1.002  # makespans this close count as equal
+_EQUAL = 1e-9  # relative difference of makespans that is rounding
 _AUTO_GAIN = 0.99  # what a further stream must bring
 
 
@@ -102,8 +102,8 @@ class _Portfolio:
         crossings = assignment.crossings(self.tasks)
         if self.name:
             new, old = timeline.makespan, self.timeline.makespan
-            fewer = crossings < self._crossings and new <= old
-            if new * _NEAR >= old and not fewer:
+            fewer = crossings < self._crossings and new <= old * (1 + _EQUAL)
+            if new >= old * (1 - _EQUAL) and not fewer:
                 return
         self.name, self.best, self.timeline = name, assignment, timeline
         self._crossings = crossings

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+_PAUSE = 0.06  # seconds
+_TURN = 6  # timed calls
+
 
 @dataclass(frozen=True)
 class Times:
@@ -26,16 +29,24 @@ class Times:
 def side_by_side(
     ways: Mapping[str, Callable[[], object]], repeat: int, warmup: int = 3
 ) -> dict[str, Times]:
-    """Time each of `ways` `repeat` times, taking turns so that a slow moment hits all alike."""
+    """Time each of `ways` `repeat` times or a few more, in turns so that a slow moment hits all.
+
+    A turn is a pause, an untimed call and some timed ones. BLAS libraries' threads go on spinning
+    for some 25 ms after a call: the pause lets them sleep, or one way would take the next one's
+    cores.
+    """
     for _ in range(warmup):
         for way in ways.values():
             way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeat):
+    for _ in range(-(-repeat // _TURN)):
         for name, way in ways.items():
-            start = time.perf_counter()
+            time.sleep(_PAUSE)
             way()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(_TURN):
+                start = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - start)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 

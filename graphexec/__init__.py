@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     )
     from graphexec.executable import Executable
     from graphexec.graph import Graph
-    from graphexec.stages.load import load, loads
     from graphexec.op import Op
     from graphexec.pipeline import compile, make_plan
     from graphexec.plan import Plan
     from graphexec.registry import known_ops
+    from graphexec.stages.load import load, loads
     from graphexec.tensor import DType
     from graphexec.verify import find_hazards
 

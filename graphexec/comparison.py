@@ -135,7 +135,8 @@ def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]
 def _row(
     name: str, op: str, type: TensorType, found: Array, expected: Array, allowed: float
 ) -> Row:
-    difference = np.abs(found - expected)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(found - expected)
     difference[found == expected] = 0.0  # infinities that agree
     size = float(np.linalg.norm(np.where(np.isfinite(expected), expected, 0.0)))
     error = float(np.linalg.norm(difference))

@@ -64,7 +64,7 @@ class CostModel:
         return self.launch + self.alone(command)[0]
 
 
-CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=15.0, wave=10.0, name="cpu model")
+CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=60.0, wave=10.0, name="cpu model")
 """A couple of cores with NumPy."""
 
 GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, name="gpu model")

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array, shape_of
-from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.devices.device_array import DeviceArray, is_device_array
+from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.pending import Pending
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side
-from graphexec.tensor import TensorType
+from graphexec.run_inputs import accepted, checked, give, shapes_of
+from graphexec.tensor import TensorType, View
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Executable:
     def _submit(
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
     ) -> Pending:
-        arrays = self._checked(inputs)
+        arrays = checked(inputs, self.inputs)
         with self.lock:
             self._check_open()
             other = self._other_for(arrays)
@@ -139,14 +140,9 @@ class Executable:
                 return other._submit(arrays, in_flight, tap)
             session = self._take(in_flight)
             views = self._compiled.program.inputs
-            accepted = self._accepted(session, {name: arrays[name] for name in views})
+            given = accepted(session, {name: arrays[name] for name in views}, self.inputs)
             for name, view in views.items():
-                array = accepted[name]
-                if isinstance(array, DeviceArray):
-                    session.take(view.storage, array)
-                else:
-                    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                    session.put(view.storage, raw)
+                give(session, view.storage, given[name])
             session.issue(tap)
             pending = Pending(self, session)
             self._pending.append(pending)
@@ -181,77 +177,25 @@ class Executable:
     def outputs_of(self, session: Session) -> dict[str, Array]:
         """Copies of the outputs of the run that `session` has just finished."""
         views = self._compiled.program.outputs
-        return {
-            name: session.get(view.storage).view(view.dtype.numpy()).reshape(view.shape)
-            for name, view in views.items()
-        }
+        return {name: _tensor(session.get(view.storage), view) for name, view in views.items()}
 
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed("the executable is closed")
 
-    # Inputs ---------------------------------------------------------------------------------
-
-    def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The arrays of `inputs`, each of the right dtype; DataError with every mistake."""
-        mistakes = [
-            Diagnostic(f"there is no input '{name}'", help=did_you_mean(name, self.inputs))
-            for name in inputs
-            if name not in self.inputs
-        ]
-        arrays = {}
-        for name, type in self.inputs.items():
-            if name not in inputs:
-                mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
-                continue
-            given = inputs[name]
-            arrays[name] = array = given if is_device_array(given) else np.asarray(given)
-            if is_device_array(given) or array.dtype == type.dtype.numpy():
-                continue
-            wanted = type.dtype.numpy()
-            help = f"convert it: {name}.astype({wanted.name!r})"
-            mistakes.append(_wrong_type(name, type, array.dtype, array.shape, help))
-        if mistakes:
-            raise DataError(mistakes)
-        return arrays
-
     def _other_for(self, arrays: Mapping[str, Array]) -> Executable | None:
         """The executable that takes inputs like these, if it is not this one."""
-        shapes = {n: shape_of(a) if is_device_array(a) else a.shape for n, a in arrays.items()}
+        shapes = shapes_of(arrays)
         odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
-               if shape is not None and shape != self.inputs[n].shape}  # fmt: skip
+               if shape != self.inputs[n].shape}  # fmt: skip
         if odd:
-            known = {name: shape for name, shape in shapes.items() if shape is not None}
-            other = self._resized.find(known) if self._base is None else None
+            other = self._resized.find(shapes) if self._base is None else None
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
         if not self._resident and any(map(is_device_array, arrays.values())):
             return self._device_twin()
         return None
-
-    def _accepted(
-        self, session: Session, arrays: Mapping[str, Array]
-    ) -> dict[str, Array | DeviceArray]:
-        """The same arrays, with those in device memory as `session` takes them."""
-        accepted: dict[str, Array | DeviceArray] = {}
-        mistakes = []
-        for name, array in arrays.items():
-            accepted[name] = array
-            if not is_device_array(array):
-                continue
-            try:
-                accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
-                accepted[name] = taken = accept(array)
-            except NotTaken as exc:
-                mistakes.append(Diagnostic(f"input '{name}' cannot be taken: {exc}"))
-                continue
-            type = self.inputs[name]
-            if (taken.type.shape, taken.type.dtype) != (type.shape, type.dtype):
-                mistakes.append(_wrong_type(name, type, taken.type.dtype, taken.type.shape))
-        if mistakes:
-            raise DataError(mistakes)
-        return accepted
 
     # Device memory --------------------------------------------------------------------------
 
@@ -331,17 +275,6 @@ class Executable:
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
 
 
-def _wrong_type(
-    name: str, type: TensorType, dtype: object, shape: tuple[int, ...], help: str = ""
-) -> Diagnostic:
-    found = f"{dtype}[{', '.join(map(str, shape))}]"
-    return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
-
-
-def _refuse(value: object) -> DeviceArray:
-    raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
-
-
 def _same_weights(one: Compiled, other: Compiled) -> bool:
     """Whether two programs have the same weights at the same places."""
     mine, theirs = one.program.weights, other.program.weights
@@ -360,3 +293,9 @@ def _read_weights(compiled: Compiled) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return weights
+
+
+def _tensor(raw: Array, view: View) -> Array:
+    """The dense tensor `view` in the bytes of its buffer."""
+    low, high = view.byte_range()
+    return raw[low:high].view(view.dtype.numpy()).reshape(view.shape)

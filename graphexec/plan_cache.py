@@ -74,11 +74,12 @@ def solve_dims(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
                 if extent != dim:
                     why = f"axis {axis} is {dim} whatever the dims are"
                     mistakes.append(_mistake(graph, declared, shape, why))
-            elif dim in graph.dims and dims.setdefault(dim, extent) != extent:
+            elif dim in graph.dims and dims.setdefault(dim, extent) == extent:
+                told.setdefault(dim, f"axis {axis} of input '{name}'")
+            elif dim in graph.dims:
                 why = f"'{dim}' is {extent} by axis {axis}, but {dims[dim]} by {told[dim]}"
                 mistakes.append(_mistake(graph, declared, shape, why))
-            elif dim in graph.dims:
-                told.setdefault(dim, f"axis {axis} of input '{name}'")
+                break
     if mistakes:
         raise DataError(mistakes)
     return dims

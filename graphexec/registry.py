@@ -5,6 +5,7 @@ An op is a package with an attribute OP, an instance of graphexec.op.Op.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -16,8 +17,10 @@ from types import ModuleType
 
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import GraphError
+from graphexec.graph import NAME, Graph
 from graphexec.op import Op
 
+_GUIDE = "docs/adding-an-op.md shows one"
 BUILT_IN = ("copy", "gemm", "softmax")
 
 
@@ -50,7 +53,9 @@ def load_ops(folders: Iterable[Path]) -> dict[str, Op]:
 
 
 def _import_file(init: Path) -> ModuleType:
-    name = f"graphexec_user_ops.{init.parent.name}"
+    # Folders of one name are different packages, each with helper modules of its own.
+    digest = hashlib.sha256(str(init.resolve()).encode()).hexdigest()[:16]
+    name = f"graphexec_user_op_{digest}"
     spec = importlib.util.spec_from_file_location(name, init)
     assert spec is not None
     assert spec.loader is not None
@@ -58,16 +63,30 @@ def _import_file(init: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as exc:  # whatever the user's own code raises is reported as theirs
+    except (
+        Exception,
+        SystemExit,
+    ) as exc:  # whatever the user's own code raises is reported as theirs
         raise _mistake(f"importing op '{init}' failed: {type(exc).__name__}: {exc}") from exc
     return module
 
 
 def _op_of(module: ModuleType | Op) -> Op:
+    where = getattr(module, "__file__", repr(module))
     op = module if isinstance(module, Op) else getattr(module, "OP", None)
     if not isinstance(op, Op):
         raise _mistake(
-            f"{module} binds no OP", help="OP = YourOp(), an instance of a graphexec.op.Op subclass"
+            f"'{where}' binds no OP",
+            help="OP = YourOp(), an instance of a graphexec.op.Op subclass",
+        )
+    missing = [f"`{f}`" for f in ("name", "doc", "operands") if not hasattr(op, f)]
+    if missing:
+        raise _mistake(f"the op in '{where}' has no {', '.join(missing)}", help=_GUIDE)
+    if not NAME.match(op.name):
+        raise _mistake(f"the op in '{where}': '{op.name}' is not a name", help=_GUIDE)
+    if hasattr(Graph, op.name):
+        raise _mistake(
+            f"the op in '{where}' cannot be called '{op.name}': graphs have a method of that name"
         )
     return op
 

@@ -2,7 +2,7 @@
 
 The device: K streams, each in order, over three engines: the compute units and one copy engine a
 direction. A command waits for its stream and its predecessors (an event more if one ran on another
-stream), then for its launch, then works. A command fills a share of its engine. As long as the
+stream, or to fork from the first one used), then for its launch, then works. A command fills a share of its engine. As long as the
 shares of those at work add up to no more than 1, each runs as if alone; beyond that all slow down
 alike, so that two commands that each fill the device gain nothing from running side by side. That is
 processor sharing; every engine keeps a virtual clock that runs at the common rate (as in fair
@@ -143,7 +143,10 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
     ready, end = [0.0] * len(tasks), [0.0] * len(tasks)
     start = [0.0] * len(tasks)
     engines, launch, event = (Engine(), Engine(), Engine()), tasks.launch, tasks.event
-    begins = [(launch, p) for p, c in enumerate(order) if not missing[c]]
+    for command in _forked(order, stream):
+        ready[command] = event
+    begins = [(ready[c] + launch, p) for p, c in enumerate(order) if not missing[c]]
+    heapq.heapify(begins)
     while True:
         engine = next_to_end(engines)
         if begins and begins[0][0] < engine.ends:
@@ -177,6 +180,14 @@ def _one_after_another(tasks: Tasks, order: Sequence[int]) -> Timeline:
         now += tasks.launch + tasks.time[command]
         end[command] = now
     return Timeline(start, end)
+
+
+def _forked(order: Sequence[int], stream: Sequence[int]) -> list[int]:
+    """The first command of each stream but the origin, which it forks from: an event."""
+    first: dict[int, int] = {}
+    for command in order:
+        first.setdefault(stream[command], command)
+    return list(first.values())[1:]
 
 
 def _stream_order(

@@ -42,7 +42,10 @@ def find_weight(
     `root` defaults to `folder`; symbolic links are followed before the check. `dtype` is
     asserted, and gives 2-byte void and uint16 data (bf16 as NumPy saves it) its meaning.
     """
-    path = (folder / file).resolve()
+    try:
+        path = (folder / file).resolve()
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise WeightError(f"weights file {file!r} cannot be looked up: {exc}") from exc
     allowed = (root or folder).resolve()
     if not path.is_relative_to(allowed):
         raise WeightError(
@@ -122,8 +125,11 @@ class _Safetensors:
                 "reading .safetensors needs another package",
                 help="pip install 'graphexec[safetensors]'",
             ) from None
-        with _as_weight_error(SafetensorError, OSError), safe_open(path, "numpy") as archive:
-            yield archive.get_slice(_chosen(path, list(archive.keys()), key))
+        try:
+            with safe_open(path, "numpy") as archive:
+                yield archive.get_slice(_chosen(path, list(archive.keys()), key))
+        except (SafetensorError, OSError) as exc:
+            raise WeightError(f"cannot read '{path}': {exc}") from exc
 
 
 @contextmanager

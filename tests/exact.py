@@ -51,11 +51,12 @@ def assert_within(found: Array, expected: Array, dtype: str, error: Any = 0.0) -
     assert found.shape == expected.shape
     allowed = error * (1 + UNIT[dtype]) + UNIT[dtype] * np.abs(expected) + 2.0 ** TINIEST[dtype]
     difference = np.abs(wide(found) - expected)
+    allowed = np.broadcast_to(allowed, difference.shape)
     worst = np.unravel_index(np.argmax(difference - allowed), difference.shape)
     assert np.all(difference <= allowed), (
         f"at {worst}: {wide(found)[worst]} instead of {expected[worst]}, "
-        f"off by {difference[worst]:.3g}, allowed {np.broadcast_to(allowed, difference.shape)[worst]:.3g}"
-    )  # fmt: skip
+        f"off by {difference[worst]:.3g}, allowed {allowed[worst]:.3g}"
+    )
 
 
 def run(graph: gx.Graph, inputs: dict[str, Array], streams: int = 2) -> dict[str, Array]:

@@ -73,7 +73,9 @@ def test_an_operand_given_as_none_is_absent() -> None:
 
 MISTAKES: dict[str, tuple[Build, str, str]] = {
     "unknown op": (lambda g: g.node("gem", "x", "y"), "unknown op 'gem'", "did you mean 'gemm'?"),
-    "too many": (lambda g: g.softmax("x", "y", "x"), "op 'softmax' takes at most 2 operands, got 3", ""),
+    "too many": (
+        lambda g: g.softmax("x", "y", "x"), "op 'softmax' takes at most 2 operands, got 3", "",
+    ),
     "unknown setting": (
         lambda g: g.gemm("x", "y", trans_x=True),
         "op 'gemm' has no operand or attribute 'trans_x'", "did you mean 'trans_",
@@ -96,12 +98,14 @@ MISTAKES: dict[str, tuple[Build, str, str]] = {
     "used twice": (lambda g: g.input("x", (1,)), "the name 'x' is used twice", ""),
     "node as input": (lambda g: g.softmax("x", name="y"), "the name 'y' is used twice", ""),
     "weight as input": (lambda g: g.weight("y", "w.npy"), "the name 'y' is used twice", ""),
-    "empty name": (lambda g: g.input("", (1,)), "'' is not a name", "beginning with a letter or '_'"),
+    "empty name": (lambda g: g.input("", (1,)), "'' is not a name", "beginning with a letter or"),
     "digit first": (lambda g: g.input("1x", (1,)), "'1x' is not a name", "letters, digits"),
     "blank in name": (lambda g: g.softmax("x", name="a b"), "'a b' is not a name", ""),
     "newline at end": (lambda g: g.input("x2\n", (1,)), "is not a name", ""),
     "unknown output": (lambda g: g.output("z"), "output 'z' names no tensor of the graph: 'z'", ""),
-    "output renamed": (lambda g: g.output(out="z"), "output 'out' names no tensor of the graph: 'z'", ""),
+    "output renamed": (
+        lambda g: g.output(out="z"), "output 'out' names no tensor of the graph: 'z'", "",
+    ),
     "output twice": (lambda g: g.output("x", x="y"), "output 'x' is declared twice", ""),
     "output name": (lambda g: g.output(**{"../x": "y"}), "'../x' is not a name", ""),
     "unknown dim": (lambda g: g.with_dims(M=1), "the graph has no dim 'M'", ""),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from graphexec.diagnostics import Mark
 from graphexec.errors import GraphError
 from graphexec.graph import Input, Node, Weight
-from graphexec.stages.load import load, loads
 from graphexec.op import Attribute, Op, Operand
+from graphexec.stages.load import load, loads
 
 ATTENTION = """\
 version: 1

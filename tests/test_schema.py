@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from graphexec.errors import GraphError
-from graphexec.stages.load import loads
 from graphexec.op import Attribute, Op, Operand
 from graphexec.registry import known_ops
 from graphexec.schema import schema
+from graphexec.stages.load import loads
 
 # What the loader says about mistakes that a schema of single values cannot express ...
 BEYOND = re.compile(

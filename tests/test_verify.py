@@ -382,8 +382,10 @@ def test_buffers_are_declared_once() -> None:
     assert report(draft.plan()) == "BOUNDS hazard: buffer 'arena' is declared twice."
 
 
-def gemm_plan(handle: int | None, streams: list[Stream], command: str = "gemm") -> Plan:
-    draft = Draft()
+def gemm_plan(
+    handle: int | None, streams: list[Stream], command: str = "gemm", device: str = "cpu"
+) -> Plan:
+    draft = Draft(device=device)
     draft.streams = streams
     draft.fork()
     draft.launch(1, "y", writes=[A], command=command, handle=handle)
@@ -395,16 +397,14 @@ BOUND = [Stream(0, 0), Stream(1, 1)]
 BARE = [Stream(0), Stream(1)]
 
 
-# fmt: off
 @pytest.mark.parametrize(("handle", "streams", "words"), [
     (0, BOUND, "carries BLAS handle 0, but stream 1 has handle 1"),
     (0, BARE, "carries BLAS handle 0, but stream 1 has no handle"),
     (None, BOUND, "it would run on the default stream"),
     (None, [Stream(0, 1), Stream(1, 0)], "it would run on the default stream"),
-    (None, BARE, "it would run on the default stream"),
+    (None, [Stream(0, 0), Stream(1)], "it would run on the default stream"),
     (1, [Stream(0, 1), Stream(1, 1)], "BLAS handle 1 is bound to stream 0 and to stream 1"),
-])
-# fmt: on
+])  # fmt: skip
 def test_a_gemm_runs_with_the_handle_of_its_stream(
     handle: int | None, streams: list[Stream], words: str
 ) -> None:
@@ -415,8 +415,13 @@ def test_a_gemm_runs_with_the_handle_of_its_stream(
 
 def test_right_handles() -> None:
     assert_safe(gemm_plan(1, BOUND))
-    assert_safe(gemm_plan(None, BARE, command="softmax"))
     assert_safe(gemm_plan(None, BOUND, command="softmax"))
+
+
+def test_only_the_cpu_does_without_handles() -> None:
+    assert_safe(gemm_plan(None, BARE))
+    assert kinds(gemm_plan(None, BARE, device="hip")) == ["HANDLE"]
+    assert_safe(gemm_plan(None, BARE, command="softmax", device="hip"))
 
 
 @pytest.mark.parametrize(("reads", "writes", "found"), [

@@ -20,6 +20,7 @@ from graphexec.cli.info import info
 from graphexec.cli.ops import ops, schema
 from graphexec.cli.plan import plan
 from graphexec.cli.run import run
+from graphexec.cli.selftest import selftest
 from graphexec.errors import GraphexecError, InputError, InternalError
 
 _CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
@@ -115,5 +116,5 @@ def app(debug: bool) -> None:
     """
 
 
-for command in (run, check, plan, explain, compare, ops, schema, info):
+for command in (run, check, plan, explain, compare, ops, schema, info, selftest):
     app.add_command(command)

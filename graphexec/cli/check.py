@@ -72,8 +72,8 @@ def check(
 
 def _check(file: str, loader: Loader, streams: int | Literal["auto"]) -> _Finding:
     from graphexec.errors import InputError
-    from graphexec.stages.load import load
     from graphexec.pipeline import make_plan
+    from graphexec.stages.load import load
 
     finding = _Finding(file)
     ops = loader.ops()

@@ -14,8 +14,10 @@ from graphexec.cli.options import (
     inputs_option,
     json_option,
     loader_options,
-    seed_option,
+    mode_option,
     planner_options,
+    seed_option,
+    timeout_option,
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import number, print_json
@@ -23,6 +25,7 @@ from graphexec.cli.run import prepared
 
 if TYPE_CHECKING:
     from graphexec.comparison import Comparison, Row
+    from graphexec.devices.hip import Mode
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")
@@ -31,13 +34,15 @@ if TYPE_CHECKING:
 @loader_options
 @device_option
 @planner_options
+@mode_option
+@timeout_option
 @seed_option
 @click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(
-    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner, seed: int,
-    tolerance: float | None, as_json: bool,
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner, mode: Mode | None,
+    timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
@@ -53,7 +58,7 @@ def compare(
     from graphexec.comparison import compare_executable
 
     progress = Progress()
-    with prepared(loader, file, specs, device, planner, seed, progress) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
         with progress.step(f"comparing {ready.exe.plan.graph}"):
             found = compare_executable(ready.exe, ready.inputs, tolerance)
         if as_json:

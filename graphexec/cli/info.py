@@ -26,6 +26,8 @@ def info(as_json: bool) -> None:
       graphexec, python, platform, cores, cache
       packages: {name: version or null}
       devices:  [{name, usable, detail, reasons}]
+      hip:      {usable, reason} or {usable, platform, hip_python, bindings, runtime,
+                runtime_version, hiprtc, devices, graphs, hipblaslt}
       blas:     [{library, version, threads, path}]
     """
     found = _gather()
@@ -40,6 +42,7 @@ def _gather() -> dict[str, Any]:
 
     import graphexec
     from graphexec.devices.base import available
+    from graphexec.devices.hip_info import describe
 
     return {
         "graphexec": graphexec.__version__,
@@ -49,6 +52,7 @@ def _gather() -> dict[str, Any]:
         "cache": _cache(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [asdict(device) for device in available()],
+        "hip": describe(),
         "blas": _blas(),
     }
 
@@ -81,6 +85,8 @@ def _blas() -> list[dict[str, Any]]:
 
 
 def _render(found: dict[str, Any]) -> str:
+    from graphexec.devices.hip_info import lines as hip_lines
+
     lines = [
         f"graphexec  {found['graphexec']}",
         f"python     {found['python']} on {found['platform']}",
@@ -93,6 +99,8 @@ def _render(found: dict[str, Any]) -> str:
         usable = "usable" if device["usable"] else "not usable"
         lines.append(f"  {device['name']:<4}  {usable}: {device['detail']}")
         lines += [f"        {reason}" for reason in device["reasons"]]
+    if found["hip"]["usable"]:
+        lines += ["", "HIP", *(f"  {line}" for line in hip_lines(found["hip"]))]
     lines += ["", "BLAS"]
     for blas in found["blas"]:
         lines.append(f"  {blas['library']} {blas['version']}, {blas['threads']} threads")

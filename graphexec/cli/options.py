@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from graphexec.cli.report import warn
+from graphexec.cli.report import note, warn
 
 if TYPE_CHECKING:
+    from graphexec.devices.base import Device
+    from graphexec.devices.hip import Mode
     from graphexec.graph import Graph
     from graphexec.op import Op
 
@@ -158,6 +160,35 @@ device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "hip"]), default="auto", show_default=True,
     help="Where to run; auto takes a GPU if one is usable.",
 )  # fmt: skip
+
+mode_option = click.option(
+    "--mode", type=click.Choice(["graph", "stream"]),
+    help="On a GPU, capture the plan once and replay it (graph, the default), or issue it call by "
+    "call (stream).",
+)  # fmt: skip
+
+timeout_option = click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    help="Give up a run that takes longer, and say which nodes are pending.",
+)  # fmt: skip
+
+
+def chosen_device(name: str, mode: Mode | None, timeout: float | None) -> Device:
+    """The device called `name`, with its options. Raises DeviceUnavailable."""
+    from dataclasses import replace
+
+    from graphexec.devices.base import find_device
+
+    device = find_device(name)
+    if device.name == "hip":
+        from graphexec.devices.hip import HipDevice
+
+        assert isinstance(device, HipDevice)
+        return replace(device, mode=mode or device.mode, timeout=timeout)
+    if mode is not None:
+        note(f"--mode is for GPUs; the {device.name} device has no modes")
+    return device
+
 
 inputs_option = click.option(
     "-i", "--input", "specs", metavar="SPEC", multiple=True,

@@ -15,12 +15,15 @@ from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
     Planner,
+    chosen_device,
     device_option,
     inputs_option,
     json_option,
     loader_options,
-    seed_option,
+    mode_option,
     planner_options,
+    seed_option,
+    timeout_option,
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
@@ -28,6 +31,7 @@ from graphexec.cli.report import duration, listed, note, number, print_json
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.devices.hip import Mode
     from graphexec.executable import Executable
     from graphexec.tensor import TensorType
 
@@ -47,7 +51,7 @@ class Prepared:
 @contextmanager
 def prepared(
     loader: Loader, file: str, specs: tuple[str, ...], device: str, planner: Planner, seed: int,
-    progress: Progress,
+    progress: Progress, mode: Mode | None = None, timeout: float | None = None,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
     from graphexec.arrays import read_inputs
@@ -57,7 +61,8 @@ def prepared(
         graph = loader.load(file)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
-        exe = compile(graph, device=device, **planner.settings())
+        chosen = chosen_device(device, mode, timeout)
+        exe = compile(graph, device=chosen, timeout=timeout, **planner.settings())
     seconds = time.perf_counter() - start
     with exe:
         with progress.step("reading inputs"):
@@ -76,6 +81,8 @@ def prepared(
               help="Save the outputs: an .npz file, or a folder for one .npy each.")  # fmt: skip
 @device_option
 @planner_options
+@mode_option
+@timeout_option
 @seed_option
 @click.option("--dry-run", is_flag=True, help="Do everything but run.")
 @click.option("--check-finite", is_flag=True,
@@ -83,7 +90,8 @@ def prepared(
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
-    planner: Planner, seed: int, dry_run: bool, check_finite: bool, as_json: bool,
+    planner: Planner, mode: Mode | None, timeout: float | None, seed: int,
+    dry_run: bool, check_finite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -92,7 +100,7 @@ def run(
 
     \b
     --json prints one object:
-      graph, device, dims, streams, launches, waits, arena_bytes
+      graph, device, mode, dims, streams, launches, waits, arena_bytes
       inputs:  [{name, dtype, shape, source}]   source: "given" or "drawn"
       outputs: [{name, dtype, shape, min, max, mean, std, nonfinite}]
       seconds: {prepare, run}                   run: null with --dry-run
@@ -104,7 +112,7 @@ def run(
     progress = Progress()
     if target is not None:
         check_writable(target)
-    with prepared(loader, file, specs, device, planner, seed, progress) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0
@@ -135,7 +143,8 @@ def _show(
         ]
         types = ready.exe.outputs.items()
         print_json({
-            "graph": plan.graph, "device": ready.exe.device_name, "dims": dict(plan.dims),
+            "graph": plan.graph, "device": ready.exe.device_name,
+            "mode": getattr(ready.exe.session, "mode", None), "dims": dict(plan.dims),
             "streams": len(plan.streams), "launches": launches,
             "waits": plan.stats.waits if plan.stats else None,
             "arena_bytes": plan.stats.arena_bytes if plan.stats else None,
@@ -165,7 +174,9 @@ def _summary(ready: Prepared, launches: int, dry: bool) -> str:
     facts = [f"{count(launches, 'launch')} on {count(len(plan.streams), 'stream')}"]
     if plan.stats is not None:
         facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
-    where = f"{ready.exe.device_name} ({ready.exe.device.describe()})"
+    mode = getattr(ready.exe.session, "mode", None)  # of a GPU
+    how = f" in {mode} mode" if mode else ""
+    where = f"{ready.exe.device_name}{how} ({ready.exe.device.describe()})"
     return f"{plan.graph} {verb} on {where}\n{', '.join(facts)}, proved free of races"
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
-from graphexec.devices.cpu_cores import Cores, single_threaded_blas
+from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
@@ -38,6 +38,7 @@ from graphexec.tensor import View
 Array = np.ndarray[Any, Any]
 _ALIGNMENT = 64  # bytes, a cache line
 _MEMCPY_PART = 1 << 20  # bytes
+_SLICE = 0.1  # seconds
 
 
 def info() -> DeviceInfo:
@@ -115,7 +116,7 @@ class CpuSession:
         ]
         for worker in self._workers:
             worker.start()
-        self._closed = False
+        self._closed, self._idle = False, True
 
     # What a session offers ------------------------------------------------------------------
 
@@ -139,13 +140,16 @@ class CpuSession:
         self._drain()
         if self._device.poison:
             self._poison()
-        self._run = run = _Run(self._events, tap)
+        self._idle, self._run = False, _Run(self._events, tap)
+        run = self._run
         self._blas.enter_context(single_threaded_blas())
         try:
             for step in self._steps:
                 step()
         except BaseException:
             run.cancelled = True
+            for event in run.events:
+                event.set()  # nobody will record those not issued yet
             self._blas.close()
             raise
 
@@ -158,9 +162,7 @@ class CpuSession:
         run = self._current()
         try:
             for event in self._host_events:
-                if not run.events[event].wait(timeout):
-                    run.cancelled = True
-                    raise TimedOut(f"the run did not finish within {timeout:g} s")
+                _wait(run.events[event], timeout)
         except BaseException:
             run.cancelled = True  # Ctrl-C: workers pass over what is still queued
             raise
@@ -168,6 +170,7 @@ class CpuSession:
             self._blas.close()
         if run.failure is not None:
             raise run.failure
+        self._idle = True  # every stream has joined before what the host waited for
 
     def close(self) -> None:
         """Stop the workers and give the memory back."""
@@ -185,11 +188,14 @@ class CpuSession:
 
     def _drain(self) -> None:
         """Wait until no worker has anything left of an interrupted run."""
+        if self._idle:
+            return
         barriers = [threading.Event() for _ in self._queues]
         for queue, barrier in zip(self._queues, barriers, strict=True):
             queue.put(barrier.set)
         for barrier in barriers:
             barrier.wait()
+        self._idle = True
 
     def _poison(self) -> None:
         for buffer in self._plan.buffers:
@@ -215,7 +221,7 @@ class CpuSession:
                     command()
                 if run.tap is not None:
                     run.tap(instruction.node, written)
-            except Exception as exc:  # whatever an op raises is reported by the run
+            except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
@@ -272,7 +278,16 @@ class CpuSession:
         return self._memory[buffer][offset + low : offset + high]
 
 
+def _wait(event: threading.Event, timeout: float | None) -> None:
+    """In slices: a signal that arrives just before the thread blocks is noticed at the next."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not event.wait(_SLICE if timeout is None else min(_SLICE, timeout)):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOut(f"the run did not finish within {timeout:g} s")
+
+
 def _work(queue: SimpleQueue[Step | None]) -> None:
+    silence_numpy()
     while (task := queue.get()) is not None:
         task()
 

@@ -10,6 +10,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 Body = Callable[[int, int], None]
 _PARTS_A_CORE = 4  # so that a core that comes late still finds something to do
 
@@ -39,6 +41,8 @@ class Cores:
 
         The ranges depend on n and the number of cores only. The first exception is raised.
         """
+        if n == 0:
+            return
         parts = min(n, parts or _PARTS_A_CORE * self.count)
         bounds = [n * i // parts for i in range(parts + 1)]
         ranges = pairwise(bounds)
@@ -74,7 +78,9 @@ class Cores:
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="graphexec-core")
+                self._pool = ThreadPoolExecutor(
+                    self.count, thread_name_prefix="graphexec-core", initializer=silence_numpy
+                )
             return self._pool
 
     def close(self) -> None:
@@ -82,6 +88,11 @@ class Cores:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def silence_numpy() -> None:
+    """Let this thread compute NaN and infinities without warnings, as a GPU does."""
+    np.seterr(all="ignore")
 
 
 _blas_lock = threading.Lock()

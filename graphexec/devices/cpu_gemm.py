@@ -1,12 +1,13 @@
-"""GEMM on the CPU: NumPy's BLAS in f32 or f64, split over batches or rows.
+"""GEMM on the CPU: NumPy's BLAS in f32 or f64, split over a batch axis or over rows.
 
-Half-precision operands are widened to f32 once a run into memory that is kept for the next.
+Each part widens its piece of the operands, multiplies, and narrows its piece of the result, while
+these are in cache. An operand that every part needs is widened first. The wide copies are kept for
+the next run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from graphexec.devices.cpu_cores import Cores
 
 Array = np.ndarray[Any, Any]
-_SERIAL_FLOPS = 1 << 20  # less is done before another thread has woken up
+# Less than this is done before another thread has woken up.
+_SERIAL_FLOPS = 1 << 22
+_SERIAL_ELEMENTS = 1 << 17
 
 
 def prepare_gemm(
@@ -25,90 +28,80 @@ def prepare_gemm(
     a is (..., M, K), b (..., K, N), out (..., M, N) with equal batch axes, broadcast ones having
     stride 0. Sums are kept in f32, in f64 for f64.
     """
-    wide = np.dtype(np.float64 if out.dtype == np.float64 or a.dtype == np.float64 else np.float32)
-    a, b = _without_broadcast(a), _without_broadcast(b)
-    factor = wide.type(alpha)
-    # alpha goes to the smaller operand, not to the usually larger product.
-    scale_a = alpha != 1.0 and a.size <= b.size
-    scale_b = alpha != 1.0 and not scale_a
-    left = _Operand(a, wide, factor if scale_a else None)
-    right = _Operand(b, wide, factor if scale_b else None)
-    direct = out.dtype == wide and beta == 0.0
-    product = out if direct else np.empty(out.shape, wide)
+    wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
+    a, b = _without_broadcast(a), _without_broadcast(b)
+    rows = out.ndim - 2
+    axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
+    # alpha goes to the smaller operand, not to the usually larger product.
+    scale_a = a.size <= b.size
+    left = _Operand(a, wide, alpha if scale_a else 1.0, a.shape[axis] == out.shape[axis])
+    right = _Operand(
+        b, wide, 1.0 if scale_a else alpha, axis < rows and b.shape[axis] == out.shape[axis]
+    )
+    product = out if out.dtype == wide and beta == 0.0 else np.empty(out.shape, wide)
+
+    def body(low: int, high: int) -> None:
+        part = (slice(None),) * axis + (slice(low, high),)
+        np.matmul(left.part(part), right.part(part), out=product[part])
+        if beta:
+            product[part] += wide.type(beta) * out[part].astype(wide)
+        if product is not out:
+            out[part] = product[part]
 
     def compute() -> None:
-        serial = flops < _SERIAL_FLOPS
-        x, y = left.ready(cores, serial), right.ready(cores, serial)
-        _multiply(x, y, product, cores, serial)
-        if not direct:
-            _finish(product, out, wide.type(beta), cores, serial)
+        left.prepare(cores)
+        right.prepare(cores)
+        if flops < _SERIAL_FLOPS:
+            body(0, out.shape[axis])
+        else:
+            # Splitting rows makes the BLAS pack b once a part, so no more parts than cores.
+            cores.parallel(out.shape[axis], body, cores.count if axis == rows else None)
 
     return compute
 
 
 class _Operand:
-    """An operand as the BLAS takes it: of the wide dtype, scaled."""
+    """An operand as the BLAS takes it: of the wide dtype, scaled.
 
-    def __init__(self, array: Array, wide: np.dtype[Any], factor: Any) -> None:
-        self.array, self.factor = array, factor
+    `split`: a part of the result needs only the same part of it.
+    """
+
+    def __init__(self, array: Array, wide: np.dtype[Any], factor: float, split: bool) -> None:
+        self.array, self.split = array, split
+        self.factor = None if factor == 1.0 else wide.type(factor)
         # Order "K" keeps the axes in memory as they are, so that reading and writing are in step.
-        needed = factor is not None or array.dtype != wide
+        needed = self.factor is not None or array.dtype != wide
         self.copy = np.empty_like(array, dtype=wide, order="K", subok=False) if needed else None
 
-    def ready(self, cores: Cores, serial: bool) -> Array:
-        if self.copy is None:
-            return self.array
-        (source, target), factor = _rows(self.array, self.copy), self.factor
+    def prepare(self, cores: Cores) -> None:
+        """Widen what all parts share."""
+        if self.copy is None or self.split:
+            return
+        source, target = _rows(self.array, self.copy)
 
         def body(low: int, high: int) -> None:
-            target[low:high] = source[low:high]
-            if factor is not None:
-                target[low:high] *= factor
+            self._widen(source[low:high], target[low:high])
 
-        _over(len(target), body, cores, serial)
-        return self.copy
-
-
-def _multiply(a: Array, b: Array, out: Array, cores: Cores, serial: bool) -> None:
-    batches = prod(out.shape[:-2])
-    if out.ndim > 2 and out.shape[0] >= cores.count:
-
-        def slabs(low: int, high: int) -> None:
-            np.matmul(_slab(a, out.ndim, low, high), _slab(b, out.ndim, low, high),
-                      out=out[low:high])  # fmt: skip
-
-        _over(out.shape[0], slabs, cores, serial)
-    elif batches >= 2 * cores.count and out.ndim > 3:
-        for i in range(out.shape[0]):
-            _multiply(_item(a, out.ndim, i), _item(b, out.ndim, i), out[i], cores, serial)
-    else:
-
-        def rows(low: int, high: int) -> None:
-            np.matmul(a[..., low:high, :], b, out=out[..., low:high, :])
-
-        if serial:
-            rows(0, out.shape[-2])
+        if target.size < _SERIAL_ELEMENTS:
+            body(0, len(target))
         else:
-            cores.parallel(out.shape[-2], rows, parts=cores.count)
+            cores.parallel(len(target), body)
 
+    def part(self, part: tuple[slice, ...]) -> Array:
+        """The operand for a part of the result."""
+        if not self.split:
+            return self.array if self.copy is None else self.copy
+        if self.copy is None:
+            return self.array[part]
+        self._widen(self.array[part], self.copy[part])
+        return self.copy[part]
 
-def _finish(product: Array, out: Array, beta: Any, cores: Cores, serial: bool) -> None:
-    source, target = _rows(product, out)
-
-    def body(low: int, high: int) -> None:
-        if beta:
-            source[low:high] += beta * target[low:high].astype(source.dtype)
-        target[low:high] = source[low:high]
-
-    _over(len(target), body, cores, serial)
-
-
-def _over(n: int, body: Callable[[int, int], None], cores: Cores, serial: bool) -> None:
-    if serial or n == 1:
-        body(0, n)
-    else:
-        cores.parallel(n, body)
+    def _widen(self, source: Array, target: Array) -> None:
+        if self.factor is None:
+            target[...] = source
+        else:
+            np.multiply(source, self.factor, out=target, dtype=target.dtype)
 
 
 def _rows(first: Array, second: Array) -> tuple[Array, Array]:
@@ -123,17 +116,6 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
 
 def _without_broadcast(array: Array) -> Array:
     """Batch axes of stride 0 with one entry only, which matmul repeats."""
-    index = tuple(
-        slice(0, 1) if stride == 0 else slice(None) for stride in array.strides[: array.ndim - 2]
-    )
-    return array[index]
-
-
-def _slab(array: Array, rank: int, low: int, high: int) -> Array:
-    """Entries low to high of the first of `rank` axes, all of them where it is broadcast."""
-    return array if array.ndim < rank or array.shape[0] == 1 else array[low:high]
-
-
-def _item(array: Array, rank: int, index: int) -> Array:
-    item: Array = array[0 if array.shape[0] == 1 else index]
-    return item
+    return array[
+        tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides[: array.ndim - 2])
+    ]

@@ -26,7 +26,7 @@ from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import Memory, too_little
 from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
-from graphexec.devices.hip_resources import EXIT_PATIENCE, Resources
+from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
@@ -103,7 +103,7 @@ class HipSession:
             self._closed = True
             self._end.detach()
             with suppress(ExecutionError):  # what went wrong first is what counts
-                self._resources.close(0.0 if self._hung else EXIT_PATIENCE)
+                self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
             if isinstance(exc, HipOutOfMemory):
                 raise OutOfMemory(too_little(plan, bindings, exc)) from exc
             raise
@@ -202,7 +202,7 @@ class HipSession:
         self._end.detach()
         self._steps, self._replay = [], []
         try:
-            self._resources.close(0.0 if self._hung else None)
+            self._resources.close(GRACE if self._hung else None)
         finally:
             self._memory.forget()
             self._taken.clear()
@@ -212,7 +212,7 @@ class HipSession:
         if self._closed:
             raise SessionClosed("the executable is closed")
         self._resources.enter_thread()
-        if self._hung and not self._resources.is_idle():
+        if self._hung and not self._resources.drain(GRACE):
             raise ExecutionError("an earlier run of this executable never finished")
         if self._running or buffer in self._unused:
             self._resources.drain()
@@ -236,6 +236,10 @@ class HipSession:
         self._memory.clear()
         if self._sibling is None:
             self._memory.upload(weights)
+        timeout = self._device.timeout
+        if not resources.wait([self.origin], timeout):  # from here on others may write there
+            self._hung = True
+            raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
         self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]

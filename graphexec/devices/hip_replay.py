@@ -40,12 +40,12 @@ def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
         with _no_collection():
             for step in steps:
                 step()
+        return hip.graphs.end_capture(origin)
     except BaseException:
-        # Also takes the streams out of capture. It reports what the failed step reported.
+        # Takes the streams out of capture. It reports again what has failed.
         with suppress(HipError):
             hip.graphs.destroy(hip.graphs.end_capture(origin))
         raise
-    return hip.graphs.end_capture(origin)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ Stream = Any
 
 EXIT_PATIENCE = 5.0
 """Seconds that dropping a session, or the end of the interpreter, waits for its streams."""
+GRACE = 0.1
+"""Seconds to see whether a device that hung has gone on meanwhile."""
+_abandoned: list[Resources] = []  # of sessions that were closed while the device hung
 _SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph
 
 
@@ -82,14 +85,18 @@ class Resources:
         return idle
 
     def close(self, patience: float | None = None) -> None:
-        """Drain, then free. What is still busy after `patience` seconds is left as it is."""
+        """Drain, then free. What is still busy after `patience` seconds is left as it is, and so is
+        all else on that device as long as it hangs: freeing memory waits for the whole device."""
         self.enter_thread()
         owned = self._owned.pop_all()
-        if not self.drain(patience):
-            owned.pop_all()
+        _abandoned[:] = [other for other in _abandoned if not other.is_idle()]
+        if any(other._device == self._device for other in _abandoned):
             return
-        self.streams.clear()
+        if not self.drain(patience):
+            _abandoned.append(self)
+            return
         owned.close()
+        self.streams.clear()
 
     def _is_done(self, stream: Stream) -> bool:
         try:
@@ -98,4 +105,4 @@ class Resources:
             return True
 
 
-__all__ = ["EXIT_PATIENCE", "Resources"]
+__all__ = ["EXIT_PATIENCE", "GRACE", "Resources"]

@@ -117,6 +117,8 @@ class _Run:
         own = self.choose(command)
         del self.idle[own]
         ready = now
+        if self.last[own] < 0 and self.order:  # it forks from the first one used
+            ready = max(now, tasks.event)
         for need in tasks.predecessors[command]:
             if stream[need] != own:
                 ready = max(ready, self.end[need] + tasks.event)

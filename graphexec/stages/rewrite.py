@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.errors import InputError
 from graphexec.rewrites import dead_nodes
 from graphexec.typed import TypedGraph
 
@@ -17,7 +19,12 @@ REWRITES: dict[str, Callable[[TypedGraph], TypedGraph]] = {
 
 
 def rewrite(graph: TypedGraph, disabled: Collection[str] = ()) -> TypedGraph:
-    """`graph` after every rewrite whose name is not in `disabled`."""
+    """`graph` after every rewrite not named in `disabled`; InputError for an unknown name."""
+    for name in disabled:
+        if name not in REWRITES:
+            raise InputError(
+                [Diagnostic(f"there is no rewrite '{name}'", help=did_you_mean(name, REWRITES))]
+            )
     for name, apply in REWRITES.items():
         if name not in disabled:
             graph = apply(graph)

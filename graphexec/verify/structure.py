@@ -125,10 +125,12 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
             if other != stream.id:
                 yield _shared_handle(stream.blas_handle, other, stream.id)
     bound = {stream.id: stream.blas_handle for stream in plan.streams}
+    # The CPU needs no handles; a plan for it may leave them out, but then all of them.
+    needed = plan.device != "cpu" or any(handle is not None for handle in bound.values())
     for index, launch in _launches(plan):
         handle = bound.get(launch.stream)
         if launch.blas_handle is None:
-            if launch.command == _GEMM:
+            if launch.command == _GEMM and needed:
                 yield _no_handle(Site.of(index, launch))
         elif launch.blas_handle != handle:
             yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)

@@ -114,9 +114,13 @@ def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None
 def _window(x: View, attrs: Attrs) -> View:
     """x after `slice` and `permute`; OpError when they do not fit its rank."""
     rank, shape, strides, offset = len(x.shape), list(x.shape), list(x.strides), x.offset
+    sliced: set[int] = set()
     for axis, (start, stop, step) in (attrs["slice"] or {}).items():
         if not -rank <= axis < rank:
             raise OpError(f"there is no axis {axis} to slice in {list(x.shape)}", "slice")
+        if axis % rank in sliced:
+            raise OpError(f"axis {axis % rank} is sliced twice", "slice")
+        sliced.add(axis % rank)
         if step is not None and step < 1:
             raise OpError(f"the step of a slice must be at least 1, not {step}", "slice")
         axis %= rank

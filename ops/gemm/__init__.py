@@ -93,7 +93,9 @@ class GemmOp(Op):
         """Put beta · c + bias into the result, let the BLAS add the product, cast at the end."""
         a, b = call.operands["a"], call.operands["b"]
         out = call.out
-        if not _library_writes(a.dtype, out.dtype):
+        # Two addends must not be rounded to half precision before the product joins them.
+        both = "bias" in call.operands and _beta(call.operands, call.attrs) != 0.0
+        if not _library_writes(a.dtype, out.dtype) or (both and out.dtype.itemsize == 2):
             wide = TensorType(out.shape, a.dtype.accumulator)
             out = call.scratch("wide", wide)
         commands, beta = _start(call, out)

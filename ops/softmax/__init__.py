@@ -1,24 +1,19 @@
-"""softmax: exp(z - max z) / Σ exp(z - max z) along an axis, with z = scale · x + mask.
-
-On the CPU it works in blocks of rows that stay in the second-level cache, so the tensor crosses
-memory once each way however many passes the arithmetic takes.
-"""
+"""softmax: exp(z - max z) / Σ exp(z - max z) along an axis, with z = scale · x + mask."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost, Parallel
+from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose
 from graphexec.tensor import TensorType
 
-_CACHE_ELEMENTS = 1 << 16  # of one block: 256 KiB in f32
 Array = np.ndarray[Any, Any]
 
 
@@ -100,56 +95,12 @@ class Softmax(Op):
         causal = bool(call.attrs["causal"])
         spread = mask.broadcast_to(x.shape) if mask is not None else None
         problem = Problem(x, out, spread, axis, scale, causal)
-        compute = partial(_on_cpu, axis=axis, scale=scale, causal=causal)
+        compute = partial(softmax_on_cpu, axis=axis, scale=scale, causal=causal)
         kernel = choose(problem, compute)
         reads = [v for v in problem.views if v is not out]
         cost = self.cost(call.types, call.attrs, call.type)
         # All threads of a row have read it before the first writes; then each reads what it writes.
         return [call.command("softmax", kernel, reads, [out], cost, inplace=[(0, 0)])]
-
-
-def _on_cpu(
-    arrays: list[Array], parallel: Parallel, *, axis: int, scale: float, causal: bool
-) -> None:
-    """Softmax of arrays[0] into arrays[1], with the mask arrays[2] (broadcast) if there is one."""
-    x, out = arrays[:2]
-    length = x.shape[axis]
-    outer_shape, inner = x.shape[:axis] or (1,), prod(x.shape[axis + 1 :])
-    outer = prod(outer_shape)
-    x, out = x.reshape(outer, length, inner), out.reshape(outer, length, inner)
-    # (outer…, length, inner): a mask that broadcasts is gathered block by block, never expanded.
-    mask = arrays[2].reshape(*outer_shape, length, inner) if len(arrays) > 2 else None
-    queries = outer_shape[-1] if causal else 0
-    wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    # The first pass over the elements can then be the one that subtracts the maximum.
-    as_is = scale == 1.0 and mask is None and not causal and x.dtype == wide
-    width = max(1, min(inner, _CACHE_ELEMENTS // length))
-    height = max(1, _CACHE_ELEMENTS // (length * width))
-
-    def block(rows: slice, columns: slice) -> None:
-        z = x[rows, :, columns]
-        if not as_is:
-            z = np.multiply(z, wide.type(scale), dtype=wide)
-        if mask is not None:
-            index: tuple[Any, ...] = np.unravel_index(np.arange(rows.start, rows.stop), outer_shape)
-            z += mask[(*index, slice(None), columns)].astype(wide, copy=False)
-        if causal:
-            last = np.arange(rows.start, rows.stop) % queries + (length - queries)
-            z[np.arange(length) > last[:, None]] = -np.inf
-        top = z.max(axis=1, keepdims=True)
-        top[top == -np.inf] = 0
-        z = np.subtract(z, top, out=None if as_is else z)
-        np.exp(z, out=z)
-        total = z.sum(axis=1, keepdims=True)
-        total[total == 0] = 1
-        np.multiply(z, 1 / total, out=out[rows, :, columns], casting="same_kind")
-
-    def body(low: int, high: int) -> None:
-        for row in range(low, high, height):
-            for column in range(0, inner, width):
-                block(slice(row, min(row + height, high)), slice(column, column + width))
-
-    parallel(outer, body)
 
 
 OP = Softmax()

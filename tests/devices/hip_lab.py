@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import graphexec as gx
 from graphexec.arrays import read_inputs
 from graphexec.comparison import TOLERANCE, evaluate
+from graphexec.devices import hip_resources
 from graphexec.devices.hip import HipDevice, HipSession, Mode
 from graphexec.executable import Executable
 from graphexec.tensor import DType
@@ -39,11 +41,14 @@ class Lab:
 
     @staticmethod
     def open() -> Lab:
-        return Lab(Harness.open().emulator)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ROCM_PATH", "")  # the emulator sets it, which is not for subprocesses
+            return Lab(Harness.open().emulator)
 
     def reset(self) -> None:
         if self._emulator is not None:
             self._emulator.reset()
+            hip_resources._abandoned.clear()  # the emulator gives out their handles again
 
     @property
     def emulator(self) -> Any:
@@ -88,7 +93,9 @@ def bits(outputs: Mapping[str, Array]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in outputs.items()}
 
 
-def assert_right(exe: Executable, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+def assert_right(
+    exe: Executable, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> None:
     """Outputs are those of an unplanned evaluation in float64, as near as their dtypes allow."""
     exact = evaluate(exe.graph, inputs)
     coarsest = max((TOLERANCE[t.dtype] for t in exe.graph.types().values()), default=0.0)

@@ -1,7 +1,6 @@
 """Ops applied so that together they take every variant of every kernel.
 
-The tests run all of them on the emulator and compile all of them for AMD's GPUs. A new variant
-needs a case here: `test_every_variant_has_a_case` says so where it can.
+The tests run all of them on the emulator and compile all of them for AMD's GPUs.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def _softmax_cases() -> Iterator[Case]:
     yield _softmax("causal block rows", "bf16", (3, 2048), causal=True)
     yield _softmax("causal long rows", "f16", (3, 33024), causal=True)
     yield _softmax("one element", "f64", (1,))
-    for dtype, mask in product(DTYPES, DTYPES):
+    for dtype, mask in product(("f16", "f64"), DTYPES):
         yield _softmax(f"mask {mask}", dtype, (2, 3, 16), tensor(mask, 2, 1, 16))
     yield _softmax("mask per row", "f16", (2, 3, 40), tensor("f32", 3, 1))
     yield _softmax("mask and causal", "bf16", (2, 3, 12), tensor("f32", 1, 12), causal=True)
@@ -94,10 +93,11 @@ def _copy_cases() -> Iterator[Case]:
     for dtype, to in product(DTYPES, DTYPES):
         if dtype != to:
             yield _copy(f"cast to {to}", dtype, (1003,), to)
-            yield _copy(f"transpose to {to}", dtype, (40, 72), to, permute=(1, 0))
         else:
             yield _copy("transpose", dtype, (3, 40, 70), permute=(0, 2, 1))
             yield _copy("rows", dtype, (3, 5, 4, 16), permute=(2, 1, 0, 3))
+    for dtype, to in (("f16", "f32"), ("f32", "bf16"), ("f64", "f16"), ("bf16", "f64")):
+        yield _copy(f"transpose to {to}", dtype, (40, 72), to, permute=(1, 0))
     yield _copy("reversed axes", "f16", (20, 3, 5, 33), permute=(3, 2, 1, 0))
     yield _copy("channels last", "f16", (2, 3, 40, 30), permute=(0, 2, 3, 1))
     yield _copy("channels first", "f32", (2, 40, 30, 3), permute=(0, 3, 1, 2))

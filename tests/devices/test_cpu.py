@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.command import Command, Kernel, Parallel
+from graphexec.command import Command, Cost, Kernel, Parallel
 from graphexec.devices.cpu import CpuDevice
 from graphexec.devices.cpu_cores import Cores, single_threaded_blas
 from graphexec.executable import Executable
@@ -40,7 +40,9 @@ class Hook(Op):
     doc = "For tests."
     operands = (Operand("x", "any tensor"), Operand("y", "any tensor", optional=True))
 
-    def __init__(self, before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> None:
+    def __init__(
+        self, before: Callable[[str, Parallel], None] = lambda node, parallel: None
+    ) -> None:
         self.before = before
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
@@ -57,8 +59,10 @@ class Hook(Op):
             arrays[-1][...] = arrays[0] + 1
 
         reads = list(call.operands.values())
-        kernel = Kernel(Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute)
-        return [call.command("hook", kernel, reads, [out])]
+        kernel = Kernel(
+            Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute
+        )
+        return [call.command("hook", kernel, reads, [out], Cost(10**9))]  # worth a stream
 
 
 def hooked(before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> dict[str, Op]:
@@ -75,14 +79,16 @@ def two_branches(ops: Mapping[str, Op], n: int = 8) -> gx.Graph:
     return graph
 
 
-def wrong(graph: gx.Graph, change: Callable[[Plan], Plan], streams: int = 2, **device: Any) -> Executable:
+def wrong(
+    graph: gx.Graph, change: Callable[[Plan], Plan], streams: int = 2, **device: Any
+) -> Executable:
     """The graph on the CPU with its plan changed, and not verified."""
 
-    def plan(resident: bool) -> Any:
-        compiled = plan_graph(graph, streams=streams, verify=False, resident=resident)
+    def plan(source: gx.Graph, resident: bool) -> Any:
+        compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
         return replace(compiled, plan=change(compiled.plan))
 
-    return Executable(plan, CpuDevice(**device))
+    return Executable(graph, plan, CpuDevice(**device))
 
 
 def without(plan: Plan, index: int) -> Plan:
@@ -177,29 +183,27 @@ def test_commands_of_a_stream_run_one_after_another() -> None:
 
 
 def test_a_deleted_wait_gives_wrong_numbers() -> None:
-    """The join reads before `slow` writes: `slow` goes on only once the join has run."""
-    joined = threading.Event()
+    """The join reads before another stream's branch writes, which goes on only after the join."""
+    joined, late = threading.Event(), set()
 
     def before(node: str, parallel: Parallel) -> None:
-        if node == "slow":
+        if node in late:
             joined.wait(PATIENCE)
-
-    graph = two_branches(hooked(before))
-    plan = gx.make_plan(graph, streams=2)
-    stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
-    (wait,) = [
-        index for index, i in enumerate(plan.instructions)
-        if isinstance(i, Wait) and i.role == "dependency" and i.stream == stream["join"]
-    ]  # fmt: skip
-    assert stream["slow"] != stream["quick"]
-    if stream["join"] == stream["slow"]:
-        graph = two_branches(hooked(lambda node, parallel: joined.wait(PATIENCE) and None
-                                    if node == "quick" else None))  # fmt: skip
 
     def tap(node: str, written: Array) -> None:
         if node == "join":
             joined.set()
 
+    graph = two_branches(hooked(before))
+    plan = gx.make_plan(graph, streams=2)
+    stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
+    late |= {node for node in ("slow", "quick") if stream[node] != stream["join"]}
+    place = next(
+        k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "join"
+    )
+    wait = place - 1
+    assert len(late) == 1
+    assert isinstance(plan.instructions[wait], Wait)
     assert gx.find_hazards(without(plan, wait))
     with wrong(graph, lambda p: without(p, wait), poison=True) as exe:
         assert np.isnan(exe.run_tapped({"x": ones()}, tap)["y"]).all()
@@ -209,16 +213,21 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
 
 
 def test_overlapping_tensors_give_wrong_numbers() -> None:
-    graph = two_branches(hooked())
+    """Whoever writes last, the join reads one tensor twice."""
+    graph = gx.Graph("g", ops=hooked())
+    graph.input("x", (8, 8))
+    graph.input("z", (8, 8))
+    graph.hook("x", name="slow")
+    graph.hook("z", name="quick")
+    graph.output(y=graph.gemm("slow", "quick", name="join"))
 
     def overlap(plan: Plan) -> Plan:
         """`quick` is put where `slow` lies."""
         slow, quick = plan.places["slow"], plan.places["quick"]
-        size = 4 * 64
 
         def moved(r: Range) -> Range:
-            inside = r.buffer == quick[0] and r.low == quick[1]
-            return Range(slow[0], slow[1], slow[1] + size) if inside else r
+            inside = (r.buffer, r.low) == quick
+            return Range(slow[0], slow[1], slow[1] + 256) if inside else r
 
         steps = tuple(
             replace(i, reads=tuple(map(moved, i.reads)), writes=tuple(map(moved, i.writes)))
@@ -227,25 +236,21 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
         )  # fmt: skip
         return replace(plan, instructions=steps, places={**plan.places, "quick": slow})
 
-    ops = {**hooked(), "hook": Hook()}
-    graph = gx.Graph("g", ops=ops)
-    graph.input("x", (8, 8))
-    graph.hook("x", name="slow")
-    graph.hook("slow", name="quick")
-    graph.output(y=graph.gemm("slow", "quick", name="join"))
-    plan = overlap(gx.make_plan(graph, streams=1))
-    assert gx.find_hazards(plan)
-    with gx.compile(graph, device=CpuDevice(), streams=1) as exe:
-        assert exe.run(x=ones())["y"][0, 0] == 2 * 3 * 8
-    with wrong(graph, overlap, streams=1) as exe:
-        assert exe.run(x=ones())["y"][0, 0] == 3 * 3 * 8
+    inputs = {"x": ones(), "z": 2 * ones()}
+    with gx.compile(graph, device=CpuDevice(), streams=2) as exe:
+        assert (exe.run(**inputs)["y"] == 2 * 3 * 8).all()
+        assert gx.find_hazards(overlap(exe.plan))
+    with wrong(graph, overlap, delays=0) as exe:
+        assert (exe.run(**inputs)["y"] != 2 * 3 * 8).any()
 
 
 def test_poison_shows_bytes_that_nobody_wrote() -> None:
     graph = two_branches(hooked())
 
     def lose(plan: Plan) -> Plan:
-        (index,) = [k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "slow"]
+        (index,) = [
+            k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "slow"
+        ]
         return without(plan, index)
 
     with wrong(graph, lose, poison=True) as exe:
@@ -267,7 +272,9 @@ def test_a_failing_command_names_its_node_and_the_session_goes_on() -> None:
         if node == "quick" and fail.is_set():
             raise Trouble("no more")
 
-    with gx.compile(two_branches(hooked(before)), device=CpuDevice(delays=1, poison=True), streams=2) as exe:
+    with gx.compile(
+        two_branches(hooked(before)), device=CpuDevice(delays=1, poison=True), streams=2
+    ) as exe:
         for _ in range(3):
             assert (exe.run(x=ones())["y"] == 32).all()
             fail.set()
@@ -380,9 +387,10 @@ def test_an_interrupt_leaves_the_session_usable() -> None:
     def before(node: str, parallel: Parallel) -> None:
         if node == "slow" and not interrupted.is_set():
             started.set()
-            proceed.wait(PATIENCE)
+            proceed.wait(5)  # should the interrupt not be seen before
 
     with gx.compile(two_branches(hooked(before)), device=CpuDevice(poison=True), streams=2) as exe:
+
         def interrupt() -> None:
             started.wait(PATIENCE)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -400,6 +408,25 @@ def test_an_interrupt_leaves_the_session_usable() -> None:
             assert (exe.run(x=ones())["y"] == 32).all()
 
 
+def test_an_interrupt_while_the_plan_is_issued_leaves_the_session_usable() -> None:
+    """After each instruction in turn: streams may wait for events that nobody records any more."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    normal = blas_threads()
+    with gx.compile(two_branches(hooked()), device=CpuDevice(poison=True), streams=2) as exe:
+        session: Any = exe.session
+        steps = list(session._steps)
+        for place in range(len(steps) + 1):
+            session._steps = [*steps[:place], interrupt, *steps[place:]]
+            with pytest.raises(KeyboardInterrupt):
+                exe.run(x=ones())
+            assert blas_threads() == normal
+            session._steps = steps
+            assert (exe.run(x=ones())["y"] == 32).all()
+
+
 def test_a_run_that_takes_too_long() -> None:
     proceed = threading.Event()
 
@@ -409,7 +436,7 @@ def test_a_run_that_takes_too_long() -> None:
 
     graph = two_branches(hooked(before))
     with gx.compile(graph, device=CpuDevice(), streams=2, timeout=0.05) as exe:
-        with pytest.raises(gx.ExecutionError, match="did not finish within 0.05 s") as caught:
+        with pytest.raises(gx.ExecutionError, match=r"did not finish within 0\.05 s") as caught:
             exe.run(x=ones())
         assert type(caught.value).__name__ == "TimedOut"
         proceed.set()
@@ -454,7 +481,8 @@ def test_close_twice_and_use_after_close() -> None:
     exe.close()
     assert (pending.result()["y"] == 32).all()
     assert "closed" in repr(exe)
-    for use in (lambda: exe.run(x=ones()), lambda: exe.submit(x=ones()), lambda: next(exe.map([{"x": ones()}])),
+    for use in (lambda: exe.run(x=ones()), lambda: exe.submit(x=ones()),
+                lambda: [*exe.map([{"x": ones()}])],
                 exe.replay):  # fmt: skip
         with pytest.raises(gx.GraphexecError, match="the executable is closed"):
             use()
@@ -523,15 +551,21 @@ def test_two_requests_overlap_and_a_third_waits_for_the_first() -> None:
     with gx.compile(two_branches(ops), device=CpuDevice(poison=True), streams=1) as exe:
         requests = [exe.submit(x=i * ones()) for i in range(2)]
         assert [p.result()["y"][0, 0] for p in requests] == [8, 32]
-    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=5, poison=True), streams=2) as exe:
+    with gx.compile(
+        two_branches(hooked()), device=CpuDevice(delays=5, poison=True), streams=2
+    ) as exe:
         requests = [exe.submit(x=i * ones()) for i in range(7)]
         assert requests[0].done()
-        assert [p.result()["y"][0, 0] for p in reversed(requests)] == [8 * (i + 1) ** 2 for i in range(7)][::-1]
+        assert [p.result()["y"][0, 0] for p in reversed(requests)] == [
+            8 * (i + 1) ** 2 for i in range(7)
+        ][::-1]
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 5])
 def test_map_keeps_the_order(in_flight: int) -> None:
-    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=2, poison=True), streams=2) as exe:
+    with gx.compile(
+        two_branches(hooked()), device=CpuDevice(delays=2, poison=True), streams=2
+    ) as exe:
         found = exe.map(({"x": i * ones()} for i in range(9)), in_flight)
         assert isinstance(found, Iterator)
         assert [out["y"][0, 0] for out in found] == [8 * (i + 1) ** 2 for i in range(9)]
@@ -539,8 +573,9 @@ def test_map_keeps_the_order(in_flight: int) -> None:
 
 
 def test_map_refuses_no_requests_in_flight() -> None:
-    with gx.compile(two_branches(hooked()), device=CpuDevice()) as exe, pytest.raises(
-        gx.DataError, match="in_flight must be at least 1, not 0"
+    with (
+        gx.compile(two_branches(hooked()), device=CpuDevice()) as exe,
+        pytest.raises(gx.DataError, match="in_flight must be at least 1, not 0"),
     ):
         next(exe.map([{"x": ones()}], 0))
 
@@ -565,12 +600,18 @@ def test_a_failing_request_does_not_disturb_the_others() -> None:
 
 def test_two_threads_on_one_executable() -> None:
     wrong_results: list[object] = []
-    with gx.compile(two_branches(hooked()), device=CpuDevice(delays=9, poison=True), streams=2) as exe:
+    with gx.compile(
+        two_branches(hooked()), device=CpuDevice(delays=9, poison=True), streams=2
+    ) as exe:
 
         def work(base: int) -> None:
             try:
                 for i in range(base, base + 15):
-                    found = exe.run(x=i * ones())["y"] if i % 3 else exe.submit(x=i * ones()).result()["y"]
+                    found = (
+                        exe.run(x=i * ones())["y"]
+                        if i % 3
+                        else exe.submit(x=i * ones()).result()["y"]
+                    )
                     if not (found == 8 * (i + 1) ** 2).all():
                         wrong_results.append((i, found))
             except BaseException as exc:
@@ -602,14 +643,16 @@ def test_inputs_of_the_wrong_kind_are_all_reported() -> None:
     good = np.ones((2, 3), np.float32)
     with gx.compile(graph, device="cpu") as exe:
         with pytest.raises(gx.DataError) as caught:
-            exe.run(a=good.astype(np.float64), b=good.T, aa=good)
+            exe.run(a=good.astype(np.float64), b=good.astype(np.int32), aa=good)
         text = str(caught.value)
         assert len(caught.value.diagnostics) == 4
         assert "there is no input 'aa'" in text
         assert "input 'a' must be f32[2, 3], found float64[2, 3]" in text
         assert "convert it: a.astype('float32')" in text
-        assert "input 'b' must be f32[2, 3], found float32[3, 2]" in text
+        assert "input 'b' must be f32[2, 3], found int32[2, 3]" in text
         assert "input 'c' (f32[2, 3]) is missing" in text
+        with pytest.raises(gx.DataError, match="input 'b'"):
+            exe.run(a=good, b=good.T, c=good)
         with pytest.raises(gx.DataError, match="found >f4"):
             exe.run(a=good.astype(">f4"), b=good, c=good)
         strided = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -650,7 +693,10 @@ def test_blas_uses_one_thread_during_runs_and_gets_its_threads_back() -> None:
 
     seen: list[list[int]] = []
     ops = hooked(lambda node, parallel: seen.append(blas_threads()))
-    with threadpool_limits(2, user_api="blas"), gx.compile(two_branches(ops), device=CpuDevice()) as one:
+    with (
+        threadpool_limits(2, user_api="blas"),
+        gx.compile(two_branches(ops), device=CpuDevice()) as one,
+    ):
         normal = blas_threads()
         assert set(normal) == {2}
         with gx.compile(two_branches(ops), device=CpuDevice()) as two:

@@ -58,7 +58,7 @@ class Names:
         _, *events = made("hipEventCreateWithFlags")  # the first is for arrays that others own
         self.events = dict(zip(records, events, strict=True))
         bound = {c.arguments[0]: c.arguments[1] for c in opening if c.name == "hipblasSetStream"}
-        self.handles = {handle: stream for handle, stream in bound.items()}
+        self.handles = bound
         blocks = [address.split("+")[0] for address in made("hipMalloc", "hipHostMalloc")]
         self.blocks = dict(zip(blocks, (b.id for b in plan.buffers), strict=False))
 
@@ -287,3 +287,36 @@ def test_a_device_that_is_not_there(lab: Lab) -> None:
         HipDevice(index=99).describe()
     with pytest.raises(gx.DeviceUnavailable, match="there is no HIP device 99"):
         gx.compile(small(), device=HipDevice(index=99))
+
+
+# Teeth: what these tests would notice -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["diamond", "parallel_branches", "multi_head_attention"])
+def test_a_wait_that_is_not_issued_is_seen_in_the_numbers(
+    emulated: Lab, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So right numbers under every seed mean something."""
+    from graphexec.devices.hip_steps import Steps, nothing
+
+    wait_event, dropped = Steps.wait_event, -1
+
+    def all_but_one(steps: Steps, wait: Wait) -> object:
+        return nothing if wait.event == dropped else wait_event(steps, wait)
+
+    monkeypatch.setattr(Steps, "wait_event", all_but_one)
+    with emulated.compile(name, "stream", 3) as exe:
+        inputs, others = inputs_of(exe), inputs_of(exe, seed=1)
+        expected = bits(exe.run(**inputs))
+        waits = [i for i in exe.plan.instructions
+                 if isinstance(i, Wait) and i.role == "dependency"]  # fmt: skip
+    assert waits
+    for wait in waits:
+        dropped = wait.event
+        with emulated.compile(name, "stream", 3) as exe:
+            seeds = iter(range(200))
+            found = expected
+            while found == expected:
+                emulated.seed(next(seeds))  # StopIteration: nobody noticed
+                exe.run(**others)
+                found = bits(exe.run(**inputs))

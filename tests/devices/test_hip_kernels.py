@@ -23,7 +23,12 @@ from graphexec.tensor import DType
 Array = np.ndarray[Any, Any]
 
 # Relative, and absolute for what is smaller than the smallest normal number.
-TOLERANCE = {"f16": (2**-10, 2**-23), "bf16": (2**-7, 1e-38), "f32": (4e-6, 1e-37), "f64": (1e-13, 0)}
+TOLERANCE = {
+    "f16": (2**-10, 2**-23),
+    "bf16": (2**-7, 1e-38),
+    "f32": (4e-6, 1e-37),
+    "f64": (1e-13, 0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +36,18 @@ def harness() -> Harness:
     return Harness.open()
 
 
-@pytest.fixture(params=[32, 64], ids=["wave32", "wave64"])
-def device(request: pytest.FixtureRequest, harness: Harness) -> Harness:
-    harness.use_wavefront(request.param)
+@pytest.fixture(scope="module", params=[32, 64], ids=["wave32", "wave64"])
+def wavefront(request: pytest.FixtureRequest, harness: Harness) -> int:
+    """A size of wavefronts for which every case is compiled."""
+    lanes: int = request.param
+    harness.use_wavefront(lanes)
+    harness.cache().compile(kernel for case in cases() for kernel in case.apply().kernels)
+    return lanes
+
+
+@pytest.fixture
+def device(harness: Harness, wavefront: int) -> Harness:
+    harness.use_wavefront(wavefront)
     return harness
 
 
@@ -117,8 +131,8 @@ def test_the_cases_take_every_branch() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("length", [40, 3000, 40000])
 def test_softmax_of_infinities_and_nan(device: Harness, length: int, axis: int) -> None:
-    applied = Applied(SOFTMAX, {"x": tensor("f32", 5, length) if axis else tensor("f32", length, 5)},
-                      axis=axis)  # fmt: skip
+    shape = (5, length) if axis else (length, 5)
+    applied = Applied(SOFTMAX, {"x": tensor("f32", *shape)}, axis=axis)
     x = random_array(applied.types["x"])
     rows = x if axis else x.T
     rows[0] = -np.inf
@@ -189,7 +203,9 @@ def rounded_to_bf16(x: Array) -> Array:
     with np.errstate(all="ignore"):
         exponent = np.maximum(np.frexp(x)[1], -125) - 8
         y = np.ldexp(np.rint(np.ldexp(x, -exponent)), exponent)
-        return np.where(np.abs(y) >= 2.0**128, np.copysign(np.inf, x), np.where(np.isfinite(x), y, x))
+        return np.where(
+            np.abs(y) >= 2.0**128, np.copysign(np.inf, x), np.where(np.isfinite(x), y, x)
+        )
 
 
 # Large tensors, without large tensors ----------------------------------------------------

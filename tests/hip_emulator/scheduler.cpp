@@ -143,11 +143,15 @@ void Scheduler::wait_all(Lock& lock) {
 
 bool Scheduler::poll(const CommandPtr& target, Lock& lock) {
     if (!target || target->done()) return true;
-    const Tactic tactic = draw_tactic();
-    const bool no_progress = tactic.salt & (1 << 16);
+    // One tactic for all queries about a command: drawn anew each time, they would average out.
+    if (polled_ != target->sequence) {
+        polled_ = target->sequence;
+        poll_tactic_ = draw_tactic();
+    }
+    const bool no_progress = mix(poll_tactic_.salt, ++decisions_) & 1;
     if (no_progress) return false;
     const Required required = required_for(target);
-    step(tactic, &required, lock);
+    step(poll_tactic_, &required, lock);
     return target->done();
 }
 
@@ -172,6 +176,7 @@ void Scheduler::clear() {
     next_sequence_ = 1;
     next_lane_ = first_free_lane;
     decisions_ = 0;
+    polled_ = 0;
     failure_ = hipSuccess;
     progress_.notify_all();
 }

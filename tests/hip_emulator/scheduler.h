@@ -88,6 +88,8 @@ private:
     std::uint64_t next_sequence_ = 1;
     std::int64_t next_lane_ = first_free_lane;
     std::uint64_t decisions_ = 0;
+    std::uint64_t polled_ = 0;  // the command that was asked about last
+    Tactic poll_tactic_{Tactic::Order::newest_first, true, 0, 0};
     hipError_t failure_ = hipSuccess;
 
     static constexpr std::int64_t first_free_lane = std::int64_t{1} << 32;  // after all streams

@@ -121,7 +121,7 @@ ERRORS: dict[str, tuple[dict[str, tuple[Shape, str]], dict[str, Any], str]] = {
                    "bias must have shape [5], the last extent of the result [3, 5]; found [3]"),
     "bias rank": ({**F32, "bias": ((1, 5), "f32")}, {}, "bias must have shape [5]"),
     "bias of one": ({**F32, "bias": ((1,), "f32")}, {}, "bias must have shape [5]"),
-    "bias dtype": ({**F32, "bias": ((5,), "f64")}, {}, "'bias' is f64[5], but its dtype must be f32"),
+    "bias dtype": ({**F32, "bias": ((5,), "f64")}, {}, "'bias' is f64[5], but its dtype must be"),
     "beta alone": (F32, {"beta": 1}, "beta is given, but there is no c to multiply with"),
     "beta zero alone": (F32, {"beta": 0}, "beta is given, but there is no c to multiply with"),
     "alpha": (F32, {"alpha": float("nan")}, "alpha: "),

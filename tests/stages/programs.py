@@ -14,6 +14,7 @@ from graphexec.scheduled import Schedule, Step, dependencies
 from graphexec.tensor import DType, TensorType, View
 
 NBYTES = 256
+SOME = Cost(0, 1000)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def view(name: str, nbytes: int = NBYTES) -> View:
 
 
 def program_of(
-    accesses: Sequence[Access], sizes: Mapping[str, int] | None = None, cost: Cost = Cost(0, 1000)
+    accesses: Sequence[Access], sizes: Mapping[str, int] | None = None, cost: Cost = SOME
 ) -> Program:
     """A program whose storages all lie in the device's arena."""
     sizes = sizes or {}

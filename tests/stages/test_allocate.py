@@ -12,7 +12,7 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import Access, access_lists, does, program_of, required, schedule_of, schedules
+from programs import access_lists, does, program_of, required, schedule_of, schedules
 
 import graphexec as gx
 from graphexec.command import Command, Memcpy, Program, Storage
@@ -88,9 +88,7 @@ def test_figures(schedule: Schedule) -> None:
     assert max(sizes.values()) <= allocation.lower_bound <= allocation.arena_bytes
     assert allocation.arena_bytes <= allocation.naive_bytes
     assert allocation.buffers == (Buffer("arena", allocation.arena_bytes, "device", "arena"),)
-    assert allocation.arena_bytes == max(
-        allocation.places[n][1] + sizes[n] for n in storages
-    )
+    assert allocation.arena_bytes == max(allocation.places[n][1] + sizes[n] for n in storages)
     graph = nx.Graph()
     graph.add_nodes_from((name, {"weight": size}) for name, size in sizes.items())
     graph.add_edges_from(tuple(pair) for pair in conflicts(schedule))
@@ -154,9 +152,7 @@ def test_a_chain_over_streams_still_needs_two_tensors() -> None:
 
 
 def test_chains_side_by_side_share_nothing() -> None:
-    accesses = [
-        does(f"{f'{c}{i - 1}' if i else ''} -> {c}{i}") for i in range(4) for c in "ab"
-    ]
+    accesses = [does(f"{f'{c}{i - 1}' if i else ''} -> {c}{i}") for i in range(4) for c in "ab"]
     together = place(schedule_of(accesses, [0] * 8))
     apart = place(schedule_of(accesses, [0, 1] * 4))
     assert apart.arena_bytes == 4 * ALIGNMENT

@@ -46,7 +46,10 @@ def test_the_plan_says_what_the_stages_said(graph: gx.Graph, streams: int) -> No
         assert instruction.stream == chosen.stream[step]
         assert (instruction.node, instruction.command) == (command.node, command.label)
         assert instruction.work is command.work
-        for ranges, views in ((instruction.reads, command.reads), (instruction.writes, command.writes)):
+        for ranges, views in (
+            (instruction.reads, command.reads),
+            (instruction.writes, command.writes),
+        ):
             assert len(set(ranges)) == len(ranges)
             assert set(ranges) == {absolute(v, allocation) for v in views}
         is_gemm = isinstance(command.work, Gemm)
@@ -69,7 +72,9 @@ def test_tensors_streams_and_figures(graph: gx.Graph, streams: int) -> None:
         assert (tensor.shape, tensor.dtype) == (view.shape, view.dtype)
         assert tensor.bytes == view.elements * view.dtype.itemsize
     used = {i.stream for i in plan.instructions if isinstance(i, Launch)}
-    gemms = {i.stream for i in plan.instructions if isinstance(i, Launch) and i.blas_handle is not None}
+    gemms = {
+        i.stream for i in plan.instructions if isinstance(i, Launch) and i.blas_handle is not None
+    }
     assert plan.streams == tuple(Stream(s, s if s in gemms else None) for s in range(len(used)))
     stats = plan.stats
     assert stats is not None

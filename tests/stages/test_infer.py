@@ -11,7 +11,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.graph import Node
-from graphexec.op import Attribute, Attrs, Op, OpError, Operand
+from graphexec.op import Attribute, Attrs, Op, Operand, OpError
 from graphexec.stages.infer import infer
 from graphexec.tensor import DType, TensorType
 
@@ -77,15 +77,22 @@ def test_what_is_left() -> None:
     typed = infer(graph)
     assert (typed.name, typed.dims, typed.outputs) == ("g", {"N": 4, "M": 6}, {"a": "s", "b": "x"})
     (node,) = typed.nodes
-    assert (node.name, node.op, node.operands, node.after) == ("s", graph.ops["softmax"], {"x": "x"}, ("x",))
+    assert (node.name, node.op, node.operands, node.after) == (
+        "s",
+        graph.ops["softmax"],
+        {"x": "x"},
+        ("x",),
+    )
     assert node.attrs == {"axis": -1, "scale": 1.0, "causal": False}
     assert node.line is None
     assert typed.types() == {"x": typed.inputs["x"], "s": TensorType((4, 6), DType.F32)}
 
 
 def test_lines_of_a_file_are_kept() -> None:
-    graph = gx.loads("version: 1\ninputs: {x: {shape: [2], dtype: f32}}\nnodes:\n  y: {op: copy, x: x}\n"
-                     "outputs: [y]\n")  # fmt: skip
+    graph = gx.loads(
+        "version: 1\ninputs: {x: {shape: [2], dtype: f32}}\n"
+        "nodes:\n  y: {op: copy, x: x}\noutputs: [y]\n"
+    )
     assert infer(graph).nodes[0].line == 4
 
 
@@ -230,7 +237,9 @@ def test_a_result_past_int64_is_refused() -> None:
     graph.input("a", (2**31, 1))
     graph.output(graph.gemm("a", "a", trans_b=True, name="big"))
     (found,) = messages(graph)
-    assert found.startswith("node 'big': f32[2147483648, 2147483648] has 18446744073709551616 bytes")
+    assert found.startswith(
+        "node 'big': f32[2147483648, 2147483648] has 18446744073709551616 bytes"
+    )
 
 
 @pytest.mark.parametrize(("dtype", "help"), [("f12", "did you mean"), ("float32", ""), ("", "")])
@@ -241,7 +250,9 @@ def test_bad_dtypes(dtype: str, help: str) -> None:
     with pytest.raises(gx.GraphError) as caught:
         infer(graph)
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.message == f"input 'y': unknown dtype '{dtype}'; expected f16, bf16, f32 or f64"
+    assert (
+        diagnostic.message == f"input 'y': unknown dtype '{dtype}'; expected f16, bf16, f32 or f64"
+    )
     assert help in diagnostic.help
 
 
@@ -282,7 +293,8 @@ def test_independent_mistakes_are_reported_together_and_their_consequences_are_n
     graph.copy("x", name="fine")
     found = messages(graph)
     assert [m.split(":")[0] for m in found] == [
-        "input 'bad'", "input 'worse'", "gemm 'mismatch'", "softmax 'axis'", "graph 'g' has no outputs",
+        "input 'bad'", "input 'worse'", "gemm 'mismatch'", "softmax 'axis'",
+        "graph 'g' has no outputs",
     ]  # fmt: skip
 
 
@@ -298,7 +310,10 @@ def test_places_in_the_file() -> None:
         infer(gx.loads(text, "g.yaml"))
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.mark is not None
-    assert (diagnostic.mark.line, diagnostic.mark.column) == (4, text.splitlines()[3].index("b: b") + 4)
+    assert (diagnostic.mark.line, diagnostic.mark.column) == (
+        4,
+        text.splitlines()[3].index("b: b") + 4,
+    )
     assert "'b' is f32[4, 5] (input, g.yaml:2)" in diagnostic.notes
     assert "--> g.yaml:4:" in str(caught.value)
 

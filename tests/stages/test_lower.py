@@ -168,7 +168,9 @@ def test_scratch_lives_under_the_name_of_its_node() -> None:
     assert [c.node for c in found.commands].count("m") == 2
 
 
-def test_weights_are_uploaded_by_the_device_not_by_commands(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_weights_are_uploaded_by_the_device_not_by_commands(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     import numpy as np
 
     folder = tmp_path_factory.mktemp("weights")
@@ -228,7 +230,9 @@ def test_names_of_the_compilers_own_bytes_are_refused(name: str) -> None:
     graph.softmax("x", name=name)
     graph.gemm("x", "y", out_dtype="f16", name="m")
     graph.output("m", other=name)
-    with pytest.raises(gx.GraphError, match=f"the name '{name}' is also the one the compiler gives"):
+    with pytest.raises(
+        gx.GraphError, match=f"the name '{name}' is also the one the compiler gives"
+    ):
         program(graph)
 
 
@@ -239,7 +243,9 @@ def test_names_of_transfers_are_refused(name: str) -> None:
     graph.softmax("x", name=name)
     graph.gemm("x", "y", name="m")
     graph.output("m", other=name)
-    with pytest.raises(gx.GraphError, match=f"the name '{name}' is also the one the compiler gives"):
+    with pytest.raises(
+        gx.GraphError, match=f"the name '{name}' is also the one the compiler gives"
+    ):
         program(graph)
 
 

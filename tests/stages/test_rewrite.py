@@ -89,7 +89,9 @@ def test_a_chain_of_ten_thousand_nodes() -> None:
 def test_rewrites_change_no_output(graph: gx.Graph) -> None:
     rng = np.random.default_rng(0)
     before = infer(graph)
-    inputs = {n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in before.inputs.items()}
+    inputs = {
+        n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in before.inputs.items()
+    }
     found = []
     for off in (set(), set(REWRITES)):
         with gx.compile(graph, device="cpu", streams=2, no_rewrite=off) as exe:

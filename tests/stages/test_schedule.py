@@ -86,7 +86,13 @@ def test_independent_chains_get_streams_of_their_own(streams: int, used: int) ->
 
 def test_the_longest_way_is_issued_first() -> None:
     """A short branch that is listed first does not delay the long one."""
-    accesses = [does("-> s0"), does("-> l0"), does("l0 -> l1"), does("l1 -> l2"), does("s0 l2 -> y")]
+    accesses = [
+        does("-> s0"),
+        does("-> l0"),
+        does("l0 -> l1"),
+        does("l1 -> l2"),
+        does("s0 l2 -> y"),
+    ]
     assert scheduled(accesses, 2).order[0] == 1
 
 

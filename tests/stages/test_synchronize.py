@@ -74,7 +74,9 @@ def test_dependencies_order_whatever_must_not_be_swapped(accesses: list[Access])
     needs = dependencies(commands)
     found.add_edges_from((p, c) for c, before in enumerate(needs) for p in before)
     assert set(found.edges) <= set(pairs.edges)
-    assert set(nx.transitive_closure_dag(found).edges) == set(nx.transitive_closure_dag(pairs).edges)
+    assert set(nx.transitive_closure_dag(found).edges) == set(
+        nx.transitive_closure_dag(pairs).edges
+    )
 
 
 # The waits ------------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ def test_events(schedule: Schedule) -> None:
     assert awaited == set(records)
     for index, step in enumerate(steps):
         if isinstance(step, Wait):
-            (place,) = [i for i, s in enumerate(steps) if isinstance(s, Record) and s.event == step.event]
+            (place,) = [
+                i for i, s in enumerate(steps) if isinstance(s, Record) and s.event == step.event
+            ]
             assert place < index
             assert steps[place].stream != step.stream  # type: ignore[union-attr]
 

@@ -1,0 +1,101 @@
+"""What is given to a run: is every input there, of the right type, and can the device take it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array, shape_of
+from graphexec.diagnostics import Diagnostic, did_you_mean
+from graphexec.errors import DataError
+from graphexec.tensor import TensorType
+
+if TYPE_CHECKING:
+    from graphexec.devices.base import Session
+
+Array = np.ndarray[Any, Any]
+Types = Mapping[str, TensorType]
+Shape = tuple[int, ...]
+
+
+def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
+    """The arrays of `inputs`, each of the right dtype; DataError with every mistake.
+
+    Arrays in device memory are passed on as they are.
+    """
+    mistakes = [
+        Diagnostic(f"there is no input '{name}'", help=did_you_mean(name, types))
+        for name in inputs
+        if name not in types
+    ]
+    arrays = {}
+    for name, type in types.items():
+        if name not in inputs:
+            mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
+            continue
+        given, wanted = inputs[name], type.dtype.numpy()
+        on_device = is_device_array(given)
+        arrays[name] = array = given if on_device else np.asarray(given)
+        if not on_device and array.dtype != wanted:
+            help = f"convert it: {name}.astype({wanted.name!r})"
+            mistakes.append(_wrong_type(name, type, array.dtype, array.shape, help))
+    if mistakes:
+        raise DataError(mistakes)
+    return arrays
+
+
+def shapes_of(arrays: Mapping[str, Array]) -> dict[str, Shape]:
+    """The shapes of the arrays that tell them."""
+    shapes = {n: shape_of(a) if is_device_array(a) else a.shape for n, a in arrays.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def accepted(
+    session: Session, arrays: Mapping[str, Array], types: Types
+) -> dict[str, Array | DeviceArray]:
+    """The same arrays, with those in device memory as `session` takes them.
+
+    DataError with all that it does not take, or that are of another type.
+    """
+    accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
+    found: dict[str, Array | DeviceArray] = {}
+    mistakes = []
+    for name, array in arrays.items():
+        found[name] = array
+        if not is_device_array(array):
+            continue
+        try:
+            found[name] = taken = accept(array)
+        except NotTaken as exc:
+            mistakes.append(Diagnostic(f"input '{name}' cannot be taken: {exc}"))
+            continue
+        type, wanted = taken.type, types[name]
+        if (type.shape, type.dtype) != (wanted.shape, wanted.dtype):
+            mistakes.append(_wrong_type(name, wanted, type.dtype, type.shape))
+    if mistakes:
+        raise DataError(mistakes)
+    return found
+
+
+def give(session: Session, buffer: str, array: Array | DeviceArray) -> None:
+    """Fill an input buffer before the next `issue`."""
+    if isinstance(array, DeviceArray):
+        session.take(buffer, array)
+    else:
+        session.put(buffer, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _refuse(value: object) -> DeviceArray:
+    raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
+
+
+def _wrong_type(
+    name: str, type: TensorType, dtype: object, shape: Shape, help: str = ""
+) -> Diagnostic:
+    found = f"{dtype}[{', '.join(map(str, shape))}]"
+    return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
+
+
+__all__ = ["accepted", "checked", "give", "shapes_of"]

@@ -1,0 +1,378 @@
+"""Several requests in flight, arrays that lie on the device, and executables that stay there."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hip_lab import (
+    MODES,
+    Array,
+    Lab,
+    assert_right,
+    bits,
+    calls,
+    dtype_of,
+    example,
+    inputs_of,
+    session_of,
+    small,
+)
+
+import graphexec as gx
+from graphexec.devices.device_array import DeviceArray
+from graphexec.devices.hip import Mode
+from graphexec.devices.hip_bindings import Bindings, load
+from graphexec.errors import DataError, HazardError
+from graphexec.plan import Wait
+from graphexec.requests import in_flight
+from graphexec.tensor import DType, TensorType
+from graphexec.verify import verify
+
+# Requests -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["diamond", "multi_head_attention"])
+def test_mapped_requests_are_the_runs(lab: Lab, name: str, mode: Mode, depth: int) -> None:
+    with lab.nothing_left(), lab.compile(name, mode, 2) as exe:
+        requests = [inputs_of(exe, seed) for seed in range(4)]
+        expected = [bits(exe.run(**inputs)) for inputs in requests]
+        for seed in range(4):
+            lab.seed(seed)
+            found = list(exe.map(requests, in_flight=depth))
+            assert [bits(outputs) for outputs in found] == expected
+        assert_right(exe, requests[0], found[0])
+
+
+def test_requests_overlap(emulated: Lab) -> None:
+    """Commands of one request run between those of another, each on memory of its own."""
+    with emulated.compile("attention", "stream", 2) as exe:
+        inputs = inputs_of(exe)
+        list(exe.map([inputs] * 3, in_flight=2))  # makes the second session
+        seen = set()
+        for seed in range(12):
+            emulated.seed(seed)
+            emulated.emulator.trace()
+            list(exe.map([inputs] * 6, in_flight=2))
+            owners = [re.match(r"stream#(\d+) ", line) for line in emulated.emulator.executed()
+                      if "record" not in line and "wait" not in line]  # fmt: skip
+            numbers = [int(found[1]) for found in owners if found]
+            sessions = [(n - 1) // len(exe.plan.streams) for n in numbers]
+            switches = sum(a != b for a, b in itertools.pairwise(sessions))
+            seen.add(switches)
+        assert len(set(sessions)) == 2
+        assert max(seen) > 6, "more switches than requests: they overlap"
+
+
+def test_a_third_request_waits_for_the_oldest(lab: Lab) -> None:
+    with lab.compile(small()) as exe:
+        requests = [inputs_of(exe, seed) for seed in range(3)]
+        expected = [bits(exe.run(**inputs)) for inputs in requests]
+        first, second, third = (exe.submit(**inputs) for inputs in requests)
+        assert first.done()
+        assert [bits(p.result()) for p in (third, first, second)] == [
+            expected[i] for i in (2, 0, 1)
+        ]
+        assert bits(first.result()) == expected[0], "a result can be asked for again"
+
+
+def test_a_result_that_takes_too_long(emulated: Lab) -> None:
+    with emulated.compile(small()) as exe:
+        inputs = inputs_of(exe)
+        with emulated.emulator.hang():
+            pending = exe.submit(**inputs)
+            assert not pending.done()
+            with pytest.raises(TimeoutError, match=r"the run is not done after 0\.02 s"):
+                pending.result(timeout=0.02)
+        assert bits(pending.result(timeout=60)) == bits(exe.run(**inputs))
+
+
+def test_inputs_may_be_reused_at_once(lab: Lab) -> None:
+    with lab.compile(small()) as exe:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+        pending = exe.submit(**inputs)
+        for array in inputs.values():
+            array.fill(np.nan)
+        assert bits(pending.result()) == expected
+
+
+def test_requests_side_by_side_are_proved(lab: Lab) -> None:
+    plan = gx.make_plan(example("diamond"), device="hip", streams=3)
+    composite = in_flight(plan, 3)
+    verify(composite)
+    waits = [i for i in composite.instructions if isinstance(i, Wait) and i.role == "dependency"]
+    assert waits
+    from dataclasses import replace
+
+    for wait in waits:
+        racy = replace(
+            composite, instructions=tuple(i for i in composite.instructions if i is not wait)
+        )
+        with pytest.raises(HazardError):
+            verify(racy)
+
+
+def test_a_map_that_is_left_early(lab: Lab) -> None:
+    with lab.nothing_left(), lab.compile(small()) as exe:
+        inputs = inputs_of(exe)
+        found = exe.map(itertools.repeat(inputs), in_flight=3)
+        expected = bits(next(found))
+        found.close()  # type: ignore[attr-defined]
+        assert bits(exe.run(**inputs)) == expected
+
+
+def test_a_wrong_request_in_a_map(lab: Lab) -> None:
+    with lab.compile(small()) as exe:
+        inputs = inputs_of(exe)
+        found = exe.map([inputs, {**inputs, "z": inputs["x"]}, inputs])
+        with pytest.raises(DataError, match="there is no input 'z'"):
+            list(found)
+        assert_right(exe, inputs, exe.run(**inputs))
+    with pytest.raises(DataError, match="in_flight must be at least 1"):
+        exe.map([], in_flight=0)
+
+
+# Arrays on the device -------------------------------------------------------------------------
+
+
+class Producer:
+    """Another library with arrays on the device: memory, a stream, and work on that stream."""
+
+    def __init__(self, hip: Bindings) -> None:
+        self.hip = hip
+        self.stream = hip.create_stream()
+        self._owned: list[Any] = []
+        self._kept: list[Any] = []
+
+    def array(self, values: Array, late: bool = True) -> Any:
+        """`values` on the device; if `late`, they come there by a copy that was only issued."""
+        device, pinned = self.hip.malloc(values.nbytes), self.hip.host_malloc(values.nbytes)
+        self._owned += [(self.hip.free, device), (self.hip.host_free, pinned)]
+        self.hip.host_view(pinned, values.nbytes)[:] = np.ascontiguousarray(values).tobytes()
+        self.hip.prepare_copy(device, pinned, values.nbytes, "to_device", self.stream)()
+        if not late:
+            self.hip.synchronize_stream(self.stream)
+        return device
+
+    def close(self) -> None:
+        self.hip.synchronize_stream(self.stream)
+        for free, pointer in self._owned:
+            free(pointer)
+        self.hip.destroy_stream(self.stream)
+
+
+@contextmanager
+def producer() -> Iterator[Producer]:
+    made = Producer(load())
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class ByInterface:
+    """An array with `__cuda_array_interface__` alone, written by `stream`."""
+
+    def __init__(self, made: Producer, values: Array, **changes: Any) -> None:
+        codes = {DType.F16: "<f2", DType.F32: "<f4", DType.F64: "<f8", DType.BF16: "|V2"}
+        self.__cuda_array_interface__ = {
+            "shape": values.shape, "typestr": codes[dtype_of(values)], "strides": None,
+            "data": (int(made.array(values)), False), "version": 3, "stream": int(made.stream),
+        } | changes  # fmt: skip
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16), ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)), ("byte_offset", ctypes.c_uint64),
+        ("manager", ctypes.c_void_p), ("deleter", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class ByDlpack:
+    """An array with DLPack alone, which orders the consumer's stream behind its own."""
+
+    def __init__(self, made: Producer, values: Array, device: tuple[int, int] = (10, 0)) -> None:
+        self.made, self.shape, self.device = made, values.shape, device
+        self.extents = (ctypes.c_int64 * values.ndim)(*values.shape)
+        code = 4 if dtype_of(values) is DType.BF16 else 2
+        # 64 bytes in front, so that the offset matters.
+        padded = np.concatenate([np.zeros(64, np.uint8), values.reshape(-1).view(np.uint8)])
+        self.tensor = _Tensor(
+            int(made.array(padded)), *device, values.ndim, code, 8 * values.itemsize, 1,
+            self.extents, None, 64, None, None,
+        )  # fmt: skip
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, stream: int) -> object:
+        hip, event = self.made.hip, self.made.hip.create_event()
+        hip.prepare_record(event, self.made.stream)()
+        hip.prepare_wait(hip.pointer(stream), event)()
+        hip.destroy_event(event)
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype = ctypes.py_object
+        new.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        return new(ctypes.addressof(self.tensor), b"dltensor", None)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [ByInterface, ByDlpack])
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
+def test_arrays_on_the_device(lab: Lab, dtype: str, kind: Any, mode: Mode) -> None:
+    """They are taken behind the stream that writes them, whatever the device does first."""
+    with lab.nothing_left(), lab.compile(small(dtype), mode, 2) as exe:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+        for seed in range(6):
+            lab.seed(seed)
+            with producer() as made:
+                on_device = {name: kind(made, array) for name, array in inputs.items()}
+                assert bits(exe.run(**on_device)) == expected
+                mixed = {**inputs, "x": kind(made, inputs["x"])}
+                assert bits(exe.run(**mixed)) == expected
+                assert bits(exe.submit(**on_device).result()) == expected
+
+
+def test_arrays_on_the_device_make_no_round_trip(emulated: Lab) -> None:
+    with emulated.compile(small(), "graph", 2) as exe, producer() as made:
+        inputs = inputs_of(exe)
+        on_device = {name: ByInterface(made, array) for name, array in inputs.items()}
+        exe.run(**on_device)  # makes the plan without transfers
+        emulated.emulator.trace()
+        exe.run(**on_device)
+        names = [call.name for call in calls(emulated.emulator)]
+    assert [name for name in names if name != "hipStreamQuery"] == [
+        *["hipEventRecord", "hipStreamWaitEvent", "hipMemcpyAsync"] * 2,  # on the device
+        "hipGraphLaunch", "hipStreamSynchronize",
+        "hipMemcpyAsync", "hipStreamSynchronize",  # the output
+    ]  # fmt: skip
+
+
+def test_the_weights_of_the_twin_are_the_same(emulated: Lab) -> None:
+    with emulated.compile("multi_head_attention", "stream") as exe, producer() as made:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+        emulated.emulator.trace()
+        found = exe.run(x=ByInterface(made, inputs["x"]))
+        sizes = [int(c.arguments[1]) for c in calls(emulated.emulator) if c.name == "hipMalloc"]
+        assert exe.plan.buffer("weights").bytes not in sizes
+        assert bits(found) == expected
+
+
+def test_wrong_arrays_on_the_device(lab: Lab) -> None:
+    with lab.compile(small(), streams=1) as exe, producer() as made:
+        inputs = inputs_of(exe)
+        x, w = inputs["x"], ByInterface(made, inputs["w"])
+
+        def refused(array: Any) -> str:
+            with pytest.raises(DataError) as caught:
+                exe.run(x=array, w=w)
+            return str(caught.value)
+
+        assert "input 'x' must be f32[24, 24], found f64[24, 24]" in refused(
+            ByInterface(made, x.astype(np.float64))
+        )
+        assert "elements of type <i4 are not supported" in refused(
+            ByInterface(made, x, typestr="<i4")
+        )
+        assert "not contiguous" in refused(ByInterface(made, x, strides=(4, 96)))
+        assert "lies on another device" in refused(ByDlpack(made, x, device=(10, 3)))
+        assert "'N' is 24 by axis 0, but 5 by axis 0 of input 'x'" in refused(
+            ByInterface(made, x[:5, :5])
+        )
+        assert_right(exe, inputs, exe.run(x=ByInterface(made, x), w=w))
+
+
+def test_arrays_of_a_gpu_on_the_cpu(lab: Lab) -> None:
+    with gx.compile(small(), device="cpu") as exe, producer() as made:
+        inputs = inputs_of(exe)
+        with pytest.raises(DataError, match=r"input 'x' cannot be taken: .* runs on the CPU"):
+            exe.run(x=ByInterface(made, inputs["x"]), w=inputs["w"])
+
+
+# Executables that stay on the device ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_resident_executable(lab: Lab, mode: Mode) -> None:
+    graph = example("attention")
+    with lab.compile(graph, mode) as exe:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+    with lab.nothing_left(), lab.compile(graph, mode, resident=True) as exe:
+        assert not [i for i in exe.plan.instructions if getattr(i, "command", "") == "memcpy"]
+        hip = load()
+        out = exe.device_array("out")
+        assert out.type == TensorType((2, 8, 128, 64), DType.F16)
+        interface = out.__cuda_array_interface__
+        assert interface["data"] == (out.address, False)
+        assert (interface["shape"], interface["typestr"]) == (out.type.shape, "<f2")
+        for name, array in inputs.items():
+            here = hip.pointer(exe.device_array(name).address)
+            with producer() as made:
+                pinned = made.array(array, late=False)
+                hip.prepare_copy(here, pinned, array.nbytes, "on_device", made.stream)()
+        exe.replay()
+        exe.replay()
+        with producer() as made:
+            pinned = hip.host_malloc(out.type.nbytes)
+            hip.prepare_copy(
+                pinned, hip.pointer(out.address), out.type.nbytes, "to_host", made.stream
+            )()
+            hip.synchronize_stream(made.stream)
+            assert bytes(hip.host_view(pinned, out.type.nbytes)) == expected["out"]
+            hip.host_free(pinned)
+        assert bits(exe.run(**inputs)) == expected, "host arrays are taken too"
+        own = {name: exe.device_array(name) for name in inputs}
+        assert bits(exe.run(**own)) == expected, "what lies there already is not copied"
+
+
+def test_a_replay_makes_one_launch(emulated: Lab) -> None:
+    with emulated.compile(small(), "graph", resident=True) as exe:
+        exe.run(**inputs_of(exe))
+        emulated.emulator.trace()
+        exe.replay()
+        names = [call.name for call in calls(emulated.emulator)]
+    assert set(names[1:-1]) <= {"hipStreamQuery"}
+    assert (names[0], names[-1]) == ("hipGraphLaunch", "hipStreamSynchronize")
+
+
+def test_device_arrays_are_for_resident_executables(lab: Lab) -> None:
+    with (
+        lab.compile(small()) as exe,
+        pytest.raises(DataError, match="'out' does not lie on the device"),
+    ):
+        exe.device_array("out")
+    with (
+        lab.compile(small(), resident=True) as exe,
+        pytest.raises(DataError, match="'scores' does not lie on the device"),
+    ):
+        exe.device_array("scores")
+
+
+def test_an_array_of_another_executable_is_copied(lab: Lab) -> None:
+    """The output of one executable is the input of the next, on the device all along."""
+    g = gx.Graph("double")
+    x = g.input("x", (24, 24), "f32")
+    g.output(y=g.copy(x, name="y"))
+    with lab.compile(small(), resident=True) as first, lab.compile(g) as second:
+        inputs = inputs_of(first)
+        expected = first.run(**inputs)["out"]
+        out = first.device_array("out")
+        assert isinstance(out, DeviceArray)
+        found = second.run(x=out)["y"]
+        assert found.tobytes() == expected.tobytes()
+        assert session_of(first).address("in.x") == first.device_array("x").address

@@ -1,0 +1,249 @@
+"""compare: outputs against float64, and the first node whose own work is wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphexec as gx
+from graphexec.command import Command, Cost, Kernel, Parallel
+from graphexec.comparison import compare_executable, evaluate
+from graphexec.executable import Executable
+from graphexec.op import Attrs, Call, Op, Operand
+from graphexec.pipeline import plan_graph
+from graphexec.plan import Launch, Wait
+from graphexec.stages.infer import infer
+from graphexec.tensor import TensorType
+
+Array = np.ndarray[Any, Any]
+
+
+class Shift(Op):
+    """y = x + 1, by whatever `work` the test gives."""
+
+    name = "shift"
+    doc = "For tests."
+    operands = (Operand("x", "any tensor"),)
+
+    def __init__(self, work: Callable[[str, Array], Array]) -> None:
+        self.work = work
+
+    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+        return types["x"]
+
+    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
+        return arrays["x"] + 1
+
+    def lower(self, call: Call) -> list[Command]:
+        x, out = call.operands["x"], call.out
+
+        def compute(arrays: list[Array], parallel: Parallel) -> None:
+            arrays[1][...] = self.work(call.node, arrays[0])
+
+        kernel = Kernel(Path("shift.hip"), "shift", (x, out), (1, 1, 1), (1, 1, 1), compute)
+        return [call.command("shift", kernel, [x], [out], Cost(10**9))]  # worth a stream
+
+
+def chain(work: Callable[[str, Array], Array], dtype: str = "f32", length: int = 4) -> gx.Graph:
+    graph = gx.Graph("chain", ops={**gx.known_ops(), "shift": Shift(work)})
+    name = graph.input("x", (5, 5), dtype)
+    for i in range(length):
+        name = graph.shift(name, name=f"s{i}")
+    graph.output(y=name)
+    return graph
+
+
+def x(dtype: str = "f32") -> Array:
+    return np.random.default_rng(0).standard_normal((5, 5)).astype(gx.DType(dtype).numpy())
+
+
+def test_a_right_graph_is_right() -> None:
+    graph = gx.load(Path(__file__).parent.parent / "graphs" / "diamond.yaml", dims={"M": 9, "N": 7})
+    rng = np.random.default_rng(1)
+    types = infer(graph).inputs
+    inputs = {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()}
+    found = gx.compare(graph, inputs, device="cpu", streams=3)
+    assert found.ok
+    assert found.first_bad is None
+    assert [r.name for r in found.nodes] == [n.name for n in infer(graph).nodes]
+    assert {r.name for r in found.outputs} == set(graph.outputs)
+    assert {r.op for r in found.outputs} == {"output"}
+    assert all(0 <= r.relative <= r.tolerance for r in (*found.nodes, *found.outputs))
+    assert any(r.relative > 0 for r in found.nodes)
+
+
+@pytest.mark.parametrize("bad", ["s0", "s2", "s3"])
+def test_the_first_node_that_computes_wrongly_is_named(bad: str) -> None:
+    found = gx.compare(
+        chain(lambda node, a: a + (1.01 if node == bad else 1)), {"x": x()}, device="cpu"
+    )
+    assert not found.ok
+    assert found.first_bad == bad
+    assert [r.name for r in found.nodes if not r.ok] == [bad]  # its readers did what they should
+    assert not found.outputs[0].ok
+    (row,) = [r for r in found.nodes if r.name == bad]
+    assert row.max_abs == pytest.approx(0.01, rel=1e-3)
+    assert row.relative == pytest.approx(0.05 / np.linalg.norm(_expected(bad)), rel=1e-3)
+
+
+def _expected(node: str) -> Array:
+    return x().astype(np.float64) + int(node[1:]) + 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_out_of_tolerance(value: float) -> None:
+    def work(node: str, a: Array) -> Array:
+        a = a + 1
+        if node == "s1":
+            a[2, 2] = value
+        return a
+
+    found = gx.compare(
+        chain(work), {"x": x()}, device="cpu", tolerance=1e9 if value != value else None
+    )
+    assert found.first_bad == "s1"
+    assert not found.outputs[0].ok
+
+
+def test_infinities_that_agree_are_no_error() -> None:
+    given = x()
+    given[1, 1], given[2, 3] = np.inf, -np.inf
+    assert gx.compare(chain(lambda node, a: a + 1), {"x": given}, device="cpu").ok
+
+
+def test_a_tolerance_of_ones_own() -> None:
+    graph = chain(lambda node, a: a + 1.01)
+    assert not gx.compare(graph, {"x": x()}, device="cpu").ok
+    assert gx.compare(graph, {"x": x()}, device="cpu", tolerance=0.5).ok
+    assert not gx.compare(chain(lambda node, a: a + 1), {"x": x()}, device="cpu", tolerance=0.0).ok
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
+def test_rounding_of_each_dtype_is_tolerated_and_not_much_more(dtype: str) -> None:
+    assert gx.compare(chain(lambda node, a: a + 1, dtype), {"x": x(dtype)}, device="cpu").ok
+    error = {"f16": 0.01, "bf16": 0.1, "f32": 1e-4, "f64": 1e-11}[dtype]
+    worse = chain(lambda node, a: (a + 1) * (1 + error if node == "s1" else 1), dtype)
+    assert gx.compare(worse, {"x": x(dtype)}, device="cpu").first_bad == "s1"
+
+
+def test_errors_that_grow_along_the_graph_blame_nobody() -> None:
+    """Every node rounds to f16 as it should; after 60 of them the output is allowed more."""
+    graph = gx.Graph("long")
+    name = graph.input("x", (8, 8), "f16")
+    for _ in range(30):
+        name = graph.gemm(name, "x", alpha=0.3)
+    graph.output(y=name)
+    given = np.random.default_rng(2).standard_normal((8, 8)).astype(np.float16)
+    found = gx.compare(graph, {"x": given}, device="cpu")
+    assert found.first_bad is None
+    assert found.outputs[0].tolerance > found.nodes[0].tolerance
+
+
+def test_a_race_blames_the_node_that_read_too_early() -> None:
+    """Its operand is right by the end of the run, its own result is not."""
+    first_read, late_read = threading.Event(), threading.Event()
+    late: set[str] = set()
+
+    def work(node: str, a: Array) -> Array:
+        found = a + 1
+        if node in late:
+            late_read.set()
+            first_read.wait(30)
+        else:
+            late_read.wait(30)  # so that x is not overwritten before it is read
+        return found
+
+    graph = gx.Graph("race", ops={**gx.known_ops(), "shift": Shift(work)})
+    graph.input("x", (5, 5))
+    for name in ("left", "right"):
+        graph.shift("x", name=name)
+    graph.gemm("left", "right", name="join")
+    graph.output(y=graph.softmax("join", name="after"))
+
+    def plan(source: gx.Graph, resident: bool) -> Any:
+        compiled = plan_graph(source, streams=2, verify=False, resident=resident)
+        steps = compiled.plan.instructions
+        join = next(i for i, s in enumerate(steps) if isinstance(s, Launch) and s.node == "join")
+        assert isinstance(steps[join - 1], Wait)
+        streams = {s.node: s.stream for s in steps if isinstance(s, Launch)}
+        late.update(n for n in ("left", "right") if streams[n] != streams["join"])
+        return replace(
+            compiled, plan=replace(compiled.plan, instructions=steps[: join - 1] + steps[join:])
+        )
+
+    def released(node: str, written: Array) -> None:
+        if node == "join":
+            first_read.set()
+
+    with Executable(graph, plan, gx.CpuDevice(poison=True)) as exe:
+        tapped = exe.run_tapped
+
+        class Watched:
+            """The executable, releasing the late branch once the join has read."""
+
+            graph = exe.graph
+
+            def run(self, **inputs: Array) -> dict[str, Array]:
+                first_read.clear()
+                late_read.clear()
+                return tapped(inputs, released)
+
+            def run_tapped(self, inputs: Mapping[str, Array], tap: Any) -> dict[str, Array]:
+                first_read.clear()
+                late_read.clear()
+
+                def both(node: str, written: Array) -> None:
+                    tap(node, written)
+                    released(node, written)
+
+                return tapped(inputs, both)
+
+        found = compare_executable(Watched(), {"x": x()})  # type: ignore[arg-type]
+    assert found.first_bad == "join"
+    assert next(r.name for r in found.nodes if not r.ok) == "join"
+    assert {r.name for r in found.nodes if r.ok} >= {"left", "right"}
+    assert not found.outputs[0].ok
+
+
+def test_nodes_without_commands_and_nodes_rewritten_away_are_as_their_ops_say() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (2, 6))
+    graph.copy("x", reshape=[3, 4], name="seen")
+    graph.softmax("x", name="dead")
+    graph.output(y=graph.softmax("seen", name="s"))
+    found = gx.compare(graph, {"x": np.ones((2, 6), np.float32)}, device="cpu")
+    assert found.ok
+    assert {r.name: r.relative for r in found.nodes if r.name != "s"} == {"seen": 0, "dead": 0}
+
+
+def test_a_node_of_several_commands_is_measured_by_the_last() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (4, 4), "f64")
+    graph.output(
+        y=graph.gemm("x", "x", "x", bias=graph.input("b", (4,), "f64"), out_dtype="f16", beta=2)
+    )
+    rng = np.random.default_rng(3)
+    inputs = {"x": rng.standard_normal((4, 4)), "b": rng.standard_normal(4)}
+    assert gx.compare(graph, inputs, device="cpu").ok
+
+
+def test_evaluate_is_the_graph_in_float64() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (2, 2), "f16")
+    graph.gemm("x", "x", alpha=1 / 3, name="m")
+    graph.output("m")
+    given = np.array([[1, 2], [3, 4]], np.float16)
+    values = evaluate(infer(graph), {"x": given})
+    assert values["m"].dtype == np.float64
+    assert np.allclose(values["m"], np.array([[7, 10], [15, 22]]) / 3, rtol=1e-15)
+
+
+def test_wrong_inputs_are_reported_as_such() -> None:
+    with pytest.raises(gx.DataError, match="input 'x'"):
+        gx.compare(chain(lambda node, a: a + 1), {}, device="cpu")

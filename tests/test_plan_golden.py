@@ -1,0 +1,20 @@
+"""The plans of the example graphs, as text. Look at a difference before accepting it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import graphexec as gx
+
+FILES = sorted((Path(__file__).parent.parent / "graphs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_plan(file: Path, streams: int, golden: Callable[[str, str], None]) -> None:
+    plan = gx.make_plan(gx.load(file), streams=streams)
+    golden(f"plans/{file.stem}.{streams}.txt", str(plan))
+    assert gx.Plan.from_json(plan.to_json()) == plan

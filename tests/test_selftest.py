@@ -1,0 +1,242 @@
+"""selftest: what it checks, what it says when something is wrong, and its command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import graphexec as gx
+from graphexec.cli.app import app
+from graphexec.examples import EXAMPLES
+from graphexec.selftest import checks, selftest
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "devices"), str(ROOT / "tests")]
+PROGRAM = Path(sys.executable).with_name("graphexec")
+
+
+@pytest.mark.parametrize("build", EXAMPLES)
+def test_examples_in_code_are_the_files(build: Any) -> None:
+    built, written = build(), gx.load(ROOT / "graphs" / f"{build.__name__}.yaml")
+    if written.weights:  # files, which an installed graphexec does not have: inputs in code
+        assert built.inputs.keys() == written.inputs.keys() | written.weights.keys()
+        built.inputs, written.inputs, written.weights = {}, {}, {}
+    assert built == written
+
+
+def test_every_file_is_an_example() -> None:
+    files = {path.stem for path in (ROOT / "graphs").glob("*.yaml")}
+    assert files == {build.__name__ for build in EXAMPLES}
+
+
+def test_on_the_cpu() -> None:
+    found = list(selftest(gx.CpuDevice()))
+    assert [check.name for check in found] == list(checks())
+    assert [(check.name, check.detail) for check in found if not check.ok] == []
+
+
+@pytest.mark.parametrize("mode", ["graph", "stream"])
+def test_on_the_hip_device(mode: Any) -> None:
+    from hip_lab import Lab
+
+    from graphexec.devices.hip import HipDevice
+
+    lab = Lab.open()
+    lab.reset()
+    with lab.nothing_left():
+        found = list(selftest(HipDevice(mode=mode)))
+    assert [(check.name, check.detail) for check in found if not check.ok] == []
+
+
+def test_every_built_in_op_and_dtype_is_checked() -> None:
+    for op in gx.known_ops():
+        for dtype in ("f16", "bf16", "f32", "f64"):
+            assert f"{op} {dtype}" in checks()
+
+
+def test_a_device_without_graphs_fails_where_they_are_needed() -> None:
+    from hip_lab import Lab
+
+    from graphexec.devices.hip import CaptureWarning, HipDevice
+    from graphexec.selftest import Wrong
+
+    lab = Lab.open()
+    if lab.emulator is None:
+        pytest.skip("needs the emulator: unset GRAPHEXEC_HIP_LIBRARY_PATH")
+    lab.reset()
+    lab.emulator.fail("hipGraphInstantiateWithFlags:*=801")
+    with (
+        pytest.warns(CaptureWarning),
+        pytest.raises(Wrong, match="no graph: hipGraphInstantiateWithFlags failed: hipErrorNotSup"),
+    ):
+        checks()["capture and replay"](HipDevice())
+    lab.reset()
+
+
+class Faulty:
+    """A CPU whose sessions give wrong outputs, every time or now and then."""
+
+    name = "cpu"
+
+    def __init__(self, every: int) -> None:
+        self.every, self.count = every, 0
+
+    def describe(self) -> str:
+        return "a faulty device"
+
+    def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
+        session = gx.CpuDevice().open(plan, weights, sibling)
+        get = session.get
+
+        def wrong(buffer: str) -> Any:
+            self.count += 1
+            raw = get(buffer)
+            if self.count % self.every == 0:
+                raw[raw.size // 2 :] ^= 0x15
+            return raw
+
+        session.get = wrong  # type: ignore[method-assign]
+        return session
+
+
+def test_wrong_numbers_fail() -> None:
+    found = {check.name: check for check in selftest(Faulty(every=1))}
+    bad = found["gemm f32"]
+    assert not bad.ok
+    assert bad.detail.startswith("out of tolerance: 'plain' ")
+    assert not any(check.ok for name, check in found.items() if name.startswith("graph "))
+
+
+def test_numbers_that_change_fail() -> None:
+    found = {check.name: check for check in selftest(Faulty(every=17))}
+    assert not found["requests in flight"].ok
+    assert not found["two streams, no race"].ok
+
+
+def test_a_check_that_raises_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = gx.CpuDevice()
+
+    class Broken(Faulty):
+        def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
+            if plan.graph == "softmax_f16":
+                raise gx.ExecutionError("no", "last")
+            return device.open(plan, weights, sibling)
+
+    found = {check.name: check for check in selftest(Broken(1))}
+    assert not found.pop("softmax f16").ok
+    assert all(check.ok for check in found.values())
+
+
+# The command ----------------------------------------------------------------------------------
+
+
+def test_the_report_on_the_cpu() -> None:
+    done = CliRunner().invoke(app, ["selftest", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    first, *_ = done.stdout.splitlines()
+    assert first == f"graphexec {gx.__version__} selftest on cpu"
+    assert f"all {len(checks())} checks are ok" in done.stdout
+
+
+def test_the_report_as_json() -> None:
+    done = CliRunner().invoke(app, ["selftest", "--device", "cpu", "--json"])
+    found = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert found["device"] == "cpu"
+    assert found["hip"] is None
+    assert {check["name"] for check in found["checks"]} == set(checks())
+
+
+def test_failures_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphexec import selftest as module
+
+    def few(device: Any) -> Any:
+        yield module.Check("gemm f32", True, "fine", 0.1)
+        yield module.Check("copy f32", False, "out of tolerance: 'same' 1 of 1e-05", 0.1)
+
+    monkeypatch.setattr(module, "selftest", few)
+    done = CliRunner().invoke(app, ["selftest", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "FAILED  copy f32" in done.stdout
+    assert "1 of 2 checks failed: copy f32" in done.stdout
+
+
+def emulated() -> dict[str, str]:
+    """The environment in which the emulator is the HIP runtime."""
+    from hip_emulator import build
+
+    try:
+        return {**os.environ, "GRAPHEXEC_HIP_LIBRARY_PATH": str(build.build())}
+    except build.BuildError as error:
+        pytest.skip(str(error))
+
+
+def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
+        env={**emulated(), **environment},
+    )  # fmt: skip
+
+
+def test_info_describes_the_hip_device() -> None:
+    found = json.loads(program("info", "--json").stdout)["hip"]
+    assert found["usable"] is True
+    assert found["platform"] == "HIP emulator"
+    assert found["bindings"] in ("hip", "rocm.bindings")
+    assert found["runtime"] == f"{emulated()['GRAPHEXEC_HIP_LIBRARY_PATH']}/libamdhip64.so"
+    assert found["devices"][0]["architecture"] == "emulator"
+    assert found["graphs"] == {"usable": True, "reason": None}
+    text = program("info").stdout
+    for line in ("\nHIP\n", "platform   HIP emulator", "runtime    7.", "graphs     usable"):
+        assert line in text
+
+
+def test_info_says_why_graphs_cannot_be_used() -> None:
+    done = program("info", GRAPHEXEC_EMULATOR_FAIL="hipStreamBeginCapture:*=801")
+    assert (
+        "graphs     not usable: hipStreamBeginCapture failed: hipErrorNotSupported" in done.stdout
+    )
+
+
+def test_modes_on_the_command_line(tmp_path: Path) -> None:
+    graph = ROOT / "graphs" / "diamond.yaml"
+    for mode in ("graph", "stream"):
+        done = program("run", graph, "--device", "hip", "--mode", mode)
+        assert done.returncode == 0, done.stderr
+        assert f"diamond ran on hip in {mode} mode (graphexec HIP emulator" in done.stdout
+        done = program("run", graph, "--device", "hip", "--mode", mode, "--json")
+        assert json.loads(done.stdout)["mode"] == mode
+        done = program("compare", graph, "--device", "hip", "--mode", mode)
+        assert "all within tolerance" in done.stdout
+    done = program("run", graph, "--device", "cpu", "--mode", "stream")
+    assert "note: --mode is for GPUs; the cpu device has no modes" in done.stderr
+
+
+def test_a_capture_that_fails_is_a_warning() -> None:
+    done = program("run", ROOT / "graphs" / "diamond.yaml", "--device", "hip",
+                   GRAPHEXEC_EMULATOR_FAIL="hipStreamBeginCapture:*=900")  # fmt: skip
+    assert done.returncode == 0
+    assert "warning: diamond runs in stream mode: it cannot be captured: hipStream" in done.stderr
+    assert "ran on hip in stream mode" in done.stdout
+
+
+def test_a_time_that_is_none() -> None:
+    graph = ROOT / "graphs" / "diamond.yaml"
+    for value in ("0", "-1", "soon"):
+        assert CliRunner().invoke(app, ["run", str(graph), "--timeout", value]).exit_code == 2
+
+
+def test_no_device_is_exit_code_3(tmp_path: Path) -> None:
+    environment = {**os.environ, "GRAPHEXEC_HIP_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([PROGRAM, "selftest", "--device", "hip"], capture_output=True, text=True,
+                          env=environment, check=False)  # fmt: skip
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert f"{tmp_path} holds no libamdhip64.so" in done.stderr

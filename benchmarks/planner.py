@@ -119,7 +119,10 @@ def waits(quick: bool) -> Rows:
         least = _reduction_edges(synchronized)
         graphs, equal = graphs + 1, equal + (plan.stats.waits == least)
         ours, exact = ours + plan.stats.waits, exact + least
-        by_id, naive = by_id + _waits_by_event_id(synchronized), naive + plan.stats.cross_stream_edges
+        by_id, naive = (
+            by_id + _waits_by_event_id(synchronized),
+            naive + plan.stats.cross_stream_edges,
+        )
         for index, i in enumerate(plan.instructions):
             if isinstance(i, Wait) and i.role != "fork":
                 rest = plan.instructions[:index] + plan.instructions[index + 1 :]
@@ -132,7 +135,11 @@ def waits(quick: bool) -> Rows:
         ["graphexec", str(ours), f"{ours / exact:.3f}"],
         ["exact reduction", str(exact), "1"],
         ["graphs where graphexec is exact", f"{equal} of {graphs}", ""],
-        ["deleted dependency and join waits that the verifier catches", f"{caught} of {deleted}", ""],
+        [
+            "deleted dependency and join waits that the verifier catches",
+            f"{caught} of {deleted}",
+            "",
+        ],
     ]
 
 

@@ -1,8 +1,8 @@
 """How long a command takes, and how much of the device it fills: a model, or measured times.
 
 The model is a roofline: work = max(flops ÷ rate, bytes ÷ bandwidth) microseconds of the whole
-device. A command too small to fill the device takes at least one `wave` and fills work ÷ wave of it,
-so that several of them run side by side in the same time.
+device. A command too small to fill the device takes at least one `wave` and fills work ÷ wave of
+it, so that several of them run side by side in the same time.
 
 A profile (graphexec.profile) replaces the time by what was measured for a command's signature.
 """

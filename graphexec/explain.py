@@ -94,7 +94,7 @@ class _Story:
             f"Time: predicted {makespan:.4g} µs by the {self.prediction.costs}, "
             f"{ratio:.2f} × the lower bound of {low.best:.4g} µs ({self.prediction.candidate})."
         )
-        yield f"  critical path       {low.critical_path:10.2f} µs  the longest chain, without events"
+        yield f"  critical path       {low.critical_path:10.2f} µs  the longest chain, no events"
         yield f"  capacity            {low.capacity:10.2f} µs  all the work at full speed"
         yield f"  copies              {low.copies:10.2f} µs  the busier direction"
         yield f"  streams             {low.streams:10.2f} µs  what the streams get through in turn"
@@ -144,7 +144,8 @@ class _Story:
         )
         shown = [(c, needed) for c in self.schedule.order for needed in self.waits[c]]
         for command, needed in shown[:_MOST_NAMED]:
-            yield f"  {self._name(command)} waits for {self._name(needed)}: {self._why(needed, command)}."
+            why = self._why(needed, command)
+            yield f"  {self._name(command)} waits for {self._name(needed)}: {why}."
         if len(shown) > _MOST_NAMED:
             yield f"  … and {len(shown) - _MOST_NAMED} more; `explain FILE NODE` shows a node's."
 
@@ -153,8 +154,8 @@ class _Story:
         ratio = found.arena_bytes / found.lower_bound if found.lower_bound else 1.0
         yield (
             f"Memory: arena {size(found.arena_bytes)}, {ratio:.2f} × the lower bound of "
-            f"{size(found.lower_bound)} that must be there at once; {size(found.naive_bytes)} without "
-            "reuse."
+            f"{size(found.lower_bound)} that must be there at once; "
+            f"{size(found.naive_bytes)} without reuse."
         )
 
     # One node -------------------------------------------------------------------------------
@@ -243,9 +244,10 @@ class _Story:
         )
 
     def _users(self, storage: str) -> list[int]:
+        commands = self.commands
         return [
             c for c in self.schedule.order
-            if any(v.storage == storage for v in (*self.commands[c].reads, *self.commands[c].writes))
+            if any(v.storage == storage for v in (*commands[c].reads, *commands[c].writes))
         ]  # fmt: skip
 
     def _all_before(self, first: Sequence[int], second: Sequence[int]) -> bool:

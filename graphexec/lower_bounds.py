@@ -3,12 +3,12 @@
 The plain ones: the longest path, without any event; the work of the compute units at full capacity;
 the copies of the busier direction; what K streams have to get through one after another.
 
-The combined one puts them together. Of any set of commands that share a resource, the first
-cannot start before the least head (time from the start) among them, the resource then needs its work
-for all of them, and after the last at least the least tail is still to come (the argument of Carlier,
-"The one-machine sequencing problem", EJOR 11, 1982). Heads come from the same argument applied to the
-direct predecessors of each command and to all of its predecessors, and from the events that a join
-needs; tails alike.
+The combined one puts them together. Of any set of commands that share a resource, the first cannot
+start before the least head (time from the start) among them, the resource then needs its work for
+all of them, and after the last at least the least tail is still to come (the argument of Carlier,
+"The one-machine sequencing problem", EJOR 11, 1982). Heads come from the same argument applied to
+the direct predecessors of each command and to all of its predecessors, and from the events that a
+join needs; tails alike.
 """
 
 from __future__ import annotations
@@ -45,8 +45,12 @@ class Bounds:
     @property
     def reason(self) -> str:
         """What the highest plain bound is."""
-        named = {"the critical path": self.critical_path, "the capacity of the device": self.capacity,
-                 "the copies": self.copies, "the number of streams": self.streams}  # fmt: skip
+        named = {
+            "the critical path": self.critical_path,
+            "the capacity of the device": self.capacity,
+            "the copies": self.copies,
+            "the number of streams": self.streams,
+        }
         return max(named, key=lambda name: named[name])
 
 
@@ -143,8 +147,8 @@ def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], strea
 
 
 def _after_events(tasks: Tasks, needs: Sequence[int], begin: Sequence[float]) -> float:
-    """The same, seeing that only one of `needs` can be the last before on the own stream: each other
-    one took turns with it on that stream, or is an event away."""
+    """The same, seeing that only one of `needs` can be the last before on the own stream: each
+    other one took turns with it on that stream, or is an event away."""
     length = [tasks.launch + tasks.time[need] for need in needs]
     ends = [begin[need] + wait for need, wait in zip(needs, length, strict=True)]
     if len(needs) > _MOST_NEEDS:

@@ -104,12 +104,13 @@ Instruction: TypeAlias = Launch | Record | Wait | HostWait
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Figures of a plan, for its order and streams. `waits` counts dependency waits only; `cross_stream_edges` the
-    dependencies between streams before reduction. `arena_lower_bound` is a number of bytes no
-    allocation of the same schedule can go below; `naive_bytes` the sum of all arena tensors.
-    `predicted_ns` is how long the simulator says a run takes, `makespan_lower_bound_ns` what no
-    schedule on as many streams takes less than, both by the times of `costs`; `schedule` names the
-    way of scheduling that won. They are None, or empty, in a plan whose maker does not say."""
+    """Figures of a plan, for its order and streams. `waits` counts dependency waits only;
+    `cross_stream_edges` the dependencies between streams before reduction. `arena_lower_bound` is a
+    number of bytes no allocation of the same schedule can go below; `naive_bytes` the sum of all
+    arena tensors. `predicted_ns` is how long the simulator says a run takes,
+    `makespan_lower_bound_ns` what no schedule on as many streams takes less than, both by the times
+    of `costs`; `schedule` names the way of scheduling that won. They are None, or empty, in a plan
+    whose maker does not say."""
 
     streams: int
     waits: int

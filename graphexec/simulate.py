@@ -2,12 +2,12 @@
 
 The device: K streams, each in order, over three engines: the compute units and one copy engine a
 direction. A command waits for its stream and its predecessors (an event more if one ran on another
-stream, or to fork from the first one used), then for its launch, then works. A command fills a share of its engine. As long as the
-shares of those at work add up to no more than 1, each runs as if alone; beyond that all slow down
-alike, so that two commands that each fill the device gain nothing from running side by side. That is
-processor sharing; every engine keeps a virtual clock that runs at the common rate (as in fair
-queueing: Demers, Keshav and Shenker, SIGCOMM 1989), so one heap of virtual finishing times is
-enough and a simulation takes O((V + E) log V).
+stream, or to fork from the first one used), then for its launch, then works. A command fills a
+share of its engine. As long as the shares of those at work add up to no more than 1, each runs as
+if alone; beyond that all slow down alike, so that two commands that each fill the device gain
+nothing from running side by side. That is processor sharing; every engine keeps a virtual clock
+that runs at the common rate (as in fair queueing: Demers, Keshav and Shenker, SIGCOMM 1989), so one
+heap of virtual finishing times is enough and a simulation takes O((V + E) log V).
 
 Deterministic. Left out: the host's time for issuing, caches, clocks that change.
 """

@@ -1,8 +1,8 @@
 """Offsets for items that conflict: best fit over several orders, improvement, exact for a few.
 
-Best fit puts each item into the tightest gap that the items placed before it leave; which order they
-come in decides (surveyed by Pisarchyk and Lee, "Efficient memory management for deep neural net
-inference", MLSys 2020 workshop). The improvement lets an item that sticks out at the top come
+Best fit puts each item into the tightest gap that the items placed before it leave; which order
+they come in decides (surveyed by Pisarchyk and Lee, "Efficient memory management for deep neural
+net inference", MLSys 2020 workshop). The improvement lets an item that sticks out at the top come
 first, and places all again.
 """
 
@@ -108,8 +108,8 @@ def _exact(
 ) -> tuple[Offsets, int]:
     """The smallest arena, by branch and bound.
 
-    In some smallest arena every item rests on the bytes below or on the floor, so placing the items in
-    ascending order of offset, each as low as those before it allow, finds one.
+    In some smallest arena every item rests on the bytes below or on the floor, so placing the items
+    in ascending order of offset, each as low as those before it allow, finds one.
     """
     best, steps = (offsets, total), 0
     placed = [-1] * len(sizes)

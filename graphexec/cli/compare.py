@@ -41,8 +41,8 @@ if TYPE_CHECKING:
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(
-    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner, mode: Mode | None,
-    timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner,
+    mode: Mode | None, timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 

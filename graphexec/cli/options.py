@@ -143,7 +143,7 @@ def planner_options(command: Command) -> Command:
                   help="Plan with the measured times in a file (docs/planner.md).")  # fmt: skip
     @click.option("--no-profile", is_flag=True, help="Plan with the device's model, not a profile.")
     @click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
-                  help="Take at most so much device memory: 512MiB, 2GB. Costs concurrency.")  # fmt: skip
+                  help="Use no more device memory: 512MiB, 2GB. Costs concurrency.")  # fmt: skip
     @wraps(command)
     def with_planner(
         *args: Any, streams: int | Literal["auto"], costs: Path | None, no_profile: bool,

@@ -51,8 +51,8 @@ def maximum_matching(edges: Edges) -> list[int]:
     left, right = [-1] * len(edges), [-1] * len(edges)
     while True:
         depth = _layers(edges, left, right)
-        grown = [root for root in range(len(edges)) if left[root] < 0 and edges[root]]
-        if not any([_augment(root, edges, left, right, depth) for root in grown]):
+        roots = [root for root in range(len(edges)) if left[root] < 0 and edges[root]]
+        if not sum(_augment(root, edges, left, right, depth) for root in roots):
             return left
 
 

@@ -1,7 +1,7 @@
 """Every schedule of a few commands.
 
-Streams but the origin are alike, and only the order within each matters: what is tried are the ways to split
-the commands into at most K sequences that some topological order agrees with.
+Streams but the origin are alike, and only the order within each matters: what is tried are the ways
+to split the commands into at most K sequences that some topological order agrees with.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One stream, in an order that keeps few bytes alive: for plans that must fit a memory limit.
 
-Of the commands that are ready, the one after which the fewest bytes live comes first (list scheduling
-by register pressure: Goodman and Hsu, "Code scheduling and register allocation in large basic
-blocks", ICS 1988). O(V · ready commands).
+Of the commands that are ready, the one after which the fewest bytes live comes first (list
+scheduling by register pressure: Goodman and Hsu, "Code scheduling and register allocation in large
+basic blocks", ICS 1988). O(V · ready commands).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Topcuoglu, Hariri and Wu, "Performance-effective and low-complexity task scheduling for
 heterogeneous computing", IEEE TPDS 13(3), 2002. Commands in descending order of the longest way to
-the end; each goes where it would end first, possibly into a gap that earlier decisions left. Streams
-are the processors; an event takes the place of communication. It knows no shared capacity: the
-simulator judges it.
+the end; each goes where it would end first, possibly into a gap that earlier decisions left.
+Streams are the processors; an event takes the place of communication. It knows no shared capacity:
+the simulator judges it.
 """
 
 from __future__ import annotations

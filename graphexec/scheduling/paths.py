@@ -1,9 +1,9 @@
 """Partitions along heaviest paths.
 
 As MIGraphX does it (src/schedule.cpp of ROCm/AMDMIGraphX: partitions grow along the heaviest
-operand, and get streams by weight), which is linear clustering: Kim and Browne, "A general approach to
-mapping of parallel computation upon multiprocessor architectures", ICPP 1988. Here with times from
-the cost model in place of fixed weights.
+operand, and get streams by weight), which is linear clustering: Kim and Browne, "A general approach
+to mapping of parallel computation upon multiprocessor architectures", ICPP 1988. Here with times
+from the cost model in place of fixed weights.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """allocate: a place for every tensor, sharing bytes along happens-before only.
 
-Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of one
-happen before all accesses of the other, or if a command that allows it writes one over the other in
-place; so sharing needs no wait that is not there. Deterministic.
+Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
+one happen before all accesses of the other, or if a command that allows it writes one over the
+other in place; so sharing needs no wait that is not there. Deterministic.
 
 How hard it tries depends on the number of tensors (see graphexec.allocation): up to 10 the arena
 is as small as can be; up to 500, and beyond if few live at a time, best fit over several orders

@@ -17,7 +17,7 @@ from graphexec.allocation.lifetimes import Item
 
 _LOOKS = 8  # blocks of the right size that are looked at
 _FEW = 32  # free blocks that are all looked at
-_SCANS = 40  # blocks that may be scanned for runs, an item on average
+_SCANS = 16  # blocks that may be scanned for runs, an item on average
 
 
 @dataclass(slots=True, eq=False)

@@ -92,6 +92,8 @@ class Command:
     `node` is the name of the graph's node, or "<tensor>.h2d" and "<output>.d2h" for the
     transfers the compiler adds. `label` names the work for people and profiles. `after`
     lists commands (by index in the program) that must be finished first without sharing data.
+    `inplace` lists pairs (index in reads, index in writes) of views that may be the same bytes: the
+    command reads each element before it writes the same one. Both are dense and of one size.
     """
 
     node: str
@@ -101,6 +103,7 @@ class Command:
     writes: tuple[View, ...]
     cost: Cost = Cost()
     after: tuple[int, ...] = ()
+    inplace: tuple[tuple[int, int], ...] = ()
 
 
 Role = Literal["arena", "input", "output", "weights"]

@@ -85,8 +85,13 @@ class Call:
         reads: Sequence[View] | None = None,
         writes: Sequence[View] | None = None,
         cost: Cost | None = None,
+        inplace: Sequence[tuple[int, int]] = (),
     ) -> Command:
-        """A command of this call. `reads` and `writes` follow from Gemm and Memcpy work."""
+        """A command of this call. `reads` and `writes` follow from Gemm and Memcpy work.
+
+        `inplace` pairs reads with writes that may be the same bytes (see Command); pairs that are
+        not dense views of one size are left out.
+        """
         if isinstance(work, Gemm):
             reads = [work.a, work.b] + ([work.out] if work.beta else [])
             writes = [work.out]
@@ -96,7 +101,13 @@ class Call:
         assert writes is not None, "a kernel's writes must be given"
         if cost is None:
             cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
-        return Command(self.node, label, work, tuple(reads), tuple(writes), cost)
+        pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))
+        return Command(self.node, label, work, tuple(reads), tuple(writes), cost, inplace=pairs)
+
+
+def _same_bytes(one: View, other: View) -> bool:
+    size = one.elements * one.dtype.itemsize
+    return one.is_dense and other.is_dense and size == other.elements * other.dtype.itemsize
 
 
 class Op:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from graphexec import costs
+from graphexec.collector import collector_at_rest
 from graphexec.command import Program
+from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import InputError
 from graphexec.graph import Graph
 from graphexec.plan import Plan
+from graphexec.profile import Profile
+from graphexec.profile import load as load_profile
+from graphexec.scheduled import Allocation, Schedule, Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 from graphexec.stages.rewrite import rewrite
-from graphexec.stages.schedule import schedule
+from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
 from graphexec.verify import verify as prove
@@ -27,73 +32,139 @@ if TYPE_CHECKING:
     from graphexec.executable import Executable
 
 MAX_STREAMS = 256
+_MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
+
+
+Streams = int | Literal["auto"]
+Costs = CostModel | Profile | str | Path | None
+"""A model, measured times, the path of a file with them, or None for the device's model."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered."""
+    """A plan with the graph it computes, as inferred and as lowered, and how it came about."""
 
     graph: TypedGraph
     program: Program
     plan: Plan
+    synchronized: Synchronized
+    allocation: Allocation
 
 
 def plan_graph(
     graph: Graph,
     *,
-    streams: int = 4,
+    streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
     no_rewrite: Collection[str] = (),
     resident: bool = False,
+    costs: Costs = None,
+    memory_limit: int | None = None,
 ) -> Compiled:
     """Run every stage up to the proof; nothing is executed and no device is opened.
 
     With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
+    The other parameters are those of `make_plan`.
     """
+    most = _most_streams(streams)
+    model = _cost_model(costs, device)
+    with collector_at_rest():
+        typed = infer(graph)
+        program = lower(rewrite(typed, no_rewrite), resident)
+        synchronized, allocation = _placed(program, most, model, memory_limit)
+        plan = assemble(synchronized, allocation, device)
+        if verify:
+            prove(plan)
+    return Compiled(typed, program, plan, synchronized, allocation)
+
+
+def _most_streams(streams: Streams) -> Streams:
+    if streams == "auto":
+        return streams
     if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
-        raise InputError([Diagnostic(f"streams must be an integer of at least 1, not {streams}")])
-    typed = infer(graph)
-    rewritten = rewrite(typed, no_rewrite)
-    program = lower(rewritten, resident)
-    scheduled = schedule(
-        program, min(streams, MAX_STREAMS), costs.CPU if device == "cpu" else costs.GPU
+        message = f"streams must be an integer of at least 1, or 'auto', not {streams}"
+        raise InputError([Diagnostic(message)])
+    return min(streams, MAX_STREAMS)
+
+
+def _cost_model(costs: Costs, device: str) -> CostModel:
+    if isinstance(costs, CostModel):
+        return costs
+    if isinstance(costs, Profile):
+        return costs.applied_to(model_of(device))
+    if costs is not None:
+        return load_profile(costs).applied_to(model_of(device), str(costs))
+    return model_of(device)
+
+
+def _placed(
+    program: Program, streams: Streams, model: CostModel, limit: int | None
+) -> tuple[Synchronized, Allocation]:
+    """The fastest schedule found whose bytes fit: fewer and fewer streams, then one stream in an
+    order that saves memory."""
+    smallest = None
+    for scheduled in _schedules(program, streams, model):
+        synchronized = synchronize(scheduled)
+        allocation = allocate(synchronized)
+        if limit is None or allocation.device_bytes <= limit:
+            return synchronized, allocation
+        smallest = min(smallest or allocation.device_bytes, allocation.device_bytes)
+    message = (
+        f"the plan does not fit: at least {smallest:,} bytes of device memory were needed, "
+        f"the limit is {limit:,}"
     )
-    synchronized = synchronize(scheduled)
-    plan = assemble(synchronized, allocate(synchronized), device)
-    if verify:
-        prove(plan)
-    return Compiled(typed, program, plan)
+    help = f"allow {smallest:,} bytes, or make the graph's dims smaller"
+    raise InputError([Diagnostic(message, help=help)])
+
+
+def _schedules(program: Program, streams: Streams, model: CostModel) -> Iterator[Schedule]:
+    """From the fastest to the most frugal."""
+    first = schedule(program, streams, model)
+    yield first
+    many = len(program.commands) > _MANY_COMMANDS
+    fewer = first.streams - 1
+    while fewer > 0:
+        yield schedule(program, fewer, model)
+        fewer = fewer // 2 if many else fewer - 1
+    yield schedule_frugally(program, model)
 
 
 def make_plan(
     graph: Graph,
     *,
-    streams: int = 4,
+    streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
     no_rewrite: Collection[str] = (),
+    costs: Costs = None,
+    memory_limit: int | None = None,
 ) -> Plan:
-    """The plan of `graph` on at most `streams` streams.
+    """The plan of `graph` on at most `streams` streams ("auto": as many as pay).
 
-    `device` is the name written into the plan and chooses the cost model. `verify=False` leaves
-    out the proof; `no_rewrite` names rewrites to switch off. Raises InputError for a wrong graph
-    and HazardError should the plan not be free of races.
+    `device` is the name written into the plan and chooses the cost model, unless `costs` is a
+    CostModel, a Profile, or the path of a profile. With `memory_limit`, arena and weights together
+    take at most that many bytes of device memory, at the price of concurrency. `verify=False`
+    leaves out the proof; `no_rewrite` names rewrites to switch off. Raises InputError for a wrong
+    graph or a limit that cannot be kept, and HazardError should the plan not be free of races.
     """
     return plan_graph(
-        graph, streams=streams, device=device, verify=verify, no_rewrite=no_rewrite
-    ).plan
+        graph, streams=streams, device=device, verify=verify, no_rewrite=no_rewrite, costs=costs,
+        memory_limit=memory_limit,
+    ).plan  # fmt: skip
 
 
 def compile(
     graph: Graph,
     *,
     device: str | Device = "auto",
-    streams: int = 4,
+    streams: Streams = 4,
     verify: bool = True,
     no_rewrite: Collection[str] = (),
     resident: bool = False,
     timeout: float | None = None,
+    costs: Costs = None,
+    memory_limit: int | None = None,
 ) -> Executable:
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
@@ -111,7 +182,7 @@ def compile(
     def plan(source: Graph, resident: bool) -> Compiled:
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
-            resident=resident,
+            resident=resident, costs=costs, memory_limit=memory_limit,
         )  # fmt: skip
 
     return Executable(graph, plan, chosen, resident=resident, timeout=timeout)

@@ -104,9 +104,13 @@ Instruction: TypeAlias = Launch | Record | Wait | HostWait
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Figures of a plan. `waits` counts dependency waits only; `cross_stream_edges` the
-    dependencies between streams before reduction. `arena_lower_bound` is a number of bytes no
-    allocation of the same schedule can go below; `naive_bytes` the sum of all arena tensors."""
+    """Figures of a plan, for its order and streams. `waits` counts dependency waits only;
+    `cross_stream_edges` the dependencies between streams before reduction. `arena_lower_bound` is a
+    number of bytes no allocation of the same schedule can go below; `naive_bytes` the sum of all
+    arena tensors. `predicted_ns` is how long the simulator says a run takes,
+    `makespan_lower_bound_ns` what no schedule on as many streams takes less than, both by the times
+    of `costs`; `schedule` names the way of scheduling that won. They are None, or empty, in a plan
+    whose maker does not say."""
 
     streams: int
     waits: int
@@ -115,13 +119,18 @@ class Stats:
     arena_bytes: int
     arena_lower_bound: int
     naive_bytes: int
+    predicted_ns: int | None = None
+    makespan_lower_bound_ns: int | None = None
+    costs: str = ""
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
     """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
     was read from a file without figures. `places` maps every storage a launch's work refers to
-    to its buffer and offset; a plan read from a file has none."""
+    to its buffer and offset, `predicted` the index of each launch to its predicted start and end in
+    microseconds; a plan read from a file has neither."""
 
     graph: str
     device: str
@@ -132,6 +141,9 @@ class Plan:
     instructions: tuple[Instruction, ...]
     stats: Stats | None = None
     places: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False, repr=False)
+    predicted: Mapping[int, tuple[float, float]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def buffer(self, id: str) -> Buffer:
         """The buffer called `id`."""

@@ -6,7 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphexec.command import Command, Program
+from graphexec.lower_bounds import Bounds
 from graphexec.plan import Buffer, HostWait, Record, Wait
+from graphexec.simulate import Tasks, Timeline
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the simulator says of a schedule, and where the schedule is from.
+
+    `candidate` names the way of scheduling that won, `costs` the cost model or profile; `bounds`
+    are for the number of streams allowed.
+    """
+
+    candidate: str
+    costs: str
+    timeline: Timeline
+    bounds: Bounds
+    tasks: Tasks
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,7 @@ class Schedule:
     predecessors: tuple[tuple[int, ...], ...]
     order: tuple[int, ...]
     stream: tuple[int, ...]
+    prediction: Prediction | None = None
 
     @property
     def streams(self) -> int:
@@ -61,6 +79,11 @@ class Allocation:
     arena_bytes: int
     lower_bound: int
     naive_bytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        """What the plan takes of device memory: arena, weights, and whatever else lies there."""
+        return sum(buffer.bytes for buffer in self.buffers if buffer.space == "device")
 
 
 def dependencies(commands: tuple[Command, ...]) -> tuple[tuple[int, ...], ...]:

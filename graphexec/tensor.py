@@ -89,7 +89,7 @@ class TensorType:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor, densely packed."""
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * _ITEMSIZE[self.dtype]
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
@@ -132,9 +132,12 @@ class View:
         """First and past-last byte touched, relative to the storage's first byte."""
         low = high = self.offset
         for extent, stride in zip(self.shape, self.strides, strict=True):
-            span = (extent - 1) * stride
-            low, high = low + min(span, 0), high + max(span, 0)
-        return low * self.dtype.itemsize, (high + 1) * self.dtype.itemsize
+            if stride > 0:
+                high += (extent - 1) * stride
+            else:
+                low += (extent - 1) * stride
+        size = _ITEMSIZE[self.dtype]
+        return low * size, (high + 1) * size
 
     def transpose(self, axes: tuple[int, ...]) -> View:
         """The same elements with axis i of the result being axis `axes[i]` of this view."""
@@ -146,6 +149,8 @@ class View:
 
     def broadcast_to(self, shape: tuple[int, ...]) -> View:
         """The view repeated to `shape` by NumPy's rules (stride 0); the caller checked them."""
+        if shape == self.shape:
+            return self
         missing = len(shape) - len(self.shape)
         strides = tuple(
             0 if extent == 1 and target != 1 else stride
@@ -153,7 +158,7 @@ class View:
                 self.shape, self.strides, shape[missing:], strict=True
             )
         )
-        return replace(self, shape=shape, strides=(0,) * missing + strides)
+        return View(self.storage, shape, self.dtype, (0,) * missing + strides, self.offset)
 
     def reshape(self, shape: tuple[int, ...]) -> View:
         """A dense view seen with another shape of as many elements."""

@@ -16,6 +16,7 @@ from graphexec.cli import interrupt
 from graphexec.cli.bench import bench
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
+from graphexec.cli.explain import explain
 from graphexec.cli.info import info
 from graphexec.cli.init import init
 from graphexec.cli.ops import ops, schema
@@ -124,5 +125,5 @@ def app(debug: bool, verbose: bool, quiet: bool) -> None:
     set_up_log()
 
 
-for command in (run, check, plan, compare, bench, init, ops, schema, info, selftest):
+for command in (run, check, plan, explain, compare, bench, init, ops, schema, info, selftest):
     app.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -41,7 +41,9 @@ class _Finding:
 @loader_options
 @streams_option
 @json_option
-def check(files: tuple[str, ...], loader: Loader, streams: int, as_json: bool) -> int:
+def check(
+    files: tuple[str, ...], loader: Loader, streams: int | Literal["auto"], as_json: bool
+) -> int:
     """Check graphs (.yaml) and plan files (.json) without running them.
 
     A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
@@ -68,7 +70,7 @@ def check(files: tuple[str, ...], loader: Loader, streams: int, as_json: bool) -
     return max(f.exit_code for f in findings)
 
 
-def _check(file: str, loader: Loader, streams: int) -> _Finding:
+def _check(file: str, loader: Loader, streams: int | Literal["auto"]) -> _Finding:
     from graphexec.errors import InputError
     from graphexec.pipeline import make_plan
     from graphexec.stages.load import load

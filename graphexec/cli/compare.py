@@ -9,13 +9,14 @@ import click
 
 from graphexec.cli.options import (
     Loader,
+    Planner,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     mode_option,
+    planner_options,
     seed_option,
-    streams_option,
     timeout_option,
 )
 from graphexec.cli.progress import Progress
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @inputs_option
 @loader_options
 @device_option
-@streams_option
+@planner_options
 @mode_option
 @timeout_option
 @seed_option
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(
-    file: str, specs: tuple[str, ...], loader: Loader, device: str, streams: int, mode: Mode | None,
-    timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner,
+    mode: Mode | None, timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
@@ -57,7 +58,7 @@ def compare(
     from graphexec.comparison import compare_executable
 
     progress = Progress()
-    with prepared(loader, file, specs, device, streams, seed, progress, mode, timeout) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
         with progress.step(f"comparing {ready.exe.plan.graph}"):
             found = compare_executable(ready.exe, ready.inputs, tolerance)
         if as_json:

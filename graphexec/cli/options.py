@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -83,10 +85,76 @@ ops_option = click.option(
     "Repeatable.",
 )  # fmt: skip
 
+
+class _Streams(click.ParamType):  # type: ignore[type-arg]
+    """A number of streams, or auto."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, with a unit if that is easier to read: 512MiB, 2GiB, 1.5GB."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", str(value).strip())
+        unit = _UNITS.get(found[2].lower()) if found else None
+        if found is None or unit is None:
+            self.fail(f"'{value}': expected bytes such as 1048576, 512MiB or 1.5GB.", param, ctx)
+        return int(Fraction(found[1]) * unit)
+
+
+_UNITS = {"": 1, "b": 1} | {
+    prefix + ending: base**power
+    for power, prefix in enumerate("kmgt", 1)
+    for ending, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
+
 streams_option = click.option(
-    "--streams", metavar="N", type=click.IntRange(min=1), default=4, show_default=True,
-    help="Use at most N streams.",
+    "--streams", metavar="N|auto", type=_Streams(), default=4, show_default=True,
+    help="Use at most N streams; auto takes as many as pay.",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planner:
+    """How a command plans: the options --streams, --costs, --no-profile and --memory-limit."""
+
+    streams: int | Literal["auto"]
+    costs: Path | None
+    memory_limit: int | None
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of make_plan and compile."""
+        return {"streams": self.streams, "costs": self.costs, "memory_limit": self.memory_limit}
+
+
+def planner_options(command: Command) -> Command:
+    """Add the options of Planner; the command gets them as `planner`."""
+
+    @streams_option
+    @click.option("--costs", metavar="PROFILE", type=click.Path(path_type=Path),
+                  help="Plan with the measured times in a file (docs/planner.md).")  # fmt: skip
+    @click.option("--no-profile", is_flag=True, help="Plan with the device's model, not a profile.")
+    @click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
+                  help="Use no more device memory: 512MiB, 2GB. Costs concurrency.")  # fmt: skip
+    @wraps(command)
+    def with_planner(
+        *args: Any, streams: int | Literal["auto"], costs: Path | None, no_profile: bool,
+        memory_limit: int | None, **others: Any,
+    ) -> Any:  # fmt: skip
+        if costs is not None and no_profile:
+            raise click.UsageError("--costs and --no-profile exclude each other.")
+        return command(*args, planner=Planner(streams, costs, memory_limit), **others)
+
+    return with_planner  # type: ignore[return-value]
+
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "hip"]), default="auto", show_default=True,

@@ -11,7 +11,7 @@ import click
 
 from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import Loader, device_option, loader_options, streams_option
+from graphexec.cli.options import Loader, Planner, device_option, loader_options, planner_options
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     help="Show a run measured with `graphexec run --trace` in the .html page.",
 )  # fmt: skip
 @device_option
-@streams_option
+@planner_options
 def plan(
     file: str, loader: Loader, format: str | None, target: Path | None, view: View, color: Color,
-    most: int | None, trace_file: str | None, device: str, streams: int,
+    most: int | None, trace_file: str | None, device: str, planner: Planner,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
@@ -65,7 +65,7 @@ def plan(
         raise click.UsageError("--trace is shown in a page only: write .html.")
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made, graph = _plan(file, loader, device, streams)
+        made, graph = _plan(file, loader, device, planner)
     with progress.step("drawing"):
         drawing = Drawing(made, graph, color, most, target is None)
         if trace_file is not None:
@@ -82,7 +82,7 @@ def plan(
 
 
 def _plan(
-    file: str, loader: Loader, device: str, streams: int
+    file: str, loader: Loader, device: str, planner: Planner
 ) -> tuple[Plan, TypedGraph | None]:  # fmt: skip
     if is_plan_file(file):
         return read_plan(file), None
@@ -91,7 +91,7 @@ def _plan(
 
     if device == "auto":  # nothing runs, so there is nothing to warn of
         device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    compiled = plan_graph(loader.load(file), streams=streams, device=device)
+    compiled = plan_graph(loader.load(file), device=device, **planner.settings())
     return compiled.plan, compiled.graph
 
 

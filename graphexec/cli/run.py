@@ -14,14 +14,15 @@ import click
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
+    Planner,
     chosen_device,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     mode_option,
+    planner_options,
     seed_option,
-    streams_option,
     timeout_option,
 )
 from graphexec.cli.progress import Progress
@@ -49,7 +50,7 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    loader: Loader, file: str, specs: tuple[str, ...], device: str, streams: int, seed: int,
+    loader: Loader, file: str, specs: tuple[str, ...], device: str, planner: Planner, seed: int,
     progress: Progress, mode: Mode | None = None, timeout: float | None = None,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
@@ -61,7 +62,7 @@ def prepared(
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
         chosen = chosen_device(device, mode, timeout)
-        exe = compile(graph, device=chosen, streams=streams, timeout=timeout)
+        exe = compile(graph, device=chosen, timeout=timeout, **planner.settings())
     seconds = time.perf_counter() - start
     with exe:
         with progress.step("reading inputs"):
@@ -79,7 +80,7 @@ def prepared(
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
               help="Save the outputs: an .npz file, or a folder for one .npy each.")  # fmt: skip
 @device_option
-@streams_option
+@planner_options
 @mode_option
 @timeout_option
 @seed_option
@@ -93,7 +94,7 @@ def prepared(
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
-    streams: int, mode: Mode | None, timeout: float | None, seed: int,
+    planner: Planner, mode: Mode | None, timeout: float | None, seed: int,
     dry_run: bool, check_finite: bool, trace: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
@@ -118,7 +119,7 @@ def run(
         check_writable(target)
     if trace is not None:
         check_file(trace)
-    with prepared(loader, file, specs, device, streams, seed, progress, mode, timeout) as ready:
+    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0

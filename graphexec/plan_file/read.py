@@ -198,6 +198,10 @@ _STATS = fields(
         "arena_bytes": integer,
         "arena_lower_bound": integer,
         "naive_bytes": integer,
+        "predicted_ns": Optional(integer),
+        "makespan_lower_bound_ns": Optional(integer),
+        "costs": Optional(text, ""),
+        "schedule": Optional(text, ""),
     }
 )
 

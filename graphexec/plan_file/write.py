@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Record, Wait
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
 
 VERSION = 1
 
@@ -25,7 +25,7 @@ def dumps(plan: Plan) -> str:
         ("instructions", _lines(map(_instruction, plan.instructions))),
     ]
     if plan.stats is not None:
-        members.append(("stats", _line(asdict(plan.stats))))
+        members.append(("stats", _line(_stats(plan.stats))))
     body = ",\n ".join(f'"{key}": {value}' for key, value in members)
     return f"{{{body}}}\n"
 
@@ -54,6 +54,10 @@ def _launch(launch: Launch) -> dict[str, Any]:
         "writes": [(r.buffer, r.low, r.high) for r in launch.writes],
     }
     return _present(members)
+
+
+def _stats(stats: Stats) -> dict[str, Any]:
+    return {key: value for key, value in asdict(stats).items() if value not in (None, "")}
 
 
 def _present(members: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from graphexec.errors import GraphError
 from graphexec.reading.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
 from graphexec.reading.text import events, fatal, mark_of
 
-MAX_NODES = 1_000_000  # written in a file
+MAX_NODES = 4_000_000  # written in a file
 MAX_DEPTH = 100
 MAX_SCALAR = 10_000  # characters
 MAX_ALIASED = 1_000  # nodes that aliases may add, and ...

@@ -7,6 +7,7 @@ these two do not say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from graphexec.command import Gemm
 from graphexec.plan import (
@@ -35,11 +36,15 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
         if isinstance(c.work, Gemm)
     }  # fmt: skip
     streams = tuple(Stream(s, s if s in with_gemm else None) for s in range(schedule.streams))
+    ranges = _Ranges(places)
     instructions = tuple(
-        _launch(synchronized, step, places) if isinstance(step, int) else step
-        for step in synchronized.steps
+        [
+            _launch(synchronized, step, ranges) if isinstance(step, int) else step
+            for step in synchronized.steps
+        ]
     )
     tensors = tuple(_placed(name, view, places) for name, view in program.tensors.items())
+    prediction = schedule.prediction
     stats = Stats(
         streams=len(streams),
         waits=sum(isinstance(i, Wait) and i.role == "dependency" for i in instructions),
@@ -49,37 +54,65 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
         arena_lower_bound=allocation.lower_bound,
         naive_bytes=allocation.naive_bytes,
     )
+    if prediction is not None:
+        stats = replace(
+            stats,
+            predicted_ns=round(prediction.timeline.makespan * 1000),
+            makespan_lower_bound_ns=round(prediction.bounds.best * 1000),
+            costs=prediction.costs,
+            schedule=prediction.candidate,
+        )
     return Plan(
         program.graph, device, dict(program.dims), streams, allocation.buffers, tensors,
-        instructions, stats, places,
+        instructions, stats, places, _predicted(synchronized),
     )  # fmt: skip
 
 
-def _launch(synchronized: Synchronized, index: int, places: Places) -> Instruction:
+def _predicted(synchronized: Synchronized) -> dict[int, tuple[float, float]]:
+    """Start and end of each launch in microseconds, by index of the instruction."""
+    prediction = synchronized.schedule.prediction
+    if prediction is None:
+        return {}
+    start, end = prediction.timeline.start, prediction.timeline.end
+    return {
+        index: (start[step], end[step])
+        for index, step in enumerate(synchronized.steps)
+        if isinstance(step, int)
+    }
+
+
+def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruction:
     commands = synchronized.schedule.program.commands
     command, stream = commands[index], synchronized.schedule.stream[index]
     return Launch(
         stream,
         command.node,
         command.label,
-        _ranges(command.reads, places),
-        _ranges(command.writes, places),
+        ranges.of(command.reads),
+        ranges.of(command.writes),
         stream if isinstance(command.work, Gemm) else None,
-        tuple(dict.fromkeys(commands[i].node for i in command.after)),
+        tuple(dict.fromkeys([commands[i].node for i in command.after])),
         command.work,
     )
 
 
-def _ranges(
-    views: Sequence[View], places: Places
-) -> tuple[Range, ...]:  # fmt: skip
-    """Byte ranges of `views`, each once."""
-    found: dict[Range, None] = {}
-    for view in views:
-        buffer, offset = places[view.storage]
+class _Ranges:
+    """Byte ranges of views. Most views are there many times, as the same object."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._known: dict[int, Range] = {}
+
+    def of(self, views: Sequence[View]) -> tuple[Range, ...]:
+        """The ranges of `views`, which the program keeps alive, each once."""
+        found = [self._known.get(id(view)) or self._range(view) for view in views]
+        return tuple(found) if len(found) < 2 else tuple(dict.fromkeys(found))
+
+    def _range(self, view: View) -> Range:
+        buffer, offset = self._places[view.storage]
         low, high = view.byte_range()
-        found[Range(buffer, offset + low, offset + high)] = None
-    return tuple(found)
+        found = self._known[id(view)] = Range(buffer, offset + low, offset + high)
+        return found
 
 
 def _placed(name: str, view: View, places: Places) -> PlacedTensor:

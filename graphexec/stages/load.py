@@ -9,12 +9,11 @@ Left to later stages: whether shapes and dtypes fit together, and all access to 
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
+from graphexec.collector import collector_at_rest
 from graphexec.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.errors import GraphError
 from graphexec.graph import Graph
@@ -66,7 +65,7 @@ def _graph(
     source: Source, dims: Mapping[str, int] | None, ops: Mapping[str, Op] | None,
     weight_root: AnyPath | None, folder: Path, name: str,
 ) -> Graph:  # fmt: skip
-    with _collector_at_rest():
+    with collector_at_rest():
         root, problems = compose(source)
         doc = Document(source)
         doc.problems.extend(problems)
@@ -92,19 +91,6 @@ def _read_graph(
     tensors.read()
     note_cycles(doc, graph, tensors.needs)
     return graph
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    # Everything made here lives to the end and holds no cycles: a third of the time would go
-    # to the collector's looking at it again and again.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _read(path: str) -> bytes:

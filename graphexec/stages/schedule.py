@@ -1,88 +1,165 @@
 """schedule: an issue order and a stream for each command.
 
-Requires a Program. Guarantees that the order is topological and uses at most K streams,
-numbered by first use. Deterministic.
+Requires a Program and a cost model. Guarantees that the order is topological and uses at most K
+streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
-List scheduling by upward rank, the longest way from a command to the end (Topcuoglu, Hariri and
-Wu, "Performance-effective and low-complexity task scheduling for heterogeneous computing",
-IEEE TPDS 13(3), 2002): of the commands that are ready the one with the highest rank goes to the
-stream where it would start first; among equals to the stream of the predecessor that finishes
-last, which needs no event.
+A portfolio (graphexec.scheduling): every candidate is simulated, the shortest makespan wins, among
+equal ones the one with the fewest dependencies between streams. A local search with what is
+left of a budget improves the winner. One stream is always among the candidates, so no schedule is
+slower than that by prediction. Large programs get fewer candidates:
+
+1. up to 6 commands: every schedule is tried;
+2. up to 500: all candidates, then local search;
+3. above: greedy list scheduling and one stream.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from graphexec.command import Program
-from graphexec.costs import CostModel
-from graphexec.scheduled import Schedule, dependencies
+from graphexec.costs import CostModel, tasks_of
+from graphexec.lower_bounds import bounds
+from graphexec.scheduled import Prediction, Schedule, dependencies
+from graphexec.scheduling import chains, exhaustive, frugal, greedy, heft, one_stream, paths
+from graphexec.scheduling.assignment import Assignment
+from graphexec.scheduling.local_search import improve
+from graphexec.simulate import Tasks, Timeline, simulate
 
-Edges = Sequence[Sequence[int]]
+Candidate = Callable[[Tasks, int], Assignment]
+
+CANDIDATES: dict[str, Candidate] = {
+    "one stream": one_stream.candidate,
+    "greedy": greedy.candidate,
+    "patient greedy": greedy.patient,
+    "depth first": greedy.depth_first,
+    "heft": heft.candidate,
+    "chains": chains.candidate,
+    "paths": paths.candidate,
+}
+"""What is tried, by name; ties go to the one that stands first."""
+
+AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_ALL_UP_TO = 500
+_BUDGET = 4000  # commands to simulate in a local search
+_MOST_SHAKEN = 24
+_PARTS = (4, 3, 2)  # quarters of the streams
+_EQUAL = 1e-9  # relative difference of makespans that is rounding
+_AUTO_GAIN = 0.99  # what a further stream must bring
 
 
-def schedule(program: Program, streams: int, costs: CostModel) -> Schedule:
-    """Order the commands of `program` on at most `streams` streams."""
-    predecessors = dependencies(program.commands)
-    successors: list[list[int]] = [[] for _ in predecessors]
-    for command, needs in enumerate(predecessors):
-        for need in needs:
-            successors[need].append(command)
-    times = [costs.microseconds(c) for c in program.commands]
-    ranks = _upward_ranks(times, successors)
-    order, stream = _assign(predecessors, successors, times, ranks, streams, costs.wait)
-    return Schedule(program, predecessors, tuple(order), tuple(_by_first_use(order, stream)))
+def schedule(program: Program, streams: int | Literal["auto"], costs: CostModel) -> Schedule:
+    """Order the commands of `program` on at most `streams` streams ("auto": as many as pay)."""
+    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
+    return _scheduled(program, tasks, found.name, found.best, found.timeline, found.streams, costs)
 
 
-def _upward_ranks(times: Sequence[float], successors: Edges) -> list[float]:
-    # Commands come in a topological order, so one pass from the end suffices.
-    ranks = [0.0] * len(times)
-    for command in reversed(range(len(times))):
-        ranks[command] = times[command] + max((ranks[s] for s in successors[command]), default=0.0)
-    return ranks
+def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
+    """Order the commands on one stream so that few bytes live at a time, whatever it costs."""
+    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    name, found = "frugal", one_stream.candidate(tasks, 1)
+    if len(tasks) <= frugal.MOST:
+        found = frugal.candidate(program, tasks)
+    timeline = simulate(tasks, found.order, found.stream)
+    return _scheduled(program, tasks, name, found, timeline, 1, costs)
 
 
-def _assign(
-    predecessors: Edges, successors: Edges, times: Sequence[float], ranks: Sequence[float],
-    streams: int, wait: float,
-) -> tuple[list[int], list[int]]:  # fmt: skip
-    missing = [len(p) for p in predecessors]
-    ready = [(-ranks[c], c) for c, count in enumerate(missing) if count == 0]
-    heapq.heapify(ready)
-    free, last = [0.0] * streams, [-1] * streams
-    stream, finish, order = [0] * len(times), [0.0] * len(times), []
-    while ready:
-        _, command = heapq.heappop(ready)
-        best = min(
-            range(streams),
-            key=lambda s: _start(command, s, predecessors, stream, finish, free, last, wait),
+def _scheduled(
+    program: Program, tasks: Tasks, name: str, found: Assignment, timeline: Timeline,
+    streams: int, costs: CostModel,
+) -> Schedule:  # fmt: skip
+    stream = _by_first_use(found.order, found.stream)
+    prediction = Prediction(name, costs.name, timeline, bounds(tasks, streams), tasks)
+    return Schedule(program, tasks.predecessors, tuple(found.order), tuple(stream), prediction)
+
+
+class _Portfolio:
+    """The best schedule of the candidates on `streams` streams."""
+
+    def __init__(self, tasks: Tasks, streams: int) -> None:
+        self.tasks, self.streams = tasks, streams
+        self.goal = bounds(tasks, streams).best * (1 + 1e-9)
+        self.name, self.best, self.timeline = "", Assignment((), ()), Timeline((), ())
+        self._crossings = 0
+        for name, assignment in self._candidates():
+            self._judge(name, assignment)
+            good = self.timeline.makespan <= self.goal
+            if good and (not self._crossings or name == "exhaustive"):
+                return
+        if 1 < len(tasks) <= _ALL_UP_TO and streams > 1:
+            self._search()
+
+    def _candidates(self) -> Iterator[tuple[str, Assignment]]:
+        tasks, streams = self.tasks, self.streams
+        for name in _names(len(tasks), streams):
+            yield name, CANDIDATES[name](tasks, streams)
+        if len(tasks) <= exhaustive.MOST and streams > 1:
+            for assignment in exhaustive.candidates(tasks, streams):
+                yield "exhaustive", assignment
+
+    def _judge(self, name: str, assignment: Assignment) -> None:
+        timeline = simulate(self.tasks, assignment.order, assignment.stream)
+        crossings = assignment.crossings(self.tasks)
+        if self.name:
+            new, old = timeline.makespan, self.timeline.makespan
+            fewer = crossings < self._crossings and new <= old * (1 + _EQUAL)
+            if new >= old * (1 - _EQUAL) and not fewer:
+                return
+        self.name, self.best, self.timeline = name, assignment, timeline
+        self._crossings = crossings
+
+    def _search(self) -> None:
+        budget = _BUDGET // len(self.tasks)
+        for seed in range(min(budget // 3, _MOST_SHAKEN)):
+            if self.timeline.makespan <= self.goal:
+                return
+            # Now and then fewer streams are better: each forks, and takes part of the device.
+            used = max(1, self.streams * _PARTS[seed // 2 % len(_PARTS)] // 4)
+            self._judge("shaken greedy", greedy.shaken(self.tasks, used, seed))
+            budget -= 1
+        best, timeline = improve(
+            self.tasks, self.best, self.timeline, self.streams, budget, self.goal
         )
-        start = _start(command, best, predecessors, stream, finish, free, last, wait)[0]
-        stream[command], last[best] = best, command
-        finish[command] = free[best] = start + times[command]
-        order.append(command)
-        for successor in successors[command]:
-            missing[successor] -= 1
-            if missing[successor] == 0:
-                heapq.heappush(ready, (-ranks[successor], successor))
-    return order, stream
+        if timeline.makespan < self.timeline.makespan:
+            self.best, self.timeline = best, timeline
+            self.name += ", improved"
 
 
-def _start(
-    command: int, s: int, predecessors: Edges, stream: list[int], finish: list[float],
-    free: list[float], last: list[int], wait: float,
-) -> tuple[float, int, float]:  # fmt: skip
-    """When `command` would start on stream s; then tie-breakers: follow the latest predecessor
-    directly, otherwise take the stream that is idle longest."""
-    start, latest = free[s], -1
-    if s > 0 and last[s] < 0:
-        start += wait  # a stream in use for the first time forks from stream 0
-    for need in predecessors[command]:
-        start = max(start, finish[need] + (wait if stream[need] != s else 0.0))
-        if latest < 0 or finish[need] > finish[latest]:
-            latest = need
-    return start, 0 if latest >= 0 and last[s] == latest else 1, free[s]
+def _names(commands: int, streams: int) -> Sequence[str]:
+    """The candidates that a program of this size gets."""
+    if streams == 1:
+        return ("one stream",)
+    if commands > _ALL_UP_TO:
+        return ("one stream", "greedy")
+    return tuple(CANDIDATES)
+
+
+def _auto(tasks: Tasks) -> _Portfolio:
+    """The fewest streams that are within 1 % of the best number tried."""
+    widest = _width(tasks)
+    tries = [k for k in AUTO_STREAMS if k <= max(widest, 1)]
+    if len(tasks) > _ALL_UP_TO:
+        tries = [k for k in (1, 4, 16) if k in tries]
+    best: _Portfolio | None = None
+    for streams in tries:
+        found = _Portfolio(tasks, streams)
+        if best is None or found.timeline.makespan < best.timeline.makespan * _AUTO_GAIN:
+            best = found
+    assert best is not None
+    return best
+
+
+def _width(tasks: Tasks) -> int:
+    """Commands that could start at the same number of steps from the beginning, at most."""
+    level = [0] * len(tasks)
+    for command, needs in enumerate(tasks.predecessors):
+        level[command] = 1 + max((level[need] for need in needs), default=-1)
+    counts = [0] * (max(level, default=0) + 1)
+    for depth in level:
+        counts[depth] += 1
+    return max(counts)
 
 
 def _by_first_use(order: Sequence[int], stream: Sequence[int]) -> list[int]:

@@ -22,6 +22,7 @@ from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, Site, show_range
 
 _ORIGIN = 0
+_Lasts = dict[int, tuple[int, int, Launch]]
 
 
 def forks(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
@@ -161,32 +162,36 @@ def orders(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     named = {n for i in plan.instructions if isinstance(i, Launch) for n in i.after}
     if not named:
         return
-    lasts = _last_launches(plan, named)
+    lasts = _last_launches(evidence, named)
     tensors = {tensor.name for tensor in plan.tensors}
     for index, launch, _, clock in Clocks(plan).replay():
         for name in dict.fromkeys(launch.after):
+            if name in lasts and name != launch.node:
+                yield from _order(index, launch, lasts[name], clock)
+                continue
             site = Site.of(index, launch)
             if name == launch.node:
                 yield Hazard("ORDER", f"{site} is to come after itself.", site, site)
-            elif name in lasts:
-                yield from _order(site, lasts[name], clock)
             elif name not in tensors:
                 message = f"{site} is to come after '{name}', which is no node of the plan."
                 yield Hazard("ORDER", message, None, site)
 
 
-def _last_launches(plan: Plan, named: set[str]) -> dict[str, dict[int, tuple[int, Site]]]:
+def _last_launches(evidence: Evidence, named: set[str]) -> dict[str, _Lasts]:
     """For each named node and stream slot the number of its last launch there, and which it is."""
-    found: dict[str, dict[int, tuple[int, Site]]] = {}
-    for index, launch, slot, clock in Clocks(plan).replay():
-        if launch.node in named:
-            found.setdefault(launch.node, {})[slot] = clock[slot], Site.of(index, launch)
+    found: dict[str, _Lasts] = {}
+    for stream, launches in evidence.launches.items():
+        slot = evidence.history.clocks.slots[stream]
+        for number, (index, launch) in enumerate(launches, 1):
+            if launch.node in named:
+                found.setdefault(launch.node, {})[slot] = number, index, launch
     return found
 
 
-def _order(site: Site, lasts: dict[int, tuple[int, Site]], clock: Clock) -> Iterator[Hazard]:
-    for slot, (number, first) in lasts.items():
+def _order(index: int, launch: Launch, lasts: _Lasts, clock: Clock) -> Iterator[Hazard]:
+    for slot, (number, at, last) in lasts.items():
         if clock[slot] < number:
+            site, first = Site.of(index, launch), Site.of(at, last)
             missing = f"{first.name} → {site.name}"
             late = "is only issued later" if first.index > site.index else "may still be running"
             message = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Stats, Wait
 from graphexec.views.table import count, fit, pad, printable, shape, size, table, width
 
 _COLUMNS = 100
@@ -91,7 +91,7 @@ class _Lanes:
     """The table of instructions."""
 
     def __init__(self, plan: Plan, color: bool) -> None:
-        self.color = color
+        self.color, self.predicted = color, plan.predicted
         self.rows = list(_rows(plan.instructions))
         self.recorded = {i.event: i.stream for i in plan.instructions if isinstance(i, Record)}
         # A plan somebody else wrote may use streams it does not declare.
@@ -115,13 +115,17 @@ class _Lanes:
         longest = max([4, *(width(printable(i.node)) for i in launches)])
         commands = max([7, *(width(printable(i.command)) for i in launches)])
         self.command = min(commands, 16)
-        rest = _COLUMNS - self.index - self.lanes - self.command - 20 - min(self.sync, 30) - 12
+        times = [width(self._time(row)) for row in self.rows]
+        self.time = max(2, *times) + 2 if self.predicted else 0
+        taken = self.index + self.lanes + self.command + self.time + min(self.sync, 30)
+        rest = _COLUMNS - taken - 20 - 12
         self.node = min(longest, max(rest, 10))
 
     def lines(self) -> Iterator[str]:
         node, command = pad("node", self.node), pad("command", self.command)
         index = f"{'#':>{self.index}}  {self._lane_names()}"
-        yield f"{index}  {node}  {command}       reads      writes  sync"
+        time = pad("µs", self.time - 2) + "  " if self.time else ""
+        yield f"{index}  {time}{node}  {command}       reads      writes  sync"
         for position, row in enumerate(self.rows):
             yield self._host(row) if row.host else self._line(position, row)
 
@@ -140,8 +144,18 @@ class _Lanes:
         widths = (self.node, self.command, 10, 10)
         padded = [pad(c, w, a) for c, w, a in zip(cells, widths, "<<>>", strict=True)]
         padded[0] = self._paint(padded[0], self._stream_color(row.stream), _BOLD)
+        if self.time:
+            padded.insert(0, pad(self._time(row), self.time - 2, ">"))
         text = f"{row.number:>{self.index}}  {self._drawing(position, row)}  {'  '.join(padded)}  "
         return (text + self._sync(row)).rstrip()
+
+    def _time(self, row: _Row) -> str:
+        """Predicted start and end of a launch."""
+        number = row.number + (row.wait is not None)  # the launch follows its wait
+        if row.launch is None or number not in self.predicted:
+            return ""
+        start, end = self.predicted[number]
+        return f"{start:.1f}–{end:.1f}"
 
     def _sync(self, row: _Row) -> str:
         parts = []
@@ -233,4 +247,18 @@ def _figures(plan: Plan) -> str:
     if stats.naive_bytes:
         saved = 1 - stats.arena_bytes / stats.naive_bytes
         text += f" · {size(stats.naive_bytes)} without reuse ({saved:.0%} saved)"
-    return f"{text} · lower bound {size(stats.arena_lower_bound)}"
+    text += f" · lower bound {size(stats.arena_lower_bound)}"
+    return f"{text}\n{_certificate(stats)}" if stats.predicted_ns is not None else text
+
+
+def _certificate(stats: Stats) -> str:
+    """How far from the best: of this order, of any arena for it, of any schedule."""
+    arena = f"arena {size(stats.arena_bytes)}"
+    if stats.arena_lower_bound:
+        arena += f" = {stats.arena_bytes / stats.arena_lower_bound:.2f} × lower bound"
+    time = f"predicted {(stats.predicted_ns or 0) / 1000:.4g} µs"
+    if stats.makespan_lower_bound_ns:
+        ratio = (stats.predicted_ns or 0) / stats.makespan_lower_bound_ns
+        time += f" = {ratio:.2f} × lower bound"
+    how = f" ({stats.schedule}; {stats.costs})" if stats.schedule else ""
+    return f"waits {stats.waits} = minimum for this order; {arena}; {time}{how}"

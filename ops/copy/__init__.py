@@ -95,7 +95,8 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
     kernel = choose(source, target, _copy_on_cpu)
-    return call.command("copy", kernel, [source], [target])
+    # Dense to dense is a cast: a thread reads the elements that it writes, before it writes them.
+    return call.command("copy", kernel, [source], [target], inplace=[(0, 0)])
 
 
 def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:

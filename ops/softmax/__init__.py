@@ -99,7 +99,8 @@ class Softmax(Op):
         kernel = choose(problem, compute)
         reads = [v for v in problem.views if v is not out]
         cost = self.cost(call.types, call.attrs, call.type)
-        return [call.command("softmax", kernel, reads, [out], cost)]
+        # All threads of a row have read it before the first writes; then each reads what it writes.
+        return [call.command("softmax", kernel, reads, [out], cost, inplace=[(0, 0)])]
 
 
 OP = Softmax()

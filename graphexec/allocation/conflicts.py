@@ -1,0 +1,214 @@
+"""Who may not share bytes with whom, and how many bytes must therefore be there at once.
+
+"Ends before" is a partial order, so the sets of items that all conflict with one another are its
+antichains, and the heaviest is a lower bound of every arena. Three ways to find one:
+
+1. live bytes along the issue order (items whose intervals there overlap conflict), and what else
+   conflicts with all that live at the peak: no table of conflicts is needed;
+2. greedy growth from the heaviest neighbourhoods;
+3. exactly: by Dilworth's theorem, weighted, the heaviest antichain is the total weight less a
+   maximum flow between the left and right copies of comparable items.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from graphexec.allocation.lifetimes import Item
+
+Neighbours = Sequence[Sequence[int]]
+
+_ALL_PAIRS_UP_TO = 500
+_MOST_OVERLAP = 16  # items that live at the same time, on average
+_EXACT_UP_TO = 100  # items: tens of milliseconds
+_CLIQUE_TRIES = 16
+
+
+def conflicts(items: Sequence[Item]) -> list[list[int]] | None:
+    """For each item the items it may not share bytes with, in ascending order.
+
+    Few items are compared all with all, O(n²) on arrays of bits; more along the issue order, if not
+    too many live at a time. None if that would take too long.
+    """
+    if len(items) <= _ALL_PAIRS_UP_TO:
+        return _all_pairs(items)
+    overlapping = sum(item.last - item.first for item in items)
+    return _sweep(items) if overlapping <= _MOST_OVERLAP * len(items) else None
+
+
+def _all_pairs(items: Sequence[Item]) -> list[list[int]]:
+    import numpy as np
+
+    streams = len(items[0].known) if items else 0
+    known = np.array([item.known for item in items], dtype=np.int32)
+    done = np.zeros((len(items), streams), dtype=np.int32)
+    for index, item in enumerate(items):
+        for stream, count in item.done:
+            done[index, stream] = count
+    before = np.ones((len(items), len(items)), dtype=bool)
+    for stream in range(streams):
+        before &= done[:, stream, None] <= known[None, :, stream]
+    beside = ~(before | before.T)
+    np.fill_diagonal(beside, False)
+    return [np.flatnonzero(row).tolist() for row in beside]
+
+
+def _sweep(items: Sequence[Item]) -> list[list[int]]:
+    """Items come in order of first access, so only the earlier of two can end before the other; one
+    that ends before all later ones begin is never looked at again."""
+    import numpy as np
+
+    known = np.array([item.known for item in items], dtype=np.int32)
+    later = np.minimum.accumulate(known[::-1])[::-1].tolist()  # what all from i on come after
+    found: list[list[int]] = [[] for _ in items]
+    active: list[int] = []
+    for index, item in enumerate(items):
+        covered = later[index]
+        active = [a for a in active if any(covered[s] < n for s, n in items[a].done)]
+        rivals = [a for a in active if not items[a].ends_before(item)]
+        for rival in rivals:
+            found[rival].append(index)
+        found[index] = rivals
+        active.append(index)
+    return found
+
+
+def peak(items: Sequence[Item]) -> int:
+    """The most bytes that live at once along the issue order."""
+    return _peak(items)[0]
+
+
+def grown_peak(items: Sequence[Item]) -> int:
+    """Bytes of the clique at that peak together with what else conflicts with all of it."""
+    total, at = _peak(items)
+    clique = [item for item in items if item.first <= at <= item.last]
+    near = sorted(
+        (item for item in items if not item.first <= at <= item.last),
+        key=lambda item: (-item.size, max(item.first - at, at - item.last), item.first),
+    )
+    for item in near:
+        for member in reversed(clique):  # what was added last is the likeliest not to fit
+            if item.ends_before(member) or member.ends_before(item):
+                break
+        else:
+            clique.append(item)
+            total += item.size
+    return total
+
+
+def _peak(items: Sequence[Item]) -> tuple[int, int]:
+    """The peak and a place in issue order where it is reached."""
+    changes = [(item.first, item.size) for item in items]
+    changes += [(item.last + 1, -item.size) for item in items]
+    live = most = at = 0
+    for place, change in sorted(changes):  # what ends goes before what begins there
+        live += change
+        if live > most:
+            most, at = live, place
+    return most, at
+
+
+def heaviest_clique(sizes: Sequence[int], neighbours: Neighbours) -> int:
+    """Bytes of the heaviest set of mutually conflicting items that greedy growth finds."""
+    weight = [sizes[t] + sum([sizes[n] for n in neighbours[t]]) for t in range(len(sizes))]
+    seeds = sorted(range(len(sizes)), key=lambda t: -weight[t])[:_CLIQUE_TRIES]
+    best = max(sizes, default=0)
+    sets: dict[int, set[int]] = {}
+    for seed in seeds:
+        if weight[seed] <= best:
+            break  # not even all its neighbours together weigh more
+        total, common = sizes[seed], set(neighbours[seed])
+        # Of those that conflict with all members so far, the heaviest, then the best connected.
+        for rival in sorted(common, key=lambda t: (-sizes[t], -weight[t], t)):
+            if rival in common:
+                total += sizes[rival]
+                if rival not in sets:
+                    sets[rival] = set(neighbours[rival])
+                common &= sets[rival]
+        best = max(best, total)
+    return best
+
+
+def heaviest_antichain(items: Sequence[Item], neighbours: Neighbours) -> int | None:
+    """Bytes of the heaviest set of mutually conflicting items; None for more than 100 items."""
+    if len(items) > _EXACT_UP_TO:
+        return None
+    count = len(items)
+    later = []
+    for index in range(count):
+        beside = set(neighbours[index])
+        # Items come in order of first access, so only the earlier of two can end before the other.
+        later.append([other for other in range(index + 1, count) if other not in beside])
+    sizes = [item.size for item in items]
+    return sum(sizes) - _maximum_flow(sizes, later)
+
+
+def _maximum_flow(sizes: Sequence[int], later: Neighbours) -> int:
+    """Source → left copies → right copies → sink, capacities `sizes` at both ends. Augments along
+    shortest paths (Edmonds and Karp, J. ACM 19(2), 1972)."""
+    left, right = list(sizes), list(sizes)
+    back: list[dict[int, int]] = [{} for _ in sizes]  # flow into each right copy, by its left copy
+    total = 0
+    for index, others in enumerate(later):  # most of the flow needs no search
+        for other in others:
+            pushed = min(left[index], right[other])
+            if pushed:
+                left[index] -= pushed
+                right[other] -= pushed
+                back[other][index] = pushed
+                total += pushed
+    while True:
+        pushed = _augment(left, right, later, back)
+        if not pushed:
+            return total
+        total += pushed
+
+
+def _augment(
+    left: list[int], right: list[int], later: Neighbours, back: list[dict[int, int]]
+) -> int:
+    """Push along one shortest path; how much, 0 if there is none."""
+    from_left = {v: -1 for v, free in enumerate(left) if free}  # right copy it was reached from
+    from_right: dict[int, int] = {}  # left copy it was reached from
+    queue = deque(from_left)
+    while queue:
+        vertex = queue.popleft()
+        for other in later[vertex]:
+            if other in from_right:
+                continue
+            from_right[other] = vertex
+            if right[other]:
+                return _push(other, left, right, back, from_left, from_right)
+            for previous, flow in back[other].items():
+                if flow and previous not in from_left:
+                    from_left[previous] = other
+                    queue.append(previous)
+    return 0
+
+
+def _push(
+    end: int, left: list[int], right: list[int], back: list[dict[int, int]],
+    from_left: dict[int, int], from_right: dict[int, int],
+) -> int:  # fmt: skip
+    path, amount, at = [], right[end], end
+    while True:
+        vertex = from_right[at]
+        path.append((vertex, at))
+        at = from_left[vertex]
+        if at < 0:
+            amount = min(amount, left[vertex])
+            left[vertex] -= amount
+            break
+        amount = min(amount, back[at][vertex])
+        path.append((vertex, -1 - at))
+    right[end] -= amount
+    for vertex, other in path:
+        if other >= 0:
+            back[other][vertex] = back[other].get(vertex, 0) + amount
+        else:
+            back[-1 - other][vertex] -= amount
+    return amount
+
+
+__all__ = ["Neighbours", "conflicts", "grown_peak", "heaviest_antichain", "heaviest_clique", "peak"]

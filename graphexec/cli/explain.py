@@ -1,0 +1,46 @@
+"""graphexec explain: why the plan is as it is."""
+
+from __future__ import annotations
+
+import click
+
+from graphexec.cli.options import (
+    Loader,
+    Planner,
+    device_option,
+    loader_options,
+    planner_options,
+)
+from graphexec.cli.progress import Progress
+
+
+@click.command()
+@click.argument("file")
+@click.argument("node", required=False)
+@loader_options
+@device_option
+@planner_options
+def explain(
+    file: str, node: str | None, loader: Loader, device: str, planner: Planner
+) -> None:  # fmt: skip
+    """Say why the plan of the graph in FILE is as it is.
+
+    Without NODE: what bounds the time, what a further stream would bring, why each wait is there,
+    and how small the arena could be. With NODE, a node or tensor: why it is on its stream, what it
+    waits for and why, who shares its bytes and why that is safe.
+    """
+    from graphexec.devices.base import available
+    from graphexec.explain import explain as in_words
+    from graphexec.pipeline import plan_graph
+
+    if device == "auto":
+        device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
+    progress = Progress()
+    graph = loader.load(file)
+    with progress.step(f"planning {file}"):
+        compiled = plan_graph(graph, device=device, **planner.settings())
+        more = None
+        if node is None:
+            settings = planner.settings() | {"streams": len(compiled.plan.streams) + 1}
+            more = plan_graph(graph, device=device, verify=False, **settings)
+    click.echo(in_words(compiled, node, more))

@@ -1,0 +1,170 @@
+"""What no schedule can beat: lower bounds of the makespan, in microseconds.
+
+The plain ones: the longest path, without any event; the work of the compute units at full capacity;
+the copies of the busier direction; what K streams have to get through one after another.
+
+The combined one puts them together. Of any set of commands that share a resource, the first cannot
+start before the least head (time from the start) among them, the resource then needs its work for
+all of them, and after the last at least the least tail is still to come (the argument of Carlier,
+"The one-machine sequencing problem", EJOR 11, 1982). Heads come from the same argument applied to
+the direct predecessors of each command and to all of its predecessors, and from the events that a
+join needs; tails alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
+
+_COMBINED_UP_TO = 500  # commands; beyond this the plain bounds have to do
+_MOST_NEEDS = 16
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lower bounds of the makespan; see the module."""
+
+    critical_path: float
+    capacity: float
+    copies: float
+    streams: float
+    combined: float
+
+    @property
+    def plain(self) -> float:
+        """The highest of those that know no number of streams."""
+        return max(self.critical_path, self.capacity, self.copies)
+
+    @property
+    def best(self) -> float:
+        """The highest of all."""
+        return max(self.plain, self.streams, self.combined)
+
+    @property
+    def reason(self) -> str:
+        """What the highest plain bound is."""
+        named = {
+            "the critical path": self.critical_path,
+            "the capacity of the device": self.capacity,
+            "the copies": self.copies,
+            "the number of streams": self.streams,
+        }
+        return max(named, key=lambda name: named[name])
+
+
+def bounds(tasks: Tasks, streams: int) -> Bounds:
+    """Lower bounds of the makespan on `streams` streams."""
+    work = [0.0, 0.0, 0.0]
+    for time, share, engine in zip(tasks.time, tasks.share, tasks.engine, strict=True):
+        work[engine] += time * share
+    launched = [tasks.launch + w if w else 0.0 for w in work]  # nothing works before its launch
+    alone = sum(tasks.time) + tasks.launch * len(tasks)
+    return Bounds(
+        max(upward_ranks(tasks), default=0.0), launched[COMPUTE],
+        max(launched[TO_DEVICE], launched[TO_HOST]), alone / max(1, streams),
+        _combined(tasks, streams) if 0 < len(tasks) <= _COMBINED_UP_TO else 0.0,
+    )  # fmt: skip
+
+
+def _combined(tasks: Tasks, streams: int) -> float:
+    count = len(tasks)
+    heads = _distances(tasks, range(count), tasks.predecessors, streams)
+    tails = _distances(tasks, range(count - 1, -1, -1), tasks.successors, streams)
+    length = [tasks.launch + time for time in tasks.time]
+    best = max(h + w + t for h, w, t in zip(heads, length, tails, strict=True))
+    # From the latest head down: the set of all commands with at least that head.
+    work, least = [0.0, 0.0, 0.0], [float("inf")] * 3
+    total, least_of_all = 0.0, float("inf")
+    for command in sorted(range(count), key=lambda c: -heads[c]):
+        engine = tasks.engine[command]
+        work[engine] += tasks.time[command] * tasks.share[command]
+        least[engine] = min(least[engine], tails[command])
+        total += length[command]
+        least_of_all = min(least_of_all, tails[command])
+        on_engine = tasks.launch + work[engine] + least[engine]
+        best = max(best, heads[command] + max(on_engine, total / streams + least_of_all))
+    return best
+
+
+def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -> Sequence[float]:
+    """How long after the start each command can begin at the earliest, if it needs `needs`; the
+    other way round, how long before the end it must be done."""
+    found = [0.0] * len(tasks)
+    all_needed = _work_before(tasks, order, needs, streams)
+    first = [[float("inf")] * 3 for _ in order]  # begin of the first that is needed, by engine
+    for command in order:
+        if not needs[command]:
+            continue
+        for need in needs[command]:
+            first[command] = [min(p) for p in zip(first[command], first[need], strict=True)]
+            engine = tasks.engine[need]
+            first[command][engine] = min(first[command][engine], found[need])
+        found[command] = max(
+            _after_all(tasks, needs[command], found, streams),
+            _after_events(tasks, needs[command], found),
+        )
+        *work, alone = all_needed[command]
+        begins = [f + tasks.launch + w for f, w in zip(first[command], work, strict=True) if w]
+        found[command] = max(found[command], alone, *begins)
+    return found
+
+
+def _work_before(
+    tasks: Tasks, order: Sequence[int], needs: Edges, streams: int
+) -> list[list[float]]:
+    """Of all that each command needs, directly or not: the work on each engine, and the time on K
+    streams."""
+    import numpy as np
+
+    count = len(tasks)
+    needed = np.zeros((count, count), dtype=bool)
+    for command in order:
+        for need in needs[command]:
+            needed[command] |= needed[need]
+            needed[command, need] = True
+    amounts = np.zeros((count, 4))
+    work = np.array(tasks.time) * np.array(tasks.share)
+    amounts[np.arange(count), np.array(tasks.engine)] = work
+    amounts[:, 3] = (np.array(tasks.time) + tasks.launch) / streams
+    found: list[list[float]] = (needed @ amounts).tolist()
+    return found
+
+
+def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], streams: int) -> float:
+    """When all of `needs` can be done at the earliest, each beginning no sooner than `begin`."""
+    latest, total, launch = 0.0, 0.0, tasks.launch
+    work = [0.0, 0.0, 0.0]
+    for need in sorted(needs, key=lambda c: -begin[c]):
+        engine, time = tasks.engine[need], tasks.time[need]
+        work[engine] += time * tasks.share[need]
+        total += launch + time
+        latest = max(
+            latest, begin[need] + launch + max(time, work[engine]), begin[need] + total / streams
+        )
+    return latest
+
+
+def _after_events(tasks: Tasks, needs: Sequence[int], begin: Sequence[float]) -> float:
+    """The same, seeing that only one of `needs` can be the last before on the own stream: each
+    other one took turns with it on that stream, or is an event away."""
+    length = [tasks.launch + tasks.time[need] for need in needs]
+    ends = [begin[need] + wait for need, wait in zip(needs, length, strict=True)]
+    if len(needs) > _MOST_NEEDS:
+        # The last but one to end is an event away, or the last is, or they took turns.
+        kept = sorted(range(len(needs)), key=lambda i: ends[i])[-2:]
+        needs, length = [needs[i] for i in kept], [length[i] for i in kept]
+        ends = [ends[i] for i in kept]
+    earliest = max(ends) + tasks.event
+    for own, end in enumerate(ends):
+        latest = end
+        for other, need in enumerate(needs):
+            if other != own:
+                turns = min(begin[need], begin[needs[own]]) + length[other] + length[own]
+                latest = max(latest, min(ends[other] + tasks.event, turns))
+        earliest = min(earliest, latest)
+    return earliest
+
+
+__all__ = ["Bounds", "bounds"]

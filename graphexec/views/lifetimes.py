@@ -1,7 +1,8 @@
 """Which bytes hold what, from when to when: the tenants of a plan's arenas.
 
 A tenant begins with the launch that writes its bytes and ends with the last launch that reads
-them. A launch that updates bytes in place (it reads what it writes) continues the tenant.
+them; or, where that launch writes its result in place, hands them over when it starts. A node of
+several launches that update the same bytes is one tenant.
 Derived from byte ranges alone, so also scratch space without a name is seen.
 """
 
@@ -46,19 +47,39 @@ def tenants(plan: Plan) -> list[Tenant]:
     readers = _readers(plan)
     users: dict[tuple[int, Range], list[int]] = {}
     current: dict[Range, tuple[int, Range]] = {}  # whose the bytes are
+
+    def same_node(r: Range, launch: Launch) -> bool:
+        return launches[current[r][0]].node == launch.node
+
     for number, launch in enumerate(launches):
         for r in launch.writes:
             if r.buffer not in arenas or not 0 <= r.low < r.high:
                 continue
-            if not (r in launch.reads and r in current):
+            if not (r in launch.reads and r in current and same_node(r, launch)):
                 current[r] = (number, r)
                 users[current[r]] = []
             users[current[r]] += [number, *readers.get((number, r.buffer), ())]
     names = _Names(plan.tensors)
     return [
-        Tenant(r, tuple(dict.fromkeys(used)), names.of(r, launches[n].node))
+        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n].node))
         for (n, r), used in users.items()
     ]
+
+
+def _until_handed_over(
+    r: Range, used: Sequence[int], launches: Sequence[Launch]
+) -> tuple[int, ...]:  # fmt: skip
+    """The users without those of another node that write their result over these bytes."""
+    node = launches[used[0]].node
+    return tuple(
+        n
+        for n in dict.fromkeys(used)
+        if launches[n].node == node or not any(_overlap(r, w) for w in launches[n].writes)
+    )
+
+
+def _overlap(a: Range, b: Range) -> bool:
+    return a.buffer == b.buffer and a.low < b.high and b.low < a.high
 
 
 def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if skipped and os.environ.get("GRAPHEXEC_NO_SKIPS"):
         reporter.write_line(f"{len(skipped)} tests skipped, but GRAPHEXEC_NO_SKIPS is set")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# Tests that load a HIP runtime into this process: the emulator, or what the variable names.
+_ON_HIP = ("devices/", "pitfalls/", "test_hip_emulator.py", "test_selftest.py", "test_plan_cache.py")
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu_by_accident(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    """Elsewhere no runtime is loaded: a process that has opened AMD's cannot run the emulator."""
+    where = request.path.relative_to(Path(__file__).parent).as_posix()
+    if not where.startswith(_ON_HIP):
+        empty = tmp_path_factory.getbasetemp() / "no-hip"
+        empty.mkdir(exist_ok=True)
+        monkeypatch.setenv("GRAPHEXEC_HIP_LIBRARY_PATH", str(empty))
 
 
 @pytest.fixture

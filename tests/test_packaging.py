@@ -87,6 +87,7 @@ ENDINGS = (".py", ".hip", ".h", ".c", ".cpp", ".typed", ".json")
 def expected() -> set[str]:
     found = {f"graphexec/{name}" for name in sources(ROOT / "graphexec", *ENDINGS)}
     found |= {"graphexec/py.typed"}
+    found |= {f"graphexec/views/page.{ending}" for ending in ("html", "css", "js")}
     return found | {f"graphexec/ops/{name}" for name in sources(ROOT / "ops", *ENDINGS)}
 
 

@@ -13,14 +13,17 @@ import click
 
 import graphexec
 from graphexec.cli import interrupt
+from graphexec.cli.bench import bench
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
 from graphexec.cli.explain import explain
 from graphexec.cli.info import info
+from graphexec.cli.init import init
 from graphexec.cli.ops import ops, schema
 from graphexec.cli.plan import plan
 from graphexec.cli.run import run
 from graphexec.cli.selftest import selftest
+from graphexec.cli.verbosity import level, set_up_log
 from graphexec.errors import GraphexecError, InputError, InternalError
 
 _CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
@@ -89,7 +92,7 @@ def _show_warning(
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
     """Warnings that graphexec means for its users; others are for developers."""
-    if category.__module__.startswith("graphexec."):
+    if category.__module__.startswith("graphexec.") and level() >= 0:
         click.echo(f"warning: {message}", err=True)
 
 
@@ -108,13 +111,19 @@ def _show_warning_debug(
 )
 @click.version_option(graphexec.__version__, prog_name="graphexec", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks and all warnings.")
-def app(debug: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log each step with the time it took.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+def app(debug: bool, verbose: bool, quiet: bool) -> None:
     """Compile a graph of GEMM, softmax and copy nodes into a stream-ordered plan, prove it free of
     races, and run it.
 
-    Results go to standard output, everything else to standard error.
+    Results go to standard output, everything else to standard error. GRAPHEXEC_LOG=debug logs
+    every instruction of a run as it is issued and completed.
     """
+    if verbose and quiet:
+        raise click.UsageError("-v and -q contradict one another.")
+    set_up_log()
 
 
-for command in (run, check, plan, explain, compare, ops, schema, info, selftest):
+for command in (run, check, plan, explain, compare, bench, init, ops, schema, info, selftest):
     app.add_command(command)

@@ -18,9 +18,15 @@ def is_plan_file(path: str) -> bool:
 
 def read_plan(path: str) -> Plan:
     """The plan in a file; GraphError when it cannot be read or is none."""
+    from graphexec.plan import Plan
+
+    return Plan.from_json(read_text(path), path)
+
+
+def read_text(path: str) -> str:
+    """The text of a file; GraphError when it cannot be read, is not UTF-8 or is very large."""
     from graphexec.diagnostics import Diagnostic
     from graphexec.errors import GraphError
-    from graphexec.plan import Plan
 
     try:
         with open(path, "rb") as stream:
@@ -33,4 +39,4 @@ def read_plan(path: str) -> Plan:
         raise GraphError([Diagnostic(f"'{path}' is not UTF-8 text: {exc}")]) from exc
     if len(raw) > _MAX_BYTES:
         raise GraphError([Diagnostic(f"'{path}' is larger than {_MAX_BYTES >> 20} MiB")])
-    return Plan.from_json(text, path)
+    return text

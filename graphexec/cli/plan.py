@@ -2,91 +2,107 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import Loader, Planner, device_option, loader_options, planner_options
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
-
-_ENDINGS = {".txt": "text", ".json": "json", ".dot": "dot", ".gv": "dot"}
+    from graphexec.trace import Trace
+    from graphexec.typed import TypedGraph
+    from graphexec.views.paint import Color
 
 
 @click.command()
 @click.argument("file")
 @loader_options
-@click.option("--format", "format", type=click.Choice(["text", "json", "dot"]),
-              help="text is a table, json the plan file, dot a picture for Graphviz. "
-              "Default: by OUT's ending, else text.")  # fmt: skip
+@click.option(
+    "--format", "format", type=click.Choice(FORMATS),
+    help="text is a table, json the plan file. Default: by OUT's ending, else text.",
+)  # fmt: skip
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
-              help="Write to a file instead: .txt, .json, .dot or .gv.")  # fmt: skip
+              help=f"Write to a file instead: {', '.join(ENDINGS)}.")  # fmt: skip
+@click.option(
+    "--view", type=click.Choice(["graph", "plan", "memory"]), default="plan", show_default=True,
+    help="What to draw: the graph as written; a lane a stream; or bytes over time.",
+)  # fmt: skip
+@click.option("--color", type=click.Choice(["stream", "op", "cost"]), default="stream",
+              show_default=True, help="What the colours of a picture mean.")  # fmt: skip
+@click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
+              help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
+@click.option(
+    "--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
+    help="Show a run measured with `graphexec run --trace` in the .html page.",
+)  # fmt: skip
 @device_option
 @planner_options
 def plan(
-    file: str,
-    loader: Loader,
-    format: str | None,
-    target: Path | None,
-    device: str,
-    planner: Planner,
-) -> None:
+    file: str, loader: Loader, format: str | None, target: Path | None, view: View, color: Color,
+    most: int | None, trace_file: str | None, device: str, planner: Planner,
+) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
     The plan is proved free of races, unless FILE is itself a plan (.json), which is shown as it
-    is. The JSON is documented in docs/plan-format.md; `graphexec check` proves it again.
+    is, with its races in red. The JSON is documented in docs/plan-format.md; `graphexec check`
+    proves it again.
     """
-    from graphexec.atomic_file import check_file, write_text
+    from graphexec.atomic_file import check_file, write_files
 
-    chosen = format or _format_of(target)
+    chosen = format or format_of(target)
     if target is not None:
         check_file(target)
+    elif chosen == "png" and sys.stdout.isatty():
+        raise click.UsageError("a PNG is not for a terminal; write it to a file with -o.")
+    if trace_file is not None and chosen != "html":
+        raise click.UsageError("--trace is shown in a page only: write .html.")
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made = read_plan(file) if is_plan_file(file) else _make(file, loader, device, planner)
+        made, graph = _plan(file, loader, device, planner)
     with progress.step("drawing"):
-        text = _WRITERS[chosen](made, target is None)
-    if target is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        drawing = Drawing(made, graph, color, most, target is None)
+        if trace_file is not None:
+            drawing = replace(drawing, trace=_trace(trace_file, made))
+        if graph is None and chosen not in ("text", "json"):
+            drawing = _with_races(drawing)
+        picture = write(view, chosen, drawing)
+    if isinstance(picture, str):
+        picture = (picture.rstrip("\n") + "\n").encode(errors="replace")
+    if target is not None:
+        write_files({target: lambda stream: stream.write(picture)})
     else:
-        write_text(target, text.rstrip("\n") + "\n")
+        click.echo(picture, nl=False)
 
 
-def _format_of(target: Path | None) -> str:
-    if target is None:
-        return "text"
-    if target.suffix not in _ENDINGS:
-        raise click.UsageError(
-            f"'{target}' does not say which format to write: "
-            f"end it in {', '.join(_ENDINGS)}, or give --format."
-        )
-    return _ENDINGS[target.suffix]
-
-
-def _make(file: str, loader: Loader, device: str, planner: Planner) -> Plan:
+def _plan(
+    file: str, loader: Loader, device: str, planner: Planner
+) -> tuple[Plan, TypedGraph | None]:  # fmt: skip
+    if is_plan_file(file):
+        return read_plan(file), None
     from graphexec.devices.base import available
-    from graphexec.pipeline import make_plan
+    from graphexec.pipeline import plan_graph
 
     if device == "auto":  # nothing runs, so there is nothing to warn of
         device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    return make_plan(loader.load(file), device=device, **planner.settings())
+    compiled = plan_graph(loader.load(file), device=device, **planner.settings())
+    return compiled.plan, compiled.graph
 
 
-def _text(plan: Plan, shown: bool) -> str:
-    from graphexec.views.text import to_text
+def _trace(path: str, plan: Plan) -> Trace:
+    from graphexec.cli.files import read_text
+    from graphexec.views.chrome import from_json
 
-    return to_text(plan, color=shown and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    return from_json(read_text(path), plan, path)
 
 
-_WRITERS: dict[str, Callable[[Plan, bool], str]] = {
-    "text": _text,
-    "json": lambda plan, shown: plan.to_json(),
-    "dot": lambda plan, shown: plan.to_dot(),
-}
+def _with_races(drawing: Drawing) -> Drawing:
+    from graphexec.verify import find_hazards
+
+    return replace(drawing, hazards=find_hazards(drawing.plan))

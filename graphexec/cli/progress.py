@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, Timer
 from typing import TYPE_CHECKING
+
+import click
+
+from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -28,7 +33,8 @@ class Progress:
         """Work that is described by `text`, such as "planning"; what is printed inside comes
         between the updates of the line."""
         self._text = f"{text} …"
-        if sys.stderr.isatty():
+        start = time.perf_counter()
+        if sys.stderr.isatty() and level() >= 0:
             self._timer = Timer(_PATIENCE, self._show)
             self._timer.daemon = True
             self._timer.start()
@@ -36,6 +42,9 @@ class Progress:
             yield
         finally:
             self._hide()
+        if level() > 0:
+            took = 1e3 * (time.perf_counter() - start)
+            click.echo(f"{took:10.3f} ms  {text}", err=True)
 
     def _show(self) -> None:
         from rich.console import Console

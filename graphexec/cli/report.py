@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphexec.cli.verbosity import level
+
 if TYPE_CHECKING:
     from graphexec.diagnostics import Diagnostic
 
@@ -19,12 +21,14 @@ _UNITS = ((1, "s"), (1e3, "ms"), (1e6, "µs"))
 def warn(diagnostics: Iterable[Diagnostic]) -> None:
     """Print diagnostics on standard error."""
     for diagnostic in diagnostics:
-        click.echo(diagnostic.render() + "\n", err=True)
+        if diagnostic.severity == "error" or level() >= 0:
+            click.echo(diagnostic.render() + "\n", err=True)
 
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    click.echo(f"note: {text}", err=True)
+    if level() >= 0:
+        click.echo(f"note: {text}", err=True)
 
 
 def failure(text: str) -> None:

@@ -87,11 +87,15 @@ def prepared(
 @click.option("--dry-run", is_flag=True, help="Do everything but run.")
 @click.option("--check-finite", is_flag=True,
               help="Fail on NaN or infinities; name the first node that has any.")  # fmt: skip
+@click.option(
+    "--trace", "trace", metavar="TRACE", type=click.Path(path_type=Path),
+    help="Measure a run and write it as .json, for ui.perfetto.dev and plan --trace.",
+)  # fmt: skip
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
     planner: Planner, mode: Mode | None, timeout: float | None, seed: int,
-    dry_run: bool, check_finite: bool, as_json: bool,
+    dry_run: bool, check_finite: bool, trace: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -108,10 +112,13 @@ def run(
     Statistics that are NaN or infinite are null.
     """
     from graphexec.arrays import check_writable, write_outputs
+    from graphexec.atomic_file import check_file
 
     progress = Progress()
     if target is not None:
         check_writable(target)
+    if trace is not None:
+        check_file(trace)
     with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
@@ -120,11 +127,26 @@ def run(
         with progress.step(f"running on {ready.exe.device_name}"):
             outputs = ready.exe.run(**ready.inputs)
         seconds = time.perf_counter() - start
+        if trace is not None:
+            with progress.step("measuring"):
+                _write_trace(ready, trace, file)
         if target is not None:
             with progress.step(f"writing {target}"):
                 write_outputs(target, outputs)
         _show(ready, outputs, seconds, target, as_json)
         return find_nonfinite(ready.exe, ready.inputs, outputs) if check_finite else 0
+
+
+def _write_trace(ready: Prepared, target: Path, file: str) -> None:
+    """Measure a run of its own: measuring slows down what it measures."""
+    from graphexec.atomic_file import write_text
+    from graphexec.measure import measure
+    from graphexec.views.chrome import to_json
+
+    _, trace = measure(ready.exe, ready.inputs)
+    write_text(target, to_json(ready.exe.plan, trace, file))
+    plain = duration((trace.uninstrumented or 0) / 1e6)
+    note(f"{target}: measured {duration(trace.total / 1e6)}, {plain} when not measured")
 
 
 # Showing --------------------------------------------------------------------------------

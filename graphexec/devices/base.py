@@ -6,13 +6,15 @@ plan. A session enqueues what the plan says and nothing else.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphexec.errors import DeviceUnavailable
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +44,20 @@ class Tap(Protocol):
 
     def __call__(self, node: str, written: Array) -> None:
         """Look at what `node` wrote."""
+        ...
+
+
+Recorder = Callable[[int, float, float], None]
+"""Called with the number of an instruction and when work on it began and ended, in seconds of
+`time.perf_counter`. Calls come from several threads."""
+
+
+@runtime_checkable
+class Recordable(Protocol):
+    """A session that can tell when each instruction was worked on. Measuring may slow it down."""
+
+    def record_to(self, recorder: Recorder | None) -> None:
+        """Tell `recorder` about the following runs; None ends it."""
         ...
 
 
@@ -126,6 +142,8 @@ def prepare(plan: Plan, backend: Backend) -> list[Step]:
                 steps.append(backend.wait_event(instruction))
             case HostWait():
                 steps.append(backend.host_wait(instruction))
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        return logged_steps(plan, steps)
     return steps
 
 

@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy
-from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
+from graphexec.devices.base import DeviceInfo, Recorder, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.run_log import completions
 from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
@@ -105,6 +106,8 @@ class CpuSession:
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(device.cores)
         self._random = random.Random(device.delays)
+        self._recorder: Recorder | None = completions(plan)
+        self._number = 0  # of the instruction being issued
         self._queues: list[SimpleQueue[Step | None]] = [SimpleQueue() for _ in plan.streams]
         self._run: _Run | None = None
         self._blas = ExitStack()
@@ -144,7 +147,8 @@ class CpuSession:
         run = self._run
         self._blas.enter_context(single_threaded_blas())
         try:
-            for step in self._steps:
+            for number, step in enumerate(self._steps):
+                self._number = number
                 step()
         except BaseException:
             run.cancelled = True
@@ -152,6 +156,10 @@ class CpuSession:
                 event.set()  # nobody will record those not issued yet
             self._blas.close()
             raise
+
+    def record_to(self, recorder: Recorder | None) -> None:
+        """Tell `recorder` when each instruction of the following runs is worked on."""
+        self._recorder = recorder or completions(self._plan)
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""
@@ -226,22 +234,35 @@ class CpuSession:
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
 
-        return lambda: put(partial(perform, self._current()))
+        return lambda: put(self._timed(partial(perform, self._current())))
 
     def record(self, instruction: Record) -> Step:
         """Queue setting the event."""
         put, event = self._queues[instruction.stream].put, instruction.event
-        return lambda: put(self._current().events[event].set)
+        return lambda: put(self._timed(self._current().events[event].set))
 
     def wait_event(self, instruction: Wait) -> Step:
         """Queue waiting for the event: it blocks the stream's worker, not the host."""
         put, event = self._queues[instruction.stream].put, instruction.event
-        return lambda: put(self._current().events[event].wait)
+        return lambda: put(self._timed(self._current().events[event].wait))
 
     def host_wait(self, instruction: HostWait) -> Step:
         """Nothing to queue: `wait` blocks the host."""
         self._host_events.append(instruction.event)
         return lambda: None
+
+    def _timed(self, task: Step) -> Step:
+        """The task as it is or, if somebody wants to know, with its times told."""
+        recorder, number = self._recorder, self._number
+        if recorder is None:
+            return task
+
+        def timed() -> None:
+            start = time.perf_counter()
+            task()
+            recorder(number, start, time.perf_counter())
+
+        return timed
 
     def _current(self) -> _Run:
         assert self._run is not None

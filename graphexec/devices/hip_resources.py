@@ -18,7 +18,7 @@ Stream = Any
 
 EXIT_PATIENCE = 5.0
 """Seconds that dropping a session, or the end of the interpreter, waits for its streams."""
-GRACE = 0.1
+GRACE = 0.5
 """Seconds to see whether a device that hung has gone on meanwhile."""
 _abandoned: list[Resources] = []  # of sessions that were closed while the device hung
 _SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph

@@ -8,22 +8,26 @@ sharing data are joined by a dotted line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Record, Wait
 from graphexec.views.dataflow import Edge, data_edges
-from graphexec.views.dot_syntax import SOFT, edge, html, label, node, quoted
+from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
 from graphexec.views.table import count, printable, shape, size
 
+if TYPE_CHECKING:
+    from graphexec.verify import Hazard
+
 # Okabe and Ito's colours, told apart by colour-blind readers, lightened to carry dark text.
-_FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85", "#CFCFCF")
+FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85", "#CFCFCF")
 _STROKES = ("#1F78A8", "#A56F00", "#00704F", "#97527A", "#857B00", "#004F80", "#A14400", "#555555")
 _INK, _SOFT, _FAINT, _ALARM = "#222222", SOFT, "#8A8A8A", "#C0122F"
 _KINDS = {"input": "input", "output": "output", "weights": "weight", "arena": "never written"}
 
 _KEY = f'<font point-size="10" color="{_SOFT}">  ── data   ╌╌ wait   ┈┈ stream order</font>'
 
-_HEAD = f"""\
+HEAD = f"""\
   graph [bgcolor=white, nodesep=0.3, ranksep=0.42, labelloc=t, labeljust=l, pad=0.2,
          fontname="Helvetica,Arial,sans-serif", fontsize=14, fontcolor="{_INK}"];
   node  [shape=box, style="filled,rounded", fontname="Helvetica,Arial,sans-serif", fontsize=12,
@@ -32,12 +36,12 @@ _HEAD = f"""\
          color="{_INK}", arrowsize=0.75];"""
 
 
-def to_dot(plan: Plan) -> str:
+def to_dot(plan: Plan, hazards: Sequence[Hazard] = ()) -> str:
     """The plan as a DOT digraph, the same text for the same plan. Ends with a newline.
 
     Launches are boxes; transfers and buffers have shapes of their own. Edges of data carry
     dtype and shape of the tensor, waits their event. Also draws plans with races, and names
-    of any characters.
+    of any characters. `hazards` are what the verifier found; launches that race are joined in red.
     """
     launches = [i for i in plan.instructions if isinstance(i, Launch)]
     edges = data_edges(plan)
@@ -50,7 +54,9 @@ def to_dot(plan: Plan) -> str:
         "stream order": _stream_order(plan, launches, edges),
         "waits": waits,
     }
-    lines = [f"digraph {quoted(plan.graph)} {{", _HEAD, f"  label=<{_title(plan)}>;"]
+    if hazards:
+        sections["races"] = _races(plan, hazards)
+    lines = [f"digraph {quoted(plan.graph)} {{", HEAD, f"  label=<{_title(plan)}>;"]
     for title, section in sections.items():
         lines += ["", f"  // {title}", *section]
     return "\n".join([*lines, "}", ""])
@@ -64,10 +70,10 @@ def _title(plan: Plan) -> str:
         facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
     lanes = list(_lanes(plan).items())
     swatches = "".join(
-        f'<td bgcolor="{_FILLS[lane % len(_FILLS)]}" cellpadding="4">stream {stream}</td>'
-        for stream, lane in lanes[: len(_FILLS)]
+        f'<td bgcolor="{FILLS[lane % len(FILLS)]}" cellpadding="4">stream {stream}</td>'
+        for stream, lane in lanes[: len(FILLS)]
     )
-    more = f"<td>and {len(lanes) - len(_FILLS)} more</td>" if len(lanes) > len(_FILLS) else ""
+    more = f"<td>and {len(lanes) - len(FILLS)} more</td>" if len(lanes) > len(FILLS) else ""
     return (
         '<table border="0" cellborder="0" cellspacing="4" cellpadding="1"><tr>'
         f'<td align="left"><b>{html(plan.graph)}</b>   '
@@ -90,12 +96,12 @@ def _launches(plan: Plan, launches: Iterable[Launch]) -> Iterator[str]:
     lanes = _lanes(plan)
     host = {b.id for b in plan.buffers if b.space == "host"}
     for number, launch in enumerate(launches):
-        lane = lanes[launch.stream] % len(_FILLS)
+        lane = lanes[launch.stream] % len(FILLS)
         transfer = launch.node.endswith((".h2d", ".d2h"))
         touches_host = any(r.buffer in host for r in (*launch.reads, *launch.writes))
         below = f"{launch.command} · s{launch.stream}"
         attributes = {
-            "fillcolor": _FILLS[lane],
+            "fillcolor": FILLS[lane],
             "color": _STROKES[lane],
             "tooltip": f"{launch.node}: {below}",
         }
@@ -183,6 +189,21 @@ class _Boundary:
             "tooltip": f"{name}: buffer {buffer_id}",
         }
         return node(id, label(name, " · ".join(facts)), attributes)
+
+
+def _races(plan: Plan, hazards: Sequence[Hazard]) -> Iterator[str]:
+    indices = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    number = {index: n for n, index in enumerate(indices)}
+    for hazard in hazards:
+        sites = [s for s in (hazard.first, hazard.second) if s is not None and s.index in number]
+        for site in sites:
+            alarm = attributes({"color": _ALARM, "penwidth": "4"})
+            yield f"  n{number[site.index]} [{alarm}];"
+        if len(sites) == 2:
+            ends = [f"n{number[site.index]}" for site in sites]
+            style = {"label": f" {hazard.kind} race ", "color": _ALARM, "fontcolor": _ALARM,
+                     "penwidth": "2.5", "dir": "none", "constraint": "false"}  # fmt: skip
+            yield edge(ends[0], ends[1], style)
 
 
 # Waits ----------------------------------------------------------------------------------

@@ -17,19 +17,20 @@ def label(name: str, below: str) -> str:
     return f"<<b>{html(fit(printable(name), _LONGEST))}</b><br/>{small}>"
 
 
-def node(id: str, label: str, attributes: dict[str, str]) -> str:
+def node(id: str, label: str, given: dict[str, str]) -> str:
     """A node statement; `label` is a string or HTML-like label already in DOT's syntax."""
-    return f"  {id} [label={label}, {_attributes(attributes)}];"
+    return f"  {id} [label={label}, {attributes(given)}];"
 
 
-def edge(source: str, target: str, attributes: dict[str, str]) -> str:
+def edge(source: str, target: str, given: dict[str, str]) -> str:
     """An edge statement."""
-    text = _attributes(attributes)
+    text = attributes(given)
     return f"  {source} -> {target}{f' [{text}]' if text else ''};"
 
 
-def _attributes(attributes: dict[str, str]) -> str:
-    return ", ".join(f"{key}={quoted(value)}" for key, value in attributes.items())
+def attributes(given: dict[str, str]) -> str:
+    """What stands between the brackets of a statement."""
+    return ", ".join(f"{key}={quoted(value)}" for key, value in given.items())
 
 
 def quoted(text: str) -> str:
@@ -44,4 +45,4 @@ def html(text: str) -> str:
     return "".join(_ENTITIES.get(c, c) for c in printable(text)) or "&#160;"
 
 
-__all__ = ["SOFT", "edge", "html", "label", "node", "quoted"]
+__all__ = ["SOFT", "attributes", "edge", "html", "label", "node", "quoted"]

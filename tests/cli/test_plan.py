@@ -77,3 +77,42 @@ def test_json_is_a_fixed_point(invoke, graph, tmp_path):
     invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
     again = invoke("plan", tmp_path / "plan.json", "--format", "json")
     assert again.stdout == (tmp_path / "plan.json").read_text()
+
+
+# Pictures -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("view", "ending", "start"), [
+    ("plan", "svg", b"<svg"), ("plan", "png", b"\x89PNG"), ("plan", "mmd", b"flowchart LR"),
+    ("graph", "svg", b"<svg"), ("graph", "dot", b"digraph"), ("graph", "mmd", b"flowchart TD"),
+    ("graph", "json", b"{"), ("graph", "png", b"\x89PNG"),
+    ("memory", "svg", b"<svg"), ("memory", "png", b"\x89PNG"),
+])  # fmt: skip
+def test_views(invoke, graph, tmp_path, view, ending, start):
+    target = tmp_path / f"plan.{ending}"
+    done = invoke("plan", graph(), *CPU, "--view", view, "-o", target)
+    assert done.exit_code == 0, done.stderr
+    assert target.read_bytes().startswith(start)
+
+
+def test_a_view_without_that_format_says_which_it_has(invoke, graph, tmp_path):
+    done = invoke("plan", graph(), *CPU, "--view", "memory", "-o", tmp_path / "plan.dot")
+    assert done.exit_code == 2
+    assert "it can as svg, png" in done.stderr
+    assert list(tmp_path.glob("plan*")) == []
+
+
+def test_the_most_boxes_and_the_colours_can_be_chosen(invoke, graph, tmp_path):
+    for color in ("op", "cost"):
+        done = invoke("plan", graph(), *CPU, "--color", color, "--max-nodes", "2",
+                      "-o", tmp_path / "plan.svg")  # fmt: skip
+        assert done.exit_code == 0
+        assert "drawn as" in (tmp_path / "plan.svg").read_text()
+    assert invoke("plan", graph(), "--max-nodes", "0").exit_code == 2
+
+
+def test_a_racy_plan_is_drawn_with_the_race_in_red(invoke, racy, tmp_path):
+    done = invoke("plan", racy, "-o", tmp_path / "racy.svg")
+    assert done.exit_code == 0
+    assert 'class="rx"' in (tmp_path / "racy.svg").read_text()
+    assert "race" in invoke("plan", racy, "--format", "dot").stdout

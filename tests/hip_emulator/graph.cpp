@@ -37,7 +37,8 @@ ExecTable& execs() {
 }
 
 NodeTable& nodes() {
-    static NodeTable instance;
+    // Never destroyed: graphs take their nodes out of it, some of them as the process ends.
+    static NodeTable& instance = *new NodeTable;
     return instance;
 }
 

@@ -182,7 +182,8 @@ void Scheduler::clear() {
 }
 
 Scheduler& scheduler() {
-    static Scheduler instance;
+    // Never destroyed: commands that hang hold on to what would be destroyed before it.
+    static Scheduler& instance = *new Scheduler;
     return instance;
 }
 

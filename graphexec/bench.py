@@ -1,0 +1,158 @@
+"""How long runs take: many of them, one way of running them after the other.
+
+A whole run goes from NumPy to NumPy. The device part is one issue of the plan until the host may
+read the outputs: kernels and the plan's transfers. The resident part is the same without
+transfers, inputs and outputs staying where they are computed. Several requests in flight say how
+many can be answered a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from graphexec.devices.base import Recordable
+from graphexec.plan import Launch, Wait
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphexec.executable import Executable
+
+    Inputs = Mapping[str, np.ndarray[Any, Any]]
+
+_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of many times, in milliseconds."""
+
+    min: float
+    median: float
+    p90: float
+    p99: float
+
+    @staticmethod
+    def of(seconds: Sequence[float]) -> Figures:
+        """The figures of at least one time."""
+        ordered = sorted(seconds)
+
+        def at(part: float) -> float:
+            return 1e3 * ordered[min(round(part * (len(ordered) - 1)), len(ordered) - 1)]
+
+        return Figures(at(0), 1e3 * median(ordered), at(0.9), at(0.99))
+
+
+@dataclass(frozen=True)
+class CommandTime:
+    """A launch: its median in milliseconds, in runs in which every launch was measured."""
+
+    node: str
+    command: str
+    stream: int
+    median: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One configuration. `waiting` is the median time each stream stood waiting in a run, in
+    milliseconds; it and `commands` are empty unless asked for and known."""
+
+    mode: str | None
+    streams: int
+    whole: Figures
+    device: Figures
+    resident: Figures | None
+    requests_per_second: float
+    commands: tuple[CommandTime, ...] = ()
+    waiting: Mapping[int, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ways = [self.mode] if self.mode else []
+        return ", ".join([*ways, f"{self.streams} stream{'s' if self.streams != 1 else ''}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
+
+
+def bench(
+    exe: Executable, resident: Executable | None, inputs: Inputs, runs: int, warmup: int,
+    detailed: bool,
+) -> Result:  # fmt: skip
+    """Measure `exe`, and `resident`: the same graph compiled so that no data is moved."""
+    session = exe.session
+    for _ in range(warmup):
+        exe.run(**inputs)
+    whole = _times(lambda: exe.run(**inputs), runs)
+
+    def issue() -> None:
+        session.issue()
+        session.wait()
+
+    device = _times(issue, runs)
+    still = None
+    if resident is not None:
+        for _ in range(max(warmup, 1)):
+            resident.run(**inputs)  # puts the inputs in their place
+        still = Figures.of(_times(resident.replay, runs))
+    for _ in exe.map([inputs] * _IN_FLIGHT, in_flight=_IN_FLIGHT):
+        pass  # the second session is made here
+    start = time.perf_counter()
+    for _ in exe.map([inputs] * runs, in_flight=_IN_FLIGHT):
+        pass
+    rate = runs / (time.perf_counter() - start)
+    commands, waiting = _details(exe, inputs, min(runs, 50)) if detailed else ((), None)
+    mode = getattr(session, "mode", None)
+    streams = len(exe.plan.streams)
+    return Result(
+        mode, streams, Figures.of(whole), Figures.of(device), still, rate, commands, waiting
+    )
+
+
+def _times(run: Callable[[], object], runs: int) -> list[float]:
+    found = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def _details(
+    exe: Executable, inputs: Inputs, runs: int
+) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None]:  # fmt: skip
+    """What each launch takes and each stream waits, the streams running side by side as ever."""
+    session = exe.session
+    if not isinstance(session, Recordable):
+        return (), None
+    times: dict[int, list[float]] = {}
+
+    def recorder(instruction: int, start: float, end: float) -> None:
+        # Instructions have a list each and are worked on by one thread: nothing to lock.
+        times.setdefault(instruction, []).append(1e3 * (end - start))
+
+    session.record_to(recorder)
+    try:
+        for _ in range(runs):
+            session.issue()
+            session.wait()
+    finally:
+        session.record_to(None)
+        exe.run(**inputs)  # until this is done, a worker may still tell of a join
+    commands, waiting = [], dict.fromkeys((s.id for s in exe.plan.streams), 0.0)
+    for number, i in enumerate(exe.plan.instructions):
+        if isinstance(i, Launch):
+            commands.append(CommandTime(i.node, i.command, i.stream, median(times[number])))
+        elif isinstance(i, Wait) and number in times:
+            waiting[i.stream] += median(times[number])
+    return tuple(commands), waiting
+
+
+__all__ = ["CommandTime", "Figures", "Result", "bench"]

@@ -1,0 +1,202 @@
+"""graphexec bench: how long runs take, and whether they became slower."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from graphexec.cli.files import read_text
+from graphexec.cli.options import (
+    Loader,
+    chosen_device,
+    device_option,
+    inputs_option,
+    json_option,
+    loader_options,
+    seed_option,
+)
+from graphexec.cli.progress import Progress
+from graphexec.cli.report import note, print_json
+
+if TYPE_CHECKING:
+    from graphexec.bench import Result
+    from graphexec.devices.base import Device
+    from graphexec.graph import Graph
+
+_VERSION = 1
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(p.isascii() and p.isdecimal() and len(p) < 9 and 1 <= int(p) <= 256 for p in parts):
+        raise click.BadParameter(f"'{value}': expected numbers from 1 to 256, such as 1,2,4.")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | None, ...]:
+    if value is None:
+        return (None,)
+    parts = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    if not set(parts) <= {"stream", "graph"}:
+        raise click.BadParameter(f"'{value}': expected stream, graph or stream,graph.")
+    return parts
+
+
+@click.command()
+@click.argument("file")
+@inputs_option
+@loader_options
+@device_option
+@seed_option
+@click.option("-n", "--runs", metavar="N", type=click.IntRange(1, 1_000_000), default=100,
+              show_default=True, help="How many runs to measure.")  # fmt: skip
+@click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=10, show_default=True,
+              help="How many runs to make before.")  # fmt: skip
+@click.option("--streams", "counts", metavar="N,...", default="4", callback=_numbers,
+              show_default=True, help="Stream counts to compare, such as 1,2,4.")  # fmt: skip
+@click.option("--modes", metavar="MODE,...", callback=_modes,
+              help="On a GPU: stream, graph, or both. Default: the device's.")  # fmt: skip
+@click.option("--detailed", is_flag=True, help="Also the time of every launch and the waiting.")
+@click.option("--baseline", metavar="OLD", type=click.Path(dir_okay=False),
+              help="Compare with what --json printed before; exit 1 when slower.")  # fmt: skip
+@click.option("--threshold", metavar="PERCENT", type=click.FloatRange(min=0), default=10.0,
+              show_default=True, help="So much slower than the baseline is accepted.")  # fmt: skip
+@json_option
+def bench(
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, seed: int, runs: int,
+    warmup: int, counts: tuple[int, ...], modes: tuple[str | None, ...], detailed: bool,
+    baseline: str | None, threshold: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Measure runs of the graph in FILE.
+
+    "whole" is from NumPy to NumPy, "device" from issuing the plan to its end, "resident" the same
+    without transfers. Times are in milliseconds.
+
+    \b
+    --json prints one object:
+      bench_version, graph, device, dims, runs
+      results: [{mode, streams, whole, device, resident, requests_per_second,
+                 commands: [{node, command, stream, median}], waiting: {stream: ms} or null}]
+      whole, device, resident: {min, median, p90, p99}; resident may be null
+    """
+    old = None if baseline is None else _read_baseline(baseline)
+    progress = Progress()
+    with progress.step(f"loading {file}"):
+        graph = loader.load(file)
+    results, name = [], device
+    for mode in modes:
+        chosen = chosen_device(device, cast(Any, mode), None)
+        name = chosen.name
+        for streams in counts:
+            what = f"{runs} runs on {chosen.name}, {streams} streams{f', {mode}' if mode else ''}"
+            with progress.step(what):
+                results.append(
+                    _measure(graph, chosen, streams, specs, seed, runs, warmup, detailed)
+                )
+    document = {"bench_version": _VERSION, "graph": graph.name, "device": name,
+                "dims": dict(graph.dims), "runs": runs,
+                "results": [r.to_dict() for r in results]}  # fmt: skip
+    if as_json:
+        print_json(document)
+    else:
+        _show(graph.name, name, runs, results)
+    return 0 if old is None else _compare(old, document, threshold)
+
+
+def _measure(
+    graph: Graph, device: Device, streams: int, specs: tuple[str, ...], seed: int, runs: int,
+    warmup: int, detailed: bool,
+) -> Result:  # fmt: skip
+    from graphexec.arrays import read_inputs
+    from graphexec.bench import bench
+    from graphexec.pipeline import compile
+
+    with ExitStack() as opened:
+        exe = opened.enter_context(compile(graph, device=device, streams=streams))
+        still = opened.enter_context(compile(graph, device=device, streams=streams, resident=True))
+        inputs, _ = read_inputs(specs, exe.inputs, seed)
+        return bench(exe, still, inputs, runs, warmup, detailed)
+
+
+# Showing --------------------------------------------------------------------------------
+
+
+def _show(graph: str, device: str, runs: int, results: list[Result]) -> None:
+    from graphexec.views.table import count, table
+
+    rows = []
+    for r in results:
+        for part in ("whole", "device", "resident"):
+            figures = getattr(r, part)
+            if figures is not None:
+                times = (figures.min, figures.median, figures.p90, figures.p99)
+                rate = f"{r.requests_per_second:.1f}" if part == "whole" else ""
+                rows.append((r.name, part, *(f"{t:.3f}" for t in times), rate))
+    head = ("run with", "part", "min ms", "median", "p90", "p99", "requests/s")
+    click.echo(f"{graph} on {device}, {count(runs, 'run')} each\n")
+    click.echo(table(head, rows, "<<>>>>>"))
+    for r in results:
+        _show_details(r)
+
+
+def _show_details(r: Result) -> None:
+    from graphexec.views.table import table
+
+    if not r.commands and r.waiting is None:
+        return
+    total = sum(c.median for c in r.commands)
+    rows = [
+        (c.node, c.command, f"s{c.stream}", f"{c.median:.3f}", f"{c.median / total:.1%}")
+        for c in sorted(r.commands, key=lambda c: -c.median)
+    ]
+    click.echo(f"\n{r.name}: every launch, the dearest first\n")
+    click.echo(table(("node", "command", "on", "median ms", "share"), rows, "<<<>>"))
+    waiting = ", ".join(f"s{s} {ms:.3f}" for s, ms in (r.waiting or {}).items())
+    click.echo(f"\nwaiting for other streams, ms a run: {waiting}")
+
+
+# Comparing ------------------------------------------------------------------------------
+
+
+def _read_baseline(path: str) -> dict[str, Any]:
+    from graphexec.diagnostics import Diagnostic
+    from graphexec.errors import DataError
+
+    try:
+        document = json.loads(read_text(path))
+        if document["bench_version"] != _VERSION:
+            raise ValueError
+        for result in document["results"]:
+            result["mode"], int(result["streams"]), float(result["whole"]["median"])
+        document["graph"], document["device"], document["dims"]
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        message = f"'{path}' is not what graphexec bench --json prints"
+        raise DataError([Diagnostic(message)]) from exc
+    return cast("dict[str, Any]", document)
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
+    """Say how each configuration changed; 1 when one became slower by more than `threshold` %."""
+    for key in ("graph", "device", "dims"):
+        if old[key] != new[key]:
+            note(f"the baseline is of another {key}: {old[key]}, now {new[key]}")
+    before = {(r["mode"], r["streams"]): r for r in old["results"]}
+    slower = False
+    for r in new["results"]:
+        past = before.get((r["mode"], r["streams"]))
+        if past is None:
+            note(f"the baseline has no run with {r['streams']} streams")
+            continue
+        now, then = r["whole"]["median"], past["whole"]["median"]
+        change = 100 * (now / then - 1) if then > 0 else 0.0
+        verdict = "slower" if change > threshold else "as fast" if change > -threshold else "faster"
+        slower |= change > threshold
+        way = f"{r['mode']}, " if r["mode"] else ""
+        click.echo(
+            f"{way}{r['streams']} streams: {then:.3f} ms before, {now:.3f} ms now "
+            f"({change:+.1f} %): {verdict}", err=True,
+        )  # fmt: skip
+    return 1 if slower else 0

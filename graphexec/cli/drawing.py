@@ -1,0 +1,177 @@
+"""Which view can be written in which format, and by which function."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from graphexec.plan import Plan
+    from graphexec.trace import Trace
+    from graphexec.typed import TypedGraph
+    from graphexec.verify import Hazard
+    from graphexec.views.outline import Outline
+    from graphexec.views.paint import Color
+
+View = Literal["graph", "plan", "memory"]
+
+ENDINGS = {".txt": "text", ".json": "json", ".dot": "dot", ".gv": "dot", ".svg": "svg",
+           ".png": "png", ".html": "html", ".mmd": "mermaid"}  # fmt: skip
+FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is to be drawn, and how. `graph` is None for a plan that was read from a file."""
+
+    plan: Plan
+    graph: TypedGraph | None = None
+    color: Color = "stream"
+    most: int | None = None
+    to_terminal: bool = False
+    hazards: list[Hazard] = field(default_factory=list)
+    trace: Trace | None = None
+
+    @cached_property
+    def outline(self) -> Outline:
+        """What the user wrote, or what the plan says of it."""
+        from graphexec.views.outline import of_graph, of_plan
+
+        return of_plan(self.plan) if self.graph is None else of_graph(self.graph)
+
+    def boxes(self, usual: int) -> int:
+        """How many boxes to draw at most."""
+        return self.most or usual
+
+
+def write(view: View, format: str, drawing: Drawing) -> str | bytes:
+    """The picture or text. A UsageError when a view has no such format."""
+    if format == "html":
+        view = "plan"  # the page has every view
+    writers = _WRITERS[view]
+    if format not in writers:
+        known = ", ".join(writers)
+        raise click.UsageError(f"--view {view} cannot be written as {format}; it can as {known}.")
+    return writers[format](drawing)
+
+
+def format_of(target: Path | None) -> str:
+    """The format that the ending of the output file asks for."""
+    if target is None:
+        return "text"
+    if target.suffix not in ENDINGS:
+        raise click.UsageError(
+            f"'{target}' does not say which format to write: "
+            f"end it in {', '.join(ENDINGS)}, or give --format."
+        )
+    return ENDINGS[target.suffix]
+
+
+# The plan -------------------------------------------------------------------------------
+
+
+def _text(d: Drawing) -> str:
+    from graphexec.views.text import to_text
+
+    color = d.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return to_text(d.plan, color=color)
+
+
+def _dot(d: Drawing) -> str:
+    from graphexec.views.dot import to_dot
+
+    return to_dot(d.plan, d.hazards)
+
+
+def _svg(d: Drawing) -> str:
+    from graphexec.views.lanes import MOST, to_svg
+
+    return to_svg(d.plan, color=d.color, most=d.boxes(MOST), hazards=d.hazards)
+
+
+def _png(d: Drawing) -> bytes:
+    from graphexec.views.png import to_png
+
+    return to_png(_svg(d), _dot(d))
+
+
+def _html(d: Drawing) -> str:
+    from graphexec.views.page import to_html
+
+    return to_html(d.plan, outline=d.outline, hazards=d.hazards, trace=d.trace, color=d.color,
+                   most=d.most)  # fmt: skip
+
+
+def _mermaid(d: Drawing) -> str:
+    from graphexec.views.mermaid import MOST, plan_to_mermaid
+
+    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards)
+
+
+# The graph ------------------------------------------------------------------------------
+
+
+def _graph_svg(d: Drawing) -> str:
+    from graphexec.views.graph import MOST, to_svg
+
+    return to_svg(d.outline, most=d.boxes(MOST))
+
+
+def _graph_dot(d: Drawing) -> str:
+    from graphexec.views.graph import MOST
+    from graphexec.views.graph_dot import to_dot
+
+    return to_dot(d.outline, d.boxes(MOST))
+
+
+def _graph_png(d: Drawing) -> bytes:
+    from graphexec.views.png import to_png
+
+    return to_png(_graph_svg(d), _graph_dot(d))
+
+
+def _graph_mermaid(d: Drawing) -> str:
+    from graphexec.views.mermaid import MOST, graph_to_mermaid
+
+    return graph_to_mermaid(d.outline, d.boxes(MOST))
+
+
+def _graph_json(d: Drawing) -> str:
+    from graphexec.views.outline import to_dict
+
+    return json.dumps(to_dict(d.outline), indent=1, ensure_ascii=False)
+
+
+# Memory ---------------------------------------------------------------------------------
+
+
+def _memory_svg(d: Drawing) -> str:
+    from graphexec.views.lanes import MOST
+    from graphexec.views.memory import to_svg
+
+    return to_svg(d.plan, color=d.color, most=d.boxes(MOST))
+
+
+def _memory_png(d: Drawing) -> bytes:
+    from graphexec.views.png import to_png
+
+    return to_png(_memory_svg(d))
+
+
+_WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
+    "plan": {"text": _text, "json": lambda d: d.plan.to_json(), "dot": _dot, "svg": _svg,
+             "png": _png, "html": _html, "mermaid": _mermaid},
+    "graph": {"svg": _graph_svg, "dot": _graph_dot, "png": _graph_png, "mermaid": _graph_mermaid,
+              "json": _graph_json},
+    "memory": {"svg": _memory_svg, "png": _memory_png},
+}  # fmt: skip
+
+__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "format_of", "write"]

@@ -1,0 +1,58 @@
+"""A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
+
+The logger is `graphexec.run`. What a device issues as one graph is logged when it is captured;
+completions are logged by devices that can tell (devices/base.py, Recordable).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Record
+
+LOGGER = logging.getLogger("graphexec.run")
+
+
+def described(number: int, i: Instruction) -> str:
+    """An instruction in a line: its number, its stream, what it is."""
+    if isinstance(i, HostWait):
+        return f"#{number} host wait e{i.event}"
+    if isinstance(i, Launch):
+        return f"#{number} s{i.stream} launch {i.node} ({i.command})"
+    if isinstance(i, Record):
+        return f"#{number} s{i.stream} record e{i.event}"
+    return f"#{number} s{i.stream} wait e{i.event} ({i.role})"
+
+
+def logged_steps(
+    plan: Plan, steps: Iterable[Callable[[], object]]
+) -> list[Callable[[], object]]:  # fmt: skip
+    """Steps of the instructions of `plan`, each of which says so when it is issued."""
+    return [
+        _logged(described(number, i), step)
+        for number, (i, step) in enumerate(zip(plan.instructions, steps, strict=True))
+    ]
+
+
+def _logged(text: str, step: Callable[[], object]) -> Callable[[], object]:
+    def logged() -> object:
+        LOGGER.debug("issued    %s", text)
+        return step()
+
+    return logged
+
+
+def completions(plan: Plan) -> Callable[[int, float, float], None] | None:
+    """A recorder that logs what is completed; None when nobody reads the log."""
+    if not LOGGER.isEnabledFor(logging.DEBUG):
+        return None
+
+    def recorder(number: int, start: float, end: float) -> None:
+        text = described(number, plan.instructions[number])
+        LOGGER.debug("completed %s after %.0f µs", text, 1e6 * (end - start))
+
+    return recorder
+
+
+__all__ = ["LOGGER", "completions", "described", "logged_steps"]

@@ -1,0 +1,85 @@
+"""What the boxes of a picture stand for: a launch each or, in a large plan, several of a stream.
+
+Launches are taken together where they follow one another on their stream, as many as it takes to
+get down to the number wanted. Where the commands of a stream repeat, whole repetitions are taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphexec.plan import Launch, Plan
+from graphexec.views.table import count, printable
+
+_LONGEST_PERIOD = 64
+
+
+@dataclass(frozen=True)
+class Block:
+    """Launches (numbers in issue order) of one stream that are drawn as one."""
+
+    stream: int
+    members: tuple[int, ...]
+    name: str
+    commands: str
+
+    @property
+    def numbers(self) -> str:
+        """The members, for `data-l`."""
+        return " ".join(map(str, self.members))
+
+
+def blocks(plan: Plan, most: int) -> list[Block]:
+    """About `most` blocks that hold every launch, by first member."""
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    lanes: dict[int, list[int]] = {}
+    for number, launch in enumerate(launches):
+        lanes.setdefault(launch.stream, []).append(number)
+    size = max(-(-len(launches) // max(most, 1)), 1)
+    found = [
+        _block(stream, launches, lane[at : at + step])
+        for stream, lane in lanes.items()
+        for step in [_whole(size, [launches[n].command for n in lane])]
+        for at in range(0, len(lane), step)
+    ]
+    return sorted(found, key=lambda b: b.members[0])
+
+
+def period(words: Sequence[str]) -> int:
+    """After how many words a sequence repeats (at least nine tenths of it), or 0."""
+    for length in range(1, min(_LONGEST_PERIOD, len(words) // 2) + 1):
+        same = sum(a == b for a, b in zip(words, words[length:], strict=False))
+        if same >= 0.9 * (len(words) - length):
+            return length
+    return 0
+
+
+def summary(words: Sequence[str]) -> str:
+    """Several commands in a few words: "4 × (gemm, softmax)", or how many of each."""
+    every = period(words)
+    if 0 < every <= 4:
+        times = len(words) // every
+        once = ", ".join(words[:every])
+        return f"{times} × ({once})" if every > 1 else f"{len(words)} × {once}"
+    counts = Counter(words).most_common()
+    return ", ".join(f"{times} × {word}" for word, times in counts[:4])
+
+
+def _whole(size: int, commands: Sequence[str]) -> int:
+    """`size`, rounded up to whole repetitions of a stream's commands."""
+    every = period(commands) if size > 1 else 1
+    return -(-size // every) * every if every else size
+
+
+def _block(stream: int, launches: Sequence[Launch], members: Sequence[int]) -> Block:
+    first, last = launches[members[0]], launches[members[-1]]
+    if len(members) == 1:
+        return Block(stream, tuple(members), printable(first.node), printable(first.command))
+    name = f"{count(len(members), 'launch')}: {first.node} … {last.node}"
+    words = summary([printable(launches[n].command) for n in members])
+    return Block(stream, tuple(members), printable(name), words)
+
+
+__all__ = ["Block", "blocks", "period", "summary"]

@@ -1,0 +1,177 @@
+"""A measured run in the Trace Event Format, for ui.perfetto.dev and chrome://tracing; and back.
+
+One track a stream, one for the host, arrows for the waits between streams, a counter of the
+bytes in use. Every slice carries what leads back to its origin: node, line of the graph's file,
+number of the instruction.
+Format: N. Duca and D. Sinclair, "Trace Event Format", Google, 2016.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import DataError
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.trace import Span, Trace
+from graphexec.views.layout import lanes
+from graphexec.views.lifetimes import tenants, usage
+from graphexec.views.paint import is_transfer
+from graphexec.views.predict import Times, predict
+
+Event = dict[str, Any]
+_PID = 1
+_HOST = 1  # the host's track; streams follow
+
+
+def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
+    """The trace as a JSON document. `file` is the graph's."""
+    events = [*_tracks(plan), *_slices(plan, trace), *_waiting(plan, trace), *_flows(plan, trace),
+              *_counter(plan, trace)]  # fmt: skip
+    other = {
+        "graph": trace.graph,
+        "device": trace.device,
+        "file": file,
+        "measured_us": round(trace.total, 3),
+        "uninstrumented_us": trace.uninstrumented and round(trace.uninstrumented, 3),
+        "predicted_us": round(predict(plan).total, 3),
+        "note": "measured in a run of its own; uninstrumented_us is a whole run that nobody "
+        "measures, from the call to the outputs",
+    }
+    lines = ",\n".join(json.dumps(e, ensure_ascii=False, allow_nan=False) for e in events)
+    tail = json.dumps(other, ensure_ascii=False)
+    return f'{{"displayTimeUnit": "ns",\n"otherData": {tail},\n"traceEvents": [\n{lines}\n]}}\n'
+
+
+def _track(plan: Plan, stream: int) -> int:
+    return _HOST + 1 + lanes(plan)[stream]
+
+
+def _tracks(plan: Plan) -> Iterator[Event]:
+    yield _meta("process_name", _HOST, {"name": f"{plan.graph} on {plan.device}"})
+    names = {_HOST: "host"} | {_track(plan, s): f"stream {s}" for s in lanes(plan)}
+    for track, name in names.items():
+        yield _meta("thread_name", track, {"name": name})
+        yield _meta("thread_sort_index", track, {"sort_index": track})
+
+
+def _meta(name: str, track: int, args: dict[str, object]) -> Event:
+    return {"ph": "M", "name": name, "pid": _PID, "tid": track, "args": args}
+
+
+def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
+    for name, start, end in trace.host:
+        yield _slice(name, "host", _HOST, start, end, {})
+    for span in trace.spans:
+        launch = plan.instructions[span.instruction]
+        assert isinstance(launch, Launch)
+        args = {
+            "instruction": span.instruction,
+            "node": launch.node,
+            "command": launch.command,
+            "line": trace.lines.get(launch.node),
+            "reads_bytes": sum(r.high - r.low for r in launch.reads),
+            "writes_bytes": sum(r.high - r.low for r in launch.writes),
+        }
+        kind = "transfer" if is_transfer(launch) else "launch"
+        track = _track(plan, launch.stream)
+        yield _slice(launch.node, kind, track, span.start, span.end, args)
+
+
+def _waiting(plan: Plan, trace: Trace) -> Iterator[Event]:
+    for span in trace.waits:
+        wait = plan.instructions[span.instruction]
+        assert isinstance(wait, Wait)
+        args: dict[str, object] = {
+            "instruction": span.instruction, "event": wait.event, "role": wait.role,
+        }  # fmt: skip
+        name, track = f"wait e{wait.event}", _track(plan, wait.stream)
+        yield _slice(name, "wait", track, span.start, span.end, args)
+
+
+def _slice(
+    name: str, kind: str, track: int, start: float, end: float, args: dict[str, object]
+) -> Event:  # fmt: skip
+    shown = {key: value for key, value in args.items() if value is not None}
+    took = max(round(end - start, 3), 0.0)
+    return {"ph": "X", "name": name, "cat": kind, "pid": _PID, "tid": track,
+            "ts": round(start, 3), "dur": took, "args": shown}  # fmt: skip
+
+
+def _flows(plan: Plan, trace: Trace) -> Iterator[Event]:
+    """An arrow for each wait, from the launch before the record to the launch after the wait."""
+    spans = {s.instruction: s for s in trace.spans}
+    last: dict[int, int] = {}
+    records: dict[int, tuple[int, int | None]] = {}
+    waiting: dict[int, list[tuple[int, Wait]]] = {}
+    for number, i in enumerate(plan.instructions):
+        if isinstance(i, HostWait):
+            continue
+        if isinstance(i, Launch):
+            for id, wait in waiting.pop(i.stream, []):
+                stream, source = records[wait.event]
+                if source in spans and number in spans and stream != i.stream:
+                    # A hair before the end: the arrow belongs to the slice it begins in.
+                    start = max(spans[source].end - 0.001, spans[source].start)
+                    yield _flow("s", id, wait, _track(plan, stream), start)
+                    yield _flow("f", id, wait, _track(plan, i.stream), spans[number].start)
+            last[i.stream] = number
+        elif isinstance(i, Record):
+            records[i.event] = i.stream, last.get(i.stream)
+        elif i.event in records:
+            waiting.setdefault(i.stream, []).append((number, i))
+
+
+def _flow(phase: str, id: int, wait: Wait, track: int, at: float) -> Event:
+    bound = {"bp": "e"} if phase == "f" else {}
+    return {"ph": phase, "id": id, "name": f"e{wait.event}", "cat": wait.role, "pid": _PID,
+            "tid": track, "ts": round(at, 3), **bound}  # fmt: skip
+
+
+def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
+    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    spans = {s.instruction: s for s in trace.spans}
+    if any(n not in spans for n in numbers):
+        return
+    start, end = (tuple(getattr(spans[n], side) for n in numbers) for side in ("start", "end"))
+    for at, used in usage(tenants(plan), Times(start, end, {}, {}, ())):
+        yield {"ph": "C", "name": "arena bytes in use", "pid": _PID, "tid": _HOST,
+               "ts": round(at, 3), "args": {"bytes": used}}  # fmt: skip
+
+
+# Reading --------------------------------------------------------------------------------
+
+
+def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
+    """The trace of a run of `plan`. Raises DataError when it is none, or of something else."""
+    try:
+        document = json.loads(text)
+        other, events = document["otherData"], document["traceEvents"]
+        slices = [e for e in events if e["ph"] == "X" and e["cat"] in ("launch", "transfer")]
+        spans = tuple(_span(e) for e in slices)
+        nodes = {e["args"]["instruction"]: e["args"]["node"] for e in slices}
+        graph, device, plain = (other[k] for k in ("graph", "device", "uninstrumented_us"))
+        plain = None if plain is None else float(plain)
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        message = f"'{path}' is not a trace that graphexec wrote"
+        help = "write one with: graphexec run FILE --trace run.json"
+        raise DataError([Diagnostic(message, help=help)]) from exc
+    expected = {n: i.node for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
+    if graph != plan.graph or nodes != expected:
+        message = f"'{path}' is a trace of another plan: of '{graph}', {len(nodes)} launches"
+        help = (
+            f"the plan shown is of '{plan.graph}', {len(expected)} launches; "
+            "use the same graph and --streams for both"
+        )
+        raise DataError([Diagnostic(message, help=help)])
+    return Trace(graph, device, spans, uninstrumented=plain)
+
+
+def _span(event: Event) -> Span:
+    start = float(event["ts"])
+    return Span(int(event["args"]["instruction"]), start, start + float(event["dur"]))
+
+
+__all__ = ["from_json", "to_json"]

@@ -1,0 +1,68 @@
+"""Predicted and measured lanes above each other, on one axis of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphexec.plan import Launch, Plan
+from graphexec.trace import Trace
+from graphexec.views import svg
+from graphexec.views.layout import lanes
+from graphexec.views.paint import Paint, shown
+from graphexec.views.predict import microseconds, predict
+from graphexec.views.table import printable
+
+_LEFT, _TOP, _WIDE, _TALL, _PITCH = 150.0, 50.0, 1240.0, 20.0, 56.0
+
+
+def to_svg(plan: Plan, trace: Trace, *, inline: bool = False) -> str:
+    """The picture; both runs begin at 0."""
+    predicted = predict(plan)
+    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    spans = {s.instruction: (s.start, s.end) for s in trace.spans}
+    measured = {n: spans[i] for n, i in enumerate(numbers) if i in spans}
+    expected = dict(enumerate(zip(predicted.start, predicted.end, strict=True)))
+    total = max(predicted.total, trace.total, 1e-9)
+    rows = lanes(plan)
+    height = _TOP + _PITCH * len(rows) + 34
+    facts = [f"predicted {shown(predicted.total)}", f"measured {shown(trace.total)}"]
+    if trace.uninstrumented is not None:
+        facts.append(f"{shown(trace.uninstrumented)} when not measured")
+    body = [*svg.title(f"{plan.graph}: predicted above, measured below", facts)]
+    for stream, row in rows.items():
+        y = _TOP + row * _PITCH
+        body += [svg.rect(0, y, _LEFT + _WIDE + 20, _PITCH - 6, "la"),
+                 svg.text(14, y + 30, f"stream {stream}", "tx b"),
+                 svg.text(_LEFT - 8, y + 17, "predicted", "so sm e"),
+                 svg.text(_LEFT - 8, y + 40, "measured", "so sm e")]  # fmt: skip
+    body += _axis(total, height - 18)
+    body += [*_boxes(plan, expected, total, 3), *_boxes(plan, measured, total, 26)]
+    return svg.picture(_LEFT + _WIDE + 20, height, body, inline=inline)
+
+
+def _boxes(
+    plan: Plan, times: dict[int, tuple[float, float]], total: float, down: float
+) -> Iterator[str]:  # fmt: skip
+    rows = lanes(plan)
+    paint = Paint(plan, "stream", microseconds(plan), rows)
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    for n, (start, end) in times.items():
+        launch = launches[n]
+        x, width = _LEFT + start / total * _WIDE, max((end - start) / total * _WIDE - 0.5, 0.8)
+        y = _TOP + rows[launch.stream] * _PITCH + down
+        lines = [svg.rect(x, y, width, _TALL, f"bx {paint.of(launch, 0)}", 2)]
+        if width > 26:
+            name = svg.fitted(launch.node, width - 5, 5.6)
+            lines.append(svg.text(x + 3, y + 14, name, "in sm"))
+        about = f"{printable(launch.node)}: {shown(end - start)} from {shown(start)}"
+        yield svg.group(lines, about, l=n)
+
+
+def _axis(total: float, y: float) -> Iterator[str]:
+    for part in range(6):
+        x = _LEFT + _WIDE * part / 5
+        yield svg.path(f"M{x:.1f} {_TOP:.0f}V{y:.1f}", "l")
+        yield svg.text(x, y + 12, shown(total * part / 5), "so sm m")
+
+
+__all__ = ["to_svg"]

@@ -1,0 +1,110 @@
+"""What the user wrote as a picture: boxes in rows, data downwards, tensors written on arrows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphexec.views import svg
+from graphexec.views.layers import Placed, place
+from graphexec.views.outline import Arrow, Box, Outline, collapsed, named
+from graphexec.views.table import count, fit
+
+MOST = 150
+"""So many boxes one can still read."""
+_TOP, _ROW, _TALL = 70.0, 88.0, 40.0
+_KINDS = {"input": "tr", "weight": "f4", "output": "tr", "many": "f5"}
+
+
+def to_svg(
+    outline: Outline, *, most: int = MOST, launches: Mapping[str, str] | None = None,
+    inline: bool = False,
+) -> str:  # fmt: skip
+    """The picture. `launches` gives the numbers of the launches of a node, to link them."""
+    shown = named(collapsed(outline, most))
+    return _Graph(outline, shown, launches or {}).picture(inline)
+
+
+class _Graph:
+    def __init__(self, whole: Outline, shown: Outline, launches: Mapping[str, str]) -> None:
+        self.whole, self.shown, self.launches = whole, shown, launches
+        self.widths = [_width(box) for box in shown.boxes]
+        edges = [(a.source, a.target) for a in shown.arrows]
+        self.places: Placed = place(self.widths, edges)
+        ops = dict.fromkeys(box.op for box in shown.boxes if box.kind == "op")
+        self.ops = {op: f"f{n % 4}" for n, op in enumerate(ops)}
+
+    def picture(self, inline: bool) -> str:
+        width = max(self.places.width + 40, 640.0)
+        height = _TOP + self.places.rows * _ROW
+        arrows = [self.arrow(n, a) for n, a in enumerate(self.shown.arrows)]
+        boxes = [self.box(n, box) for n, box in enumerate(self.shown.boxes)]
+        labels = [*self.labels()] if len(self.shown.arrows) <= 120 else []
+        return svg.picture(width, height, [*self.head(), *arrows, *boxes, *labels], inline=inline)
+
+    def head(self) -> Iterator[str]:
+        ops = sum(box.kind == "op" for box in self.whole.boxes)
+        facts = [count(ops, "node")]
+        if len(self.shown.boxes) < len(self.whole.boxes):
+            facts.append(f"drawn as {len(self.shown.boxes)} boxes")
+        yield from svg.title(self.whole.graph, facts)
+        x = 14.0
+        entries = [*((cls, op) for op, cls in self.ops.items()), ("tr", "input or output")]
+        if any(box.kind == "weight" for box in self.shown.boxes):
+            entries.append(("f4", "weight"))
+        for cls, name in entries:
+            yield svg.rect(x, 37, 14, 11, f"bx {cls}", 2)
+            yield svg.text(x + 19, 46, name, "so")
+            x += 36 + 6.5 * len(name)
+
+    def y(self, n: int) -> float:
+        return _TOP + self.places.row[n] * _ROW
+
+    def box(self, n: int, box: Box) -> str:
+        x = 20 + self.places.x[n] - self.widths[n] / 2
+        cls = f"bx {self.ops[box.op] if box.kind == 'op' else _KINDS[box.kind]}"
+        below = f"{box.op} {box.type}" if box.kind != "many" else f"{box.op}: {box.type}"
+        numbers = " ".join(self.launches[name] for name in box.names if name in self.launches)
+        line = f" · line {box.line}" if box.line is not None else ""
+        lines = [
+            svg.rect(x, self.y(n), self.widths[n], _TALL, cls, 4 if box.kind == "op" else 12),
+            svg.text(x + 9, self.y(n) + 17, fit(box.name, 34), "in b"),
+            svg.text(x + 9, self.y(n) + 31, fit(below, 44), "in sm"),
+        ]
+        about = {"n": " ".join(box.names[:1]) or box.name, "l": numbers or None}
+        return svg.group(lines, f"{box.name} · {below}{line}", **about)
+
+    def arrow(self, n: int, arrow: Arrow) -> str:
+        x, y = 20 + self.places.x[arrow.source], self.y(arrow.source) + _TALL
+        points = [20 + bend for bend in self.places.bends[n]]
+        points.append(20 + self.places.x[arrow.target])
+        step = _ROW if len(points) > 1 else self.y(arrow.target) - self.y(arrow.source)
+        d = f"M{x:.1f} {y:.1f}"
+        for k, to in enumerate(points):
+            low = self.y(arrow.source) + (k + 1) * step
+            end = low + _TALL / 2 if k + 1 < len(points) else low - 1
+            half = (end - y) / 2
+            d += f"C{x:.1f} {y + half:.1f} {to:.1f} {end - half:.1f} {to:.1f} {end:.1f}"
+            x, y = to, end
+        cls = "d fk" if arrow.order_only else "d"
+        return svg.path(d, cls, True, arrow.label)
+
+    def labels(self) -> Iterator[str]:
+        """A tensor's type once, under its writer; the same on every arrow of it."""
+        told: set[tuple[int, str]] = set()
+        for n, arrow in enumerate(self.shown.arrows):
+            if (arrow.source, arrow.label) in told or not arrow.label:
+                continue
+            told.add((arrow.source, arrow.label))
+            x = 20 + self.places.x[arrow.source]
+            bends = self.places.bends[n]
+            to = 20 + (bends[0] if bends else self.places.x[arrow.target])
+            near = x + (to - x) * 0.12 + 5
+            yield svg.text(near, self.y(arrow.source) + _TALL + 13, arrow.label, "so sm lb")
+
+
+def _width(box: Box) -> float:
+    below = f"{box.op} {box.type}"
+    return max(7.2 * len(fit(box.name, 34)), 5.4 * len(fit(below, 44)), 30.0) + 20
+
+
+__all__ = ["MOST", "to_svg"]

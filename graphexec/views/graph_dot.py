@@ -1,0 +1,39 @@
+"""What the user wrote as Graphviz DOT: ops, shapes and dtypes; tensors on the edges."""
+
+from __future__ import annotations
+
+from graphexec.views.dot import FILLS, HEAD
+from graphexec.views.dot_syntax import edge, html, label, node, quoted
+from graphexec.views.outline import Outline, collapsed
+
+_SHAPES = {
+    "input": {"shape": "cylinder", "style": "filled", "fillcolor": "#E6E6E6"},
+    "output": {"shape": "cylinder", "style": "filled", "fillcolor": "#E6E6E6"},
+    "weight": {"shape": "folder", "style": "filled", "fillcolor": "#F2F2F2"},
+    "many": {"peripheries": "2", "fillcolor": "#F2F2F2"},
+}
+
+
+def to_dot(outline: Outline, most: int) -> str:
+    """The outline as a DOT digraph with at most about `most` nodes. Ends with a newline."""
+    shown = collapsed(outline, most)
+    ops = dict.fromkeys(box.op for box in shown.boxes if box.kind == "op")
+    fills = {op: FILLS[n % len(FILLS)] for n, op in enumerate(ops)}
+    lines = [
+        f"digraph {quoted(outline.graph)} {{",
+        HEAD,
+        f"  label=<<b>{html(outline.graph)}</b>>;",
+    ]
+    for n, box in enumerate(shown.boxes):
+        look = _SHAPES.get(box.kind) or {"fillcolor": fills[box.op]}
+        line = f", line {box.line}" if box.line is not None else ""
+        tip = {"tooltip": f"{box.name}: {box.op} {box.type}{line}"}
+        lines.append(node(f"n{n}", label(box.name, f"{box.op} · {box.type}"), look | tip))
+    for arrow in shown.arrows:
+        look = {"label": f" {arrow.label} "} if arrow.label else {}
+        look |= {"style": "dashed"} if arrow.order_only else {}
+        lines.append(edge(f"n{arrow.source}", f"n{arrow.target}", look))
+    return "\n".join([*lines, "}", ""])
+
+
+__all__ = ["to_dot"]

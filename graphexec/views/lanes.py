@@ -1,0 +1,218 @@
+"""A plan as lanes: one a stream, in issue order, launches sized by cost, waits as arrows.
+
+An arrow leaves where the event is recorded and arrives where the other stream goes on. The heavy
+outlines and arrows are the critical path: what the predicted run waits for from start to end.
+Launches that race are outlined in red and joined by a red line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.views import svg
+from graphexec.views.blocks import Block
+from graphexec.views.layout import Layout, layout
+from graphexec.views.paint import Color, Paint, shown
+from graphexec.views.reasons import reasons
+from graphexec.views.table import count, size
+
+if TYPE_CHECKING:
+    from graphexec.verify import Hazard
+
+LEFT, PITCH, TALL = 84.0, 74.0, 36.0
+"""Where the axis begins; from lane to lane; a box."""
+MOST = 240
+"""So many boxes one can still read."""
+_TOP = 66.0
+_MOST_RACES = 6  # that are written out
+
+
+def to_svg(
+    plan: Plan, *, color: Color = "stream", most: int = MOST, hazards: Sequence[Hazard] = (),
+    inline: bool = False,
+) -> str:  # fmt: skip
+    """The picture. `hazards` are what the verifier found; `most` is how many boxes to draw."""
+    return _Lanes(plan, layout(plan, most), color, hazards).picture(inline)
+
+
+class _Arrow(NamedTuple):
+    """An arrow, and what makes two of them look alike."""
+
+    key: tuple[int | None, ...]
+    svg: str
+
+
+class _Lanes:
+    def __init__(self, plan: Plan, places: Layout, color: Color, hazards: Sequence[Hazard]) -> None:
+        self.plan, self.places, self.hazards = plan, places, hazards
+        self.paint = Paint(plan, color, places.us, places.lanes)
+        self.why = reasons(plan)
+        self.block = {n: b for b in places.blocks for n in b.members}
+        numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+        self.launch_at = {number: n for n, number in enumerate(numbers)}
+        self.racing = {
+            self.launch_at[site.index]
+            for h in hazards
+            for site in (h.first, h.second)
+            if site is not None and site.index in self.launch_at
+        }
+        self.width = max(LEFT + places.x.total + 60, 640.0)
+        self.host = _TOP + PITCH * len(places.lanes)
+
+    def picture(self, inline: bool) -> str:
+        notes = list(self.notes())
+        height = self.host + 40 + 15 * len(notes)
+        body = [*self.head(), *self.ground(), *self.waits(), *self.boxes(), *self.races(), *notes]
+        return svg.picture(self.width, height, body, inline=inline)
+
+    def head(self) -> Iterator[str]:
+        facts = [
+            count(len(self.places.launches), "launch"),
+            f"predicted {shown(self.places.predicted.total)}",
+            f"one after another {shown(sum(self.places.us))}",
+        ]
+        if self.plan.stats is not None:
+            facts += [count(self.plan.stats.waits, "wait"),
+                      f"arena {size(self.plan.stats.arena_bytes)}"]  # fmt: skip
+        if len(self.places.blocks) < len(self.places.launches):
+            facts.append(f"drawn as {count(len(self.places.blocks), 'block')}")
+        yield from svg.title(f"{self.plan.graph} on {self.plan.device}", facts)
+        yield from self.paint.legend(14, 46)
+
+    def ground(self) -> Iterator[str]:
+        for stream, row in self.places.lanes.items():
+            y = _TOP + row * PITCH
+            yield svg.rect(0, y, self.width, PITCH - 8, "la")
+            yield svg.text(14, y + 27, f"stream {stream}", "tx b")
+            handle = next((s.blas_handle for s in self.plan.streams if s.id == stream), None)
+            if handle is not None:
+                yield svg.text(14, y + 41, f"BLAS {handle}", "so sm")
+        yield svg.text(14, self.host + 14, "host", "tx b")
+        yield svg.path(f"M{LEFT:.0f} {self.host + 10:.0f}H{self.width - 14:.1f}", "l")
+
+    # Launches ---------------------------------------------------------------------------
+
+    def boxes(self) -> Iterator[str]:
+        for block in self.places.blocks:
+            yield self.box(block)
+
+    def box(self, block: Block) -> str:
+        x, y = LEFT + self.places.left(block), self.middle(block.stream) - TALL / 2
+        width = self.places.right(block) - self.places.left(block) - 2
+        cost = self.places.cost(block)
+        first = self.places.launches[block.members[0]]
+        cls = f"bx {self.paint.of(first, cost / len(block.members))}"
+        cls += " kn" if self.places.critical & set(block.members) else ""
+        cls += " ra" if self.racing & set(block.members) else ""
+        below = f"{block.commands} · {shown(cost)}"
+        lines = [svg.rect(x, y, width, TALL, cls, 4)]
+        if len(block.members) > 1:  # a second edge: there is more than one
+            lines.append(svg.path(f"M{x + 5:.1f} {y - 3:.1f}h{max(width - 6, 1):.1f}", "w"))
+        if width > 20:
+            lines.append(svg.text(x + 5, y + 15, svg.fitted(block.name, width - 8), "in b"))
+            lines.append(svg.text(x + 5, y + 29, svg.fitted(below, width - 6, 5.1), "in sm"))
+        title = f"{block.name}\n{below}"
+        return svg.group(lines, title.replace("\n", " · "), l=block.numbers)
+
+    def middle(self, stream: int) -> float:
+        return _TOP + self.places.lanes[stream] * PITCH + (PITCH - 8) / 2
+
+    # Waits ------------------------------------------------------------------------------
+
+    def waits(self) -> Iterator[str]:
+        records: dict[int, tuple[Record, int | None]] = {}
+        last: dict[int, int] = {}
+        drawn: set[tuple[int | None, ...]] = set()
+        for number, i in enumerate(self.plan.instructions):
+            if isinstance(i, Launch):
+                last[i.stream] = self.launch_at[number]
+            elif isinstance(i, Record):
+                records[i.event] = i, last.get(i.stream)
+            elif i.event not in records:
+                continue
+            elif isinstance(i, HostWait):
+                yield self.end(records[i.event][0])
+            elif records[i.event][0].stream != i.stream:
+                arrow = self.arrow(number, i, *records[i.event])
+                if arrow.key not in drawn:
+                    drawn.add(arrow.key)
+                    yield arrow.svg
+
+    def arrow(self, number: int, wait: Wait, record: Record, before: int | None) -> _Arrow:
+        x = LEFT + self.places.x.recorded[wait.event] - 9
+        to = LEFT + self.places.x.resumed[number] + 9
+        rows = self.places.lanes
+        down = 1 if rows[wait.stream] > rows[record.stream] else -1
+        y = self.middle(record.stream) + down * TALL / 2
+        end = self.middle(wait.stream) - down * (TALL / 2 + 1)
+        bend = down * max(abs(end - y) / 2, 20.0)
+        d = f"M{x:.1f} {y:.1f}C{x:.1f} {y + bend:.1f} {to:.1f} {end - bend:.1f} {to:.1f} {end:.1f}"
+        cls = "w" if wait.role == "dependency" else "w fk"
+        after = self.following(number, wait.stream)
+        if after is not None and self.critical(before, after):
+            cls += " cw"
+        title = f"event {wait.event}, {wait.role}: {self.why[number]}"
+        # Arrows between the same two blocks are one.
+        ends = tuple(n if n is None else self.block[n].members[0] for n in (before, after))
+        key = (record.stream, wait.stream, *ends)
+        return _Arrow(key, svg.path(d, cls, True, title, w=number))
+
+    def following(self, number: int, stream: int) -> int | None:
+        """The launch that a wait holds back."""
+        for later in range(number + 1, min(number + 9, len(self.plan.instructions))):
+            i = self.plan.instructions[later]
+            if isinstance(i, Launch) and i.stream == stream:
+                return self.launch_at[later]
+        return None
+
+    def critical(self, first: int | None, second: int) -> bool:
+        path = self.places.critical
+        return second in path and first in path and self.places.predicted.after[second] == first
+
+    def end(self, record: Record) -> str:
+        x = LEFT + self.places.x.recorded[record.event]
+        y, end = self.middle(record.stream), self.host + 6
+        title = f"the host reads the outputs after event {record.event}"
+        return svg.path(f"M{x:.1f} {y:.1f}h12V{end:.1f}", "w", True, title)
+
+    # Races ------------------------------------------------------------------------------
+
+    def races(self) -> Iterator[str]:
+        """A red line from each launch to the first it races with; one missing wait lets many
+        launches race, and the first tells where it is missing."""
+        found: dict[tuple[int, ...], list[Hazard]] = {}
+        for hazard in self.hazards:
+            sites = (s for s in (hazard.first, hazard.second) if s is not None)
+            ends = tuple(self.launch_at[s.index] for s in sites if s.index in self.launch_at)
+            found.setdefault(ends, []).append(hazard)
+        nearest: dict[int, tuple[int, ...]] = {}
+        for ends in sorted(e for e in found if len(e) == 2):
+            nearest.setdefault(ends[0], ends)
+        for first, second in nearest.values():
+            if self.block[first] != self.block[second]:
+                yield self.race(found[first, second], self.block[first], self.block[second])
+
+    def race(self, hazards: list[Hazard], first: Block, second: Block) -> str:
+        (x, y), (to, end) = (self.centre(b) for b in (first, second))
+        d = f"M{x:.1f} {y:.1f}L{to:.1f} {end:.1f}"
+        kinds = ", ".join(dict.fromkeys(h.kind for h in hazards))
+        label = svg.text((x + to) / 2 + 6, (y + end) / 2, f"{kinds} race", "rt lb")
+        return svg.group([svg.path(d, "rx", title=hazards[0].message), label])
+
+    def centre(self, block: Block) -> tuple[float, float]:
+        mid = (self.places.left(block) + self.places.right(block)) / 2
+        return LEFT + mid, self.middle(block.stream)
+
+    def notes(self) -> Iterator[str]:
+        y = self.host + 36
+        for n, hazard in enumerate(self.hazards[:_MOST_RACES]):
+            line = f"{hazard.kind} hazard: {hazard.message}".split("\n")[0]
+            yield svg.text(14, y + 15 * n, svg.fitted(line, self.width - 24, 6.6), "rt")
+        if len(self.hazards) > _MOST_RACES:
+            more = f"and {len(self.hazards) - _MOST_RACES} more"
+            yield svg.text(14, y + 15 * _MOST_RACES, more, "rt")
+
+
+__all__ = ["LEFT", "MOST", "to_svg"]

@@ -1,0 +1,76 @@
+"""Where things stand from left to right: one axis for the lanes and for the memory map.
+
+The axis is the predicted run in pixels: every launch is as wide as a name needs and wider the
+more it costs, every wait between streams takes the room of an arrow, and nothing starts before
+what it waits for has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphexec.plan import HostWait, Launch, Plan
+from graphexec.views.blocks import Block, blocks
+from graphexec.views.predict import Times, microseconds, model, simulate
+
+_NAME, _COST, _WAIT = 68.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
+_FEW = 24  # so many launches may be as wide as that
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Blocks and their places. `us` is what each launch costs, `predicted` the run in
+    microseconds, `x` the same in pixels; `lanes` gives each stream its row."""
+
+    launches: tuple[Launch, ...]
+    us: tuple[float, ...]
+    predicted: Times
+    x: Times
+    blocks: tuple[Block, ...]
+    critical: frozenset[int]
+    lanes: dict[int, int]
+
+    def left(self, block: Block) -> float:
+        """Where a block begins."""
+        return self.x.start[block.members[0]]
+
+    def right(self, block: Block) -> float:
+        """Where a block ends."""
+        return self.x.end[block.members[-1]]
+
+    def cost(self, block: Block) -> float:
+        """Microseconds of all its launches."""
+        return sum(self.us[n] for n in block.members)
+
+
+def layout(plan: Plan, most: int) -> Layout:
+    """The places of at most about `most` blocks."""
+    us, waiting = microseconds(plan), model(plan).wait
+    made = blocks(plan, most)
+    dearest = max(us, default=1.0)
+    room = _COST if len(made) <= _FEW else max(_COST * _FEW / len(made), 30.0)
+    widths = [0.0] * len(us)
+    for block in made:
+        for n in block.members:
+            # A block is not as wide as its launches would be one by one, or nothing were won.
+            widths[n] = (_NAME + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
+    predicted = simulate(plan, us, waiting)
+    crowd = max(len(us) / max(len(made), 1), 1.0)
+    return Layout(
+        tuple(i for i in plan.instructions if isinstance(i, Launch)),
+        tuple(us),
+        predicted,
+        simulate(plan, widths, _WAIT / crowd),
+        tuple(made),
+        predicted.critical(),
+        lanes(plan),
+    )
+
+
+def lanes(plan: Plan) -> dict[int, int]:
+    """The row of each stream, also of those a foreign plan forgot to declare."""
+    used = {i.stream for i in plan.instructions if not isinstance(i, HostWait)}
+    return {s: row for row, s in enumerate(sorted({s.id for s in plan.streams} | used))}
+
+
+__all__ = ["Layout", "lanes", "layout"]

@@ -1,0 +1,123 @@
+"""Which bytes hold what, from when to when: the tenants of a plan's arenas.
+
+A tenant begins with the launch that writes its bytes and ends with the last launch that reads
+them; or, where that launch writes its result in place, hands them over when it starts. A node of
+several launches that update the same bytes is one tenant.
+Derived from byte ranges alone, so also scratch space without a name is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphexec.plan import Launch, PlacedTensor, Plan, Range
+from graphexec.views.dataflow import data_edges
+from graphexec.views.predict import Times
+from graphexec.views.table import printable
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Bytes in use. `users` are the launches that touch them, the writer first; `name` is
+    what the plan calls them."""
+
+    range: Range
+    users: tuple[int, ...]
+    name: str
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes."""
+        return self.range.high - self.range.low
+
+    def begin(self, times: Times) -> float:
+        """When the writer starts."""
+        return min(times.start[n] for n in self.users)
+
+    def end(self, times: Times) -> float:
+        """When the last user is done."""
+        return max(times.end[n] for n in self.users)
+
+
+def tenants(plan: Plan) -> list[Tenant]:
+    """The tenants of every arena, in order of their writers."""
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    arenas = {b.id for b in plan.buffers if b.role == "arena"}
+    readers = _readers(plan)
+    users: dict[tuple[int, Range], list[int]] = {}
+    current: dict[Range, tuple[int, Range]] = {}  # whose the bytes are
+
+    def same_node(r: Range, launch: Launch) -> bool:
+        return launches[current[r][0]].node == launch.node
+
+    for number, launch in enumerate(launches):
+        for r in launch.writes:
+            if r.buffer not in arenas or not 0 <= r.low < r.high:
+                continue
+            if not (r in launch.reads and r in current and same_node(r, launch)):
+                current[r] = (number, r)
+                users[current[r]] = []
+            users[current[r]] += [number, *readers.get((number, r.buffer), ())]
+    names = _Names(plan.tensors)
+    return [
+        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n].node))
+        for (n, r), used in users.items()
+    ]
+
+
+def _until_handed_over(
+    r: Range, used: Sequence[int], launches: Sequence[Launch]
+) -> tuple[int, ...]:  # fmt: skip
+    """The users without those of another node that write their result over these bytes."""
+    node = launches[used[0]].node
+    return tuple(
+        n
+        for n in dict.fromkeys(used)
+        if launches[n].node == node or not any(_overlap(r, w) for w in launches[n].writes)
+    )
+
+
+def _overlap(a: Range, b: Range) -> bool:
+    return a.buffer == b.buffer and a.low < b.high and b.low < a.high
+
+
+def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
+    """Bytes in use over time, as steps: from each time on, that many."""
+    changes: dict[float, int] = {}
+    for tenant in found:
+        for at, change in ((tenant.begin(times), tenant.bytes), (tenant.end(times), -tenant.bytes)):
+            changes[at] = changes.get(at, 0) + change
+    steps, used = [], 0
+    for at in sorted(changes):
+        used += changes[at]
+        steps.append((at, used))
+    return steps
+
+
+def _readers(plan: Plan) -> dict[tuple[int, str], list[int]]:
+    found: dict[tuple[int, str], list[int]] = {}
+    for edge in data_edges(plan):
+        if edge.writer is not None:
+            found.setdefault((edge.writer, edge.buffer), []).append(edge.reader)
+    return found
+
+
+class _Names:
+    """What bytes are called: after their writer, else like the only tensor placed there."""
+
+    def __init__(self, tensors: Sequence[PlacedTensor]) -> None:
+        self.by_range: dict[Range, list[str]] = {}
+        for t in tensors:
+            whole = Range(t.buffer, t.offset, t.offset + t.bytes)
+            self.by_range.setdefault(whole, []).append(t.name)
+
+    def of(self, r: Range, writer: str) -> str:
+        own = writer.removesuffix(".h2d")
+        here = self.by_range.get(r, [])
+        if own in here:
+            return printable(own)
+        return printable(here[0]) if len(here) == 1 else f"{printable(own)} (scratch)"
+
+
+__all__ = ["Tenant", "tenants", "usage"]

@@ -1,0 +1,112 @@
+"""A graph or a plan as Mermaid, for Markdown files that draw it (GitHub, GitLab and others)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.views.blocks import blocks
+from graphexec.views.dataflow import data_edges
+from graphexec.views.layout import lanes
+from graphexec.views.outline import Outline, collapsed
+from graphexec.views.svg import FILLS
+from graphexec.views.table import fit, printable, shape
+
+if TYPE_CHECKING:
+    from graphexec.verify import Hazard
+
+MOST = 200
+"""So many nodes Mermaid still draws: it gives up at 500 edges."""
+_SHAPES = {"input": ("[/", "/]"), "output": ("[/", "/]"), "weight": ("[(", ")]"),
+           "many": ("[[", "]]"), "op": ("[", "]")}  # fmt: skip
+
+
+def graph_to_mermaid(outline: Outline, most: int = MOST) -> str:
+    """What the user wrote as a flowchart. Ends with a newline."""
+    shown = collapsed(outline, most)
+    lines = ["flowchart TD"]
+    for n, box in enumerate(shown.boxes):
+        left, right = _SHAPES[box.kind]
+        lines.append(f"  n{n}{left}{_text(box.name, f'{box.op} {box.type}')}{right}")
+    for a in shown.arrows:
+        line = "-.->" if a.order_only else "-->"
+        lines.append(f"  n{a.source} {line}{_label(a.label)} n{a.target}")
+    return "\n".join(lines) + "\n"
+
+
+def plan_to_mermaid(plan: Plan, most: int = MOST, hazards: Sequence[Hazard] = ()) -> str:
+    """The plan as a flowchart, a subgraph a stream, waits dotted, races thick and red."""
+    made = blocks(plan, most)
+    block = {n: k for k, b in enumerate(made) for n in b.members}
+    lines = ["flowchart LR"]
+    for stream, row in lanes(plan).items():
+        mine = [(k, b) for k, b in enumerate(made) if b.stream == stream]
+        if mine:
+            lines.append(f'  subgraph s{row}["stream {stream}"]')
+            lines += [
+                f"    n{k}[{_text(b.name, b.commands)}]:::f{row % len(FILLS)}" for k, b in mine
+            ]
+            lines.append("  end")
+    edges = [*_data(plan, block), *_waits(plan, block), *_races(plan, block, hazards)]
+    lines += dict.fromkeys(edges)
+    lines += [f"  classDef f{n} fill:{color},stroke:#3F3F3F,color:#1B1B1B"
+              for n, color in enumerate(FILLS)]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _data(plan: Plan, block: dict[int, int]) -> Iterator[str]:
+    for e in data_edges(plan):
+        if e.writer is not None and block[e.writer] != block[e.reader]:
+            label = "" if e.tensor is None else f"{e.tensor.dtype} {shape(e.tensor.shape)}"
+            yield f"  n{block[e.writer]} -->{_label(label)} n{block[e.reader]}"
+
+
+def _waits(plan: Plan, block: dict[int, int]) -> Iterator[str]:
+    last: dict[int, int] = {}
+    records: dict[int, int] = {}
+    waiting: dict[int, list[tuple[int, str]]] = {}
+    number = 0
+    for i in plan.instructions:
+        if isinstance(i, Launch):
+            last[i.stream] = block[number]
+            for source, label in waiting.pop(i.stream, []):
+                if source != block[number]:
+                    yield f"  n{source} -.->{_label(label)} n{block[number]}"
+            number += 1
+        elif isinstance(i, Record) and i.stream in last:
+            records[i.event] = last[i.stream]
+        elif isinstance(i, Wait) and i.event in records:
+            label = f"e{i.event}" if i.role == "dependency" else f"e{i.event} {i.role}"
+            waiting.setdefault(i.stream, []).append((records[i.event], label))
+        elif isinstance(i, HostWait) and i.event in records:
+            yield f"  n{records[i.event]} -.->|e{i.event}| host([host])"
+
+
+def _races(plan: Plan, block: dict[int, int], hazards: Sequence[Hazard]) -> Iterator[str]:
+    indices = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    number = {index: n for n, index in enumerate(indices)}
+    for h in hazards:
+        ends = [block[number[s.index]] for s in (h.first, h.second) if s and s.index in number]
+        for end in ends:
+            yield f"  style n{end} stroke:#D0021B,stroke-width:4px"
+        if len(ends) == 2:
+            yield f"  n{ends[0]} ==>|{h.kind} race| n{ends[1]}"
+
+
+def _text(name: str, below: str) -> str:
+    return f'"<b>{_escaped(fit(printable(name), 40))}</b><br/>{_escaped(below)}"'
+
+
+def _label(label: str) -> str:
+    return f'|"{_escaped(label)}"|' if label else ""
+
+
+def _escaped(text: str) -> str:
+    """Mermaid reads entities written with # instead of &."""
+    return "".join(
+        c if c.isalnum() or c in " _.,:;·…×()[]-" else f"#{ord(c)};" for c in printable(text)
+    )
+
+
+__all__ = ["MOST", "graph_to_mermaid", "plan_to_mermaid"]

@@ -1,0 +1,124 @@
+"""One self-contained HTML page that explains a plan: pictures, instructions and text, linked.
+
+The template is page.html with page.css and page.js beside it; nothing is fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from graphexec.plan import Launch, Plan, Wait
+from graphexec.verify import find_hazards
+from graphexec.views import compared, graph, lanes, memory, svg
+from graphexec.views.outline import Outline, of_plan
+from graphexec.views.page_data import page_data
+from graphexec.views.table import count, printable, size
+
+if TYPE_CHECKING:
+    from graphexec.trace import Trace
+    from graphexec.verify import Hazard
+    from graphexec.views.paint import Color
+
+_EVERY = 1200  # launches that are still drawn one by one
+
+_DARK_PAGE = (
+    "color-scheme:dark;--ground:#16181B;--ink:#ECECEC;--soft:#AEB4BA;--edge:#3A4048;"
+    "--raised:#22262B;--chosen:#24485E;--good:#8AD3BA;--bad:#FF6B75;--ring:#FF4D5A;"
+)
+
+
+def to_html(
+    plan: Plan, *, outline: Outline | None = None, hazards: Sequence[Hazard] | None = None,
+    trace: Trace | None = None, color: Color = "stream", most: int | None = None,
+) -> str:  # fmt: skip
+    """The page. `outline` is what the user wrote (else what the plan says of it), `trace` a run to
+    be shown under the prediction. Without `hazards` the plan is verified here, so that the
+    certificate is never a claim."""
+    if hazards is None:
+        hazards = find_hazards(plan)
+    outline = outline or of_plan(plan)
+    launches = sum(isinstance(i, Launch) for i in plan.instructions)
+    boxes = most or (launches if launches <= _EVERY else lanes.MOST)
+    data = page_data(plan, outline, hazards, trace)
+    pieces = {
+        "title": svg.escape(plan.graph),
+        "facts": svg.escape(_facts(plan, launches)),
+        "verdict": "refuted" if hazards else "proved",
+        "certificate": "\n".join(map(svg.escape, certificate(plan, hazards).splitlines())),
+        "style": _style(),
+        "arrow": svg.ARROW,
+        "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most),
+        # A script ends where "</" stands, whatever the quotes around it.
+        "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
+        "script": _read("page.js"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: pieces[found[1]], _read("page.html"))
+
+
+def certificate(plan: Plan, hazards: Sequence[Hazard]) -> str:
+    """What the verifier found, in a line; of hazards the first three."""
+    if not hazards:
+        waits = sum(isinstance(i, Wait) and i.role == "dependency" for i in plan.instructions)
+        return f"✓ proved free of races, with {count(waits, 'dependency wait')}"
+    told = [f"{h.kind}: {h.message}" for h in hazards[:3]]
+    more = [f"and {len(hazards) - 3} more"] if len(hazards) > 3 else []
+    return "\n".join([f"✗ refuted: {count(len(hazards), 'hazard')}", *told, *more])
+
+
+def _facts(plan: Plan, launches: int) -> str:
+    facts = [f"on {printable(plan.device)}", count(launches, "launch"),
+             count(len(plan.streams), "stream")]  # fmt: skip
+    facts += [" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items())] if plan.dims else []
+    facts += [f"arena {size(plan.stats.arena_bytes)}"] if plan.stats is not None else []
+    return " · ".join(facts)
+
+
+def _pictures(
+    plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None, color: Color,
+    boxes: int, most: int | None,
+) -> str:  # fmt: skip
+    shown = {
+        "Plan: a lane a stream": lanes.to_svg(
+            plan, color=color, most=boxes, hazards=hazards, inline=True
+        ),
+        "Memory: bytes over the run": memory.to_svg(plan, color=color, most=boxes, inline=True),
+        "Graph: as written": graph.to_svg(
+            outline, most=most or (boxes if boxes > lanes.MOST else graph.MOST),
+            launches=_numbers(plan), inline=True,
+        ),
+    }  # fmt: skip
+    if trace is not None:
+        shown = {"Run: predicted and measured": compared.to_svg(plan, trace, inline=True)} | shown
+    return "\n".join(
+        f'<details open><summary>{name}</summary><div class="picture">{picture}</div></details>'
+        for name, picture in shown.items()
+    )
+
+
+def _numbers(plan: Plan) -> Mapping[str, str]:
+    """The launches of each node, for the boxes of the graph."""
+    found: dict[str, list[str]] = {}
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    for n, launch in enumerate(launches):
+        found.setdefault(launch.node, []).append(str(n))
+    return {node: " ".join(numbers) for node, numbers in found.items()}
+
+
+def _style() -> str:
+    """The page's rules and the pictures', dark where the reader or the button says so."""
+    dark = f"{{{_DARK_PAGE}\n{svg.DARK}}}"
+    system = f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}"
+    light = ":root[data-theme=light]{color-scheme:light}"
+    ours = f"{svg.SHAPES}\n{svg.LIGHT}\n{light}"
+    return f"{ours}\n{system}\n:root[data-theme=dark]{dark}\n{_read('page.css')}"
+
+
+def _read(name: str) -> str:
+    return resources.files("graphexec.views").joinpath(name).read_text(encoding="utf-8")
+
+
+__all__ = ["certificate", "to_html"]

@@ -1,0 +1,111 @@
+"""What the page knows of each launch and instruction, as plain data for its script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.views.outline import Outline
+from graphexec.views.paint import shown
+from graphexec.views.predict import predict
+from graphexec.views.reasons import reasons
+from graphexec.views.table import printable, shape, size
+
+if TYPE_CHECKING:
+    from graphexec.trace import Trace
+    from graphexec.verify import Hazard
+
+
+def page_data(
+    plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None
+) -> dict[str, Any]:
+    """The data: `launches` in issue order, `instructions` as lines of text, `search` the same in
+    small letters with tensors, `why` of each wait, `launchAt` of each instruction that is one."""
+    why = reasons(plan)
+    launches = _Launches(plan, outline, hazards, trace, why).all()
+    lines = [f"{n:>4}  {_line(i)}" for n, i in enumerate(plan.instructions)]
+    search = [line.lower() for line in lines]
+    for launch in launches:
+        more = " ".join([launch["type"] or "", *launch["reads"], *launch["writes"]])
+        search[launch["instruction"]] += f" {more.lower()}"
+    return {
+        "launches": launches,
+        "instructions": lines,
+        "search": search,
+        "why": {str(n): text for n, text in why.items()},
+        "launchAt": {str(launch["instruction"]): n for n, launch in enumerate(launches)},
+    }
+
+
+def _line(i: Instruction) -> str:
+    match i:
+        case Launch():
+            return f"s{i.stream}  {printable(i.node)}  {printable(i.command)}"
+        case Record():
+            return f"s{i.stream}    record e{i.event}"
+        case Wait():
+            return f"s{i.stream}    wait e{i.event} ({i.role})"
+        case HostWait():
+            return f"host  wait e{i.event}"
+
+
+class _Launches:
+    def __init__(
+        self, plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None,
+        why: Mapping[int, str],
+    ) -> None:  # fmt: skip
+        self.plan, self.why = plan, why
+        self.times = predict(plan)
+        self.lines = {b.name: b.line for b in outline.boxes}
+        self.types = {t.name: f"{t.dtype}{shape(t.shape)} · {size(t.bytes)}" for t in plan.tensors}
+        self.named: dict[Range, list[str]] = {}
+        for t in plan.tensors:
+            whole = Range(t.buffer, t.offset, t.offset + t.bytes)
+            self.named.setdefault(whole, []).append(t.name)
+        self.spans = {s.instruction: s for s in trace.spans} if trace is not None else {}
+        self.races: dict[int, list[str]] = {}
+        for hazard in hazards:
+            for site in (hazard.first, hazard.second):
+                if site is not None:
+                    self.races.setdefault(site.index, []).append(str(hazard))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every launch; the waits before it on its stream are its own."""
+        pending: dict[int, list[dict[str, Any]]] = {}
+        found: list[dict[str, Any]] = []
+        for number, i in enumerate(self.plan.instructions):
+            if isinstance(i, Wait):
+                wait = {"instruction": number, "event": i.event, "role": i.role,
+                        "why": self.why[number]}  # fmt: skip
+                pending.setdefault(i.stream, []).append(wait)
+            elif isinstance(i, Launch):
+                waits = pending.pop(i.stream, [])
+                found.append(self.launch(len(found), number, i) | {"waits": waits})
+        return found
+
+    def launch(self, n: int, number: int, i: Launch) -> dict[str, Any]:
+        start, end = self.times.start[n], self.times.end[n]
+        span = self.spans.get(number)
+        tensor = i.node.removesuffix(".h2d")
+        return {
+            "node": printable(i.node),
+            "command": printable(i.command),
+            "stream": i.stream,
+            "instruction": number,
+            "type": self.types.get(tensor),
+            "line": self.lines.get(tensor),
+            "predicted": f"{shown(end - start)}, from {shown(start)} to {shown(end)}",
+            "measured": span and f"{shown(span.end - span.start)}, from {shown(span.start)}",
+            "reads": [self.range(r) for r in i.reads],
+            "writes": [self.range(r) for r in i.writes],
+            "races": self.races.get(number, []),
+        }
+
+    def range(self, r: Range) -> str:
+        names = ", ".join(map(printable, self.named.get(r, [])[:3]))
+        where = f"{printable(r.buffer)}[{r.low}, {r.high}) {size(max(r.high - r.low, 0))}"
+        return f"{where} ({names})" if names else where
+
+
+__all__ = ["page_data"]

@@ -1,0 +1,69 @@
+"""Which colour a launch has: its stream's, its op's, or that of its cost; and the legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from graphexec.plan import Launch, Plan
+from graphexec.views.svg import FILLS, RAMP, rect, text
+from graphexec.views.table import fit, printable
+
+Color = Literal["stream", "op", "cost"]
+
+
+def is_transfer(launch: Launch) -> bool:
+    """Whether a launch moves data between host and device for the user."""
+    return launch.node.endswith((".h2d", ".d2h"))
+
+
+class Paint:
+    """The classes of boxes (see svg.py) for one plan and one choice of colours."""
+
+    def __init__(self, plan: Plan, by: Color, us: Sequence[float], lanes: dict[int, int]) -> None:
+        self.by, self.lanes = by, lanes
+        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        names = dict.fromkeys(i.command for i in launches if not is_transfer(i))
+        self.ops = {name: n for n, name in enumerate(names)}
+        self.least, self.most = min(us, default=0.0), max(us, default=1.0)
+        self.transfers = any(map(is_transfer, launches))
+
+    def of(self, launch: Launch, us: float) -> str:
+        """The class of a launch that takes `us` microseconds."""
+        if self.by == "cost":
+            span = max(self.most - self.least, 1e-9)
+            return f"c{round((us - self.least) / span * (len(RAMP) - 1))}"
+        if is_transfer(launch):
+            return "tr"
+        if self.by == "op":
+            return f"f{self.ops[launch.command] % len(FILLS)}"
+        return f"f{self.lanes[launch.stream] % len(FILLS)}"
+
+    def legend(self, x: float, y: float) -> list[str]:
+        """Swatches with their meaning, from x to the right."""
+        found: list[str] = []
+        for cls, name in self._entries():
+            found += [rect(x, y - 9, 14, 11, f"bx {cls}", 2), text(x + 19, y, name, "so")]
+            x += 36 + 6.5 * len(name)
+        return found
+
+    def _entries(self) -> list[tuple[str, str]]:
+        if self.by == "cost":
+            steps = len(RAMP) - 1
+            grow = (self.most - self.least) / steps
+            return [(f"c{n}", shown(self.least + n * grow)) for n in range(steps + 1)]
+        if self.by == "op":
+            made = [(f"f{n % len(FILLS)}", fit(printable(o), 18)) for o, n in self.ops.items()]
+        else:
+            made = [(f"f{n % len(FILLS)}", f"stream {s}") for s, n in self.lanes.items()]
+        return made[:8] + ([("tr", "host transfer")] if self.transfers else [])
+
+
+def shown(us: float) -> str:
+    """Microseconds for people."""
+    if us < 1000:
+        return f"{us:.3g} µs"
+    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
+
+
+__all__ = ["Color", "Paint", "is_transfer", "shown"]

@@ -1,0 +1,47 @@
+"""From SVG to PNG, by whichever renderer is installed: resvg as a wheel, rsvg-convert, Graphviz.
+
+Graphviz cannot read SVG: it draws the DOT of the same view instead, where there is one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import DataError
+
+_WIDEST = 8000  # pixels; more takes seconds, and is refused by many programs
+
+
+def to_png(svg: str, dot: str = "", zoom: float = 2.0) -> bytes:
+    """The picture, `zoom` pixels for each of the SVG's. Raises DataError without a renderer."""
+    width = float(svg.split('width="', 1)[1].split('"', 1)[0])
+    zoom = min(zoom, _WIDEST / width)
+    try:
+        import resvg_py
+    except ImportError:
+        return _by_program(svg, dot, zoom)
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=zoom))
+
+
+def _by_program(svg: str, dot: str, zoom: float) -> bytes:
+    if program := shutil.which("rsvg-convert"):
+        return _run([program, "--zoom", str(zoom)], svg)
+    if dot and (program := shutil.which("dot")):
+        return _run([program, "-Tpng", "-Gdpi=144"], dot)
+    raise DataError([Diagnostic(
+        "no program to make a PNG is installed",
+        help="pip install 'graphexec[png]', or write .svg, which needs nothing",
+    )])  # fmt: skip
+
+
+def _run(command: list[str], text: str) -> bytes:
+    done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise DataError([Diagnostic(f"{command[0]} failed: {reason}")])
+    return done.stdout
+
+
+__all__ = ["to_png"]

@@ -1,0 +1,147 @@
+"""When each launch of a plan would run: costs from its byte ranges, then a walk along the plan.
+
+The costs are the planner's (graphexec.costs). A plan read from a file does not say how many
+operations a GEMM takes; that is worked out from the shapes of the tensors it touches, so the
+same plan gives the same picture wherever it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod, sqrt
+
+from graphexec import costs
+from graphexec.command import Command, Cost, Memcpy
+from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
+from graphexec.tensor import DType, TensorType, View
+
+
+@dataclass(frozen=True)
+class Times:
+    """Start and end of each launch, in issue order; when each event was recorded (by event) and
+    each wait was over (by number of the instruction); `after[n]` is the launch that launch n
+    waited for longest, or None. The unit is that of the durations given."""
+
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+    recorded: dict[int, float]
+    resumed: dict[int, float]
+    after: tuple[int | None, ...]
+
+    @property
+    def total(self) -> float:
+        """The end of the last launch."""
+        return max(self.end, default=0.0)
+
+    def critical(self) -> frozenset[int]:
+        """The launches of a longest way through the plan."""
+        found: set[int] = set()
+        at = max(range(len(self.end)), key=self.end.__getitem__, default=None)
+        while at is not None:
+            found.add(at)
+            at = self.after[at]
+        return frozenset(found)
+
+
+def model(plan: Plan) -> costs.CostModel:
+    """The cost model the plan was made with."""
+    return costs.CPU if plan.device == "cpu" else costs.GPU
+
+
+def microseconds(plan: Plan) -> list[float]:
+    """What each launch takes, running alone, in issue order."""
+    rates, types = model(plan), _Types(plan)
+    return [
+        rates.microseconds(_command(i, types)) for i in plan.instructions if isinstance(i, Launch)
+    ]
+
+
+def simulate(plan: Plan, durations: Sequence[float], wait: float) -> Times:
+    """Run the plan with these durations; a wait for another stream's event adds `wait`.
+
+    Waits for events that are never recorded before them are passed over.
+    """
+    clock: dict[int, float] = {}
+    last: dict[int, int | None] = {}  # the launch each stream's clock is due to
+    events: dict[int, tuple[float, int | None, int]] = {}
+    start: list[float] = []
+    end: list[float] = []
+    after: list[int | None] = []
+    recorded: dict[int, float] = {}
+    resumed: dict[int, float] = {}
+    for number, i in enumerate(plan.instructions):
+        if isinstance(i, HostWait):
+            continue
+        now = clock.get(i.stream, 0.0)
+        if isinstance(i, Launch):
+            after.append(last.get(i.stream))
+            last[i.stream] = len(start)
+            start.append(now)
+            end.append(now + durations[len(end)])
+            clock[i.stream] = end[-1]
+        elif isinstance(i, Record):
+            events[i.event] = (now, last.get(i.stream), i.stream)
+            recorded[i.event] = now
+        elif isinstance(i, Wait) and i.event in events:
+            at, cause, stream = events[i.event]
+            at += wait if stream != i.stream else 0.0
+            if at > now:
+                clock[i.stream], last[i.stream] = at, cause
+            resumed[number] = clock.get(i.stream, now)
+    return Times(tuple(start), tuple(end), recorded, resumed, tuple(after))
+
+
+def predict(plan: Plan) -> Times:
+    """When each launch runs, in microseconds."""
+    return simulate(plan, microseconds(plan), model(plan).wait)
+
+
+# Costs ----------------------------------------------------------------------------------
+
+
+class _Types:
+    """Types of byte ranges, where the plan names tensors there."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.named = {t.name: t for t in plan.tensors}
+        self.ranges: dict[Range, PlacedTensor] = {}
+        for t in plan.tensors:
+            self.ranges.setdefault(Range(t.buffer, t.offset, t.offset + t.bytes), t)
+
+    def of(self, r: Range, name: str = "") -> TensorType:
+        """The type of a range, best of the tensor `name`; else bytes taken for f32."""
+        tensor = self.named.get(name) or self.ranges.get(r)
+        if tensor is not None and tensor.bytes == r.high - r.low:
+            return TensorType(tensor.shape, tensor.dtype)
+        return TensorType((max((r.high - r.low) // 4, 1),), DType.F32)
+
+
+def _command(launch: Launch, types: _Types) -> Command:
+    moved = sum(max(r.high - r.low, 0) for r in (*launch.reads, *launch.writes))
+    flops = _gemm_flops(launch, types) if launch.command == "gemm" else 0
+    # The model asks only whether it is a copy, not of what.
+    none = View("", (1,), DType.F32)
+    work = Memcpy(none, none)
+    return Command(launch.node, launch.command, work, (), (), Cost(flops, moved))
+
+
+def _gemm_flops(launch: Launch, types: _Types) -> int:
+    if len(launch.reads) < 2 or not launch.writes:
+        return 0
+    out = types.of(launch.writes[0], launch.node)
+    a, b = (types.of(r) for r in launch.reads[:2])
+    return 2 * out.elements * _contracted(a, b, out)
+
+
+def _contracted(a: TensorType, b: TensorType, out: TensorType) -> int:
+    """The extent that is summed over: a's last axis or, transposed, the one before it."""
+    if min(len(a.shape), len(b.shape), len(out.shape)) >= 2:
+        for k, m in (a.shape[-1:-3:-1], a.shape[-2:]):
+            if m == out.shape[-2] and k in b.shape[-2:]:
+                return k
+    batch = prod(out.shape[:-2])
+    return max(round(sqrt(a.elements * b.elements / (out.elements * batch))), 1)
+
+
+__all__ = ["Times", "microseconds", "model", "predict", "simulate"]

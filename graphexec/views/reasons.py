@@ -1,0 +1,95 @@
+"""Why a wait exists: the two launches it keeps in order, and the bytes they share.
+
+A dependency wait stands right before the launch that needs it and its event right after the
+launch needed, so those two are looked at. A plan of another program may be made otherwise; then
+only their order is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphexec.plan import Launch, Plan, Range, Record, Wait
+from graphexec.views.table import printable
+
+Buffers = Mapping[str, str]
+"""The buffer of each tensor, by name."""
+
+
+def reasons(plan: Plan) -> dict[int, str]:
+    """One sentence for every wait, by number of its instruction."""
+    last: dict[int, Launch] = {}
+    records: dict[int, tuple[int, Launch | None]] = {}
+    following = _following(plan)
+    buffers = {t.name: t.buffer for t in plan.tensors}
+    found = {}
+    for number, i in enumerate(plan.instructions):
+        if isinstance(i, Launch):
+            last[i.stream] = i
+        elif isinstance(i, Record):
+            records[i.event] = (i.stream, last.get(i.stream))
+        elif isinstance(i, Wait):
+            found[number] = _reason(buffers, i, records.get(i.event), following.get(number))
+    return found
+
+
+def _following(plan: Plan) -> dict[int, Launch]:
+    """For each wait the next launch on its stream."""
+    ahead: dict[int, Launch] = {}
+    found = {}
+    for number in reversed(range(len(plan.instructions))):
+        i = plan.instructions[number]
+        if isinstance(i, Launch):
+            ahead[i.stream] = i
+        elif isinstance(i, Wait) and i.stream in ahead:
+            found[number] = ahead[i.stream]
+    return found
+
+
+def _reason(
+    buffers: Buffers, wait: Wait, record: tuple[int, Launch | None] | None, second: Launch | None
+) -> str:
+    if record is None:
+        return f"event {wait.event} is not recorded before this wait: it orders nothing"
+    stream, first = record
+    if wait.role == "fork":
+        return f"stream {wait.stream} starts when stream {stream} does"
+    if wait.role == "join":
+        return f"the run is over only when stream {stream} is"
+    if first is None or second is None:
+        return f"stream {wait.stream} goes on after event {wait.event} of stream {stream}"
+    return _shared(buffers, first, second, stream)
+
+
+def _shared(buffers: Buffers, first: Launch, second: Launch, stream: int) -> str:
+    early, late = f"'{printable(first.node)}' on stream {stream}", f"'{printable(second.node)}'"
+    if shared := _overlap(first.writes, second.reads):
+        return f"{late} reads {_name(buffers, first, shared)}, which {early} writes"
+    if shared := _overlap(first.reads, second.writes):
+        return f"{late} overwrites bytes that {early} reads ({_bytes(shared)})"
+    if shared := _overlap(first.writes, second.writes):
+        return f"{late} overwrites bytes that {early} writes ({_bytes(shared)})"
+    if first.node in second.after:
+        return f"the graph says that {late} comes after {early}"
+    return f"{late} comes after {early}"
+
+
+def _overlap(firsts: Sequence[Range], seconds: Sequence[Range]) -> Range | None:
+    for a in firsts:
+        for b in seconds:
+            if a.buffer == b.buffer and a.low < b.high and b.low < a.high:
+                return Range(a.buffer, max(a.low, b.low), min(a.high, b.high))
+    return None
+
+
+def _name(buffers: Buffers, writer: Launch, r: Range) -> str:
+    """What the bytes are called: after their writer where a tensor has its name."""
+    wanted = writer.node.removesuffix(".h2d")
+    return f"'{printable(wanted)}'" if buffers.get(wanted) == r.buffer else _bytes(r)
+
+
+def _bytes(r: Range) -> str:
+    return f"{printable(r.buffer)}[{r.low}, {r.high})"
+
+
+__all__ = ["reasons"]

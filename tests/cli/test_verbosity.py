@@ -1,0 +1,91 @@
+"""-v, -q, GRAPHEXEC_LOG, NO_COLOR and completion: what is said besides the results."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = str(Path(sys.executable).with_name("graphexec"))
+CPU = ("--device", "cpu")
+DIAMOND = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
+
+
+def test_verbose_logs_each_step_with_its_time(invoke, graph):
+    done = invoke("-v", "run", graph(), *CPU)
+    assert done.exit_code == 0
+    steps = re.findall(r"^ *[\d.]+ ms  (\w+)", done.stderr, re.MULTILINE)
+    assert steps == ["loading", "planning", "reading", "running"]
+
+
+def test_quiet_says_nothing_but_results(invoke, graph):
+    done = invoke("-q", "run", graph(), *CPU)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert "out" in done.stdout
+
+
+def test_quiet_does_not_hide_errors(invoke, graph):
+    done = invoke("-q", "run", graph(("op: gemm", "op: gem")), *CPU)
+    assert done.exit_code == 2
+    assert "gemm" in done.stderr
+
+
+def test_verbose_and_quiet_contradict(invoke, graph):
+    assert invoke("-v", "-q", "run", graph()).exit_code == 2
+
+
+def test_the_log_has_every_instruction_twice(program):
+    env = {**os.environ, "GRAPHEXEC_LOG": "debug"}
+    done = program("run", DIAMOND, *CPU, env=env)
+    assert done.returncode == 0
+    issued = re.findall(r"issued    (#\d+ .*)", done.stderr)
+    completed = re.findall(r"completed (#\d+ .*) after \d+ µs", done.stderr)
+    assert len(issued) == len(set(issued)) > 8
+    assert {i for i in issued if "host" not in i} >= set(completed)
+    assert any("launch left (gemm)" in line for line in completed)
+    assert any(re.fullmatch(r"#\d+ s\d wait e\d \(dependency\)", line) for line in completed)
+
+
+def test_an_unknown_level_of_the_log(program, graph):
+    done = program("check", graph(), env={**os.environ, "GRAPHEXEC_LOG": "all"})
+    assert done.returncode == 2
+    assert "expected debug, info, warning, error" in done.stderr
+
+
+def test_no_log_without_asking(program, graph):
+    env = {k: v for k, v in os.environ.items() if k != "GRAPHEXEC_LOG"}
+    assert "issued" not in program("run", graph(), *CPU, env=env).stderr
+
+
+def on_a_terminal(command: list[str], env: dict[str, str]) -> str:
+    """What a program writes to a terminal."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=env) as process:
+        os.close(follower)
+        said = b""
+        try:
+            while part := os.read(leader, 65536):
+                said += part
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        assert process.wait(60) == 0
+    os.close(leader)
+    return said.decode()
+
+
+def test_no_color_is_honoured(graph):
+    command = [PROGRAM, "plan", str(graph()), *CPU]
+    env = {**os.environ, "TERM": "xterm"}
+    env.pop("NO_COLOR", None)
+    assert "\x1b[" in on_a_terminal(command, env)
+    assert "\x1b[" not in on_a_terminal(command, {**env, "NO_COLOR": "1"})
+
+
+def test_shells_can_complete(program):
+    done = program(env={**os.environ, "_GRAPHEXEC_COMPLETE": "bash_source"})
+    assert "complete" in done.stdout
+    env = {**os.environ, "_GRAPHEXEC_COMPLETE": "bash_complete", "COMP_WORDS": "graphexec pl",
+           "COMP_CWORD": "1"}  # fmt: skip
+    assert program(env=env).stdout.strip() == "plain,plan"

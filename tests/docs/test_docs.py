@@ -1,0 +1,102 @@
+"""The documentation: every command in it runs, references are up to date, the site builds."""
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphexec as gx
+from graphexec.registry import load_ops
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(p.name for p in DOCS.glob("*.md"))
+
+
+def blocks(page: str, language: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: what follows the language, and the text."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}([^\n]*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    lines = (line for _, text in blocks(page, "console") for line in text.splitlines())
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """What somebody who reads the documentation has: the examples, and files it told to save."""
+    shutil.copytree(ROOT / "graphs", tmp_path / "graphs")
+    shutil.copytree(DOCS / "examples", tmp_path / "docs" / "examples")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)])
+def test_every_command_runs(page, folder):
+    for about, text in blocks(page, "yaml"):
+        if title := re.search(r"title=(\S+)", about):
+            (folder / title[1]).write_text(text)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands(page):
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, timeout=120,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_python_of_the_quickstart_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    subprocess.run([Path(sys.executable).with_name("graphexec"), "init", "first"], check=True)
+    scope: dict[str, object] = {}
+    for _, text in blocks("index.md", "python"):
+        exec(text, scope)
+    assert np.asarray(scope["out"]).shape == (2, 8, 64, 64)
+
+
+def test_the_example_op_is_the_one_that_is_shown():
+    shown = blocks("adding-an-op.md", "python")[0][1].split("\n", 1)[1]
+    kept = (DOCS / "examples" / "relu" / "__init__.py").read_text().split("\n", 2)[2]
+    assert kept == shown
+
+
+def test_the_example_op_is_right():
+    graph = gx.load(DOCS / "examples" / "relu.yaml", ops=load_ops((DOCS / "examples" / "relu",)))
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((64, 32), "f4"), rng.standard_normal((32, 16), "f4")
+    with gx.compile(graph, device="cpu") as exe:
+        np.testing.assert_allclose(
+            exe.run(x=x, w=w)["y"], np.maximum(x @ w, 0), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("page", ["ops", "api"])
+def test_the_references_are_up_to_date(page):
+    path = ROOT / "scripts" / "make_reference"
+    loader = importlib.machinery.SourceFileLoader("make_reference", str(path))
+    spec = importlib.util.spec_from_loader("make_reference", loader)
+    script = importlib.util.module_from_spec(spec)
+    loader.exec_module(script)
+    written = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert getattr(script, page)() == written, "run scripts/make_reference"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    if not mkdocs.exists():
+        pytest.skip("needs MkDocs: pip install 'graphexec[docs]'")
+    done = subprocess.run(
+        [mkdocs, "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    assert (tmp_path / "site" / "index.html").is_file()

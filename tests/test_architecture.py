@@ -17,12 +17,18 @@ ROOT = Path(gx.__file__).parent
 OPS = Path(__file__).parent.parent / "ops"
 
 DATA = {
-    "command", "costs", "cycles", "diagnostics", "errors", "expressions", "graph", "op", "plan",
-    "scheduled", "tensor", "typed",
+    "collector", "command", "costs", "cycles", "diagnostics", "errors", "expressions", "graph",
+    "lower_bounds", "op", "plan", "scheduled", "simulate", "tensor", "typed",
 }  # fmt: skip
 """Modules that say what things are; stages may import these and what is named for each."""
 
-READS_FILES = {"infer": {"weights"}, "rewrite": {"rewrites"}, "load": {"reading"}}
+READS_FILES = {
+    "infer": {"weights"},
+    "rewrite": {"rewrites"},
+    "load": {"reading"},
+    "schedule": {"scheduling"},
+    "allocate": {"allocation"},
+}
 
 
 @cache

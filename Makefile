@@ -4,6 +4,7 @@
 # make golden  rewrite the expected texts of the tests; look at the difference before committing
 
 VENV ?= .venv
+EXTRAS ?= test,lint
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
@@ -33,7 +34,7 @@ $(RUN_READY): pyproject.toml scripts/make_venv
 
 $(DEV_READY): pyproject.toml scripts/make_venv
 	scripts/make_venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@ $(RUN_READY)
 
 clean:

@@ -168,6 +168,7 @@ def test_a_capture_is_the_plan_and_a_replay_one_launch(emulated: Lab, name: str)
 
 def test_blas_handles_have_a_stream_and_a_workspace_each(emulated: Lab) -> None:
     exe, opening = opened(emulated, "parallel_branches", "graph", 4)
+    handles = sum(s.blas_handle is not None for s in exe.plan.streams)
     exe.close()
     per_handle: dict[str, list[str]] = {}
     workspaces = []
@@ -176,9 +177,9 @@ def test_blas_handles_have_a_stream_and_a_workspace_each(emulated: Lab) -> None:
             per_handle.setdefault(call.arguments[0], []).append(call.name)
         if call.name == "hipblasSetWorkspace":
             workspaces.append(call.arguments[1])
-    assert len(per_handle) == 4
+    assert len(per_handle) == handles > 1
     assert set(map(tuple, per_handle.values())) == {("hipblasSetStream", "hipblasSetWorkspace")}
-    assert len(set(workspaces)) == 4
+    assert len(set(workspaces)) == handles
 
 
 def test_weights_are_uploaded_once_and_shared(emulated: Lab) -> None:

@@ -143,7 +143,7 @@ def main() -> None:
     header = ["work", "graphexec", "PyTorch eager takes", "NumPy takes", "arena", "lower bound",
               "all tensors"]  # fmt: skip
     rows = [attention_row((1, 8, s, 64)) for s in (256, 512, 1024)]
-    rows += [half_gemm_row(n) for n in (256, 1024)]
+    rows += [half_gemm_row(n) for n in (256, 512, 1024, 2048)]
     print(table([header, *rows]))
     print()
     print(table([["what", "time", "bound"], *planning_rows()]))

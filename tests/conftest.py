@@ -32,7 +32,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 # Tests that load a HIP runtime into this process: the emulator, or what the variable names.
-_ON_HIP = ("devices/", "pitfalls/", "test_hip_emulator.py", "test_selftest.py", "test_plan_cache.py")
+_ON_HIP = (
+    "devices/",
+    "pitfalls/",
+    "test_hip_emulator.py",
+    "test_selftest.py",
+    "test_plan_cache.py",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -173,7 +173,9 @@ def test_out_of_memory_says_what_was_needed_and_what_there_is(emulated: Lab) -> 
         r"of 32.0 MiB\), (?P<free>[\d.]+) MiB free of 40.0 MiB; hipMalloc failed: "
         r"hipErrorOutOfMemory \(2\)", str(caught.value))  # fmt: skip
     assert found, caught.value
-    assert float(found["needed"]) == pytest.approx(float(found["arena"]) + int(found["handles"]) * 32, abs=0.1)
+    assert float(found["needed"]) == pytest.approx(
+        float(found["arena"]) + int(found["handles"]) * 32, abs=0.1
+    )
     assert float(found["free"]) == 40.0, "everything was freed before the question"
     with emulated.compile("parallel_branches", streams=1) as exe:
         exe.run(**inputs_of(exe))

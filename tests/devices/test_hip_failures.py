@@ -169,8 +169,9 @@ def test_out_of_memory_says_what_was_needed_and_what_there_is(emulated: Lab) -> 
     with emulated.nothing_left(), pytest.raises(OutOfMemory) as caught:
         emulated.compile("parallel_branches", streams=4)
     found = re.search(
-        r"(?P<needed>[\d.]+) MiB needed at peak \(arena (?P<arena>[\d.]+) MiB; (?P<handles>\d+) BLAS workspaces "
-        r"of 32.0 MiB\), (?P<free>[\d.]+) MiB free of 40.0 MiB; hipMalloc failed: "
+        r"(?P<needed>[\d.]+) MiB needed at peak \(arena (?P<arena>[\d.]+) MiB; "
+        r"(?P<handles>\d+) BLAS workspaces of 32.0 MiB\), (?P<free>[\d.]+) MiB free of 40.0 MiB; "
+        r"hipMalloc failed: "
         r"hipErrorOutOfMemory \(2\)", str(caught.value))  # fmt: skip
     assert found, caught.value
     assert float(found["needed"]) == pytest.approx(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Edges = Mapping[str, Sequence[str]]
 
@@ -36,44 +36,18 @@ def topological_order(needs: Edges) -> tuple[list[str], list[list[str]]]:
     for component in _components(stuck):
         start = min(component, key=rank.__getitem__)
         if len(component) > 1 or start in stuck[start]:
-            cycles.append(_shortest_cycle(start, stuck, set(component)))
+            cycles.append(_shortest_cycle(start, stuck, component))
     return order, sorted(cycles, key=lambda cycle: rank[cycle[0]])
 
 
-def _components(graph: Edges) -> list[list[str]]:
-    """Strongly connected components, by Tarjan's algorithm with an explicit stack."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    open_, found = [], []
-    is_open: set[str] = set()
-    for root in graph:
-        work = [] if root in index else [(root, iter(graph[root]))]
-        while work:
-            name, successors = work[-1]
-            if name not in index:
-                index[name] = low[name] = len(index)
-                open_.append(name)
-                is_open.add(name)
-            for other in successors:
-                if other not in graph:
-                    continue
-                if other not in index:
-                    work.append((other, iter(graph[other])))
-                    break
-                if other in is_open:
-                    low[name] = min(low[name], index[other])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
-                if low[name] == index[name]:
-                    at = len(open_) - 1
-                    while open_[at] != name:
-                        at -= 1
-                    found.append(open_[at:])
-                    is_open.difference_update(open_[at:])
-                    del open_[at:]
-    return found
+def _components(graph: Edges) -> Iterable[set[str]]:
+    """Strongly connected components."""
+    import networkx  # only a graph that is wrong pays for it
+
+    digraph: networkx.DiGraph[str] = networkx.DiGraph()
+    for name, others in graph.items():
+        digraph.add_edges_from((name, other) for other in others if other in graph)
+    return networkx.strongly_connected_components(digraph)
 
 
 def _shortest_cycle(start: str, graph: Edges, inside: set[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphexec.command import Scalar
 from graphexec.ops.launch import integers
-from graphexec.tensor import View
+from graphexec.tensor import View, merge_axes
 
 VECTOR_BYTES = 16
 """Most bytes a thread loads or stores at once. Storages start at multiples of it."""
@@ -22,19 +22,8 @@ def collapse(
 
     Returns the shape and each set of strides with at least one axis left.
     """
-    axes: list[tuple[int, list[int]]] = []
-    for index, extent in enumerate(shape):
-        if extent == 1:
-            continue
-        step = [s[index] for s in strides]
-        if axes and all(outer == extent * s for outer, s in zip(axes[-1][1], step, strict=True)):
-            axes[-1] = (axes[-1][0] * extent, step)
-        else:
-            axes.append((extent, step))
-    if not axes:
-        return (1,), [(0,) for _ in strides]
-    merged = tuple(extent for extent, _ in axes)
-    return merged, [tuple(step[i] for _, step in axes) for i in range(len(strides))]
+    merged, walked = merge_axes(shape, *strides)
+    return (merged, walked) if merged else ((1,), [(0,) for _ in strides])
 
 
 def axes(shape: tuple[int, ...], *strides: tuple[int, ...]) -> tuple[Scalar, ...]:

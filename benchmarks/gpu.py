@@ -440,7 +440,7 @@ def map_rows() -> Iterator[Row]:
     theirs = [torch.from_numpy(slot).pin_memory() for slot in slots]
     back = [torch.empty_like(slot).pin_memory() for slot in theirs]
     with gx.compile(g, device=HipDevice(), streams=1) as exe:
-        for request, out in zip(requests, exe.map(requests[: in_flight + 1], in_flight)):
+        for request, out in zip(requests[:4], exe.map(requests[:4], in_flight), strict=True):
             exact = torch.from_numpy(request["x"]).cuda().double() @ weights.double()
             error = (torch.from_numpy(out["out"]).cuda().double() - exact).norm() / exact.norm()
             if not error <= TOLERANCE[torch.float16]:

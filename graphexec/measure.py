@@ -21,19 +21,18 @@ _PLAIN_RUNS = 3
 
 
 def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
-    """The outputs of a run and what it took; with it what a run takes that nobody measures.
+    """The outputs of the plan and what a run takes, measured, and when nobody measures it.
 
-    Runs the plan to warm up, plainly, and measured. Raises DeviceUnavailable when the device
+    Raises DeviceUnavailable when the device
     cannot tell.
     """
     session = exe.session
     if not isinstance(session, Timed):
         raise DeviceUnavailable(f"the device '{exe.device_name}' does not measure single launches")
     with exe.lock:
-        exe.run(**inputs)
+        outputs = exe.run(**inputs)
         plain = [_plain(session) for _ in range(_PLAIN_RUNS)]
         times = session.timed()
-        outputs = exe.outputs_of(session)
     issued, done = sorted(plain, key=lambda run: run[1])[_PLAIN_RUNS // 2]
     # A GPU has a clock of its own: what the host does is then told of a run nobody measured.
     host = times.host or (

@@ -29,6 +29,7 @@ from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.devices.hip_timing import TimedRun, time_step
+from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
@@ -43,12 +44,14 @@ class HipDevice:
     """Runs plans on a GPU through hip-python.
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
-    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised.
+    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
+    `markers`, profilers show what is issued for which node (devices/markers.py).
     """
 
     index: int = 0
     mode: Mode = "graph"
     timeout: float | None = None
+    markers: bool = False
     name: str = "hip"
 
     def describe(self) -> str:
@@ -266,10 +269,15 @@ class HipSession:
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
+        markers = Markers(hip.platform.runtime_path) if self._device.markers else None
         self._prepared = prepare(plan, self._calls)
+        if markers:
+            self._prepared = markers.around_launches(plan, self._prepared)
         self._steps = [s for s in self._prepared if s is not nothing]
         if self._device.mode == "graph":
             self._capture()
+        if markers:
+            self._replay = [markers.around(f"replay {plan.graph}", s) for s in self._replay]
 
     def _capture(self) -> None:
         """Run once to warm up what the libraries load lazily, then capture."""

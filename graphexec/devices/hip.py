@@ -9,6 +9,7 @@ finds: AMD, CUDA behind HIP's functions, or the emulator of the tests.
 
 from __future__ import annotations
 
+import logging
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -28,11 +29,12 @@ from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
-from graphexec.devices.hip_timing import TimedRun, time_step
+from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
 from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.run_log import LOGGER
 from graphexec.trace import RunTimes
 
 Array = np.ndarray[Any, Any]
@@ -102,6 +104,7 @@ class HipSession:
         self._prepared: list[Step] = []  # one an instruction
         self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
+        self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -181,6 +184,9 @@ class HipSession:
             if tap is not None:
                 self._issue_tapped(tap)
                 return
+            if self._logged is not None:
+                self._logged.issue()
+                return
             for step in self._replay if self.mode == "graph" else self._steps:
                 step()
 
@@ -210,9 +216,14 @@ class HipSession:
         self._resources.enter_thread()
         if not self._resources.wait([self.origin], timeout):
             self._hung = True
+            if self._logged is not None:
+                self._logged.log()
             raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
         # Makes what the device wrote to pinned memory visible to the host.
         self._hip.synchronize_stream(self.origin)
+        if self._logged is not None:
+            self._resources.drain()  # joined streams still have the last event of theirs to pass
+            self._logged.log()
         self._running = False
         self._taken.clear()
 
@@ -274,7 +285,10 @@ class HipSession:
         if markers:
             self._prepared = markers.around_launches(plan, self._prepared)
         self._steps = [s for s in self._prepared if s is not nothing]
-        if self._device.mode == "graph":
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
+            resources.own(self._logged, LoggedRun.close)
+        elif self._device.mode == "graph":
             self._capture()
         if markers:
             self._replay = [markers.around(f"replay {plan.graph}", s) for s in self._replay]

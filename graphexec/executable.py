@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.devices.device_array import DeviceArray, is_device_array
+from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.pending import Pending
@@ -98,7 +99,7 @@ class Executable:
 
         At most two requests are in flight, each with memory of its own but for the weights; a
         third waits for the oldest. Inputs are read before `submit` returns, except arrays in
-        device memory: they must stay as they are until the run is done.
+        device memory or from `pinned_empty`: they must stay as they are until the run is done.
         """
         return self._submit(inputs, 2)
 
@@ -144,6 +145,8 @@ class Executable:
             for name, view in views.items():
                 give(session, view.storage, given[name])
             session.issue(tap)
+            for view in dict.fromkeys(self._compiled.program.outputs.values()):
+                session.fetch(view.storage)
             pending = Pending(self, session)
             self._pending.append(pending)
             return pending
@@ -175,9 +178,14 @@ class Executable:
         self._pending.remove(pending)
 
     def outputs_of(self, session: Session) -> dict[str, Array]:
-        """Copies of the outputs of the run that `session` has just finished."""
-        views = self._compiled.program.outputs
-        return {name: _tensor(session.get(view.storage), view) for name, view in views.items()}
+        """The outputs of the run that `session` has just finished, the caller's own."""
+        found: dict[str, Array] = {}
+        seen = set()
+        for name, view in self._compiled.program.outputs.items():
+            tensor = _tensor(session.get(view.storage), view)
+            found[name] = tensor.copy() if view.storage in seen else tensor
+            seen.add(view.storage)
+        return found
 
     def _check_open(self) -> None:
         if self._closed:
@@ -193,7 +201,10 @@ class Executable:
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
-        if not self._resident and any(map(is_device_array, arrays.values())):
+        on_gpu = hasattr(self.session, "accept")
+        if not self._resident and any(
+            is_device_array(a) or (on_gpu and is_pinned(a)) for a in arrays.values()
+        ):
             return self._device_twin()
         return None
 
@@ -214,16 +225,18 @@ class Executable:
             raise DataError([Diagnostic(message, help=help)])
         return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
 
-    def replay(self) -> None:
-        """Run the plan on what lies in device memory, and wait for it.
+    def replay(self, times: int = 1) -> None:
+        """Run the plan on what lies in device memory `times` times, and wait for the last.
 
-        What fills the inputs must be done, or be on a stream that the caller has waited for.
+        On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
+        the inputs must be done, or be on a stream that the caller has waited for.
         """
         with self.lock:
             self._check_open()
             while self._pending:  # `device_array` is the first session's memory
                 self._pending[0].collect()
-            self._sessions[0].issue()
+            for _ in range(times):
+                self._sessions[0].issue()
             self._sessions[0].wait(self.timeout)
 
     def _device_twin(self) -> Executable:

@@ -425,7 +425,7 @@ def double_buffered(requests: list[torch.Tensor], outputs: list[torch.Tensor], w
 
 
 def map_rows() -> Iterator[Row]:
-    rows, columns, count, in_flight = 1 << 16, 256, 48, 4
+    rows, columns, count, in_flight = 1 << 16, 256, 48, 3
     one_way, both_ways = link_rate(rows * columns * 2)
     g = gx.Graph("stream")
     x, w = g.input("x", (rows, columns), "f16"), g.input("w", (columns, columns), "f16")

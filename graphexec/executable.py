@@ -19,8 +19,8 @@ from graphexec.pending import Pending
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side
-from graphexec.run_inputs import accepted, checked, give, shapes_of
-from graphexec.tensor import TensorType, View
+from graphexec.run_inputs import Ports, accepted, checked, shapes_of
+from graphexec.tensor import TensorType
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Executable:
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
         }
+        self._ins = Ports(self.inputs, compiled.program.inputs)
+        self._outs = Ports({}, compiled.program.outputs)
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
         self.freeing = threading.Lock()  # held while sessions are closed
@@ -133,26 +135,26 @@ class Executable:
     def _submit(
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
     ) -> Pending:
-        arrays = checked(inputs, self.inputs)
+        plain = self._ins.are(inputs)
+        arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
             self._check_open()
-            other = self._other_for(arrays)
+            other = None if plain else self._other_for(arrays)
             if other is not None:
                 return other._submit(arrays, in_flight, tap)
             session = self._take(in_flight)
-            views = self._compiled.program.inputs
-            given = accepted(session, {name: arrays[name] for name in views}, self.inputs)
-            for name, view in views.items():
-                give(session, view.storage, given[name])
+            self._ins.put(session, arrays if plain else accepted(session, arrays, self.inputs))
             session.issue(tap)
-            for view in dict.fromkeys(self._compiled.program.outputs.values()):
-                session.fetch(view.storage)
+            for storage in self._outs.storages:
+                session.fetch(storage)
             pending = Pending(self, session)
             self._pending.append(pending)
             return pending
 
     def _take(self, in_flight: int) -> Session:
         """A session that no request uses: an idle one, a new one, or that of the oldest request."""
+        if not self._pending:
+            return self._sessions[0]
         busy = {id(pending.session) for pending in self._pending}
         if len(busy) == len(self._sessions):
             if len(self._sessions) < in_flight:
@@ -179,13 +181,7 @@ class Executable:
 
     def outputs_of(self, session: Session) -> dict[str, Array]:
         """The outputs of the run that `session` has just finished, the caller's own."""
-        found: dict[str, Array] = {}
-        seen = set()
-        for name, view in self._compiled.program.outputs.items():
-            tensor = _tensor(session.get(view.storage), view)
-            found[name] = tensor.copy() if view.storage in seen else tensor
-            seen.add(view.storage)
-        return found
+        return self._outs.get(session)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -306,9 +302,3 @@ def _read_weights(compiled: Compiled) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return weights
-
-
-def _tensor(raw: Array, view: View) -> Array:
-    """The dense tensor `view` in the bytes of its buffer."""
-    low, high = view.byte_range()
-    return raw[low:high].view(view.dtype.numpy()).reshape(view.shape)

@@ -18,7 +18,7 @@ OPS = Path(__file__).parent.parent / "ops"
 
 DATA = {
     "collector", "command", "costs", "cycles", "diagnostics", "errors", "expressions", "graph",
-    "lower_bounds", "op", "plan", "scheduled", "simulate", "tensor", "typed",
+    "lower_bounds", "op", "plan", "rewriting", "scheduled", "simulate", "tensor", "typed",
 }  # fmt: skip
 """Modules that say what things are; stages may import these and what is named for each."""
 

@@ -110,6 +110,10 @@ class Device(Protocol):
         """What this is, for people: model, cores or memory."""
         ...
 
+    def capabilities(self) -> frozenset[str]:
+        """What it can do beyond plain commands; rewrites ask for them by name."""
+        ...
+
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:

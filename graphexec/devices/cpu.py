@@ -33,6 +33,7 @@ from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.rewriting import CAPABILITIES
 from graphexec.run_log import completions
 from graphexec.tensor import View
 
@@ -64,6 +65,10 @@ class CpuDevice:
     def describe(self) -> str:
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+    def capabilities(self) -> frozenset[str]:
+        """The same on every machine."""
+        return CAPABILITIES["cpu"]
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None

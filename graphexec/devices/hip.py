@@ -30,6 +30,7 @@ from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
@@ -54,6 +55,10 @@ class HipDevice:
         p = bindings.properties(self.index)
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
+
+    def capabilities(self) -> frozenset[str]:
+        """The same on every GPU."""
+        return CAPABILITIES["hip"]
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None

@@ -1,8 +1,8 @@
 """What a device can enqueue on a stream, and the program of such commands a graph becomes.
 
-Three kinds of work are enough: Gemm goes to a BLAS, Kernel is a compiled entry point (with
-the NumPy function that computes the same), Memcpy moves dense bytes. Devices execute these
-and know no op.
+Four kinds of work are enough: Gemm goes to a BLAS, Kernel is an entry point of a HIP source and
+TritonKernel one of a Triton source (each with the NumPy function that computes the same), Memcpy
+moves dense bytes. Devices execute these and know no op.
 """
 
 from __future__ import annotations
@@ -75,6 +75,47 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the configuration of a kernel depends on. `architecture` is gfx942 or sm_90, say."""
+
+    architecture: str
+    warp_size: int
+    multiprocessors: int
+
+
+@dataclass(frozen=True, slots=True)
+class TritonLaunch:
+    """How a Triton kernel is compiled for one GPU, and how many blocks of it are launched.
+
+    `constants` are its compile-time parameters by name, `options` the compiler's, such as
+    num_warps.
+    """
+
+    constants: Mapping[str, int | bool | float | None]
+    options: Mapping[str, int | bool | str]
+    grid: tuple[int, int, int]
+
+
+Argument = View | Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonKernel:
+    """One launch of the function `entry` in the Triton source `source`, a Python file.
+
+    `args` are its parameters in order, but for those that `configure(gpu)` makes constants. The
+    compiler is told which of them are 1 or multiples of 16. The threads of a block are what the
+    compiled kernel asks for. `compute` is as in Kernel.
+    """
+
+    source: Path
+    entry: str
+    args: tuple[Argument, ...]
+    configure: Callable[[Gpu], TritonLaunch] = field(compare=False)
+    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Memcpy:
     """Copy the bytes of a dense view onto another of the same size, in any memory spaces."""
 
@@ -82,7 +123,7 @@ class Memcpy:
     dst: View
 
 
-Work = Gemm | Kernel | Memcpy
+Work = Gemm | Kernel | TritonKernel | Memcpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +179,6 @@ class Program:
 
 
 __all__ = [
-    "Command", "Cost", "Gemm", "Kernel", "Memcpy", "Parallel", "Program", "Role",
-    "Scalar", "Storage", "Work",
+    "Argument", "Command", "Cost", "Gemm", "Gpu", "Kernel", "Memcpy", "Parallel", "Program", "Role",
+    "Scalar", "Storage", "TritonKernel", "TritonLaunch", "Work",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, Kernel, Memcpy
+from graphexec.command import Command, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
@@ -106,7 +106,7 @@ def tasks_of(
 def signature(command: Command) -> str:
     """What two commands must have in common to take equally long: kind, entry point, and the
     types, shapes and strides of what they read and write."""
-    entry = f" {command.work.entry}" if isinstance(command.work, Kernel) else ""
+    entry = f" {command.work.entry}" if isinstance(command.work, Kernel | TritonKernel) else ""
     direction = {TO_DEVICE: " h2d", TO_HOST: " d2h"}.get(engine_of(command), "")
     reads = " ".join(map(_view, command.reads))
     writes = " ".join(map(_view, command.writes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,8 @@ def plan_graph(
     with collector_at_rest():
         typed = infer(graph)
         rewritten, notes = rewrite_graph(typed, target, names)
-        program, more = rewrite_program(lower(rewritten, resident), target, names)
+        lowered = lower(rewritten, resident, target.capabilities)
+        program, more = rewrite_program(lowered, target, names)
         synchronized, allocation = _placed(program, most, target.costs, memory_limit)
         plan = assemble(synchronized, allocation, device)
         if verify:
@@ -190,15 +192,24 @@ def compile(
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
-    from graphexec.devices.base import find_device
+    from graphexec.devices.base import FallbackWarning, find_device
     from graphexec.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
 
     def plan(source: Graph, resident: bool) -> Compiled:
+        compiled = plan_with(source, resident, chosen.capabilities())
+        reason = chosen.refusal(compiled.plan)
+        if reason:
+            message = f"{source.name} is planned as for any device of its kind: {reason}"
+            warnings.warn(message, FallbackWarning, stacklevel=3)
+            compiled = plan_with(source, resident, target_of(chosen.name).capabilities)
+        return compiled
+
+    def plan_with(source: Graph, resident: bool, capabilities: Collection[str]) -> Compiled:
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
-            no_rewrite=no_rewrite, capabilities=chosen.capabilities(), resident=resident,
+            no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
             costs=costs, memory_limit=memory_limit,
         )  # fmt: skip
 

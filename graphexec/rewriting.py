@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 from graphexec.command import Program
 from graphexec.costs import CPU, CostModel, model_of
+from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset[str](),
+    "cpu": frozenset(f"attention:{dtype}" for dtype in DType),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
-Device.capabilities."""
+Device.capabilities.
+
+attention:DTYPE   attention on tensors of that type as one command
+"""
 
 
 @dataclass(frozen=True)

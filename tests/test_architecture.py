@@ -163,6 +163,12 @@ def test_hip_is_imported_in_one_module_and_lazily() -> None:
     assert not foreign("hip", only_eager=True) | foreign("rocm", only_eager=True)
 
 
+def test_triton_stays_with_the_compiler_and_the_kernels_written_for_it() -> None:
+    assert foreign("triton") == {"devices.hip_triton", "ops.attention.flash"}
+    assert foreign("triton", only_eager=True) == {"ops.attention.flash"}
+    assert "ops.attention.flash" not in {m for name in modules() for m in own(name, True)}
+
+
 # Libraries ------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,10 @@ class Device(Protocol):
         """What it can do beyond plain commands; rewrites ask for them by name."""
         ...
 
+    def refusal(self, plan: Plan) -> str:
+        """Why a plan that uses the capabilities cannot be loaded all the same; empty if it can."""
+        ...
+
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:

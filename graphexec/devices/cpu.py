@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Gemm, Kernel, Memcpy
+from graphexec.command import Gemm, Kernel, Memcpy, TritonKernel
 from graphexec.devices.base import DeviceInfo, Recorder, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
@@ -69,6 +69,10 @@ class CpuDevice:
     def capabilities(self) -> frozenset[str]:
         """The same on every machine."""
         return CAPABILITIES["cpu"]
+
+    def refusal(self, plan: Plan) -> str:
+        """NumPy has every kernel."""
+        return ""
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -279,7 +283,7 @@ class CpuSession:
             case Gemm() as gemm:
                 views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
                 return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
-            case Kernel() as kernel:
+            case (Kernel() | TritonKernel()) as kernel:
                 arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
                 return partial(kernel.compute, arrays, parallel)
             case Memcpy() as copy:

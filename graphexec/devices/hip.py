@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphexec.command import Kernel
+from graphexec.command import Kernel, TritonKernel
+from graphexec.devices import hip_triton
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
@@ -28,12 +29,21 @@ from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
-from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.errors import (
+    DeviceUnavailable,
+    ExecutionError,
+    NotCompiled,
+    OutOfMemory,
+    SessionClosed,
+    TimedOut,
+)
 from graphexec.plan import HostWait, Launch, Plan
 from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
+TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
+"""Whose GPUs run what Triton compiles."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,22 @@ class HipDevice:
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
 
     def capabilities(self) -> frozenset[str]:
-        """The same on every GPU."""
-        return CAPABILITIES["hip"]
+        """With Triton, a real GPU computes attention in half precision as one command."""
+        known = CAPABILITIES["hip"]
+        if self._bindings().platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
+            return known
+        return known | {"attention:f16", "attention:bf16"}
+
+    def refusal(self, plan: Plan) -> str:
+        """What Triton says of a kernel of the plan that it does not compile."""
+        kernels = [kernel for kernel in _kernels_of(plan) if isinstance(kernel, TritonKernel)]
+        try:
+            if kernels:
+                bindings = self._bindings()
+                KernelCache(bindings, self._architecture(bindings)).compile(kernels)
+        except NotCompiled as exc:
+            return str(exc)
+        return ""
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -66,6 +90,9 @@ class HipDevice:
         """Load a plan; OutOfMemory when the device has too little."""
         assert sibling is None or isinstance(sibling, HipSession)
         return HipSession(plan, weights, self, self._bindings(), sibling)
+
+    def _architecture(self, bindings: Bindings) -> str:
+        return bindings.properties(self.index).architecture
 
     def _bindings(self) -> Bindings:
         bindings = load()
@@ -81,6 +108,11 @@ def info() -> DeviceInfo:
         return DeviceInfo("hip", True, HipDevice().describe())
     except (DeviceUnavailable, HipError) as exc:
         return DeviceInfo("hip", False, "GPU through hip-python", (str(exc),))
+
+
+def _kernels_of(plan: Plan) -> list[Kernel | TritonKernel]:
+    works = (i.work for i in plan.instructions if isinstance(i, Launch))
+    return [work for work in works if isinstance(work, Kernel | TritonKernel)]
 
 
 class HipSession:
@@ -231,7 +263,7 @@ class HipSession:
     def _load(self, weights: Mapping[str, Array]) -> None:
         plan, hip, resources = self._plan, self._hip, self._resources
         resources.enter_thread()
-        kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
+        kernels = KernelCache(hip, self._device._architecture(hip))
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
@@ -245,8 +277,7 @@ class HipSession:
         if not resources.wait([self.origin], timeout):  # from here on others may write there
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
-        works = (i.work for i in plan.instructions if isinstance(i, Launch))
-        kernels.compile(work for work in works if isinstance(work, Kernel))
+        kernels.compile(_kernels_of(plan))
         self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
         if self._device.mode == "graph":
             self._capture()

@@ -12,7 +12,7 @@ from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError
+from graphexec.errors import InputError, NotCompiled
 from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
@@ -197,23 +197,22 @@ def compile(
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool) -> Compiled:
-        compiled = plan_with(source, resident, chosen.capabilities())
-        reason = chosen.refusal(compiled.plan)
-        if reason:
-            message = f"{source.name} is planned as for any device of its kind: {reason}"
-            warnings.warn(message, FallbackWarning, stacklevel=3)
-            compiled = plan_with(source, resident, target_of(chosen.name).capabilities)
-        return compiled
+    def loaded(capabilities: Collection[str]) -> Executable:
+        def plan(source: Graph, resident: bool) -> Compiled:
+            return plan_graph(
+                source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
+                no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
+                costs=costs, memory_limit=memory_limit,
+            )  # fmt: skip
 
-    def plan_with(source: Graph, resident: bool, capabilities: Collection[str]) -> Compiled:
-        return plan_graph(
-            source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
-            no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
-            costs=costs, memory_limit=memory_limit,
-        )  # fmt: skip
+        return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
 
-    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
+    try:
+        return loaded(chosen.capabilities())
+    except NotCompiled as exc:
+        message = f"{graph.name} is planned as for any device of this kind: {exc}"
+        warnings.warn(message, FallbackWarning, stacklevel=2)
+        return loaded(target_of(chosen.name).capabilities)
 
 
 __all__ = ["Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph"]

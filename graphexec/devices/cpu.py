@@ -70,10 +70,6 @@ class CpuDevice:
         """The same on every machine."""
         return CAPABILITIES["cpu"]
 
-    def refusal(self, plan: Plan) -> str:
-        """NumPy has every kernel."""
-        return ""
-
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> CpuSession:

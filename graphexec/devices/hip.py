@@ -32,7 +32,6 @@ from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.errors import (
     DeviceUnavailable,
     ExecutionError,
-    NotCompiled,
     OutOfMemory,
     SessionClosed,
     TimedOut,
@@ -73,26 +72,12 @@ class HipDevice:
             return known
         return known | {"attention:f16", "attention:bf16"}
 
-    def refusal(self, plan: Plan) -> str:
-        """What Triton says of a kernel of the plan that it does not compile."""
-        kernels = [kernel for kernel in _kernels_of(plan) if isinstance(kernel, TritonKernel)]
-        try:
-            if kernels:
-                bindings = self._bindings()
-                KernelCache(bindings, self._architecture(bindings)).compile(kernels)
-        except NotCompiled as exc:
-            return str(exc)
-        return ""
-
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> HipSession:
         """Load a plan; OutOfMemory when the device has too little."""
         assert sibling is None or isinstance(sibling, HipSession)
         return HipSession(plan, weights, self, self._bindings(), sibling)
-
-    def _architecture(self, bindings: Bindings) -> str:
-        return bindings.properties(self.index).architecture
 
     def _bindings(self) -> Bindings:
         bindings = load()
@@ -108,11 +93,6 @@ def info() -> DeviceInfo:
         return DeviceInfo("hip", True, HipDevice().describe())
     except (DeviceUnavailable, HipError) as exc:
         return DeviceInfo("hip", False, "GPU through hip-python", (str(exc),))
-
-
-def _kernels_of(plan: Plan) -> list[Kernel | TritonKernel]:
-    works = (i.work for i in plan.instructions if isinstance(i, Launch))
-    return [work for work in works if isinstance(work, Kernel | TritonKernel)]
 
 
 class HipSession:
@@ -263,7 +243,7 @@ class HipSession:
     def _load(self, weights: Mapping[str, Array]) -> None:
         plan, hip, resources = self._plan, self._hip, self._resources
         resources.enter_thread()
-        kernels = KernelCache(hip, self._device._architecture(hip))
+        kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
@@ -277,7 +257,8 @@ class HipSession:
         if not resources.wait([self.origin], timeout):  # from here on others may write there
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
-        kernels.compile(_kernels_of(plan))
+        works = (i.work for i in plan.instructions if isinstance(i, Launch))
+        kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
         self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
         if self._device.mode == "graph":
             self._capture()

@@ -12,11 +12,11 @@ from dataclasses import replace
 from graphexec.command import Program
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.rewrites import dead_nodes
+from graphexec.rewrites import dead_nodes, fuse_attention
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
 from graphexec.typed import TypedGraph
 
-GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE,)
+GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE, fuse_attention.REWRITE)
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = ()
 ALL = "all"  # instead of a name: every rewrite
 

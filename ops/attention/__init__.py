@@ -11,7 +11,7 @@ import numpy as np
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.attention.on_cpu import attention_on_cpu
-from graphexec.ops.attention.problem import Problem, flash, has_flash
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash, has_flash
 from graphexec.ops.attention.unfused import unfused
 from graphexec.tensor import TensorType, View
 
@@ -199,3 +199,4 @@ def _reshaped(shape: tuple[int, ...], wanted: Any) -> tuple[int, ...]:
 
 
 OP = Attention()
+__all__ = ["LARGEST_HEAD", "OP", "Attention"]

@@ -64,7 +64,8 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Call:
-    """An op applied: what `lower` sees. Absent optional operands are not in `operands`."""
+    """An op applied: what `lower` sees. Absent optional operands are not in `operands`; `after` is
+    for `command` to pass on."""
 
     node: str
     operands: Mapping[str, View]
@@ -73,6 +74,7 @@ class Call:
     types: Mapping[str, TensorType]
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
+    after: tuple[int, ...] = ()
 
     def scratch(self, name: str, type: TensorType) -> View:
         """A temporary tensor that lives only between the commands of this call."""
@@ -102,7 +104,7 @@ class Call:
         if cost is None:
             cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
         pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))
-        return Command(self.node, label, work, tuple(reads), tuple(writes), cost, inplace=pairs)
+        return Command(self.node, label, work, tuple(reads), tuple(writes), cost, self.after, pairs)
 
 
 def _same_bytes(one: View, other: View) -> bool:

@@ -149,11 +149,7 @@ class _Composer:
         self.written += 1
         if event.anchor is not None:
             self.anchors[event.anchor] = (node, 1)
-        top = self.stack[-1] if self.stack else None
-        if top is not None and top.keys is not None and top.pending is None:
-            top.pending = node
-        else:
-            self.add(node)
+        self.add(node)
 
     def check_scalar(self, event: Any) -> None:
         if len(event.value) > MAX_SCALAR:
@@ -225,13 +221,14 @@ class _Composer:
             self.root = node
             return
         top = self.stack[-1]
-        if top.keys is None:
+        keys, key = top.keys, top.pending
+        if keys is None:
             top.items.append(node)
-        elif top.pending is None:
+        elif key is None:
             top.pending = node
         else:
-            key, top.pending = top.pending, None
-            self.pair(top, top.keys, key, node)
+            top.pending = None
+            self.pair(top, keys, key, node)
 
     def pair(self, top: _Open, keys: dict[object, ScalarNode], key: Node, value: Node) -> None:
         if not isinstance(key, ScalarNode):

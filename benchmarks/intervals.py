@@ -22,11 +22,13 @@ def read(path: Path) -> list[Item]:
         header, *rows = csv.reader(file)
     if tuple(header) not in _COLUMNS:
         raise ValueError(f"{path}: the columns are {header}, not {list(_COLUMNS[0])}")
-    found = [
-        Item([name], int(size), [], int(lower), int(upper) - 1, (int(lower),), [(0, int(upper))])
-        for name, lower, upper, size in rows
-    ]
+    found = [item(name, int(lower), int(upper), int(size)) for name, lower, upper, size in rows]
     return sorted(found, key=lambda item: item.first)
+
+
+def item(name: str, lower: int, upper: int, size: int) -> Item:
+    """`size` bytes that live from `lower` up to, but not at, `upper`."""
+    return Item([name], size, [], lower, upper - 1, (lower,), [(0, upper)])
 
 
 def capacity(path: Path) -> int:

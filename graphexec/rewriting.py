@@ -14,11 +14,14 @@ from graphexec.costs import CPU, CostModel, model_of
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset[str](),
+    "cpu": frozenset({"any-batch"}),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
-Device.capabilities."""
+Device.capabilities.
+
+any-batch   GEMMs whose batch axes no single stride walks are as fast as others
+"""
 
 
 @dataclass(frozen=True)

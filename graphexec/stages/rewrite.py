@@ -12,11 +12,25 @@ from dataclasses import replace
 from graphexec.command import Program
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.rewrites import dead_nodes
+from graphexec.rewrites import (
+    accumulate_in_place,
+    common_subexpressions,
+    dead_nodes,
+    fold_casts,
+    fold_copies,
+    permuted_results,
+)
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
 from graphexec.typed import TypedGraph
 
-GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE,)
+GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
+    dead_nodes.REWRITE,  # first: what nobody needs reads nothing
+    common_subexpressions.REWRITE,
+    fold_casts.REWRITE,
+    fold_copies.REWRITE,
+    permuted_results.REWRITE,
+    accumulate_in_place.REWRITE,
+)
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = ()
 ALL = "all"  # instead of a name: every rewrite
 

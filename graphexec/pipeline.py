@@ -45,12 +45,13 @@ Costs = CostModel | Profile | str | Path | None
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered, and how it came about.
+    """A plan with the graph it computes, as inferred, rewritten and lowered, and how it came about.
 
     `notes` say what the rewrites did.
     """
 
     graph: TypedGraph
+    rewritten: TypedGraph
     program: Program
     plan: Plan
     synchronized: Synchronized
@@ -91,7 +92,7 @@ def plan_graph(
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return Compiled(typed, program, plan, synchronized, allocation, (*notes, *more))
+    return Compiled(typed, rewritten, program, plan, synchronized, allocation, (*notes, *more))
 
 
 def _most_streams(streams: Streams) -> Streams:

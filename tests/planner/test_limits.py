@@ -29,7 +29,7 @@ def wide(branches: int = 8, steps: int = 3) -> gx.Graph:
     for branch in range(branches):
         y = x
         for step in range(steps):
-            y = g.gemm(y, x, name=f"b{branch}_{step}")
+            y = g.gemm(y, x, alpha=1 + branch / 8, name=f"b{branch}_{step}")
         ends.append(y)
     total = ends[0]
     for number, end in enumerate(ends[1:]):

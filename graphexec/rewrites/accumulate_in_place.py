@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from graphexec.op import Op
 from graphexec.rewrites.readers import Layouts, Readers
 from graphexec.rewriting import GraphRewrite, Note, Target
+from graphexec.tensor import TensorType
 from graphexec.typed import TypedGraph, TypedNode
 
 LOOK_BACK = 64
@@ -26,12 +28,16 @@ LOOK_BACK = 64
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` with nodes that write over what they read."""
+    types = graph.types()
+    candidates = {node.name: key for node in graph.nodes if (key := _overwritten(node, types))}
+    if not candidates:
+        return graph, ()
     readers, layouts = Readers(graph), Layouts(graph)
     nodes: dict[str, TypedNode] = {}
     notes: list[Note] = []
     for node in graph.nodes:
         nodes[node.name] = node
-        key = _overwritten(node, layouts)
+        key = candidates.get(node.name)
         if key is not None:
             name = node.operands[key]
             why = _why_not(node, key, nodes, readers, layouts)
@@ -47,11 +53,12 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     return replace(graph, nodes=tuple(nodes.values())), tuple(notes)
 
 
-def _overwritten(node: TypedNode, layouts: Layouts) -> str | None:  # 1
-    if node.window or node.layout is not None or node.over is not None:
+def _overwritten(node: TypedNode, types: Mapping[str, TensorType]) -> str | None:  # 1
+    never = type(node.op).overwrites is Op.overwrites
+    if never or node.window or node.layout is not None or node.over is not None:
         return None
-    types = {key: layouts.types[name] for key, name in node.operands.items()}
-    return node.op.overwrites(types, node.attrs, node.type)
+    given = {key: types[name] for key, name in node.operands.items()}
+    return node.op.overwrites(given, node.attrs, node.type)
 
 
 def _why_not(

@@ -24,7 +24,7 @@ from graphexec.typed import TypedGraph, TypedNode
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` without the nodes that repeat others."""
     readers = Readers(graph)
-    first: dict[object, str] = {}
+    alike: dict[object, list[TypedNode]] = {}  # earlier nodes of the same op and operands
     same: dict[str, str] = {}
     kept: list[TypedNode] = []
     notes: list[Note] = []
@@ -35,8 +35,10 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
         if node.name in readers.ordered or not node.op.deterministic:  # 2, 1
             kept.append(node)
             continue
-        equal = first.setdefault(_key(node), node.name)
-        if equal == node.name:
+        earlier = alike.setdefault((id(node.op), frozenset(operands.items())), [])
+        equal = next((other.name for other in earlier if _equal(node, other)), None)
+        if equal is None:
+            earlier.append(node)
             kept.append(node)
         elif node.name in readers.outputs:  # 3
             kept.append(node)
@@ -51,13 +53,12 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     return replace(graph, nodes=tuple(kept), same={**graph.same, **same}), tuple(notes)
 
 
-def _key(node: TypedNode) -> object:  # 1
-    operands = tuple(sorted(node.operands.items()))
-    return id(node.op), operands, _frozen(node.attrs), node.type
+def _equal(one: TypedNode, other: TypedNode) -> bool:  # 1
+    return one.type == other.type and _frozen(one.attrs) == _frozen(other.attrs)
 
 
 def _frozen(value: Any) -> object:
-    """An attribute's value as something to look up; 1 and 1.0 and True differ."""
+    """An attribute's value as something to compare; 1 and 1.0 and True differ."""
     if isinstance(value, Mapping):
         return tuple((key, _frozen(v)) for key, v in sorted(value.items()))
     if isinstance(value, tuple):

@@ -26,6 +26,8 @@ from graphexec.typed import TypedGraph, TypedNode
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` with results written where permuting copies would move them."""
+    if not any(node.op.name == "copy" for node in graph.nodes):
+        return graph, ()
     nodes = {node.name: node for node in graph.nodes}
     readers, layouts = Readers(graph), layouts_of(graph)
     notes: list[Note] = []

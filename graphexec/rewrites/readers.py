@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from graphexec.op import Op
 from graphexec.tensor import TensorType, View
 from graphexec.typed import TypedGraph, TypedNode
 
@@ -44,8 +45,6 @@ class Layouts:
     def __init__(self, graph: TypedGraph) -> None:
         self.types: dict[str, TensorType] = graph.types()
         self.views: dict[str, View] = {}
-        for name in (*graph.inputs, *graph.weights):
-            self.views[name] = View.dense(name, self.types[name])
 
     def operands(self, node: TypedNode) -> dict[str, View]:
         """The views that a node reads; those of nodes not added yet are dense."""
@@ -54,7 +53,9 @@ class Layouts:
     def view(self, name: str) -> View:
         """Where a tensor lies."""
         found = self.views.get(name)
-        return View.dense(name, self.types[name]) if found is None else found
+        if found is None:
+            found = self.views[name] = View.dense(name, self.types[name])
+        return found
 
     def window(self, node: TypedNode, operands: Mapping[str, View] | None = None) -> View | None:
         """The node's result as a window on what it reads."""
@@ -64,7 +65,8 @@ class Layouts:
 
     def free(self, node: TypedNode) -> View | None:
         """The node's result where it moves no bytes whatever its readers are."""
-        if node.after or node.layout is not None:
+        moves = type(node.op).view is Op.view  # so do most: no need to ask
+        if moves or node.after or node.layout is not None:
             return None
         types = {key: self.types[name] for key, name in node.operands.items()}
         return node.op.view(self.operands(node), node.attrs, types, node.type)

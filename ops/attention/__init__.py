@@ -11,7 +11,7 @@ import numpy as np
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.attention.on_cpu import attention_on_cpu
-from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash, has_flash
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash_kernel, has_flash
 from graphexec.ops.attention.unfused import unfused
 from graphexec.ops.gemm import well_aligned
 from graphexec.tensor import DType, TensorType, View
@@ -109,7 +109,7 @@ class Attention(Op):
         if not has_flash(problem, call.capabilities):
             commands: list[Command] = unfused(call, problem)
             return commands
-        kernel = flash(problem, attention_on_cpu(problem))
+        kernel = flash_kernel(problem, attention_on_cpu(problem))
         reads = [v for v in problem.views() if v is not problem.out]
         cost = self.cost(call.types, call.attrs, call.type)
         return [call.command("attention", kernel, reads, [call.out], cost)]

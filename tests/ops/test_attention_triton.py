@@ -1,4 +1,4 @@
-"""The Triton kernel of attention: its numbers in Triton's interpreter, and compiled without a GPU."""
+"""The Triton kernel of attention: numbers in Triton's interpreter, compiled without a GPU."""
 
 from __future__ import annotations
 
@@ -164,7 +164,8 @@ def cases(choose: st.DrawFn) -> Case:
         mask = tuple(choose(st.sampled_from([1, e])) for e in (*batch, m, n))
         mask = mask[choose(st.integers(0, len(mask))) :]
     given = arrays(dtype, (*batch, m, d), (*shared, n, d), (*shared, n, dv), mask,
-                   large=choose(st.sampled_from([1.0, 30.0])), seed=choose(st.integers(0, 99)))  # fmt: skip
+                   large=choose(st.sampled_from([1.0, 30.0])),
+                   seed=choose(st.integers(0, 99)))  # fmt: skip
     attrs = {"causal": choose(st.booleans())}
     if choose(st.booleans()):
         attrs["scale"] = choose(st.sampled_from([1.0, -0.25]))
@@ -194,6 +195,7 @@ VARIANTS = {
     "bf16": shape_of(128, dtype=DType.BF16.numpy()),
     "largest": shape_of(256, causal=True),
     "masked": shape_of(64, mask=True),
+    "masked largest": shape_of(256, mask=True, causal=True),
     "odd": shape_of(80, 48, m=1, n=777),
     "smallest": shape_of(16, m=100, n=50, causal=True),
 }
@@ -215,9 +217,8 @@ def test_every_configuration_is_known() -> None:
     from graphexec.ops.attention.flash import CONFIGURATIONS
 
     for table in CONFIGURATIONS.values():
-        assert set(table) == {
-            (d, causal) for d in (16, 32, 64, 128, 256) for causal in (False, True)
-        }
+        heads = (16, 32, 64, 128, 256)
+        assert set(table) == {(d, causal) for d in heads for causal in (False, True)}
 
 
 def test_loads_are_wide_and_pipelined() -> None:
@@ -291,7 +292,8 @@ def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "reason"), [
-    (None, "Triton is not installed"), ("3.5.1", r"Triton 3\.5\.1 is installed, but 3\.6 is needed"),
+    (None, "Triton is not installed"),
+    ("3.5.1", r"Triton 3\.5\.1 is installed, but 3\.6 is needed"),
 ])  # fmt: skip
 def test_why_not(
     version: str | None, reason: str, monkeypatch: pytest.MonkeyPatch

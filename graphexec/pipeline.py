@@ -45,12 +45,13 @@ Costs = CostModel | Profile | str | Path | None
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered, and how it came about.
+    """A plan with the graph it computes, as inferred, rewritten and lowered, and how it came about.
 
     `notes` say what the rewrites did.
     """
 
     graph: TypedGraph
+    rewritten: TypedGraph
     program: Program
     plan: Plan
     synchronized: Synchronized
@@ -96,7 +97,7 @@ def plan_graph(
             prove(plan)
     taken = synchronized.schedule.program
     said = (*notes, *more) if taken is program else notes
-    return Compiled(typed, taken, plan, synchronized, allocation, said)
+    return Compiled(typed, rewritten, taken, plan, synchronized, allocation, said)
 
 
 def _most_streams(streams: Streams) -> Streams:

@@ -15,12 +15,13 @@ from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset(f"attention:{dtype}" for dtype in DType),
+    "cpu": frozenset({"any-batch", *(f"attention:{dtype}" for dtype in DType)}),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
 Device.capabilities.
 
+any-batch         GEMMs whose batch axes no single stride walks are as fast as others
 attention:DTYPE   attention on tensors of that type as one command
 """
 

@@ -12,11 +12,28 @@ from dataclasses import replace
 from graphexec.command import Program
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.rewrites import batch, dead_nodes, fuse_attention
+from graphexec.rewrites import (
+    accumulate_in_place,
+    batch,
+    common_subexpressions,
+    dead_nodes,
+    fold_casts,
+    fold_copies,
+    fuse_attention,
+    permuted_results,
+)
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
 from graphexec.typed import TypedGraph
 
-GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE, fuse_attention.REWRITE)
+GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
+    dead_nodes.REWRITE,  # first: what nobody needs reads nothing
+    common_subexpressions.REWRITE,
+    fuse_attention.REWRITE,  # before what gives copies and casts to gemms
+    fold_casts.REWRITE,
+    fold_copies.REWRITE,
+    permuted_results.REWRITE,
+    accumulate_in_place.REWRITE,
+)
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE,)
 ALL = "all"  # instead of a name: every rewrite
 

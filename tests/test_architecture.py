@@ -123,13 +123,18 @@ def test_data_modules_import_no_machinery() -> None:
         assert {top(m) for m in own(name, only_eager=True)} <= DATA, name
 
 
-def test_rewrites_import_data_modules_only() -> None:
-    """And what they share, but no rewrite another."""
-    rewrites = {n for n in within("rewrites") if "\nREWRITE = " in modules()[n].read_text()}
-    assert "rewrites.dead_nodes" in rewrites
+SHARED = {"rewrites.pointers", "rewrites.readers"}
+"""What rewrites ask of graphs; they import one another in nothing else."""
+
+
+def test_rewrites_import_data_modules_and_their_own_only() -> None:
+    """And, when they run, the op of a node that they make."""
     for name in within("rewrites"):
-        assert {top(m) for m in own(name)} <= DATA | {"rewrites"}, name
-        assert not own(name) & rewrites, name
+        here = f"{'.'.join(name.split('.')[:2])}."
+        others = {m for m in own(name) if not m.startswith(here)} - SHARED
+        eager = {m for m in own(name, only_eager=True) if not m.startswith(here)} - SHARED
+        assert {top(m) for m in others} <= DATA | {"ops"}, name
+        assert {top(m) for m in eager} <= DATA, name
 
 
 # The verifier ---------------------------------------------------------------------------------
@@ -166,6 +171,12 @@ def test_ops_know_no_device() -> None:
 def test_hip_is_imported_in_one_module_and_lazily() -> None:
     assert foreign("hip") | foreign("rocm") <= {"devices.hip_bindings"}
     assert not foreign("hip", only_eager=True) | foreign("rocm", only_eager=True)
+
+
+def test_triton_stays_with_the_compiler_and_the_kernels_written_for_it() -> None:
+    assert foreign("triton") == {"devices.hip_triton", "ops.attention.flash"}
+    assert foreign("triton", only_eager=True) == {"ops.attention.flash"}
+    assert "ops.attention.flash" not in {m for name in modules() for m in own(name, True)}
 
 
 # Libraries ------------------------------------------------------------------------------------

@@ -175,10 +175,10 @@ class _Story:
 
     def node(self, name: str) -> Iterator[str]:
         """What became of a node: its rewrites, its commands, its bytes; or a tensor's bytes."""
-        mine = [i for i, command in enumerate(self.commands) if command.node == name]
+        mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
         notes = [note for note in self.notes if name in note.nodes]
         if not mine and name not in self.program.tensors and not notes:
-            known = [*self.program.tensors, *(c.node for c in self.commands)]
+            known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
             known += [node for note in self.notes for node in note.nodes]
             message = f"the plan has no node or tensor '{name}'"
             raise InputError([Diagnostic(message, help=did_you_mean(name, known))])

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graphexec.typed import TypedGraph
     from graphexec.views.paint import Color
 
+_SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
+
 
 @click.command()
 @click.argument("file")
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
 @click.option(
     "--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
-    help="Show a run measured with `graphexec run --trace` in the .html page.",
+    help="Show a run measured with `graphexec run --trace` under the prediction: in the .html "
+    "page, or instead of the plan as .svg or .png.",
 )  # fmt: skip
 @device_option
 @planner_options
@@ -68,8 +71,9 @@ def plan(
         check_file(target)
     elif chosen == "png" and sys.stdout.isatty():
         raise click.UsageError("a PNG is not for a terminal; write it to a file with -o.")
-    if trace_file is not None and chosen != "html":
-        raise click.UsageError("--trace is shown in a page only: write .html.")
+    if trace_file is not None and (chosen, view) not in _SHOWS_TRACES and chosen != "html":
+        raise click.UsageError("--trace is shown in a page and in pictures of the plan: "
+                               "write .html, .svg or .png.")  # fmt: skip
     progress = Progress()
     with progress.step(f"planning {file}"):
         made, graph = _plan(file, loader, device, planner)

@@ -42,7 +42,8 @@ class FallbackWarning(UserWarning):
 
 class Tap(Protocol):
     """Called after each launch of a run with its node and the bytes (uint8) of the last range it
-    wrote, which are only valid during the call. Calls may come from several threads."""
+    wrote, for a launch of several nodes with each of them and its result; the bytes are only valid
+    during the call. Calls may come from several threads."""
 
     def __call__(self, node: str, written: Array) -> None:
         """Look at what `node` wrote."""

@@ -25,6 +25,7 @@ from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_triton import TritonBinary
 from graphexec.devices.kernel_source import self_contained
 from graphexec.errors import ExecutionError, NotCompiled
+from graphexec.progress import tracked
 
 OPTIONS = ("-std=c++17", "-O3")
 UNASKED_SHARED = 48 << 10
@@ -114,7 +115,8 @@ class KernelCache:
             jobs[key] = kernel, key, text
         if jobs:
             with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
-                list(pool.map(lambda job: self._code(*job), jobs.values()))
+                done = pool.map(lambda job: self._code(*job), jobs.values())
+                list(tracked("compiling kernels", done, len(jobs)))
 
     def code(self, kernel: Code) -> bytes:
         """The machine code of a kernel."""

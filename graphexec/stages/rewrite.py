@@ -14,6 +14,7 @@ from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
 from graphexec.rewrites import (
     accumulate_in_place,
+    batch,
     common_subexpressions,
     dead_nodes,
     fold_casts,
@@ -26,14 +27,14 @@ from graphexec.typed import TypedGraph
 
 GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     dead_nodes.REWRITE,  # first: what nobody needs reads nothing
+    fuse_attention.REWRITE,  # before equal nodes are shared: scores of an attention are not kept
     common_subexpressions.REWRITE,
-    fuse_attention.REWRITE,  # before what gives copies and casts to gemms
     fold_casts.REWRITE,
     fold_copies.REWRITE,
     permuted_results.REWRITE,
     accumulate_in_place.REWRITE,
 )
-PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = ()
+PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE,)
 ALL = "all"  # instead of a name: every rewrite
 
 
@@ -58,6 +59,11 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
         raise InputError(mistakes)
     names = {name for name, r in known.items() if (r.default or ALL in on) and ALL not in off}
     return frozenset((names | (set(on) - {ALL})) - set(off))
+
+
+def without_lengthening(names: Collection[str]) -> frozenset[str]:
+    """Of `names` the rewrites for which no tensor lives longer; no program rewrites."""
+    return frozenset(r.name for r in GRAPH_REWRITES if r.name in names and not r.lengthens)
 
 
 def rewrite(

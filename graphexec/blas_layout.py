@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.tensor import View, merge_axes
+from graphexec.tensor import TensorType, View, merge_axes
 
 
 def matrix_layout(view: View) -> tuple[bool, int] | None:
@@ -70,4 +70,17 @@ def alignment(view: View) -> int:
     return found
 
 
-__all__ = ["alignment", "fold_rows", "is_one_batch", "is_product", "matrix_layout"]
+def is_well_aligned(view: View) -> bool:
+    """Whether the rows of a window start at places as round as those of a dense tensor."""
+    dense = View.dense(view.storage, TensorType(view.shape, view.dtype))
+    return alignment(view) >= alignment(dense)
+
+
+__all__ = [
+    "alignment",
+    "fold_rows",
+    "is_one_batch",
+    "is_product",
+    "is_well_aligned",
+    "matrix_layout",
+]

@@ -55,12 +55,17 @@ class Note:
 
 @dataclass(frozen=True)
 class GraphRewrite:
-    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does."""
+    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does.
+
+    `lengthens`: tensors may live longer for it. It is left out where a memory limit is not kept
+    otherwise.
+    """
 
     name: str
     doc: str
     apply: Callable[[TypedGraph, Target], tuple[TypedGraph, tuple[Note, ...]]]
     default: bool = True
+    lengthens: bool = False
 
 
 @dataclass(frozen=True)

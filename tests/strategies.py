@@ -141,7 +141,9 @@ def repeated_graph(choices: Choices, max_nodes: int = 6) -> Graph:
 class _GraphDrawing:
     """Grows one graph; `types` says what each tensor is."""
 
-    def __init__(self, choices: Choices, bait: bool, extents: Sequence[int]) -> None:
+    def __init__(
+        self, choices: Choices, bait: bool = False, extents: Sequence[int] = EXTENTS
+    ) -> None:
         self.choices, self.extents = choices, extents
         self.built = Graph("random")
         self.types: dict[str, TensorType] = {}

@@ -67,5 +67,6 @@ def _frozen(value: Any) -> object:
 
 
 REWRITE = GraphRewrite(
-    "common-subexpressions", "computes once what several nodes compute alike", rewrite
-)
+    "common-subexpressions", "computes once what several nodes compute alike", rewrite,
+    lengthens=True,
+)  # fmt: skip

@@ -117,4 +117,5 @@ REWRITE = GraphRewrite(
     "fold-copies",
     "lets readers take a permuted, sliced or reshaped copy as strides, so that no bytes move",
     rewrite,
+    lengthens=True,
 )

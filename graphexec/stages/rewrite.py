@@ -27,8 +27,8 @@ from graphexec.typed import TypedGraph
 
 GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     dead_nodes.REWRITE,  # first: what nobody needs reads nothing
+    fuse_attention.REWRITE,  # before equal nodes are shared: scores of an attention are not kept
     common_subexpressions.REWRITE,
-    fuse_attention.REWRITE,  # before what gives copies and casts to gemms
     fold_casts.REWRITE,
     fold_copies.REWRITE,
     permuted_results.REWRITE,
@@ -59,6 +59,11 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
         raise InputError(mistakes)
     names = {name for name, r in known.items() if (r.default or ALL in on) and ALL not in off}
     return frozenset((names | (set(on) - {ALL})) - set(off))
+
+
+def without_lengthening(names: Collection[str]) -> frozenset[str]:
+    """Of `names` the rewrites for which no tensor lives longer; no program rewrites."""
+    return frozenset(r.name for r in GRAPH_REWRITES if r.name in names and not r.lengthens)
 
 
 def rewrite(

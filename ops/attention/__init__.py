@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.attention.on_cpu import attention_on_cpu
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash_kernel, has_flash
 from graphexec.ops.attention.unfused import unfused
-from graphexec.ops.gemm import well_aligned
 from graphexec.tensor import DType, TensorType, View
 
 Array = np.ndarray[Any, Any]
@@ -90,12 +90,14 @@ class Attention(Op):
         return result
 
     def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
-        """Matrices with one axis of neighbours, aligned like dense ones; any mask; a result with
-        neighbours along its last axis."""
+        """Any mask; q, k and v with neighbours along one of their last two axes, a result with
+        neighbours along its last; all aligned like dense ones."""
         matrices = [operands[name] for name in "qkv"]
-        return all(1 in x.strides[-2:] and well_aligned(x) for x in matrices) and (
-            out.strides[-1] == 1 and well_aligned(out)
-        )  # fmt: skip
+        return (
+            all(matrix_layout(view) is not None for view in matrices)
+            and out.strides[-1] == 1
+            and all(map(is_well_aligned, (*matrices, out)))
+        )
 
     def with_dtype(
         self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.blas_layout import alignment, is_product
+from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import strided_copy
@@ -100,7 +100,7 @@ class GemmOp(Op):
         a = _operand(operands["a"], attrs["trans_a"], out.shape)
         b = _operand(operands["b"], attrs["trans_b"], out.shape)
         given = (operands["a"], operands["b"], out)
-        return is_product(a, b, out) and all(map(well_aligned, given))
+        return is_product(a, b, out) and all(map(is_well_aligned, given))
 
     def with_dtype(
         self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
@@ -179,8 +179,9 @@ class _Affine:
 
 
 def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
-    """out = beta · c + bias. Where c is as large as out, a thread reads what it then writes."""
+    """out = beta · c + bias."""
     reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
+    # Where c is as large as the result, a thread reads the elements that it writes.
     recipe = _Affine(beta, out.dtype.accumulator)
     return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
 
@@ -194,12 +195,6 @@ def _beta(given: Mapping[str, object], attrs: Attrs) -> float:
 def _library_writes(operand: DType, out: DType) -> bool:
     """Whether a BLAS GEMM of `operand`s writes `out` itself."""
     return out is operand or (out is DType.F32 and operand in (DType.F16, DType.BF16))
-
-
-def well_aligned(view: View) -> bool:
-    """Whether the rows of a window start at places as round as those of a dense tensor."""
-    dense = View.dense(view.storage, TensorType(view.shape, view.dtype))
-    return alignment(view) >= alignment(dense)
 
 
 def _operand(view: View, transposed: bool, out_shape: tuple[int, ...]) -> View:
@@ -275,4 +270,3 @@ def _check_addends(types: Mapping[str, TensorType], attrs: Attrs, out: TensorTyp
 
 
 OP = GemmOp()
-__all__ = ["OP", "GemmOp", "well_aligned"]

@@ -125,7 +125,8 @@ def test_data_modules_import_no_machinery() -> None:
 def test_rewrites_import_data_modules_and_their_own_only() -> None:
     for name in within("rewrites"):
         others = {m for m in own(name) if not m.startswith(f"{'.'.join(name.split('.')[:2])}.")}
-        assert {top(m) for m in others} <= DATA, name
+        # A rewrite of programs may ask how long one would take.
+        assert {top(m) for m in others} <= DATA | {"scheduling"}, name
 
 
 # The verifier ---------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from graphexec.rewrites.batch.agenda import agenda
 from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import merged, partitioned
-from graphexec.rewrites.batch.worth import faster_as_one
+from graphexec.rewrites.batch.worth import faster_as_one, pays
 from graphexec.scheduled import dependencies
 
 NAME = "batch"
@@ -43,7 +43,8 @@ def rewrite(program: Program, costs: CostModel) -> Program:
     batching = _Batching(program, costs)
     for alike in order:
         batching.take(alike)
-    return batching.program()
+    found = batching.program()
+    return found if found is not program and pays(program, found, costs) else program
 
 
 class _Batching:

@@ -16,7 +16,7 @@ from graphexec.devices.cpu_cores import Cores
 
 Array = np.ndarray[Any, Any]
 # Less than this is done before another thread has woken up.
-_SERIAL_FLOPS = 1 << 22
+_SERIAL_FLOPS = 1 << 23
 _SERIAL_ELEMENTS = 1 << 17
 
 

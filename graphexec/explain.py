@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from graphexec.command import Command
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.plan import Record, Wait
+from graphexec.plan import Record, Wait, title
 from graphexec.scheduled import Prediction
 from graphexec.views.table import count, size
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphexec.pipeline import Compiled
 
 _MOST_NAMED = 12
+_MOST_HAZARDS = 4
 
 
 def explain(compiled: Compiled, node: str | None = None, more: Compiled | None = None) -> str:
@@ -38,6 +39,7 @@ class _Story:
         self.synchronized, self.allocation = compiled.synchronized, compiled.allocation
         self.schedule = compiled.synchronized.schedule
         self.program, self.plan = compiled.program, compiled.plan
+        self.notes = compiled.notes
         self.commands = self.program.commands
         prediction = self.schedule.prediction
         assert prediction is not None, "plans of the pipeline are predicted"
@@ -81,11 +83,23 @@ class _Story:
         streams = count(self.schedule.streams, "stream")
         yield f"{self.program.graph}: {count(len(self.commands), 'command')} on {streams}"
         yield ""
+        yield from self._rewrites()
         yield from self._time(more)
         yield ""
         yield from self._all_waits()
         yield ""
         yield from self._memory()
+
+    def _rewrites(self) -> Iterator[str]:
+        done = [note for note in self.notes if note.applied]
+        if not done:
+            return
+        yield "Rewrites:"
+        for note in done[:_MOST_NAMED]:
+            yield f"  {note.rewrite}: {note.text}."
+        if len(done) > _MOST_NAMED:
+            yield f"  … and {len(done) - _MOST_NAMED} more; `explain FILE NODE` shows a node's."
+        yield ""
 
     def _time(self, more: Compiled | None) -> Iterator[str]:
         low, makespan = self.prediction.bounds, self.timeline.makespan
@@ -101,7 +115,7 @@ class _Story:
         if low.combined > max(low.plain, low.streams):
             yield f"  together            {low.combined:10.2f} µs  what must come before and after"
         yield f"  It is bounded most by {low.reason}."
-        path = [self.commands[c].node for c in self._holding_up()]
+        path = [self._title(c) for c in self._holding_up()]
         yield f"  What holds it up: {' → '.join(_cut(path))}."
         tasks = self.prediction.tasks
         alone = sum(tasks.time) + tasks.launch * len(tasks)
@@ -161,12 +175,17 @@ class _Story:
     # One node -------------------------------------------------------------------------------
 
     def node(self, name: str) -> Iterator[str]:
-        """All commands of a node, or the tensor of this name."""
+        """What became of a node: its rewrites, its commands, its bytes; or a tensor's bytes."""
         mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
-        if not mine and name not in self.program.tensors:
+        notes = [note for note in self.notes if name in note.nodes]
+        if not mine and name not in self.program.tensors and not notes:
             known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
+            known += [node for note in self.notes for node in note.nodes]
             message = f"the plan has no node or tensor '{name}'"
             raise InputError([Diagnostic(message, help=did_you_mean(name, known))])
+        for note in notes:
+            how = "" if note.applied else " did not apply"
+            yield f"rewrite {note.rewrite}{how}: {note.text}"
         for index in mine:
             yield from self._command(index)
         if name in self.program.tensors:
@@ -199,6 +218,8 @@ class _Story:
         found = list(_hazards(self.commands[first], self.commands[second]))
         if first in self.commands[second].after:
             found.append("the graph says `after`")
+        if len(found) > _MOST_HAZARDS:
+            found[_MOST_HAZARDS:] = [f"and {len(found) - _MOST_HAZARDS} more"]
         return ", ".join(found) or "it stands for a dependency of what it follows"
 
     def _how(self, first: int, second: int) -> str:
@@ -256,7 +277,10 @@ class _Story:
         return all(before[second[0]][stream[c]] > position[c] for c in first)
 
     def _name(self, command: int) -> str:
-        return f"{self.commands[command].node} (s{self.schedule.stream[command]})"
+        return f"{self._title(command)} (s{self.schedule.stream[command]})"
+
+    def _title(self, command: int) -> str:
+        return title(self.commands[command].node, self.commands[command].nodes)
 
 
 def _hazards(first: Command, second: Command) -> Iterator[str]:

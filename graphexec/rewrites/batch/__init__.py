@@ -22,29 +22,47 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.command import Command, Program
+from graphexec.command import Command, GemmBatch, Program
 from graphexec.costs import CostModel
 from graphexec.rewrites.batch.agenda import agenda
 from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import merged, partitioned
-from graphexec.rewrites.batch.worth import faster_as_one, pays
+from graphexec.rewrites.batch.worth import faster_as_one, loses
+from graphexec.rewriting import Note, ProgramRewrite, Target
 from graphexec.scheduled import dependencies
 
-NAME = "batch"
 
-
-def rewrite(program: Program, costs: CostModel) -> Program:
+def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with batches where they pay."""
     kinds = [kind_of(command, program.storages) for command in program.commands]
     order = agenda(kinds, dependencies(program.commands))
     if all(len(alike) == 1 for alike in order):
-        return program
-    batching = _Batching(program, costs)
+        return program, ()
+    batching = _Batching(program, target.costs)
     for alike in order:
         batching.take(alike)
     found = batching.program()
-    return found if found is not program and pays(program, found, costs) else program
+    if found is program:
+        return program, ()
+    against = loses(program, found, target.costs)
+    if against is None:
+        return found, tuple(_made(c) for c in found.commands if c.nodes)
+    return program, tuple(_not_made(c, against) for c in found.commands if c.nodes)
+
+
+def _made(batch: Command) -> Note:
+    how = " with arrays of pointers" if isinstance(batch.work, GemmBatch) else ""
+    return Note(batch.nodes, f"{_members(batch)} run as one {batch.label}{how}")
+
+
+def _not_made(batch: Command, against: str) -> Note:
+    return Note(batch.nodes, f"{_members(batch)} stay apart: {against}", applied=False)
+
+
+def _members(batch: Command) -> str:
+    between = "and" if len(batch.nodes) == 2 else "…"
+    return f"'{batch.nodes[0]}' {between} '{batch.nodes[-1]}' ({len(batch.nodes)})"
 
 
 class _Batching:
@@ -102,4 +120,7 @@ class _Batching:
         return replace(self.old, commands=tuple(self.commands), groups=groups)
 
 
-__all__ = ["NAME", "rewrite"]
+REWRITE = ProgramRewrite(
+    "batch", "independent commands that are alike become one where that is faster", apply
+)
+__all__ = ["REWRITE"]

@@ -39,13 +39,16 @@ def faster_as_one(members: Sequence[Command], one: Command, costs: CostModel) ->
     return together <= _GAIN * apart
 
 
-def pays(before: Program, after: Program, costs: CostModel) -> bool:
-    """Whether the program `after`, with batches, is to be preferred."""
+def loses(before: Program, after: Program, costs: CostModel) -> str | None:
+    """What speaks against the program `after`, with batches; None if it is to be preferred."""
     time, nbytes = _estimate(before, costs)
     new_time, new_bytes = _estimate(after, costs)
     if new_time > _LESS * time:
-        return False
-    return new_bytes <= _FEW_BYTES or new_time * new_bytes <= time * nbytes
+        return f"a run would take {new_time:.4g} µs, not {time:.4g} µs"
+    if new_bytes > _FEW_BYTES and new_time * new_bytes > time * nbytes:
+        more = f"{new_bytes / nbytes:.2f} times the bytes"
+        return f"a run would take {new_time / time:.2f} times as long but {more}"
+    return None
 
 
 def _estimate(program: Program, costs: CostModel) -> tuple[float, int]:
@@ -88,4 +91,4 @@ def _peak(program: Program, order: Sequence[int]) -> int:
     return most
 
 
-__all__ = ["faster_as_one", "pays"]
+__all__ = ["faster_as_one", "loses"]

@@ -45,7 +45,7 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     found = batching.program()
     if found is program:
         return program, ()
-    against = loses(program, found, target.costs)
+    against = loses(program, found, target)
     if against is None:
         return found, tuple(_made(c) for c in found.commands if c.nodes)
     return program, tuple(_not_made(c, against) for c in found.commands if c.nodes)

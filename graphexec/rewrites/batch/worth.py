@@ -8,8 +8,9 @@ that fills it has nothing worth waiting for the slowest member.
 
 That a batch waits for all its members can cost more than it saves, most of all the overlap of
 transfers with computing. And its tensors live as long as any of them. Both show only in the whole
-program, so that is scheduled in a few ways and simulated with and without batches: they are made if
-the time goes down, and by more than the bytes go up, if these are many.
+program. With batches it is scheduled in a few ways and simulated; without, it is taken to be as
+fast as any schedule could be by the lower bounds of graphexec.lower_bounds. Batches are made if the
+time goes down all the same, and by more than the bytes go up, if these are many.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from collections.abc import Sequence
 
 from graphexec.command import Command, Program
 from graphexec.costs import CostModel, tasks_of
+from graphexec.lower_bounds import bounds
+from graphexec.rewriting import Target
 from graphexec.scheduled import dependencies
-from graphexec.scheduling import chains, greedy, heft
-from graphexec.simulate import COMPUTE, simulate
+from graphexec.scheduling import chains, greedy, heft, one_stream
+from graphexec.scheduling.assignment import Assignment
+from graphexec.simulate import COMPUTE, Tasks, simulate
 
 _GAIN = 0.9  # of the time apart; what is nearer to it may be an error of the model
 _LESS = 0.98  # of the time of the whole program
-_STREAMS = 4
 _ALL_UP_TO = 500  # commands; larger programs are scheduled in one way
 _FEW_BYTES = 64 << 20  # of an arena: nothing to save for
 
@@ -39,30 +42,39 @@ def faster_as_one(members: Sequence[Command], one: Command, costs: CostModel) ->
     return together <= _GAIN * apart
 
 
-def loses(before: Program, after: Program, costs: CostModel) -> str | None:
+def loses(before: Program, after: Program, target: Target) -> str | None:
     """What speaks against the program `after`, with batches; None if it is to be preferred."""
-    time, nbytes = _estimate(before, costs)
-    new_time, new_bytes = _estimate(after, costs)
-    if new_time > _LESS * time:
-        return f"a run would take {new_time:.4g} µs, not {time:.4g} µs"
-    if new_bytes > _FEW_BYTES and new_time * new_bytes > time * nbytes:
-        more = f"{new_bytes / nbytes:.2f} times the bytes"
-        return f"a run would take {new_time / time:.2f} times as long but {more}"
+    streams = target.streams
+    old, new = _tasks(before, target.costs), _tasks(after, target.costs)
+    least = max(bounds(old, streams).best, _in_turn(old))
+    ways = _schedules(new, streams)
+    time = max(_in_turn(new), min(simulate(new, w.order, w.stream).makespan for w in ways))
+    if time > _LESS * least:
+        return f"a run would take {time:.4g} µs, apart perhaps {least:.4g} µs"
+    nbytes = _peak(after, ways[0].order)
+    if nbytes > _FEW_BYTES:
+        more = nbytes / _peak(before, greedy.candidate(old, streams).order)
+        if more * time > least:
+            return (
+                f"a run would take {time / least:.2f} times as long, but {more:.2f} times the bytes"
+            )
     return None
 
 
-def _estimate(program: Program, costs: CostModel) -> tuple[float, int]:
-    """Microseconds of a run, and the most bytes of arena that live at once."""
-    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
-    ways = (greedy.candidate, heft.candidate, chains.candidate)
-    schedules = [way(tasks, _STREAMS) for way in ways[: 1 if len(tasks) > _ALL_UP_TO else None]]
-    times = [simulate(tasks, found.order, found.stream).makespan for found in schedules]
-    work = sum(
-        time * share
-        for time, share, engine in zip(tasks.time, tasks.share, tasks.engine, strict=True)
-        if engine == COMPUTE
-    )
-    return max(min(times), tasks.launch * len(tasks) + work), _peak(program, schedules[0].order)
+def _tasks(program: Program, costs: CostModel) -> Tasks:
+    return tasks_of(program.commands, dependencies(program.commands), costs)
+
+
+def _in_turn(tasks: Tasks) -> float:
+    """Microseconds that launches and computing take if neither overlaps."""
+    each = zip(tasks.time, tasks.share, tasks.engine, strict=True)
+    work = sum(time * share for time, share, engine in each if engine == COMPUTE)
+    return tasks.launch * len(tasks) + work
+
+
+def _schedules(tasks: Tasks, streams: int) -> list[Assignment]:
+    ways = (greedy.candidate, one_stream.candidate, heft.candidate, chains.candidate)
+    return [way(tasks, streams) for way in ways[: 2 if len(tasks) > _ALL_UP_TO else None]]
 
 
 def _peak(program: Program, order: Sequence[int]) -> int:

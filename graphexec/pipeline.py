@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from graphexec.executable import Executable
 
 MAX_STREAMS = 256
+_STREAMS_OF_AUTO = 8  # as rewrites see it
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
 
 
@@ -85,7 +86,10 @@ def plan_graph(
     """
     most = _most_streams(streams)
     names = chosen_rewrites(rewrite, no_rewrite)
-    target = replace(target_of(device), costs=_cost_model(costs, device))
+    target = replace(
+        target_of(device), costs=_cost_model(costs, device),
+        streams=_STREAMS_OF_AUTO if most == "auto" else most,
+    )  # fmt: skip
     if capabilities is not None:
         target = replace(target, capabilities=frozenset(capabilities))
     with collector_at_rest():

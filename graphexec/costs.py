@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, Kernel, Memcpy
+from graphexec.command import Command, Gemm, Kernel, Memcpy
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
@@ -106,6 +106,8 @@ def tasks_of(
 def signature(command: Command) -> str:
     """What two commands must have in common to take equally long: kind, entry point, and the
     types, shapes and strides of what they read and write."""
+    if isinstance(command.work, Gemm):
+        return gemm_signature(command.work)
     entry = f" {command.work.entry}" if isinstance(command.work, Kernel) else ""
     direction = {TO_DEVICE: " h2d", TO_HOST: " d2h"}.get(engine_of(command), "")
     reads = " ".join(map(_view, command.reads))
@@ -113,9 +115,17 @@ def signature(command: Command) -> str:
     return f"{command.label}{entry}{direction}: {reads} -> {writes}"
 
 
+def gemm_signature(work: Gemm) -> str:
+    """The signature of a GEMM: its operands, the result among them if it is added to."""
+    reads = (work.a, work.b, work.out) if work.beta else (work.a, work.b)
+    return f"gemm: {' '.join(map(_view, reads))} -> {_view(work.out)}"
+
+
 def _view(view: View) -> str:
     shape = f"{view.dtype}[{','.join(map(str, view.shape))}]"
     return shape if view.is_dense else f"{shape}/{','.join(map(str, view.strides))}"
 
 
-__all__ = ["CPU", "GPU", "CostModel", "engine_of", "model_of", "signature", "tasks_of"]
+__all__ = [
+    "CPU", "GPU", "CostModel", "engine_of", "gemm_signature", "model_of", "signature", "tasks_of",
+]  # fmt: skip

@@ -13,7 +13,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import Memory, too_little
+from graphexec.devices.hip_products import Products
 from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
@@ -41,11 +42,14 @@ class HipDevice:
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
     a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised.
+    `algorithms` has GEMMs computed by hipBLASLt: the place in its list by signature
+    (graphexec.costs.gemm_signature), as a profile has it.
     """
 
     index: int = 0
     mode: Mode = "graph"
     timeout: float | None = None
+    algorithms: Mapping[str, int] = field(default_factory=dict)
     name: str = "hip"
 
     def describe(self) -> str:
@@ -232,7 +236,8 @@ class HipSession:
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, plan, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
-        self._calls = Steps(hip, plan, resources, self._memory, kernels)
+        products = Products(hip, plan, resources, self._memory, self._device.algorithms)
+        self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
         if self._sibling is None:
             self._memory.upload(weights)

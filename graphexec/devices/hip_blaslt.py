@@ -45,17 +45,24 @@ class BlasLt:
         epilogue: str = "DEFAULT",
         bias: Pointer | None = None,
         node: str | None = None,
+        choice: int = 0,
     ) -> LtGemm:
-        """A prepared product, by the algorithm that hipBLASLt puts first for the workspace.
+        """A prepared product, by the algorithm at place `choice` of those that hipBLASLt's
+        heuristic lists for this much workspace, the one it thinks fastest at 0.
 
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
         bias -- a vector of m elements of C's type, added to every column.
 
-        Raises HipError, also if hipBLASLt has no algorithm.
+        Raises HipError, also if hipBLASLt has no such algorithm.
         """
         operation = LtGemm(self, gemm, epilogue, bias)
         try:
-            algorithm = operation.choose(handle, workspace_bytes)
+            algorithms = operation.algorithms(handle, workspace_bytes, choice + 1)
+            if len(algorithms) <= choice:
+                call, found = "hipblasLtMatmulAlgoGetHeuristic", len(algorithms)
+                message = f"algorithm {choice} was asked for, {found} are there"
+                raise HipError(call, 0, "too few", message)
+            algorithm = algorithms[choice]
         except BaseException:
             operation.close()
             raise
@@ -113,8 +120,9 @@ class LtGemm:
         while self._destroy:
             self._destroy.pop()()
 
-    def choose(self, handle: Handle, workspace_bytes: int) -> Any:
-        """hipBLASLt's first choice of algorithm for the descriptors and this much workspace."""
+    def algorithms(self, handle: Handle, workspace_bytes: int, most: int) -> list[Any]:
+        """Up to `most` algorithms for the descriptors and this much workspace, in the order of
+        hipBLASLt's heuristic; valid as long as this object."""
         lt = self._lt
         preference = self._owned(
             lt.hipblasLtMatmulPreferenceDestroy, self._call(lt.hipblasLtMatmulPreferenceCreate)
@@ -122,15 +130,16 @@ class LtGemm:
         limit = lt.hipblasLtMatmulPreferenceAttributes_t.HIPBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
         set_attribute = lt.hipblasLtMatmulPreferenceSetAttribute
         self._call(set_attribute, preference, limit, ctypes.c_uint64(workspace_bytes), 8)
-        self.result = lt._hipblasLtMatmulHeuristicResult_t()  # owns the memory `algo` points to
+        size = lt._hipblasLtMatmulHeuristicResult_t().c_sizeof()
+        self.results = (ctypes.c_ubyte * (most * size))()
+        first = ctypes.addressof(self.results)
         found = self._call(
             lt.hipblasLtMatmulAlgoGetHeuristic,
             *(handle, self.matmul, self.a, self.b, self.c, self.c, preference),
-            *(1, self.result),
+            *(most, self._pointer(first)),
         )
-        if found < 1:
-            raise HipError("hipblasLtMatmulAlgoGetHeuristic", 0, "none", "there is no algorithm")
-        return self.result.algo
+        # A result begins with its algorithm.
+        return [self._pointer(first + i * size) for i in range(found)]
 
     def _describe(self, name: str, value: Any) -> None:
         attribute = self._lt.hipblasLtMatmulDescAttributes_t[f"HIPBLASLT_MATMUL_DESC_{name}"]

@@ -9,9 +9,9 @@ from typing import Any
 from graphexec.command import Gemm, Kernel, Memcpy, Scalar
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
-from graphexec.devices.hip_gemm import gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
-from graphexec.devices.hip_memory import WORKSPACE, Memory
+from graphexec.devices.hip_memory import Memory
+from graphexec.devices.hip_products import Products
 from graphexec.devices.hip_resources import Resources
 from graphexec.errors import ExecutionError
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
@@ -22,16 +22,15 @@ _CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": 
 
 
 class Steps:
-    """Prepares the calls of a plan; makes its events, and a BLAS handle for each stream with
-    GEMMs, with a workspace of its own."""
+    """Prepares the calls of a plan; makes its events."""
 
     def __init__(
-        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory, kernels: KernelCache
-    ) -> None:
+        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
+        kernels: KernelCache, products: Products,
+    ) -> None:  # fmt: skip
+        self._products = products
         self._hip, self._resources, self._memory, self._kernels = hip, resources, memory, kernels
         self._streams = resources.streams
-        self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
-                         if s.blas_handle is not None}  # fmt: skip
         self.events: Mapping[int, Any] = {
             i.event: resources.own(hip.create_event(), hip.destroy_event)
             for i in plan.instructions
@@ -43,7 +42,7 @@ class Steps:
         try:
             match instruction.work:
                 case Gemm() as work:
-                    return self._gemm(work, instruction)
+                    return self._products.prepare(work, instruction)
                 case Kernel() as work:
                     return self._kernel(work, instruction)
                 case Memcpy() as work:
@@ -69,28 +68,6 @@ class Steps:
     def host_wait(self, instruction: HostWait) -> Step:
         """Nothing to issue: the host waits for stream 0, where the plan's last record is."""
         return nothing
-
-    def _handle(self, stream: int) -> Any:
-        blas, own = self._hip.blas, self._resources.own
-        handle = own(blas.create(), blas.destroy)
-        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
-        # In this order: binding the stream resets the workspace.
-        blas.set_stream(handle, self._streams[stream])
-        blas.set_workspace(handle, workspace, WORKSPACE)
-        return handle
-
-    def _gemm(self, work: Gemm, instruction: Launch) -> Step:
-        assert instruction.blas_handle is not None
-        handle, node = self._handles[instruction.blas_handle], instruction.node
-        blas, call = self._hip.blas, gemm_call(work)
-        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
-        if call.offsets is None:
-            return blas.gemm(handle, call.gemm, a, b, c, node=node)
-        a, b, c = (
-            self._memory.table([int(base) + offset for offset in offsets])
-            for base, offsets in zip((a, b, c), call.offsets, strict=True)
-        )
-        return blas.gemm_batched(handle, call.gemm, a, b, c, node=node)
 
     def _kernel(self, work: Kernel, instruction: Launch) -> Step:
         kernels = self._hip.kernels

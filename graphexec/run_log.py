@@ -1,7 +1,7 @@
 """A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
 
 The logger is `graphexec.run`. What a device issues as one graph is logged when it is captured;
-completions are logged by devices that can tell (devices/base.py, Recordable).
+completions are logged by devices that can tell.
 """
 
 from __future__ import annotations

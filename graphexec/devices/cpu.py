@@ -22,12 +22,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from graphexec.command import Gemm, Kernel, Memcpy
-from graphexec.devices.base import DeviceInfo, Recorder, Session, Step, Tap, prepare
+from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import prepare_gemm
 from graphexec.devices.device_array import NotTaken
@@ -35,8 +36,12 @@ from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOu
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import completions
 from graphexec.tensor import View
+from graphexec.trace import RunTimes, Span
 
 Array = np.ndarray[Any, Any]
+Recorder = Callable[[int, float, float], None]
+"""Called with the number of an instruction and when work on it began and ended, in seconds of
+`time.perf_counter`. Calls come from several threads."""
 _ALIGNMENT = 64  # bytes, a cache line
 _MEMCPY_PART = 1 << 20  # bytes
 _SLICE = 0.1  # seconds
@@ -157,9 +162,44 @@ class CpuSession:
             self._blas.close()
             raise
 
-    def record_to(self, recorder: Recorder | None) -> None:
-        """Tell `recorder` when each instruction of the following runs is worked on."""
-        self._recorder = recorder or completions(self._plan)
+    def timed(self) -> RunTimes:
+        """Run once more, measured with the workers' clocks."""
+        found: dict[int, tuple[float, float]] = {}
+
+        def recorder(number: int, start: float, end: float) -> None:
+            found[number] = (start, end)  # by one thread each: nothing to lock
+
+        before, self._recorder = self._recorder, recorder
+        try:
+            zero = time.perf_counter()
+            self.issue()
+            issued = time.perf_counter()
+            self.wait()
+            end = time.perf_counter()
+            self._idle = False  # a worker may still be telling of a join
+            self._drain()
+        finally:
+            self._recorder = before
+        spans: dict[type, list[Span]] = {Launch: [], Wait: [], Record: []}
+        for number in sorted(found):
+            span = Span(number, *((at - zero) * 1e6 for at in found[number]))
+            spans[type(self._plan.instructions[number])].append(span)
+        steps = (("issue", zero, issued), ("wait for the outputs", issued, end))
+        host = tuple((name, (a - zero) * 1e6, (b - zero) * 1e6) for name, a, b in steps)
+        return RunTimes(tuple(spans[Launch]), tuple(spans[Wait]), host)
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Run one command by itself, on as many cores as it takes."""
+        launch = self._plan.instructions[instruction]
+        assert isinstance(launch, Launch)
+        self._drain()
+        command, found = self._command(launch), []
+        with single_threaded_blas(), self._cores.busy():
+            for _ in range(2 + repeats):
+                start = time.perf_counter()
+                command()
+                found.append(time.perf_counter() - start)
+        return median(found[2:])
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,8 +29,10 @@ from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
+from graphexec.devices.hip_timing import TimedRun, time_step
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.trace import RunTimes
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
@@ -96,7 +98,8 @@ class HipSession:
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
         self._taken: list[DeviceArray] = []
         self._memory: Memory
-        self._steps: list[Step] = []
+        self._prepared: list[Step] = []  # one an instruction
+        self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
         self.mode: Mode = "stream"
         self.fallback = ""
@@ -165,15 +168,20 @@ class HipSession:
 
     def issue(self, tap: Tap | None = None) -> None:
         """Enqueue one run; returns at once. With `tap`, call by call with stops to look."""
-        self._make_ready()
-        self._unused.clear()
-        self._running = True
-        try:
+        with self._issuing():
             if tap is not None:
                 self._issue_tapped(tap)
                 return
             for step in self._replay if self.mode == "graph" else self._steps:
                 step()
+
+    @contextmanager
+    def _issuing(self) -> Iterator[None]:
+        self._make_ready()
+        self._unused.clear()
+        self._running = True
+        try:
+            yield
         except BaseException:
             # Only part of the run is on the streams, and they are not joined.
             self._resources.drain()
@@ -204,7 +212,7 @@ class HipSession:
             return
         self._closed = True
         self._end.detach()
-        self._steps, self._replay = [], []
+        self._prepared, self._steps, self._replay = [], [], []
         try:
             self._resources.close(GRACE if self._hung else None)
         finally:
@@ -247,7 +255,8 @@ class HipSession:
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
-        self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
+        self._prepared = prepare(plan, self._calls)
+        self._steps = [s for s in self._prepared if s is not nothing]
         if self._device.mode == "graph":
             self._capture()
 
@@ -264,6 +273,38 @@ class HipSession:
                 f"{self._plan.graph} runs in stream mode: it cannot be captured: {exc}",
                 CaptureWarning, stacklevel=2,
             )  # fmt: skip
+
+    # Measuring ------------------------------------------------------------------------------
+
+    def timed(self) -> RunTimes:
+        """Run three times or more, the last one measured by events, whatever the mode."""
+        timeout = self._device.timeout
+        run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
+        with closing(run):
+            with self._issuing():
+                seconds = run.issue()
+            self.wait(timeout)
+            with self._issuing():
+                if self.mode == "graph":
+                    run.issue_behind(self._replay[0], seconds)
+                else:
+                    run.issue()
+            self.wait(timeout)
+            return run.times()
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Measured by events around batches of the command; see `time_step`."""
+        launch = self._plan.instructions[instruction]
+        assert isinstance(launch, Launch)
+        stream = self._resources.streams[launch.stream]
+
+        def wait() -> None:
+            if not self._resources.wait([stream], self._device.timeout):
+                self._hung = True
+                raise TimedOut(f"the command did not finish: node '{launch.node}'")
+
+        with self._issuing():
+            return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
 
     # Looking --------------------------------------------------------------------------------
 

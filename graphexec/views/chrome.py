@@ -37,8 +37,8 @@ def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
         "measured_us": round(trace.total, 3),
         "uninstrumented_us": trace.uninstrumented and round(trace.uninstrumented, 3),
         "predicted_us": round(predict(plan).total, 3),
-        "note": "measured in a run of its own; uninstrumented_us is a whole run that nobody "
-        "measures, from the call to the outputs",
+        "note": f"{trace.how}; uninstrumented_us is what the plan takes, from its issue to its "
+        "end, when nobody measures it",
     }
     lines = ",\n".join(json.dumps(e, ensure_ascii=False, allow_nan=False) for e in events)
     tail = json.dumps(other, ensure_ascii=False)

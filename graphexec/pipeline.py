@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,19 +16,20 @@ from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
-from graphexec.scheduled import Allocation, Schedule, Synchronized
+from graphexec.profile_cache import find as find_profile
+from graphexec.scheduled import Allocation, Schedule, Synchronized, dependencies
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 from graphexec.stages.rewrite import rewrite
-from graphexec.stages.schedule import schedule, schedule_frugally
+from graphexec.stages.schedule import alternatives, schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
+    from graphexec.devices.base import Device, Machine
     from graphexec.executable import Executable
 
 MAX_STREAMS = 256
@@ -42,13 +43,17 @@ Costs = CostModel | Profile | str | Path | None
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered, and how it came about."""
+    """A plan with the graph it computes, as inferred and as lowered, and how it came about.
+
+    `profile` is what the plan was made with, if it was made with one.
+    """
 
     graph: TypedGraph
     program: Program
     plan: Plan
     synchronized: Synchronized
     allocation: Allocation
+    profile: Profile | None = None
 
 
 def plan_graph(
@@ -61,22 +66,59 @@ def plan_graph(
     resident: bool = False,
     costs: Costs = None,
     memory_limit: int | None = None,
+    machine: Callable[[], Machine] | None = None,
 ) -> Compiled:
     """Run every stage up to the proof; nothing is executed and no device is opened.
 
-    With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
-    The other parameters are those of `make_plan`.
+    With `resident`, inputs and outputs lie in device memory and the plan has no transfers. Where no
+    costs are given, `machine` is asked for what a kept profile must have been measured on. The
+    other parameters are those of `make_plan`.
     """
     most = _most_streams(streams)
-    model = _cost_model(costs, device)
     with collector_at_rest():
         typed = infer(graph)
+        model, profile = _costs(costs, device, typed, machine)
         program = lower(rewrite(typed, no_rewrite), resident)
-        synchronized, allocation = _placed(program, most, model, memory_limit)
+        prefer = profile.best_schedule(streams, resident) if profile is not None else ""
+        synchronized, allocation = _placed(program, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return Compiled(typed, program, plan, synchronized, allocation)
+    return Compiled(typed, program, plan, synchronized, allocation, profile)
+
+
+def alternative_plans(
+    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile
+) -> list[Compiled]:
+    """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
+    first, and the one on one stream."""
+    model = costs.applied_to(model_of(device))
+    with collector_at_rest():
+        typed = infer(graph)
+        program = lower(rewrite(typed, ()), resident)
+        found = alternatives(program, _most_streams(streams), model, most)
+        if all(s.streams > 1 for s in found):
+            found.append(schedule(program, _most_streams(streams), model, "one stream"))
+        return [_compiled(typed, scheduled, device, costs) for scheduled in found]
+
+
+def _compiled(typed: TypedGraph, scheduled: Schedule, device: str, profile: Profile) -> Compiled:
+    synchronized = synchronize(scheduled)
+    allocation = allocate(synchronized)
+    plan = assemble(synchronized, allocation, device)
+    prove(plan)
+    return Compiled(typed, scheduled.program, plan, synchronized, allocation, profile)
+
+
+def plan_program(
+    program: Program, order: Sequence[int], stream: Sequence[int], device: str
+) -> Plan:  # fmt: skip
+    """The plan of commands in a given order on given streams, proved."""
+    needs = dependencies(program.commands)
+    synchronized = synchronize(Schedule(program, needs, tuple(order), tuple(stream)))
+    plan = assemble(synchronized, allocate(synchronized), device)
+    prove(plan)
+    return plan
 
 
 def _most_streams(streams: Streams) -> Streams:
@@ -88,23 +130,30 @@ def _most_streams(streams: Streams) -> Streams:
     return min(streams, MAX_STREAMS)
 
 
-def _cost_model(costs: Costs, device: str) -> CostModel:
+def _costs(
+    costs: Costs, device: str, graph: TypedGraph, machine: Callable[[], Machine] | None
+) -> tuple[CostModel, Profile | None]:
+    """The model to plan with, and the profile it is from."""
     if isinstance(costs, CostModel):
-        return costs
+        return costs, None
     if isinstance(costs, Profile):
-        return costs.applied_to(model_of(device))
+        return costs.applied_to(model_of(device)), costs
     if costs is not None:
-        return load_profile(costs).applied_to(model_of(device), str(costs))
-    return model_of(device)
+        profile = load_profile(costs)
+        return profile.applied_to(model_of(device), str(costs)), profile
+    kept = find_profile(graph, machine) if machine is not None else None
+    if kept is None:
+        return model_of(device), None
+    return kept.profile.applied_to(model_of(device), f"profile {kept.path.name}"), kept.profile
 
 
 def _placed(
-    program: Program, streams: Streams, model: CostModel, limit: int | None
+    program: Program, streams: Streams, model: CostModel, limit: int | None, prefer: str
 ) -> tuple[Synchronized, Allocation]:
     """The fastest schedule found whose bytes fit: fewer and fewer streams, then one stream in an
     order that saves memory."""
     smallest = None
-    for scheduled in _schedules(program, streams, model):
+    for scheduled in _schedules(program, streams, model, prefer):
         synchronized = synchronize(scheduled)
         allocation = allocate(synchronized)
         if limit is None or allocation.device_bytes <= limit:
@@ -118,9 +167,11 @@ def _placed(
     raise InputError([Diagnostic(message, help=help)])
 
 
-def _schedules(program: Program, streams: Streams, model: CostModel) -> Iterator[Schedule]:
+def _schedules(
+    program: Program, streams: Streams, model: CostModel, prefer: str
+) -> Iterator[Schedule]:
     """From the fastest to the most frugal."""
-    first = schedule(program, streams, model)
+    first = schedule(program, streams, model, prefer)
     yield first
     many = len(program.commands) > _MANY_COMMANDS
     fewer = first.streams - 1
@@ -165,12 +216,15 @@ def compile(
     timeout: float | None = None,
     costs: Costs = None,
     memory_limit: int | None = None,
+    use_profile: bool = True,
 ) -> Executable:
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
     `device` is "cpu", "hip", "auto" (a GPU if one is usable, else the CPU, with a warning), or a
     Device with options of its own. With `resident`, inputs and outputs stay in device memory
     (see Executable.device_array). A run that takes more than `timeout` seconds raises TimedOut.
+    Without `costs`, what `graphexec tune` has measured of this graph on this device is used, unless
+    `use_profile` is False; `exe.plan.stats.costs` says so.
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
@@ -183,6 +237,7 @@ def compile(
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
             resident=resident, costs=costs, memory_limit=memory_limit,
+            machine=chosen.machine if use_profile else None,
         )  # fmt: skip
 
     return Executable(graph, plan, chosen, resident=resident, timeout=timeout)

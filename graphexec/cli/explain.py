@@ -38,9 +38,10 @@ def explain(
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):
-        compiled = plan_graph(graph, device=device, **planner.settings())
+        settings = planner.to_plan(device)
+        compiled = plan_graph(graph, **settings)
         more = None
         if node is None:
-            settings = planner.settings() | {"streams": len(compiled.plan.streams) + 1}
-            more = plan_graph(graph, device=device, verify=False, **settings)
+            settings["streams"] = len(compiled.plan.streams) + 1
+            more = plan_graph(graph, verify=False, **settings)
     click.echo(in_words(compiled, node, more))

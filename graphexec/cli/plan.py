@@ -91,7 +91,7 @@ def _plan(
 
     if device == "auto":  # nothing runs, so there is nothing to warn of
         device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    compiled = plan_graph(loader.load(file), device=device, **planner.settings())
+    compiled = plan_graph(loader.load(file), **planner.to_plan(device))
     return compiled.plan, compiled.graph
 
 

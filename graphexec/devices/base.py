@@ -36,6 +36,14 @@ class DeviceInfo:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What measured times depend on: the hardware, and the versions of what runs on it."""
+
+    architecture: str
+    versions: Mapping[str, str]
+
+
 class FallbackWarning(UserWarning):
     """`device="auto"` found no usable GPU and took the CPU."""
 
@@ -66,6 +74,11 @@ class Timed(Protocol):
 
         Computes on what lies in memory, so run the plan once before; afterwards outputs are
         undefined until the next run. Not while a run is in flight."""
+        ...
+
+    def time_run(self) -> float:
+        """Run once more on what the input buffers hold, nothing measured inside: seconds from its
+        issue to the end of its last command."""
         ...
 
 
@@ -116,6 +129,14 @@ class Device(Protocol):
 
     def describe(self) -> str:
         """What this is, for people: model, cores or memory."""
+        ...
+
+    def machine(self) -> Machine:
+        """What times measured on this device are good for."""
+        ...
+
+    def tuned(self, algorithms: Mapping[str, int]) -> Device:
+        """This device with the algorithms of a profile for GEMMs, by signature."""
         ...
 
     def open(

@@ -13,18 +13,19 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from graphexec.command import Kernel
-from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
+import graphexec
+from graphexec.command import Gemm, Kernel
+from graphexec.devices.base import DeviceInfo, Machine, Session, Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import Memory, too_little
-from graphexec.devices.hip_products import Products
+from graphexec.devices.hip_products import Products, count_algorithms
 from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
@@ -60,6 +61,30 @@ class HipDevice:
         p = bindings.properties(self.index)
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
+
+    def machine(self) -> Machine:
+        """Architecture and name, and the versions of everything that compiles or multiplies."""
+        hip = self._bindings()
+        p, platform = hip.properties(self.index), hip.platform
+        versions = {
+            "graphexec": graphexec.__version__,
+            "platform": platform.name,
+            "runtime": platform.runtime_version,
+            "hip-python": platform.hip_python_version,
+            "hiprtc": ".".join(map(str, hip.kernels.version())),
+            "hipblaslt": hip.lt.version() if hip.lt is not None else "none",
+        }
+        return Machine(f"{p.architecture} {p.name}", versions)
+
+    def tuned(self, algorithms: Mapping[str, int]) -> HipDevice:
+        """The same device, `algorithms` for the GEMMs that have one."""
+        return replace(self, algorithms=algorithms)
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """How many algorithms hipBLASLt has for a GEMM, at most `most`."""
+        hip = self._bindings()
+        hip.set_device(self.index)
+        return count_algorithms(hip, work, most)
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -101,6 +126,7 @@ class HipSession:
         self._prepared: list[Step] = []  # one an instruction
         self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
+        self._clock: tuple[Any, ...] | None = None  # two timing events, made when first needed
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -305,6 +331,22 @@ class HipSession:
 
         with self._issuing():
             return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
+
+    def time_run(self) -> float:
+        """By events before and after it on stream 0, whatever the mode."""
+        if self._clock is None:
+            hip, own = self._hip, self._resources.own
+            self._clock = tuple(
+                own(hip.create_event(timing=True), hip.destroy_event) for _ in range(2)
+            )
+        before, after = self._clock
+        with self._issuing():
+            self._hip.prepare_record(before, self.origin)()
+            for step in self._replay if self.mode == "graph" else self._steps:
+                step()
+            self._hip.prepare_record(after, self.origin)()
+        self.wait(self._device.timeout)
+        return self._hip.elapsed(before, after) / 1e3
 
     # Looking --------------------------------------------------------------------------------
 

@@ -32,6 +32,14 @@ class BlasLt:
         """Free a handle."""
         self.checker.call(self.functions.hipblasLtDestroy, handle)
 
+    def version(self) -> str:
+        """The version of the library, which its lists of algorithms depend on."""
+        handle = self.create()
+        try:
+            return str(self.checker.call(self.functions.hipblasLtGetVersion, handle))
+        finally:
+            self.destroy(handle)
+
     def gemm(
         self,
         handle: Handle,

@@ -95,8 +95,12 @@ class Session(Protocol):
         `value` is kept until the next `take`. Raises NotTaken."""
         ...
 
+    def fetch(self, buffer: str) -> None:
+        """After `issue`: have the bytes of an output buffer brought to where `get` finds them."""
+        ...
+
     def get(self, buffer: str) -> Array:
-        """A copy of the bytes (uint8) of an output buffer, after `wait`."""
+        """The bytes (uint8) of an output buffer, fetched before `wait`; the caller's own."""
         ...
 
     def issue(self, tap: Tap | None = None) -> None:

@@ -134,7 +134,7 @@ class CpuSession:
         ]
         for worker in self._workers:
             worker.start()
-        self._closed, self._idle = False, True
+        self._closed, self._idle, self._awaited = False, True, True
 
     # What a session offers ------------------------------------------------------------------
 
@@ -147,14 +147,19 @@ class CpuSession:
         """No array lies in the memory of this device already."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
+    def fetch(self, buffer: str) -> None:
+        """Every buffer is where `get` finds it."""
+
     def get(self, buffer: str) -> Array:
         """A copy of the output buffer."""
         return self._memory[buffer].copy()
 
     def issue(self, tap: Tap | None = None) -> None:
-        """Queue the plan on the workers."""
+        """Queue the plan on the workers, after the end of a run that nobody has waited for."""
         if self._closed:
             raise SessionClosed("the executable is closed")
+        if not self._awaited:
+            self.wait()
         self._drain()
         if self._device.poison:
             self._poison()
@@ -171,6 +176,7 @@ class CpuSession:
                 event.set()  # nobody will record those not issued yet
             self._blas.close()
             raise
+        self._awaited = False
 
     def timed(self) -> RunTimes:
         """Run once more, measured with the workers' clocks."""
@@ -224,6 +230,7 @@ class CpuSession:
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the last record the host waits for."""
+        self._awaited = True
         run = self._current()
         try:
             for event in self._host_events:

@@ -31,6 +31,7 @@ from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.devices.hip_timing import TimedRun, time_step
+from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
 from graphexec.trace import RunTimes
@@ -121,7 +122,8 @@ class HipSession:
         self._closed, self._hung = False, False
         self._running = False  # something may be left on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
-        self._taken: list[DeviceArray] = []
+        self._taken: list[DeviceArray | Array] = []  # what the run reads, kept until it is done
+        self._fetched: dict[str, Array] = {}
         self._memory: Memory
         self._prepared: list[Step] = []  # one an instruction
         self._steps: list[Step] = []  # what there is to issue
@@ -144,14 +146,18 @@ class HipSession:
     # Input and output -----------------------------------------------------------------------
 
     def put(self, buffer: str, array: Array) -> None:
-        """Through pinned memory; to a buffer in device memory with a copy on stream 0."""
+        """Through pinned memory; to a buffer in device memory with a copy on stream 0, which reads
+        an `array` that is pinned in place."""
         self._make_ready(buffer)
         if buffer in self._memory.host:
             self._memory.host[buffer][...] = array
-            return
-        staging, upload, _ = self._memory.staging(buffer)
-        staging[...] = array
-        upload()
+        elif is_pinned(array):
+            self._taken.append(array)
+            self._memory.prepare_upload(buffer, self._hip.pointer(array.ctypes.data))()
+        else:
+            staging, upload = self._memory.staging(buffer)
+            staging[...] = array
+            upload()
 
     def accept(self, value: object) -> DeviceArray:
         """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
@@ -171,15 +177,18 @@ class HipSession:
             hip.prepare_copy(self._memory.at(buffer), source, size, "on_device", origin)()
         self._taken.append(array)
 
+    def fetch(self, buffer: str) -> None:
+        """A copy on stream 0 to pinned memory, where the buffer does not lie there."""
+        if buffer not in self._memory.host:
+            self._fetched[buffer] = block = self._memory.outgoing.take(self._memory.sizes[buffer])
+            self._memory.prepare_download(buffer, self._hip.pointer(block.ctypes.data))()
+
     def get(self, buffer: str) -> Array:
-        """A copy of the pinned bytes, brought from device memory first where they lie there."""
+        """A copy of the pinned bytes, or those that were fetched."""
         self._resources.enter_thread()
         if buffer in self._memory.host:
             return self._memory.host[buffer].copy()
-        staging, _, download = self._memory.staging(buffer)
-        download()
-        self._hip.synchronize_stream(self.origin)
-        return staging.copy()
+        return self._fetched[buffer]
 
     def address(self, buffer: str) -> int:
         """The address of a buffer."""
@@ -193,7 +202,8 @@ class HipSession:
     # Running --------------------------------------------------------------------------------
 
     def issue(self, tap: Tap | None = None) -> None:
-        """Enqueue one run; returns at once. With `tap`, call by call with stops to look."""
+        """Enqueue one run, behind earlier ones; returns at once. With `tap`, call by call with
+        stops to look."""
         with self._issuing():
             if tap is not None:
                 self._issue_tapped(tap)
@@ -203,8 +213,9 @@ class HipSession:
 
     @contextmanager
     def _issuing(self) -> Iterator[None]:
-        self._make_ready()
+        self._enter()
         self._unused.clear()
+        self._fetched.clear()
         self._running = True
         try:
             yield
@@ -244,18 +255,23 @@ class HipSession:
         finally:
             self._memory.forget()
             self._taken.clear()
+            self._fetched.clear()
 
-    def _make_ready(self, buffer: str | None = None) -> None:
-        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+    def _enter(self) -> None:
         if self._closed:
             raise SessionClosed("the executable is closed")
         self._resources.enter_thread()
         if self._hung and not self._resources.drain(GRACE):
             raise ExecutionError("an earlier run of this executable never finished")
+        self._hung = False
+
+    def _make_ready(self, buffer: str | None = None) -> None:
+        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+        self._enter()
         if self._running or buffer in self._unused:
             self._resources.drain()
             self._unused.clear()
-        self._hung = self._running = False
+        self._running = False
         if buffer is not None:
             self._unused.add(buffer)
 

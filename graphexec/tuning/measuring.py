@@ -58,11 +58,12 @@ class Loaded:
 
     def result(self, view: View) -> Array:
         """The bytes (uint8) around a view after one run on the same inputs as ever."""
+        buffer, offset = self._plan.places[view.storage]
+        low, high = view.byte_range()
         self.fill()
         self._session.issue()
+        self._session.fetch(buffer)
         self._session.wait()
-        low, high = view.byte_range()
-        buffer, offset = self._plan.places[view.storage]
         return self._session.get(buffer)[offset + low : offset + high]
 
     def __enter__(self) -> Loaded:

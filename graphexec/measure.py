@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphexec.devices.base import Timed
 from graphexec.errors import DeviceUnavailable
@@ -17,24 +17,22 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
-_PLAIN_RUNS = 3
+_T = TypeVar("_T")
+_RUNS, _SECONDS = 9, 1.0  # of so many runs, or as many as that takes, the median is shown
 
 
 def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
-    """The outputs of a run and what it took; with it what a run takes that nobody measures.
+    """The outputs of the plan and what a run takes, measured, and when nobody measures it.
 
-    Runs the plan to warm up, plainly, and measured. Raises DeviceUnavailable when the device
-    cannot tell.
+    Both are the median of up to nine runs. Raises DeviceUnavailable when the device cannot tell.
     """
     session = exe.session
     if not isinstance(session, Timed):
         raise DeviceUnavailable(f"the device '{exe.device_name}' does not measure single launches")
     with exe.lock:
-        exe.run(**inputs)
-        plain = [_plain(session) for _ in range(_PLAIN_RUNS)]
-        times = session.timed()
-        outputs = exe.outputs_of(session)
-    issued, done = sorted(plain, key=lambda run: run[1])[_PLAIN_RUNS // 2]
+        outputs = exe.run(**inputs)
+        issued, done = _typical(lambda: _plain(session), lambda run: run[1])
+        times = _typical(session.timed, lambda run: max((s.end for s in run.launches), default=0.0))
     # A GPU has a clock of its own: what the host does is then told of a run nobody measured.
     host = times.host or (
         ("issue, in a run that is not measured", 0.0, issued),
@@ -63,6 +61,14 @@ def _plain(session: Any) -> tuple[float, float]:
     issued = time.perf_counter()
     session.wait()
     return 1e6 * (issued - start), 1e6 * (time.perf_counter() - start)
+
+
+def _typical(run: Callable[[], _T], took: Callable[[_T], float]) -> _T:
+    """The median of several runs."""
+    found, start = [run()], time.perf_counter()
+    while len(found) < _RUNS and time.perf_counter() - start < _SECONDS:
+        found.append(run())
+    return sorted(found, key=took)[len(found) // 2]
 
 
 __all__ = ["how", "measure"]

@@ -1,7 +1,7 @@
 """A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
 
-The logger is `graphexec.run`. What a device issues as one graph is logged when it is captured;
-completions are logged by devices that can tell.
+The logger is `graphexec.run`. A GPU issues plans call by call then, with timing events around each
+instruction, and completions are logged when a run is done, or given up, in the order of their ends.
 """
 
 from __future__ import annotations

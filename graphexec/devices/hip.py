@@ -9,6 +9,7 @@ finds: AMD, CUDA behind HIP's functions, or the emulator of the tests.
 
 from __future__ import annotations
 
+import logging
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -30,10 +31,12 @@ from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
-from graphexec.devices.hip_timing import TimedRun, time_step
+from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
+from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.run_log import LOGGER
 from graphexec.trace import RunTimes
 
 Array = np.ndarray[Any, Any]
@@ -45,8 +48,9 @@ class HipDevice:
     """Runs plans on a GPU through hip-python.
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
-    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised.
-    `algorithms` has GEMMs computed by hipBLASLt: the place in its list by signature
+    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
+    `markers`, profilers show what is issued for which node (devices/markers.py). `algorithms` has
+    GEMMs computed by hipBLASLt: the place in its list by signature
     (graphexec.costs.gemm_signature), as a profile has it.
     """
 
@@ -54,6 +58,7 @@ class HipDevice:
     mode: Mode = "graph"
     timeout: float | None = None
     algorithms: Mapping[str, int] = field(default_factory=dict)
+    markers: bool = False
     name: str = "hip"
 
     def describe(self) -> str:
@@ -128,7 +133,8 @@ class HipSession:
         self._prepared: list[Step] = []  # one an instruction
         self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
-        self._clock: tuple[Any, ...] | None = None  # two timing events, made when first needed
+        self._clock: list[Any] = []  # two timing events, made when first needed
+        self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -208,6 +214,9 @@ class HipSession:
             if tap is not None:
                 self._issue_tapped(tap)
                 return
+            if self._logged is not None:
+                self._logged.issue()
+                return
             for step in self._replay if self.mode == "graph" else self._steps:
                 step()
 
@@ -237,9 +246,14 @@ class HipSession:
         self._resources.enter_thread()
         if not self._resources.wait([self.origin], timeout):
             self._hung = True
+            if self._logged is not None:
+                self._logged.log()
             raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
         # Makes what the device wrote to pinned memory visible to the host.
         self._hip.synchronize_stream(self.origin)
+        if self._logged is not None:
+            self._resources.drain()  # joined streams still have the last event of theirs to pass
+            self._logged.log()
         self._running = False
         self._taken.clear()
 
@@ -297,10 +311,18 @@ class HipSession:
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
+        markers = Markers(hip.platform.runtime_path) if self._device.markers else None
         self._prepared = prepare(plan, self._calls)
+        if markers:
+            self._prepared = markers.around_launches(plan, self._prepared)
         self._steps = [s for s in self._prepared if s is not nothing]
-        if self._device.mode == "graph":
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
+            resources.own(self._logged, LoggedRun.close)
+        elif self._device.mode == "graph":
             self._capture()
+        if markers:
+            self._replay = [markers.around(f"replay {plan.graph}", s) for s in self._replay]
 
     def _capture(self) -> None:
         """Run once to warm up what the libraries load lazily, then capture."""
@@ -350,19 +372,18 @@ class HipSession:
 
     def time_run(self) -> float:
         """By events before and after it on stream 0, whatever the mode."""
-        if self._clock is None:
-            hip, own = self._hip, self._resources.own
-            self._clock = tuple(
-                own(hip.create_event(timing=True), hip.destroy_event) for _ in range(2)
-            )
-        before, after = self._clock
+        hip = self._hip
+        if not self._clock:
+            self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
+                           for _ in range(2)]  # fmt: skip
+        begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
         with self._issuing():
-            self._hip.prepare_record(before, self.origin)()
+            begin()
             for step in self._replay if self.mode == "graph" else self._steps:
                 step()
-            self._hip.prepare_record(after, self.origin)()
+            end()
         self.wait(self._device.timeout)
-        return self._hip.elapsed(before, after) / 1e3
+        return hip.elapsed(*self._clock) / 1e3
 
     # Looking --------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from typing import Any
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_replay import capture
-from graphexec.plan import Launch, Plan, Wait
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.run_log import LOGGER, completions
 from graphexec.trace import RunTimes, Span
 
 _LEAD = 2.0  # replays last this many times as long as issuing took
@@ -35,16 +36,17 @@ class TimedRun:
     """The steps of a plan with timing events around them. `close` frees the events."""
 
     def __init__(
-        self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any]
-    ) -> None:
-        """`steps` has one step for each of the plan's instructions."""
+        self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any],
+        kinds: tuple[type, ...] = (Launch, Wait),
+    ) -> None:  # fmt: skip
+        """`steps` has one step for each of the plan's instructions; those of `kinds` are timed."""
         self._hip, self._plan, self._events = hip, plan, ExitStack()
         self._origin = streams[0]
         self._begin, self._end = self._event(), self._event()
         self._around: dict[int, tuple[Any, Any]] = {}
         self._steps: list[Step] = [hip.prepare_record(self._begin, self._origin)]
         for number, (instruction, step) in enumerate(zip(plan.instructions, steps, strict=True)):
-            if not isinstance(instruction, Launch | Wait):
+            if isinstance(instruction, HostWait) or not isinstance(instruction, kinds):
                 self._steps.append(step)
                 continue
             before, after = self._around[number] = self._event(), self._event()
@@ -74,12 +76,19 @@ class TimedRun:
     def times(self) -> RunTimes:
         """When each launch and wait of the last issue, which must be done, began and ended."""
         found: dict[type, list[Span]] = {Launch: [], Wait: []}
-        for number, (before, after) in self._around.items():
-            # Another stream may have passed its first event before the run began.
-            start = max(1e3 * self._hip.elapsed(self._begin, before), 0.0)
-            end = max(1e3 * self._hip.elapsed(self._begin, after), start)
-            found[type(self._plan.instructions[number])].append(Span(number, start, end))
+        for span in self.done():
+            found[type(self._plan.instructions[span.instruction])].append(span)
         return RunTimes(tuple(found[Launch]), tuple(found[Wait]))
+
+    def done(self) -> list[Span]:
+        """What is done of the last issue, in issue order."""
+        hip, found = self._hip, []
+        for number, (before, after) in self._around.items():
+            if hip.event_is_done(self._begin) and hip.event_is_done(after):
+                # Another stream may have passed its first event before the run began.
+                start = max(1e3 * hip.elapsed(self._begin, before), 0.0)
+                found.append(Span(number, start, max(1e3 * hip.elapsed(self._begin, after), start)))
+        return found
 
     def close(self) -> None:
         """Free the events."""
@@ -89,6 +98,23 @@ class TimedRun:
         event = self._hip.create_event(timing=True)
         self._events.callback(self._hip.destroy_event, event)
         return event
+
+
+class LoggedRun(TimedRun):
+    """A run that is always issued with events, to say in the log what was completed when."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any]
+    ) -> None:
+        LOGGER.debug("runs are issued call by call, to log each instruction")
+        super().__init__(hip, plan, steps, streams, (Launch, Record, Wait))
+
+    def log(self) -> None:
+        """Log what is done of the last issue, in the order in which it ended."""
+        recorder = completions(self._plan)
+        for span in sorted(self.done(), key=lambda span: span.end):
+            if recorder is not None:
+                recorder(span.instruction, span.start / 1e6, span.end / 1e6)
 
 
 def time_step(
@@ -126,4 +152,4 @@ def time_step(
         return median(once(batch) for _ in range(repeats)) / count
 
 
-__all__ = ["TimedRun", "time_step"]
+__all__ = ["LoggedRun", "TimedRun", "time_step"]

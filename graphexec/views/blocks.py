@@ -77,9 +77,9 @@ def _block(stream: int, launches: Sequence[Launch], members: Sequence[int]) -> B
     first, last = launches[members[0]], launches[members[-1]]
     if len(members) == 1:
         return Block(stream, tuple(members), printable(first.node), printable(first.command))
-    name = f"{count(len(members), 'launch')}: {first.node} … {last.node}"
     words = summary([printable(launches[n].command) for n in members])
-    return Block(stream, tuple(members), printable(name), words)
+    commands = f"{count(len(members), 'launch')}: {words}"
+    return Block(stream, tuple(members), printable(f"{first.node} … {last.node}"), commands)
 
 
 __all__ = ["Block", "blocks", "period", "summary"]

@@ -137,8 +137,8 @@ def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
         return
     start, end = (tuple(getattr(spans[n], side) for n in numbers) for side in ("start", "end"))
     for at, used in usage(tenants(plan), Times(start, end, {}, {}, ())):
-        yield {"ph": "C", "name": "arena bytes in use", "pid": _PID, "tid": _HOST,
-               "ts": round(at, 3), "args": {"bytes": used}}  # fmt: skip
+        yield {"ph": "C", "name": "arena", "pid": _PID, "tid": _HOST,
+               "ts": round(at, 3), "args": {"bytes in use": used}}  # fmt: skip
 
 
 # Reading --------------------------------------------------------------------------------

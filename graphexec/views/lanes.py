@@ -79,7 +79,12 @@ class _Lanes:
         if len(self.places.blocks) < len(self.places.launches):
             facts.append(f"drawn as {count(len(self.places.blocks), 'block')}")
         yield from svg.title(f"{self.plan.graph} on {self.plan.device}", facts)
-        yield from self.paint.legend(14, 46)
+        waits = {i.role for i in self.plan.instructions if isinstance(i, Wait)}
+        more = [("bg kn", "critical path")] if self.places.launches else []
+        more += [("w", "wait")] if "dependency" in waits else []
+        more += [("w fk", "fork, join")] if waits - {"dependency"} else []
+        more += [("rx", "race")] if self.hazards else []
+        yield from self.paint.legend(14, 46, *more)
 
     def ground(self) -> Iterator[str]:
         for stream, row in self.places.lanes.items():

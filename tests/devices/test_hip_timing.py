@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from contextlib import closing
 
 import pytest
@@ -11,8 +13,10 @@ from hip_lab import GRAPHS, MODES, Lab, assert_right, bits, calls, inputs_of, se
 from graphexec.bench import bench
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_timing import TimedRun
+from graphexec.errors import TimedOut
 from graphexec.measure import measure
 from graphexec.plan import HostWait, Launch, Wait
+from graphexec.run_log import described
 from graphexec.trace import RunTimes
 from graphexec.views.chrome import from_json, to_json
 
@@ -127,3 +131,43 @@ def test_details_of_many_runs(lab: Lab) -> None:
         launches = [i.node for i in exe.plan.instructions if isinstance(i, Launch)]
     assert [c.node for c in result.commands] == launches
     assert set(result.waiting or {}) == {s.id for s in exe.plan.streams}
+
+
+# The log --------------------------------------------------------------------------------
+
+
+def logged(caplog: pytest.LogCaptureFixture, what: str) -> list[str]:
+    found = (re.fullmatch(rf"{what} +(#.*?)( after \d+ µs)?", m) for m in caplog.messages)
+    return [match[1] for match in found if match]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_log_has_every_instruction_twice(
+    lab: Lab, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "graphexec.run")
+    with lab.nothing_left(), lab.compile("diamond", mode, 3) as exe:
+        inputs = inputs_of(exe)
+        caplog.clear()
+        assert_right(exe, inputs, exe.run(**inputs))
+        lines = [described(n, i) for n, i in enumerate(exe.plan.instructions)]
+        on_device = [line for line in lines if "host wait" not in line]
+        assert logged(caplog, "issued")[: len(on_device)] == on_device
+        assert sorted(logged(caplog, "completed")) == sorted(on_device)
+
+
+def test_a_run_that_hangs_leaves_in_the_log_how_far_it_came(
+    emulated: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two streams hangs; the log has what is done on the other one."""
+    caplog.set_level(logging.DEBUG, "graphexec.run")
+    with emulated.compile("diamond", "stream", 2, timeout=0.2) as exe:
+        inputs = inputs_of(exe)
+        exe.run(**inputs)
+        caplog.clear()
+        number = int(session_of(exe)._resources.streams[1]) & 0xFFFF
+        with emulated.emulator.hang(number), pytest.raises(TimedOut):
+            exe.run(**inputs)
+        done = logged(caplog, "completed")
+    assert done
+    assert all(re.match(r"#\d+ s0 ", line) for line in done)

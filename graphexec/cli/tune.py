@@ -123,11 +123,11 @@ def _described(profile: Profile) -> str:
         lines += [said, ""]
     rows = [
         (key, f"{m.us:.4g}", "" if m.share is None else f"{m.share:.0%}", _choice(key, m))
-        for key, m in sorted(profile.commands.items(), key=lambda item: -item[1].us)
+        for key, m in sorted(profile.commands.items(), key=lambda item: (-item[1].us, item[0]))
     ]
     lines.append(table(("command", "µs", "fills", "computed by"), rows, "<>><", limit=72))
     for key, schedule in sorted(profile.schedules.items()):
-        tried = sorted(schedule.tried.items(), key=lambda item: item[1])
+        tried = sorted(schedule.tried.items(), key=lambda item: (item[1], item[0]))
         plans = [(n, f"{us:.4g}", "taken" if n == schedule.best else "") for n, us in tried]
         lines += ["", table((f"plan, {key}", "µs", ""), plans, "<><")]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ more for the median. On a GPU the plan is one captured graph and the time is tak
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from statistics import median
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ Array = np.ndarray[Any, Any]
 _WARM_UP = 3  # runs
 _LEAST, _MOST = 7, 41  # runs for a median,
 _SECONDS = 0.03  # ... which take about this long
+_TURN = 3  # runs of one plan before the next has its turn
 _FILLED = 256 << 20  # bytes; larger inputs stay zero
 _PATTERN = 1 << 18  # random numbers, repeated
 
@@ -77,15 +79,32 @@ class Loaded:
 
 def time_runs(session: Session) -> float:
     """Microseconds of a run of a loaded plan, the median of some. Raises DeviceUnavailable."""
-    if not isinstance(session, Timed):
-        raise DeviceUnavailable("this device does not measure what it runs")
+    timed = _timed(session)
     for _ in range(_WARM_UP):
-        session.time_run()
+        timed.time_run()
     found: list[float] = []
     end = time.monotonic() + _SECONDS
     while len(found) < _LEAST or (len(found) < _MOST and time.monotonic() < end):
-        found.append(session.time_run() * 1e6)
+        found.append(timed.time_run() * 1e6)
     return median(found)
 
 
-__all__ = ["Loaded", "time_runs"]
+def time_in_turns(sessions: Sequence[Session], rounds: int = 9) -> list[float]:
+    """Microseconds of a run of each of some loaded plans, medians. The plans take turns of a few
+    runs, so that a slow moment hits all of them. Raises DeviceUnavailable."""
+    timed = [_timed(session) for session in sessions]
+    found: list[list[float]] = [[] for _ in timed]
+    for _ in range(rounds):
+        for session, times in zip(timed, found, strict=True):
+            session.time_run()  # caches hold what the last plan used
+            times += [session.time_run() * 1e6 for _ in range(_TURN)]
+    return [median(times) for times in found]
+
+
+def _timed(session: Session) -> Timed:
+    if not isinstance(session, Timed):
+        raise DeviceUnavailable("this device does not measure what it runs")
+    return session
+
+
+__all__ = ["Loaded", "time_in_turns", "time_runs"]

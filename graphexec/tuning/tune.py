@@ -9,7 +9,8 @@ host memory and in device memory. What there was no time for is left to the mode
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +24,10 @@ from graphexec.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.profile_cache import keep, signature
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
-from graphexec.tuning.measuring import time_runs
+from graphexec.tuning.measuring import time_in_turns
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
+    from graphexec.devices.base import Device, Session
     from graphexec.graph import Graph
 
 Report = Callable[[str, int, int], None]
@@ -36,6 +37,7 @@ PLANS = 3
 """How many plans are measured from end to end, and the one on one stream."""
 
 _FOR_COMMANDS = 0.75  # of the time
+_GAIN = 0.99  # of the time on one stream
 
 
 class Budget:
@@ -125,35 +127,40 @@ class _Tuner:
             self._know(work, times.beside_others(work, self.profile.commands[work.key]))
 
     def _plans(self, resident: bool) -> None:
-        """The best plans by prediction, run from end to end."""
-        tried: dict[str, float] = {}
+        """The best plans by prediction, run from end to end, taking turns."""
         found = alternative_plans(
             self._graph, PLANS, streams=self._streams, device=self._device.name,
             resident=resident, costs=self.profile,
         )  # fmt: skip
-        for compiled in found:
-            if not self._has_time():
-                break
-            time = self._run(compiled, resident)
-            if time is not None and compiled.plan.stats is not None:
-                tried[compiled.plan.stats.schedule] = round(time, 3)
+        with ExitStack() as opened:
+            loaded: dict[str, Session] = {}
+            for compiled in found:
+                exe = self._loaded(compiled, resident)
+                if exe is not None and compiled.plan.stats is not None:
+                    opened.enter_context(exe)
+                    loaded[compiled.plan.stats.schedule] = exe.session
+            times = time_in_turns(list(loaded.values()))
+        tried = {name: round(time, 3) for name, time in zip(loaded, times, strict=True)}
         if tried:
-            best = min(tried, key=lambda name: tried[name])
+            schedule = MeasuredSchedule(_fastest(tried), tried)
             key = schedule_key(self._streams, resident)
-            schedules = {**self.profile.schedules, key: MeasuredSchedule(best, tried)}
+            schedules = {**self.profile.schedules, key: schedule}
             self.profile = replace(self.profile, schedules=schedules)
 
-    def _run(self, compiled: Compiled, resident: bool) -> float | None:
-        """Microseconds of a run of a plan; None if the device has no room for it."""
+    def _loaded(self, compiled: Compiled, resident: bool) -> Executable | None:
+        """A plan with its inputs in place; None if the device has no room for it."""
         try:
             exe = Executable(self._graph, lambda graph, resident: compiled, self._device,
                              resident=resident)  # fmt: skip
-            with exe:
+            try:
                 exe.run(**read_inputs((), exe.inputs, 0)[0])
-                return time_runs(exe.session)
+            except BaseException:
+                exe.close()
+                raise
         except ExecutionError as exc:
             self._note(str(exc))
             return None
+        return exe
 
     def _know(self, work: Work, found: Measured | None) -> None:
         if found is None:
@@ -179,6 +186,13 @@ class _Tuner:
         left = self._budget.left(part)
         self.complete = self.complete and left
         return left
+
+
+def _fastest(tried: Mapping[str, float]) -> str:
+    """The plan to take: another than that on one stream must be clearly faster."""
+    best = min(tried, key=lambda name: (tried[name], name))
+    one = tried.get("one stream")
+    return "one stream" if one is not None and tried[best] > _GAIN * one else best
 
 
 __all__ = ["Budget", "Tuned", "tune"]

@@ -147,7 +147,7 @@ def test_everything_is_measured_kept_and_used() -> None:
     assert set(tuned.profile.schedules) == {schedule_key(4, r) for r in (False, True)}
     for measured in tuned.profile.schedules.values():
         assert "one stream" in measured.tried
-        assert measured.tried[measured.best] == min(measured.tried.values())
+        assert measured.tried[measured.best] <= min(measured.tried.values()) / 0.99
         assert 2 <= len(measured.tried) <= tuning.PLANS + 1
     assert [done for done, _ in seen] == list(range(seen[0][1]))
     assert load(tuned.path) == tuned.profile
@@ -156,6 +156,15 @@ def test_everything_is_measured_kept_and_used() -> None:
             assert exe.plan.stats.costs == f"profile {tuned.path.name}"
             best = tuned.profile.schedules[schedule_key(4, resident)].best
             assert exe.plan.stats.schedule == best
+
+
+@pytest.mark.parametrize(("tried", "best"), [
+    ({"one stream": 10.0, "heft": 9.95}, "one stream"),
+    ({"one stream": 10.0, "heft": 9.8, "greedy": 9.8}, "greedy"),
+    ({"heft": 9.0, "greedy": 8.0}, "greedy"),
+])  # fmt: skip
+def test_several_streams_must_be_clearly_faster(tried: dict[str, float], best: str) -> None:
+    assert tuning._fastest(tried) == best
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "f64"])

@@ -22,10 +22,11 @@ from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import rewrite
+from graphexec.stages.rewrite import rewrite, rewrite_program
 from graphexec.stages.schedule import alternatives, schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
+from graphexec.variants import with_choices
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
@@ -78,12 +79,18 @@ def plan_graph(
     with collector_at_rest():
         typed = infer(graph)
         model, profile = _costs(costs, device, typed, machine)
-        program = lower(rewrite(typed, no_rewrite), resident)
+        lowered = lower(rewrite(typed, no_rewrite), resident)
+        programs = [rewrite_program(lowered, model, no_rewrite)]
+        if profile is not None:
+            programs[0] = with_choices(programs[0], profile.commands)
+        if memory_limit is not None and programs[0] is not lowered:
+            programs.append(lowered)  # tensors of a batch live as long as any of them
         prefer = profile.best_schedule(streams, resident) if profile is not None else ""
-        synchronized, allocation = _placed(program, most, model, memory_limit, prefer)
+        synchronized, allocation = _placed(programs, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
+    program = synchronized.schedule.program
     return Compiled(typed, program, plan, synchronized, allocation, profile)
 
 
@@ -95,7 +102,8 @@ def alternative_plans(
     model = costs.applied_to(model_of(device))
     with collector_at_rest():
         typed = infer(graph)
-        program = lower(rewrite(typed, ()), resident)
+        program = rewrite_program(lower(rewrite(typed, ()), resident), model, ())
+        program = with_choices(program, costs.commands)
         found = alternatives(program, _most_streams(streams), model, most)
         if all(s.streams > 1 for s in found):
             found.append(schedule(program, _most_streams(streams), model, "one stream"))
@@ -148,12 +156,18 @@ def _costs(
 
 
 def _placed(
-    program: Program, streams: Streams, model: CostModel, limit: int | None, prefer: str
+    programs: Sequence[Program],
+    streams: Streams,
+    model: CostModel,
+    limit: int | None,
+    prefer: str,
 ) -> tuple[Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit: fewer and fewer streams, then one stream in an
-    order that saves memory."""
+    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
+    one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
-    for scheduled in _schedules(program, streams, model, prefer):
+    for scheduled in (
+        s for program in programs for s in _schedules(program, streams, model, prefer)
+    ):
         synchronized = synchronize(scheduled)
         allocation = allocate(synchronized)
         if limit is None or allocation.device_bytes <= limit:

@@ -19,6 +19,7 @@ from graphexec.run_log import LOGGER, logged_steps
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.command import Gemm
     from graphexec.trace import RunTimes
 
     Array = np.ndarray[Any, Any]
@@ -50,7 +51,8 @@ class FallbackWarning(UserWarning):
 
 class Tap(Protocol):
     """Called after each launch of a run with its node and the bytes (uint8) of the last range it
-    wrote, which are only valid during the call. Calls may come from several threads."""
+    wrote, for a launch of several nodes with each of them and its result; the bytes are only valid
+    during the call. Calls may come from several threads."""
 
     def __call__(self, node: str, written: Array) -> None:
         """Look at what `node` wrote."""
@@ -141,6 +143,11 @@ class Device(Protocol):
 
     def tuned(self, algorithms: Mapping[str, int]) -> Device:
         """This device with the algorithms of a profile for GEMMs, by signature."""
+        ...
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """How many algorithms there are to choose from for a GEMM besides the default, up to
+        `most`."""
         ...
 
     def open(

@@ -394,15 +394,16 @@ class HipSession:
                 continue
             next(steps)()
             if isinstance(instruction, Launch):
-                span, stream = instruction.writes[-1], self._resources.streams[instruction.stream]
-                tap(instruction.node, self._memory.read(span.buffer, span.low, span.high, stream))
+                stream = self._resources.streams[instruction.stream]
+                for node, span in instruction.results:
+                    tap(node, self._memory.read(span.buffer, span.low, span.high, stream))
 
     def _progress(self) -> str:
         if self.mode == "stream":
             events = self._calls.events
             return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
         nodes = list(dict.fromkeys(
-            i.node for i in self._plan.instructions if isinstance(i, Launch)
+            name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
         ))  # fmt: skip
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
 

@@ -9,10 +9,11 @@ has no such algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from graphexec.command import Gemm
+from graphexec.command import Gemm, GemmBatch
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError, LtGemm
@@ -50,20 +51,30 @@ class Products:
             step = self._by_lt(call, choice, instruction)
             if step is not None:
                 return step
-        return self._by_blas(call, instruction)
+        return self._by_blas([call], instruction)
 
-    def _by_blas(self, call: GemmCall, instruction: Launch) -> Step:
+    def prepare_batch(self, work: GemmBatch, instruction: Launch) -> Step:
+        """All products of a batch as one call."""
+        return self._by_blas([gemm_call(member) for member in work.members], instruction)
+
+    def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
+        """One BLAS call for calls that differ in their addresses only."""
         assert instruction.blas_handle is not None
         handle, node = self._handles[instruction.blas_handle], instruction.node
-        blas = self._hip.blas
-        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
-        if call.offsets is None:
-            return blas.gemm(handle, call.gemm, a, b, c, node=node)
-        a, b, c = (
-            self._memory.table([int(base) + offset for offset in offsets])
-            for base, offsets in zip((a, b, c), call.offsets, strict=True)
-        )
-        return blas.gemm_batched(handle, call.gemm, a, b, c, node=node)
+        blas, first = self._hip.blas, calls[0]
+        if len(calls) == 1 and first.offsets is None:
+            a, b, c = map(self._memory.of, (first.a, first.b, first.c))
+            return blas.gemm(handle, first.gemm, a, b, c, node=node)
+        addresses: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for call in calls:
+            for found, view, offsets in zip(
+                addresses, (call.a, call.b, call.c), call.matrices, strict=True
+            ):
+                base = int(self._memory.of(view))
+                found += [base + offset for offset in offsets]
+        gemm = replace(first.gemm, batch=len(addresses[0]))
+        a, b, c = map(self._memory.table, addresses)
+        return blas.gemm_batched(handle, gemm, a, b, c, node=node)
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
         """The product by hipBLASLt; None where it cannot be."""

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from graphexec.command import Gemm, Kernel, Memcpy, Scalar
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_kernel_cache import KernelCache
@@ -43,6 +43,8 @@ class Steps:
             match instruction.work:
                 case Gemm() as work:
                     return self._products.prepare(work, instruction)
+                case GemmBatch() as work:
+                    return self._products.prepare_batch(work, instruction)
                 case Kernel() as work:
                     return self._kernel(work, instruction)
                 case Memcpy() as work:

@@ -95,7 +95,10 @@ class _Lowering:
 
         call = Call(node.name, operands, node.attrs, out, types, node.type, scratch)
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
-        commands = [replace(c, after=after) if after else c for c in node.op.lower(call)]
+        commands = node.op.lower(call)
+        if after:
+            names = tuple(dict.fromkeys(self.commands[i].node for i in after))
+            commands = [replace(c, after=after, after_nodes=names) for c in commands]
         self.made_by[node.name] = tuple(
             range(len(self.commands), len(self.commands) + len(commands))
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Gemm, Program, Storage
+from graphexec.command import Command, Gemm, Program
 from graphexec.comparison import TOLERANCE
 from graphexec.costs import CostModel, Measured, engine_of, signature
 from graphexec.devices.base import Device
@@ -19,6 +19,7 @@ from graphexec.simulate import COMPUTE
 from graphexec.tensor import DType
 from graphexec.tuning.measuring import Loaded
 from graphexec.tuning.probes import Probe, repeated
+from graphexec.variants import variants, with_variant
 
 Array = np.ndarray[Any, Any]
 
@@ -36,11 +37,11 @@ _ALIKE = 2.0  # tolerances that two results may be apart: each is so far from ex
 
 @dataclass(frozen=True)
 class Work:
-    """A command that stands for all of its signature, and the storages of its program."""
+    """A command that stands for all of its signature, of which program it is, and what all take."""
 
     key: str
     command: Command
-    storages: Mapping[str, Storage]
+    program: Program
     microseconds: float
 
     @property
@@ -57,7 +58,7 @@ def distinct(programs: list[Program], model: CostModel) -> list[Work]:
             key, time = signature(command), model.microseconds(command)
             known = found.get(key)
             if known is None:
-                found[key] = Work(key, command, program.storages, time)
+                found[key] = Work(key, command, program, time)
             else:
                 found[key] = replace(known, microseconds=known.microseconds + time)
     return sorted(found.values(), key=lambda work: -work.microseconds)
@@ -79,40 +80,47 @@ class CommandTimes:
 
         A way counts if its results are the same bits each time and agree with the default's.
         """
-        if not isinstance(work.command.work, Gemm):
-            return
-        count = getattr(self._device, "count_algorithms", lambda work, most: 0)
         tried = {"0": measured.us}
         expected: Array | None = None
-        for place in range(count(work.command.work, ALGORITHMS)):
-            device = self._device.tuned({work.key: place})
+        for choice in range(1, self._count(work) + 1):
+            way, device = self._way(work, choice)
             if expected is None:
                 expected = self._result(work, self._device)
-            found = self._result(work, device)
+            found = self._result(way, device)
             if found is not None and expected is not None and _agree(found, expected, work.dtype):
-                time = self._time(self._chain(work), work, device)
+                time = self._time(self._chain(way), way, device)
                 if time is not None:
-                    tried[str(place + 1)] = round(time, 3)
+                    tried[str(choice)] = round(time, 3)
             yield _chosen(measured, tried)
 
     def beside_others(self, work: Work, measured: Measured) -> Measured:
         """With the share of the device that each of several copies running side by side takes."""
         if engine_of(work.command) != COMPUTE or not 0 < measured.us <= _SHORT:
             return measured
-        device = self._device
-        if measured.choice and isinstance(work.command.work, Gemm):
-            device = device.tuned({work.key: measured.choice - 1})
+        way, device = self._way(work, measured.choice)
         copies = max(_FEWEST, self._copies(measured.us) // 4)
-        probe = repeated(work.command, work.storages, copies, _BESIDE)
-        time = self._time(probe, work, device)
+        probe = repeated(way.command, way.program, copies, _BESIDE)
+        time = self._time(probe, way, device)
         if time is None:
             return measured
         share = min(1.0, max(1 / _BESIDE, time / (_BESIDE * measured.us)))
         return replace(measured, share=round(share, 3))
 
+    def _count(self, work: Work) -> int:
+        """How many ways of computing a command there are besides the default."""
+        if isinstance(work.command.work, Gemm):
+            return self._device.count_algorithms(work.command.work, ALGORITHMS)
+        return len(variants(work.command)) if self._device.name == "hip" else 0
+
+    def _way(self, work: Work, choice: int) -> tuple[Work, Device]:
+        """The command and the device that compute it in a way, by its number."""
+        if choice and isinstance(work.command.work, Gemm):
+            return work, self._device.tuned({work.key: choice - 1})
+        return replace(work, command=with_variant(work.command, choice)), self._device
+
     def _chain(self, work: Work) -> Probe:
         estimate = self._model.alone(work.command)[0]
-        return repeated(work.command, work.storages, self._copies(estimate))
+        return repeated(work.command, work.program, self._copies(estimate))
 
     def _copies(self, estimate: float) -> int:
         chain = max(_CHAIN, _STARTS * self._model.start)
@@ -132,7 +140,7 @@ class CommandTimes:
 
     def _result(self, work: Work, device: Device) -> Array | None:
         """What the command writes, if that is the same bits each time."""
-        probe = repeated(work.command, work.storages, 1)
+        probe = repeated(work.command, work.program, 1)
         target = probe.program.commands[0].writes[-1]
         try:
             with Loaded(probe, device, work.dtype) as loaded:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from graphexec.command import Command, Cost, Kernel, Memcpy, Program, Role, Storage
+from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
 from graphexec.tensor import DType, TensorType, View
 
 EMPTY = Path(__file__).with_name("empty.hip")
@@ -32,14 +32,13 @@ class Probe:
     before: tuple[Command, ...] = ()
 
 
-def repeated(
-    command: Command, storages: Mapping[str, Storage], copies: int, streams: int = 1
-) -> Probe:
-    """`copies` of a command one after another, on each of `streams` streams.
+def repeated(command: Command, program: Program, copies: int, streams: int = 1) -> Probe:
+    """`copies` of a command of `program` one after another, on each of `streams` streams.
 
     Every stream writes bytes of its own; what is only read is shared. Bytes that are read and
     written are copied from an input first, so that every run begins with the same.
     """
+    command, storages = _merged(command, program)
     written = sorted({view.storage for view in command.writes})
     read = {view.storage for view in command.reads}
     commands: list[Command] = []
@@ -51,11 +50,25 @@ def repeated(
         names = {name: f"{name}#{number}" for name in written}
         before = [_begun(storages[name], names[name], own) for name in written if name in read]
         for name in written:
-            role: Role = "arena" if name in read else "output"
-            own[names[name]] = replace(storages[name], name=names[name], role=role)
-        commands += before + [_moved(command, names)] * copies
+            own[names[name]] = replace(storages[name], name=names[name], role="arena")
+        places = {old: (new, 0) for old, new in names.items()}
+        commands += before + [_moved(command, places)] * copies
     stream = tuple(number for number in range(streams) for _ in range(len(before) + copies))
     return Probe(_program(commands, own), stream, copies, tuple(before))
+
+
+def _merged(command: Command, program: Program) -> tuple[Command, dict[str, Storage]]:
+    """The command with every group of storages that it uses as a single one, and the storages."""
+    storages, places = dict(program.storages), dict[str, tuple[str, int]]()
+    used = {view.storage for view in (*command.reads, *command.writes)}
+    for group in program.groups:
+        if len(used.intersection(group.storages)) < 2:
+            continue
+        first = program.storages[group.storages[0]]
+        whole = (len(group.storages) - 1) * group.stride + first.nbytes
+        storages[first.name] = replace(first, nbytes=whole)
+        places |= {name: (first.name, i * group.stride) for i, name in enumerate(group.storages)}
+    return _moved(command, places), storages
 
 
 def _begun(storage: Storage, name: str, storages: dict[str, Storage]) -> Command:
@@ -84,20 +97,25 @@ def diamonds(count: int) -> Probe:
     return Probe(_program(commands, _bytes("a", "b")), (0, 0, 1) * count, count)
 
 
-def _moved(command: Command, names: Mapping[str, str]) -> Command:
-    """The same command by itself, on storages of other names."""
+def _moved(command: Command, places: Mapping[str, tuple[str, int]]) -> Command:
+    """The same command by itself, with the storages at other places: a storage, and bytes in it."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, View):
-            return replace(value, storage=names.get(value.storage, value.storage))
-        return tuple(map(moved, value)) if isinstance(value, tuple) else value
+            storage, offset = places.get(value.storage, (value.storage, 0))
+            return replace(
+                value, storage=storage, offset=value.offset + offset // value.dtype.itemsize
+            )
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
+        return inside(value) if isinstance(value, Gemm) else value
 
-    work = replace(
-        command.work, **{f.name: moved(getattr(command.work, f.name)) for f in fields(command.work)}
-    )
+    def inside(work: Any) -> Any:
+        return replace(work, **{f.name: moved(getattr(work, f.name)) for f in fields(work)})
+
     return replace(
-        command, work=work, reads=moved(command.reads), writes=moved(command.writes), after=(),
-        inplace=(),
+        command, work=inside(command.work), reads=moved(command.reads),
+        writes=moved(command.writes), after=(), after_nodes=(), inplace=(),
     )  # fmt: skip
 
 

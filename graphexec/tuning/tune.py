@@ -22,6 +22,7 @@ from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, Streams, alternative_plans, plan_graph
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.profile_cache import keep, signature
+from graphexec.rewrites import batch
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
 from graphexec.tuning.measuring import time_in_turns
@@ -72,8 +73,11 @@ def tune(
     Nothing is kept unless something was measured. Raises DeviceUnavailable for a device that does
     not measure, DataError if the profile cannot be written, and what compiling the graph raises.
     """
-    plans = [plan_graph(graph, streams=streams, device=device.name, resident=resident)
-             for resident in (False, True)]  # fmt: skip
+    plans = [
+        plan_graph(graph, streams=streams, device=device.name, resident=resident, no_rewrite=off)
+        for resident in (False, True)
+        for off in ((), (batch.NAME,))
+    ]
     tuner = _Tuner(graph, device, streams, plans, Budget(seconds), report)
     tuner.measure()
     path = None

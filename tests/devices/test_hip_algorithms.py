@@ -15,6 +15,7 @@ from graphexec.costs import gemm_signature
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.devices.hip_products import count_algorithms
 from graphexec.executable import Executable
+from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch
 
 MOST = 8
@@ -22,14 +23,15 @@ EMULATED = 3  # algorithms
 
 
 def gemms(graph: gx.Graph) -> list[Gemm]:
-    plan = gx.make_plan(graph, device="hip")
+    plan = gx.make_plan(graph, device="hip", no_rewrite=["batch"])
     return [i.work for i in plan.instructions
             if isinstance(i, Launch) and isinstance(i.work, Gemm)]  # fmt: skip
 
 
 def tuned(graph: gx.Graph, choice: int, mode: Mode = "graph", streams: int = 4) -> Executable:
     algorithms = {gemm_signature(work): choice for work in gemms(graph)}
-    return gx.compile(graph, device=HipDevice(mode=mode, algorithms=algorithms), streams=streams)
+    device = HipDevice(mode=mode, algorithms=algorithms)
+    return gx.compile(graph, device=device, streams=streams, no_rewrite=["batch"])
 
 
 def layered(dtype: str) -> gx.Graph:
@@ -87,6 +89,25 @@ def test_each_stream_has_a_workspace_of_its_own(emulated: Lab) -> None:
                 if c.name == "hipblasLtMatmul"}  # fmt: skip
         streams, workspaces = ({pair[i] for pair in used} for i in (0, 1))
         assert len(used) == len(streams) == len(workspaces) > 1
+
+
+@pytest.mark.parametrize("choice", range(EMULATED))
+def test_a_batch_has_an_algorithm_of_its_own(emulated: Lab, choice: int) -> None:
+    g = gx.Graph("batch")
+    w = g.input("w", (16, 16), "f16")
+    for i in range(4):
+        x = g.input(f"x{i}", (16, 16), "f16")
+        g.output(**{f"y{i}": g.gemm(g.gemm(x, w, alpha=0.25), w, alpha=0.25)})
+    compiled = plan_graph(g, device="hip")
+    works = [c.work for c in compiled.program.commands if isinstance(c.work, Gemm)]
+    assert len(works) == 2
+    device = HipDevice(mode="stream", algorithms={gemm_signature(w): choice for w in works})
+    with gx.compile(g, device=device) as exe:
+        inputs = inputs_of(exe)
+        emulated.emulator.trace()
+        outputs = exe.run(**inputs)
+        assert names(emulated) == ["hipblasLtMatmul"] * 2
+        assert_right(exe, inputs, outputs)
 
 
 @pytest.mark.parametrize("algorithms", [{}, {"gemm: of another graph": 0}])

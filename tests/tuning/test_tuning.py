@@ -60,7 +60,7 @@ def proved(probe: Probe) -> list[Launch]:
 def test_every_command_can_be_repeated_alone_and_beside_itself(path: Path) -> None:
     for work in works(gx.load(path)):
         for streams in (1, 3):
-            probe = repeated(work.command, work.storages, 4, streams)
+            probe = repeated(work.command, work.program, 4, streams)
             added = isinstance(work.command.work, Gemm) and work.command.work.beta != 0
             assert len(probe.before) == added
             turn = 4 + added
@@ -78,7 +78,7 @@ def test_a_repeated_command_computes_what_the_command_computes() -> None:
         w for w in works(branches())
         if w.command.node == "join" and isinstance(w.command.work, Gemm)
     )  # fmt: skip
-    probe = repeated(work.command, work.storages, 1)
+    probe = repeated(work.command, work.program, 1)
     view = probe.program.commands[0].writes[-1]
     with Loaded(probe, CPU) as loaded:
         first, second = (loaded.result(view).view(np.float32).reshape(16, 16) for _ in range(2))
@@ -238,3 +238,37 @@ def test_a_device_that_does_not_measure_is_refused(folder: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="does not measure"):
         tuning.tune(branches(), device)
     assert not folder.exists()
+
+
+# Batches --------------------------------------------------------------------------------------
+
+
+def alike(size: int) -> gx.Graph:
+    """Branches of GEMM and softmax that become batches."""
+    g = gx.Graph("alike")
+    for i in range(4):
+        x, w = g.input(f"x{i}", (size, size), "f32"), g.input(f"w{i}", (size, size), "f32")
+        g.output(**{f"y{i}": g.softmax(g.gemm(x, w, name=f"xw{i}"), name=f"p{i}")})
+    return g
+
+
+@pytest.mark.parametrize(("size", "kinds"), [(8, {"Gemm", "Kernel"}), (7, {"Gemm"})])
+def test_batches_are_repeated_as_they_are(size: int, kinds: set[str]) -> None:
+    """Also if there are gaps between their members, which nobody writes."""
+    program = plan_graph(alike(size), device="hip").program
+    batches = [w for w in distinct([program], model_of("hip")) if w.command.nodes]
+    assert {type(w.command.work).__name__ for w in batches} == kinds
+    for work in batches:
+        probe = repeated(work.command, work.program, 3, 2)
+        proved(probe)
+        assert {signature(c) for c in probe.program.commands} == {work.key}
+        assert len({v.storage for c in probe.program.commands for v in c.writes}) == 2
+
+
+def test_batches_and_their_members_are_measured() -> None:
+    found = tuning.tune(alike(7), CPU, seconds=600)
+    assert found.complete
+    assert "gemm: f32[7,7] f32[7,7] -> f32[7,7]" in found.profile.commands
+    with gx.compile(alike(7), device=CPU) as exe:
+        inputs = {name: np.eye(7, dtype=np.float32) for name in exe.inputs}
+        assert len({a.tobytes() for a in exe.run(**inputs).values()}) == 1

@@ -64,7 +64,10 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Call:
-    """An op applied: what `lower` sees. Absent optional operands are not in `operands`."""
+    """An op applied: what `lower` sees. Absent optional operands are not in `operands`.
+
+    `capabilities` are the device's, see graphexec.rewriting.
+    """
 
     node: str
     operands: Mapping[str, View]
@@ -73,6 +76,7 @@ class Call:
     types: Mapping[str, TensorType]
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
+    capabilities: frozenset[str] = frozenset()
 
     def scratch(self, name: str, type: TensorType) -> View:
         """A temporary tensor that lives only between the commands of this call."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,18 +12,20 @@ from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError
+from graphexec.errors import InputError, NotCompiled
 from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
 from graphexec.profile_cache import find as find_profile
+from graphexec.rewriting import Note, target_of
 from graphexec.scheduled import Allocation, Schedule, Synchronized, dependencies
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import rewrite, rewrite_program
+from graphexec.stages.rewrite import chosen_rewrites, known_rewrites, rewrite_program
+from graphexec.stages.rewrite import rewrite as rewrite_graph
 from graphexec.stages.schedule import alternatives, schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
@@ -46,7 +49,7 @@ Costs = CostModel | Profile | str | Path | None
 class Compiled:
     """A plan with the graph it computes, as inferred and as lowered, and how it came about.
 
-    `profile` is what the plan was made with, if it was made with one.
+    `notes` say what the rewrites did; `profile` is what the plan was made with, if it was.
     """
 
     graph: TypedGraph
@@ -54,6 +57,7 @@ class Compiled:
     plan: Plan
     synchronized: Synchronized
     allocation: Allocation
+    notes: tuple[Note, ...] = ()
     profile: Profile | None = None
 
 
@@ -63,7 +67,9 @@ def plan_graph(
     streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
+    capabilities: Collection[str] | None = None,
     resident: bool = False,
     costs: Costs = None,
     memory_limit: int | None = None,
@@ -71,39 +77,65 @@ def plan_graph(
 ) -> Compiled:
     """Run every stage up to the proof; nothing is executed and no device is opened.
 
-    With `resident`, inputs and outputs lie in device memory and the plan has no transfers. Where no
-    costs are given, `machine` is asked for what a kept profile must have been measured on. The
-    other parameters are those of `make_plan`.
+    With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
+    `capabilities` are those of the device (Device.capabilities), if it is known better than by
+    name. Where no costs are given, `machine` is asked for what a kept profile must have been
+    measured on. The other parameters are those of `make_plan`.
     """
     most = _most_streams(streams)
+    names = chosen_rewrites(rewrite, no_rewrite)
     with collector_at_rest():
         typed = infer(graph)
         model, profile = _costs(costs, device, typed, machine)
-        lowered = lower(rewrite(typed, no_rewrite), resident)
-        programs = [rewrite_program(lowered, model, no_rewrite)]
-        if profile is not None:
-            programs[0] = with_choices(programs[0], profile.commands)
-        if memory_limit is not None and programs[0] is not lowered:
-            programs.append(lowered)  # tensors of a batch live as long as any of them
+        found = _lowered(typed, device, capabilities, model, names, resident, profile)
+        programs = [found.program]
+        if memory_limit is not None and found.program is not found.plain:
+            programs.append(found.plain)  # tensors of a batch live as long as any of them
         prefer = profile.best_schedule(streams, resident) if profile is not None else ""
         synchronized, allocation = _placed(programs, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    program = synchronized.schedule.program
-    return Compiled(typed, program, plan, synchronized, allocation, profile)
+    taken = synchronized.schedule.program
+    notes = found.notes if taken is found.program else found.plain_notes
+    return Compiled(typed, taken, plan, synchronized, allocation, notes, profile)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A program with what the rewrites of programs made of it, and notes up to there."""
+
+    program: Program
+    notes: tuple[Note, ...]
+    plain: Program
+    plain_notes: tuple[Note, ...]
+
+
+def _lowered(
+    typed: TypedGraph, device: str, capabilities: Collection[str] | None, model: CostModel,
+    names: Collection[str], resident: bool, profile: Profile | None,
+) -> _Lowered:  # fmt: skip
+    target = replace(target_of(device), costs=model)
+    if capabilities is not None:
+        target = replace(target, capabilities=frozenset(capabilities))
+    rewritten, notes = rewrite_graph(typed, target, names)
+    plain = lower(rewritten, resident, target.capabilities)
+    program, more = rewrite_program(plain, target, names)
+    if profile is not None:
+        program = with_choices(program, profile.commands)
+    return _Lowered(program, (*notes, *more), plain, notes)
 
 
 def alternative_plans(
-    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile
-) -> list[Compiled]:
+    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
+    capabilities: Collection[str] | None = None,
+) -> list[Compiled]:  # fmt: skip
     """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
     first, and the one on one stream."""
-    model = costs.applied_to(model_of(device))
+    model, names = costs.applied_to(model_of(device)), chosen_rewrites((), ())
     with collector_at_rest():
         typed = infer(graph)
-        program = rewrite_program(lower(rewrite(typed, ()), resident), model, ())
-        program = with_choices(program, costs.commands)
+        program = _lowered(typed, device, capabilities, model, names, resident, costs).program
         found = alternatives(program, _most_streams(streams), model, most)
         if all(s.streams > 1 for s in found):
             found.append(schedule(program, _most_streams(streams), model, "one stream"))
@@ -115,7 +147,9 @@ def _compiled(typed: TypedGraph, scheduled: Schedule, device: str, profile: Prof
     allocation = allocate(synchronized)
     plan = assemble(synchronized, allocation, device)
     prove(plan)
-    return Compiled(typed, scheduled.program, plan, synchronized, allocation, profile)
+    return Compiled(
+        typed, scheduled.program, plan, synchronized, allocation, profile=profile
+    )  # fmt: skip
 
 
 def plan_program(
@@ -201,6 +235,7 @@ def make_plan(
     streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
     costs: Costs = None,
     memory_limit: int | None = None,
@@ -210,12 +245,13 @@ def make_plan(
     `device` is the name written into the plan and chooses the cost model, unless `costs` is a
     CostModel, a Profile, or the path of a profile. With `memory_limit`, arena and weights together
     take at most that many bytes of device memory, at the price of concurrency. `verify=False`
-    leaves out the proof; `no_rewrite` names rewrites to switch off. Raises InputError for a wrong
-    graph or a limit that cannot be kept, and HazardError should the plan not be free of races.
+    leaves out the proof. `no_rewrite` names rewrites to switch off, `rewrite` those to switch on
+    that are off by default; "all" stands for every one. Raises InputError for a wrong graph or a
+    limit that cannot be kept, and HazardError should the plan not be free of races.
     """
     return plan_graph(
-        graph, streams=streams, device=device, verify=verify, no_rewrite=no_rewrite, costs=costs,
-        memory_limit=memory_limit,
+        graph, streams=streams, device=device, verify=verify, rewrite=rewrite,
+        no_rewrite=no_rewrite, costs=costs, memory_limit=memory_limit,
     ).plan  # fmt: skip
 
 
@@ -225,6 +261,7 @@ def compile(
     device: str | Device = "auto",
     streams: Streams = 4,
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
     resident: bool = False,
     timeout: float | None = None,
@@ -242,16 +279,28 @@ def compile(
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
-    from graphexec.devices.base import find_device
+    from graphexec.devices.base import FallbackWarning, find_device
     from graphexec.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool) -> Compiled:
-        return plan_graph(
-            source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
-            resident=resident, costs=costs, memory_limit=memory_limit,
-            machine=chosen.machine if use_profile else None,
-        )  # fmt: skip
+    def loaded(capabilities: Collection[str]) -> Executable:
+        def plan(source: Graph, resident: bool) -> Compiled:
+            return plan_graph(
+                source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
+                no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
+                costs=costs, memory_limit=memory_limit,
+                machine=chosen.machine if use_profile else None,
+            )  # fmt: skip
 
-    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
+        return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
+
+    try:
+        return loaded(chosen.capabilities())
+    except NotCompiled as exc:
+        message = f"{graph.name} is planned as for any device of this kind: {exc}"
+        warnings.warn(message, FallbackWarning, stacklevel=2)
+        return loaded(target_of(chosen.name).capabilities)
+
+
+__all__ = ["Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph"]

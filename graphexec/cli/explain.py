@@ -25,16 +25,14 @@ def explain(
 ) -> None:  # fmt: skip
     """Say why the plan of the graph in FILE is as it is.
 
-    Without NODE: what bounds the time, what a further stream would bring, why each wait is there,
-    and how small the arena could be. With NODE, a node or tensor: why it is on its stream, what it
-    waits for and why, who shares its bytes and why that is safe.
+    Without NODE: what the rewrites did, what bounds the time, what a further stream would bring,
+    why each wait is there, and how small the arena could be. With NODE, a node or tensor: what
+    the rewrites did to it and what not, why it is on its stream, what it waits for and why, who
+    shares its bytes and why that is safe.
     """
-    from graphexec.devices.base import available
     from graphexec.explain import explain as in_words
     from graphexec.pipeline import plan_graph
 
-    if device == "auto":
-        device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):

@@ -74,9 +74,16 @@ def tune(
     not measure, DataError if the profile cannot be written, and what compiling the graph raises.
     """
     plans = [
-        plan_graph(graph, streams=streams, device=device.name, resident=resident, no_rewrite=off)
+        plan_graph(
+            graph,
+            streams=streams,
+            device=device.name,
+            resident=resident,
+            no_rewrite=off,
+            capabilities=device.capabilities(),
+        )
         for resident in (False, True)
-        for off in ((), (batch.NAME,))
+        for off in ((), (batch.REWRITE.name,))
     ]
     tuner = _Tuner(graph, device, streams, plans, Budget(seconds), report)
     tuner.measure()
@@ -134,7 +141,7 @@ class _Tuner:
         """The best plans by prediction, run from end to end, taking turns."""
         found = alternative_plans(
             self._graph, PLANS, streams=self._streams, device=self._device.name,
-            resident=resident, costs=self.profile,
+            resident=resident, costs=self.profile, capabilities=self._device.capabilities(),
         )  # fmt: skip
         with ExitStack() as opened:
             loaded: dict[str, Session] = {}

@@ -9,14 +9,17 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 import graphexec as gx
-from graphexec.costs import CONSTANTS, GEMM, Measured, model_of
+from graphexec.command import Command, Kernel
+from graphexec.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.errors import ExecutionError
 from graphexec.pipeline import plan_graph
+from graphexec.plan import Launch
 from graphexec.profile import Profile
 from graphexec.tuning import commands
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.tune import Tuned, tune
+from graphexec.variants import variants, with_variant
 
 ALGORITHMS = 3  # of the emulator
 
@@ -154,3 +157,63 @@ def test_a_call_that_fails_stops_one_measurement(emulated: Lab, call: str) -> No
         found = tuned()
     assert found.path is not None
     assert len(found.profile.commands) >= 4
+
+
+# Kernels --------------------------------------------------------------------------------------
+
+ROWS = {"short": 40, "one pass": 600, "long": 20_000, "odd": 1001}
+
+
+def rows(length: int, masked: bool) -> gx.Graph:
+    g = gx.Graph("rows")
+    x = g.input("x", (3, length), "f16")
+    more = {"mask": g.input("mask", (length,), "f16")} if masked else {}
+    g.output(out=g.softmax(x, scale=0.5, **more))
+    return g
+
+
+def cast(shape: tuple[int, ...]) -> gx.Graph:
+    g = gx.Graph("cast")
+    x = g.input("x", shape, "f16")
+    g.output(out=g.copy(x, slice={0: [1, shape[0]]}, dtype="f32"))
+    return g
+
+
+KERNELS = {f"softmax, {name}{', masked' if masked else ''}": rows(length, masked)
+           for name, length in ROWS.items() for masked in (False, True)}  # fmt: skip
+KERNELS |= {"copy": cast((5, 6, 16)), "copy of odd rows": cast((4, 33))}
+
+
+def kernel_of(graph: gx.Graph) -> Command:
+    (found,) = (c for c in plan_graph(graph, device="hip").program.commands
+                if isinstance(c.work, Kernel))  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_variant_computes_the_same(lab: Lab, name: str) -> None:
+    graph = KERNELS[name]
+    command = kernel_of(graph)
+    made = variants(command)
+    assert len({(k.block, k.defines) for k in made}) == len(made) >= 2
+    assert command.work not in made
+    for choice, kernel in enumerate(made, 1):
+        profile = Profile("x", {signature(command): Measured(1.0, choice=choice)})
+        with gx.compile(graph, device=HipDevice(), costs=profile) as exe:
+            works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
+            assert kernel.block in [w.block for w in works if isinstance(w, Kernel)]
+            inputs = inputs_of(exe)
+            outputs = exe.run(**inputs)
+            assert_right(exe, inputs, outputs)
+            assert bits(exe.run(**inputs)) == bits(outputs)
+
+
+def test_variants_are_measured(emulated: Lab) -> None:
+    graph = KERNELS["copy"]
+    found = tune(graph, HipDevice(), seconds=600).profile.commands[signature(kernel_of(graph))]
+    assert len(found.tried) == 1 + len(variants(kernel_of(graph)))
+
+
+def test_a_variant_that_is_not_there_is_the_default() -> None:
+    command = kernel_of(KERNELS["copy"])
+    assert with_variant(command, 0) == with_variant(command, 99) == command

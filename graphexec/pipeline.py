@@ -290,7 +290,7 @@ def compile(
                 source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
                 no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
                 costs=costs, memory_limit=memory_limit,
-                machine=chosen.machine if use_profile else None,
+                machine=(lambda: chosen.machine()) if use_profile else None,
             )  # fmt: skip
 
         return Executable(graph, plan, chosen, resident=resident, timeout=timeout)

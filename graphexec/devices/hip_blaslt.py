@@ -12,6 +12,10 @@ from typing import Any
 from graphexec.devices.hip_blas import BlasEnums, BlasGemm, Handle, Pointer, Stream
 from graphexec.devices.hip_status import Checker, HipError
 
+LISTED = 16
+"""How long a list of algorithms is asked for, always: nothing says that a shorter list is the
+beginning of a longer one."""
+
 
 class BlasLt:
     """hipBLASLt: handles, which belong to no stream, and prepared products."""
@@ -65,7 +69,7 @@ class BlasLt:
         """
         operation = LtGemm(self, gemm, epilogue, bias)
         try:
-            algorithms = operation.algorithms(handle, workspace_bytes, choice + 1)
+            algorithms = operation.algorithms(handle, workspace_bytes)
             if len(algorithms) <= choice:
                 call, found = "hipblasLtMatmulAlgoGetHeuristic", len(algorithms)
                 message = f"algorithm {choice} was asked for, {found} are there"
@@ -128,10 +132,10 @@ class LtGemm:
         while self._destroy:
             self._destroy.pop()()
 
-    def algorithms(self, handle: Handle, workspace_bytes: int, most: int) -> list[Any]:
-        """Up to `most` algorithms for the descriptors and this much workspace, in the order of
+    def algorithms(self, handle: Handle, workspace_bytes: int) -> list[Any]:
+        """Up to LISTED algorithms for the descriptors and this much workspace, in the order of
         hipBLASLt's heuristic; valid as long as this object."""
-        lt = self._lt
+        lt, most = self._lt, LISTED
         preference = self._owned(
             lt.hipblasLtMatmulPreferenceDestroy, self._call(lt.hipblasLtMatmulPreferenceCreate)
         )

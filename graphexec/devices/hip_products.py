@@ -121,7 +121,7 @@ def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
     try:
         product = LtGemm(lt, call.gemm, "DEFAULT", None)
         try:
-            return len(product.algorithms(handle, WORKSPACE, most))
+            return min(most, len(product.algorithms(handle, WORKSPACE)))
         finally:
             product.close()
     except HipError:

@@ -98,7 +98,8 @@ class Softmax(Op):
         reads = [x] if mask is None else [x, mask.broadcast_to(x.shape)]
         cost = self.cost(call.types, call.attrs, call.type)
         # All threads of a row have read it before the first writes; then each reads what it writes.
-        return [call.kernel("softmax", rows, reads, [out], cost, inplace=[(0, 0)])]
+        label = "causal softmax" if rows.causal else "softmax"
+        return [call.kernel(label, rows, reads, [out], cost, inplace=[(0, 0)])]
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class _Story:
         yield ""
 
     def _time(self, more: Compiled | None) -> Iterator[str]:
+        # Launching the plan comes first and is not what a schedule can change.
         low, makespan = self.prediction.bounds, self.timeline.makespan
         ratio = makespan / low.best if low.best else 1.0
         yield (

@@ -57,8 +57,8 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     if prediction is not None:
         stats = replace(
             stats,
-            predicted_ns=round(prediction.timeline.makespan * 1000),
-            makespan_lower_bound_ns=round(prediction.bounds.best * 1000),
+            predicted_ns=round(prediction.makespan * 1000),
+            makespan_lower_bound_ns=round((prediction.start + prediction.bounds.best) * 1000),
             costs=prediction.costs,
             schedule=prediction.candidate,
         )
@@ -73,9 +73,9 @@ def _predicted(synchronized: Synchronized) -> dict[int, tuple[float, float]]:
     prediction = synchronized.schedule.prediction
     if prediction is None:
         return {}
-    start, end = prediction.timeline.start, prediction.timeline.end
+    start, end, zero = prediction.timeline.start, prediction.timeline.end, prediction.start
     return {
-        index: (start[step], end[step])
+        index: (zero + start[step], zero + end[step])
         for index, step in enumerate(synchronized.steps)
         if isinstance(step, int)
     }

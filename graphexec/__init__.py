@@ -37,6 +37,7 @@ _HOME = {
     "load": "stages.load",
     "loads": "stages.load",
     "make_plan": "pipeline",
+    "pinned_empty": "devices.pinned",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -44,6 +45,7 @@ __all__ = sorted([*_HOME, "__version__"])
 if TYPE_CHECKING:
     from graphexec.comparison import Comparison, compare
     from graphexec.devices.cpu import CpuDevice
+    from graphexec.devices.pinned import pinned_empty
     from graphexec.errors import (
         DataError,
         DeviceUnavailable,

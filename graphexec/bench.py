@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from graphexec.devices.base import Recordable
+from graphexec.devices.base import Timed
 from graphexec.plan import Launch, Wait
 
 if TYPE_CHECKING:
@@ -130,26 +130,18 @@ def _details(
 ) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None]:  # fmt: skip
     """What each launch takes and each stream waits, the streams running side by side as ever."""
     session = exe.session
-    if not isinstance(session, Recordable):
+    if not isinstance(session, Timed):
         return (), None
+    exe.run(**inputs)
     times: dict[int, list[float]] = {}
-
-    def recorder(instruction: int, start: float, end: float) -> None:
-        # Instructions have a list each and are worked on by one thread: nothing to lock.
-        times.setdefault(instruction, []).append(1e3 * (end - start))
-
-    session.record_to(recorder)
-    try:
-        for _ in range(runs):
-            session.issue()
-            session.wait()
-    finally:
-        session.record_to(None)
-        exe.run(**inputs)  # until this is done, a worker may still tell of a join
+    for _ in range(runs):
+        found = session.timed()
+        for span in (*found.launches, *found.waits):
+            times.setdefault(span.instruction, []).append(1e-3 * (span.end - span.start))
     commands, waiting = [], dict.fromkeys((s.id for s in exe.plan.streams), 0.0)
     for number, i in enumerate(exe.plan.instructions):
         if isinstance(i, Launch):
-            commands.append(CommandTime(i.node, i.command, i.stream, median(times[number])))
+            commands.append(CommandTime(i.title, i.command, i.stream, median(times[number])))
         elif isinstance(i, Wait) and number in times:
             waiting[i.stream] += median(times[number])
     return tuple(commands), waiting

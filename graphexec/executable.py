@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.devices.device_array import DeviceArray, is_device_array
+from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.pending import Pending
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side
-from graphexec.run_inputs import accepted, checked, give, shapes_of
-from graphexec.tensor import TensorType, View
+from graphexec.run_inputs import Ports, accepted, checked, shapes_of
+from graphexec.tensor import TensorType
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Executable:
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
         }
+        self._ins = Ports(self.inputs, compiled.program.inputs)
+        self._outs = Ports({}, compiled.program.outputs)
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
         self.freeing = threading.Lock()  # held while sessions are closed
@@ -98,7 +101,7 @@ class Executable:
 
         At most two requests are in flight, each with memory of its own but for the weights; a
         third waits for the oldest. Inputs are read before `submit` returns, except arrays in
-        device memory: they must stay as they are until the run is done.
+        device memory or from `pinned_empty`: they must stay as they are until the run is done.
         """
         return self._submit(inputs, 2)
 
@@ -132,24 +135,26 @@ class Executable:
     def _submit(
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
     ) -> Pending:
-        arrays = checked(inputs, self.inputs)
+        plain = self._ins.are(inputs)
+        arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
             self._check_open()
-            other = self._other_for(arrays)
+            other = None if plain else self._other_for(arrays)
             if other is not None:
                 return other._submit(arrays, in_flight, tap)
             session = self._take(in_flight)
-            views = self._compiled.program.inputs
-            given = accepted(session, {name: arrays[name] for name in views}, self.inputs)
-            for name, view in views.items():
-                give(session, view.storage, given[name])
+            self._ins.put(session, arrays if plain else accepted(session, arrays, self.inputs))
             session.issue(tap)
+            for storage in self._outs.storages:
+                session.fetch(storage)
             pending = Pending(self, session)
             self._pending.append(pending)
             return pending
 
     def _take(self, in_flight: int) -> Session:
         """A session that no request uses: an idle one, a new one, or that of the oldest request."""
+        if not self._pending:
+            return self._sessions[0]
         busy = {id(pending.session) for pending in self._pending}
         if len(busy) == len(self._sessions):
             if len(self._sessions) < in_flight:
@@ -175,9 +180,8 @@ class Executable:
         self._pending.remove(pending)
 
     def outputs_of(self, session: Session) -> dict[str, Array]:
-        """Copies of the outputs of the run that `session` has just finished."""
-        views = self._compiled.program.outputs
-        return {name: _tensor(session.get(view.storage), view) for name, view in views.items()}
+        """The outputs of the run that `session` has just finished, the caller's own."""
+        return self._outs.get(session)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -193,7 +197,10 @@ class Executable:
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
-        if not self._resident and any(map(is_device_array, arrays.values())):
+        on_gpu = hasattr(self.session, "accept")
+        if not self._resident and any(
+            is_device_array(a) or (on_gpu and is_pinned(a)) for a in arrays.values()
+        ):
             return self._device_twin()
         return None
 
@@ -214,16 +221,18 @@ class Executable:
             raise DataError([Diagnostic(message, help=help)])
         return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
 
-    def replay(self) -> None:
-        """Run the plan on what lies in device memory, and wait for it.
+    def replay(self, times: int = 1) -> None:
+        """Run the plan on what lies in device memory `times` times, and wait for the last.
 
-        What fills the inputs must be done, or be on a stream that the caller has waited for.
+        On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
+        the inputs must be done, or be on a stream that the caller has waited for.
         """
         with self.lock:
             self._check_open()
             while self._pending:  # `device_array` is the first session's memory
                 self._pending[0].collect()
-            self._sessions[0].issue()
+            for _ in range(times):
+                self._sessions[0].issue()
             self._sessions[0].wait(self.timeout)
 
     def _device_twin(self) -> Executable:
@@ -293,9 +302,3 @@ def _read_weights(compiled: Compiled) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return weights
-
-
-def _tensor(raw: Array, view: View) -> Array:
-    """The dense tensor `view` in the bytes of its buffer."""
-    low, high = view.byte_range()
-    return raw[low:high].view(view.dtype.numpy()).reshape(view.shape)

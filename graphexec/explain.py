@@ -162,9 +162,9 @@ class _Story:
 
     def node(self, name: str) -> Iterator[str]:
         """All commands of a node, or the tensor of this name."""
-        mine = [i for i, command in enumerate(self.commands) if command.node == name]
+        mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
         if not mine and name not in self.program.tensors:
-            known = [*self.program.tensors, *(c.node for c in self.commands)]
+            known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
             message = f"the plan has no node or tensor '{name}'"
             raise InputError([Diagnostic(message, help=did_you_mean(name, known))])
         for index in mine:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from graphexec.devices.base import Recordable
+from graphexec.devices.base import Timed
 from graphexec.errors import DeviceUnavailable
-from graphexec.plan import Launch, Wait
-from graphexec.trace import Span, Trace
+from graphexec.trace import Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,63 +17,58 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
+_T = TypeVar("_T")
+_RUNS, _SECONDS = 9, 1.0  # of so many runs, or as many as that takes, the median is shown
+
 
 def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
-    """The outputs of a run and what it took; with it what a run takes that nobody measures.
+    """The outputs of the plan and what a run takes, measured, and when nobody measures it.
 
-    Runs the plan three times: to warm up, plainly, and measured. Raises DeviceUnavailable when
-    the device cannot tell.
+    Both are the median of up to nine runs. Raises DeviceUnavailable when the device cannot tell.
     """
     session = exe.session
-    if not isinstance(session, Recordable):
-        raise DeviceUnavailable(
-            f"the device '{exe.device_name}' does not measure single launches; use --device cpu"
-        )
-    exe.run(**inputs)
-    start = time.perf_counter()
-    exe.run(**inputs)
-    plain = time.perf_counter() - start
-    found: list[tuple[int, float, float]] = []
-    lock = Lock()
-
-    def recorder(instruction: int, start: float, end: float) -> None:
-        with lock:
-            found.append((instruction, start, end))
-
-    session.record_to(recorder)
-    try:
-        start = time.perf_counter()
-        pending = exe.submit(**inputs)
-        issued = time.perf_counter()
-        outputs = pending.result()
-        end = time.perf_counter()
-    finally:
-        session.record_to(None)
-    host = (("issue", 0.0, issued - start), ("wait for the outputs", issued - start, end - start))
-    return outputs, _trace(exe, found, start, host, plain)
-
-
-def _trace(
-    exe: Executable, found: list[tuple[int, float, float]], zero: float,
-    host: tuple[tuple[str, float, float], ...], plain: float,
-) -> Trace:  # fmt: skip
-    spans = {
-        kind: tuple(
-            Span(n, (start - zero) * 1e6, (end - zero) * 1e6)
-            for n, start, end in sorted(found)
-            if isinstance(exe.plan.instructions[n], kind)
-        )
-        for kind in (Launch, Wait)
-    }
-    return Trace(
-        exe.plan.graph,
-        exe.device_name,
-        spans[Launch],
-        spans[Wait],
-        tuple((name, start * 1e6, end * 1e6) for name, start, end in host),
-        plain * 1e6,
-        {node.name: node.line for node in exe.graph.nodes if node.line is not None},
+    if not isinstance(session, Timed):
+        raise DeviceUnavailable(f"the device '{exe.device_name}' does not measure single launches")
+    with exe.lock:
+        outputs = exe.run(**inputs)
+        issued, done = _typical(lambda: _plain(session), lambda run: run[1])
+        times = _typical(session.timed, lambda run: max((s.end for s in run.launches), default=0.0))
+    # A GPU has a clock of its own: what the host does is then told of a run nobody measured.
+    host = times.host or (
+        ("issue, in a run that is not measured", 0.0, issued),
+        ("wait, in a run that is not measured", issued, done),
     )
+    trace = Trace(
+        exe.plan.graph, exe.device_name, times.launches, times.waits, host, done,
+        {node.name: node.line for node in exe.graph.nodes if node.line is not None}, how(session),
+    )  # fmt: skip
+    return outputs, trace
 
 
-__all__ = ["measure"]
+def how(session: Timed) -> str:
+    """Where the times of a session come from, for people."""
+    mode = getattr(session, "mode", None)
+    if mode is None:
+        return "measured in a run of its own, by the clocks of the workers"
+    behind = ", behind replays of the graph so that the host is ahead" if mode == "graph" else ""
+    return f"measured in a run of its own by timing events, issued call by call{behind}"
+
+
+def _plain(session: Any) -> tuple[float, float]:
+    """When a run was issued and when it was done, in microseconds since it began."""
+    start = time.perf_counter()
+    session.issue()
+    issued = time.perf_counter()
+    session.wait()
+    return 1e6 * (issued - start), 1e6 * (time.perf_counter() - start)
+
+
+def _typical(run: Callable[[], _T], took: Callable[[_T], float]) -> _T:
+    """The median of several runs."""
+    found, start = [run()], time.perf_counter()
+    while len(found) < _RUNS and time.perf_counter() - start < _SECONDS:
+        found.append(run())
+    return sorted(found, key=took)[len(found) // 2]
+
+
+__all__ = ["how", "measure"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,7 @@ from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import rewrite
+from graphexec.stages.rewrite import rewrite, rewrite_program
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
@@ -71,12 +71,15 @@ def plan_graph(
     model = _cost_model(costs, device)
     with collector_at_rest():
         typed = infer(graph)
-        program = lower(rewrite(typed, no_rewrite), resident)
-        synchronized, allocation = _placed(program, most, model, memory_limit)
+        lowered = lower(rewrite(typed, no_rewrite), resident)
+        programs = [rewrite_program(lowered, model, no_rewrite)]
+        if memory_limit is not None and programs[0] is not lowered:
+            programs.append(lowered)  # tensors of a batch live as long as any of them
+        synchronized, allocation = _placed(programs, most, model, memory_limit)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return Compiled(typed, program, plan, synchronized, allocation)
+    return Compiled(typed, synchronized.schedule.program, plan, synchronized, allocation)
 
 
 def _most_streams(streams: Streams) -> Streams:
@@ -99,12 +102,12 @@ def _cost_model(costs: Costs, device: str) -> CostModel:
 
 
 def _placed(
-    program: Program, streams: Streams, model: CostModel, limit: int | None
+    programs: Sequence[Program], streams: Streams, model: CostModel, limit: int | None
 ) -> tuple[Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit: fewer and fewer streams, then one stream in an
-    order that saves memory."""
+    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
+    one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
-    for scheduled in _schedules(program, streams, model):
+    for scheduled in (s for program in programs for s in _schedules(program, streams, model)):
         synchronized = synchronize(scheduled)
         allocation = allocate(synchronized)
         if limit is None or allocation.device_bytes <= limit:

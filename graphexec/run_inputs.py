@@ -1,4 +1,5 @@
-"""What is given to a run: is every input there, of the right type, and can the device take it?"""
+"""What goes into a run and comes out of it: is every input there and of the right type, can the
+device take it, and which bytes are an output?"""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array, shape_of
+from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import DataError
-from graphexec.tensor import TensorType
+from graphexec.tensor import TensorType, View
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Session
@@ -18,6 +20,50 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Types = Mapping[str, TensorType]
 Shape = tuple[int, ...]
+
+
+class Ports:
+    """Inputs or outputs of a plan by name, as arrays on the host. Worked out once: a run of a small
+    graph takes little longer than asking each array for its type."""
+
+    def __init__(self, types: Types, views: Mapping[str, View]) -> None:
+        self._expected = [(n, t.shape, t.dtype.numpy()) for n, t in types.items()]
+        self._places = [
+            (n, v.storage, *v.byte_range(), v.dtype.numpy(), v.shape) for n, v in views.items()
+        ]
+        self.storages = tuple(dict.fromkeys(v.storage for v in views.values()))
+
+    def are(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether `inputs` are these, all of them ordinary arrays: there is nothing to complain of
+        or to convert."""
+        if len(inputs) != len(self._expected):
+            return False
+        for name, shape, dtype in self._expected:
+            array = inputs.get(name)
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+                return False
+            if is_pinned(array):
+                return False
+        return True
+
+    def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray]) -> None:
+        """Fill the buffers of the inputs before the next `issue`."""
+        for name, storage, *_ in self._places:
+            array = arrays[name]
+            if isinstance(array, DeviceArray):
+                session.take(storage, array)
+            else:
+                session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+    def get(self, session: Session) -> dict[str, Array]:
+        """The outputs of the run that `session` has just finished, the caller's own."""
+        found: dict[str, Array] = {}
+        seen = set()
+        for name, storage, low, high, dtype, shape in self._places:
+            tensor = session.get(storage)[low:high].view(dtype).reshape(shape)
+            found[name] = tensor.copy() if storage in seen else tensor
+            seen.add(storage)
+        return found
 
 
 def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
@@ -79,14 +125,6 @@ def accepted(
     return found
 
 
-def give(session: Session, buffer: str, array: Array | DeviceArray) -> None:
-    """Fill an input buffer before the next `issue`."""
-    if isinstance(array, DeviceArray):
-        session.take(buffer, array)
-    else:
-        session.put(buffer, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
 def _refuse(value: object) -> DeviceArray:
     raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
@@ -98,4 +136,4 @@ def _wrong_type(
     return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
 
 
-__all__ = ["accepted", "checked", "give", "shapes_of"]
+__all__ = ["Ports", "accepted", "checked", "shapes_of"]

@@ -1,7 +1,7 @@
 """A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
 
-The logger is `graphexec.run`. What a device issues as one graph is logged when it is captured;
-completions are logged by devices that can tell (devices/base.py, Recordable).
+The logger is `graphexec.run`. A GPU issues plans call by call then, with timing events around each
+instruction, and completions are logged when a run is done, or given up, in the order of their ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def described(number: int, i: Instruction) -> str:
     if isinstance(i, HostWait):
         return f"#{number} host wait e{i.event}"
     if isinstance(i, Launch):
-        return f"#{number} s{i.stream} launch {i.node} ({i.command})"
+        return f"#{number} s{i.stream} launch {i.title} ({i.command})"
     if isinstance(i, Record):
         return f"#{number} s{i.stream} record e{i.event}"
     return f"#{number} s{i.stream} wait e{i.event} ({i.role})"

@@ -16,12 +16,25 @@ class Span:
 
 
 @dataclass(frozen=True)
+class RunTimes:
+    """What one run took on a device's own clock: its launches and waits in issue order.
+
+    `host` is what the host did in that run with its times, where it has the same clock.
+    """
+
+    launches: tuple[Span, ...]
+    waits: tuple[Span, ...] = ()
+    host: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Trace:
     """A measured run of the plan of `graph` on `device`.
 
     `spans` are the launches, `waits` the times streams stood waiting, `host` what the host did
-    ("issue", "wait for the outputs") with its times. `uninstrumented` is what the same run takes
-    when nobody measures it, in microseconds, where that was measured too.
+    ("issue", "wait for the outputs") with its times. `uninstrumented` is what the plan takes from
+    its issue to its end when nobody measures it, in microseconds, where that is known; `how` says
+    how the times were measured.
     """
 
     graph: str
@@ -31,6 +44,7 @@ class Trace:
     host: tuple[tuple[str, float, float], ...] = ()
     uninstrumented: float | None = None
     lines: Mapping[str, int] = field(default_factory=dict)
+    how: str = "measured in a run of its own"
 
     @property
     def total(self) -> float:
@@ -38,4 +52,4 @@ class Trace:
         return max((s.end for s in self.spans), default=0.0)
 
 
-__all__ = ["Span", "Trace"]
+__all__ = ["RunTimes", "Span", "Trace"]

@@ -16,6 +16,7 @@ from graphexec.cli.options import (
     inputs_option,
     json_option,
     loader_options,
+    markers_option,
     seed_option,
 )
 from graphexec.cli.progress import Progress
@@ -64,11 +65,12 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
               help="Compare with what --json printed before; exit 1 when slower.")  # fmt: skip
 @click.option("--threshold", metavar="PERCENT", type=click.FloatRange(min=0), default=10.0,
               show_default=True, help="So much slower than the baseline is accepted.")  # fmt: skip
+@markers_option
 @json_option
 def bench(
     file: str, specs: tuple[str, ...], loader: Loader, device: str, seed: int, runs: int,
     warmup: int, counts: tuple[int, ...], modes: tuple[str | None, ...], detailed: bool,
-    baseline: str | None, threshold: float, as_json: bool,
+    baseline: str | None, threshold: float, markers: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure runs of the graph in FILE.
 
@@ -88,7 +90,7 @@ def bench(
         graph = loader.load(file)
     results, name = [], device
     for mode in modes:
-        chosen = chosen_device(device, cast(Any, mode), None)
+        chosen = chosen_device(device, cast(Any, mode), None, markers)
         name = chosen.name
         for streams in counts:
             what = f"{runs} runs on {chosen.name}, {streams} streams{f', {mode}' if mode else ''}"

@@ -173,7 +173,15 @@ timeout_option = click.option(
 )  # fmt: skip
 
 
-def chosen_device(name: str, mode: Mode | None, timeout: float | None) -> Device:
+markers_option = click.option(
+    "--markers", is_flag=True,
+    help="On a GPU, put ROCTX or NVTX ranges around launches, for a profiler to show.",
+)  # fmt: skip
+
+
+def chosen_device(
+    name: str, mode: Mode | None, timeout: float | None, markers: bool = False
+) -> Device:
     """The device called `name`, with its options. Raises DeviceUnavailable."""
     from dataclasses import replace
 
@@ -184,9 +192,11 @@ def chosen_device(name: str, mode: Mode | None, timeout: float | None) -> Device
         from graphexec.devices.hip import HipDevice
 
         assert isinstance(device, HipDevice)
-        return replace(device, mode=mode or device.mode, timeout=timeout)
+        return replace(device, mode=mode or device.mode, timeout=timeout, markers=markers)
     if mode is not None:
         note(f"--mode is for GPUs; the {device.name} device has no modes")
+    if markers:
+        note(f"--markers is for GPUs; the {device.name} device has none")
     return device
 
 

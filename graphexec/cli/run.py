@@ -20,6 +20,7 @@ from graphexec.cli.options import (
     inputs_option,
     json_option,
     loader_options,
+    markers_option,
     mode_option,
     planner_options,
     seed_option,
@@ -52,6 +53,7 @@ class Prepared:
 def prepared(
     loader: Loader, file: str, specs: tuple[str, ...], device: str, planner: Planner, seed: int,
     progress: Progress, mode: Mode | None = None, timeout: float | None = None,
+    markers: bool = False,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
     from graphexec.arrays import read_inputs
@@ -61,7 +63,7 @@ def prepared(
         graph = loader.load(file)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
-        chosen = chosen_device(device, mode, timeout)
+        chosen = chosen_device(device, mode, timeout, markers)
         exe = compile(graph, device=chosen, timeout=timeout, **planner.settings())
     seconds = time.perf_counter() - start
     with exe:
@@ -91,11 +93,12 @@ def prepared(
     "--trace", "trace", metavar="TRACE", type=click.Path(path_type=Path),
     help="Measure a run and write it as .json, for ui.perfetto.dev and plan --trace.",
 )  # fmt: skip
+@markers_option
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
     planner: Planner, mode: Mode | None, timeout: float | None, seed: int,
-    dry_run: bool, check_finite: bool, trace: Path | None, as_json: bool,
+    dry_run: bool, check_finite: bool, trace: Path | None, markers: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -119,7 +122,9 @@ def run(
         check_writable(target)
     if trace is not None:
         check_file(trace)
-    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
+    with prepared(
+        loader, file, specs, device, planner, seed, progress, mode, timeout, markers
+    ) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0

@@ -19,6 +19,8 @@ from graphexec.run_log import LOGGER, logged_steps
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.trace import RunTimes
+
     Array = np.ndarray[Any, Any]
 
 Step = Callable[[], object]
@@ -40,24 +42,31 @@ class FallbackWarning(UserWarning):
 
 class Tap(Protocol):
     """Called after each launch of a run with its node and the bytes (uint8) of the last range it
-    wrote, which are only valid during the call. Calls may come from several threads."""
+    wrote, for a launch of several nodes with each of them and its result; the bytes are only valid
+    during the call. Calls may come from several threads."""
 
     def __call__(self, node: str, written: Array) -> None:
         """Look at what `node` wrote."""
         ...
 
 
-Recorder = Callable[[int, float, float], None]
-"""Called with the number of an instruction and when work on it began and ended, in seconds of
-`time.perf_counter`. Calls come from several threads."""
-
-
 @runtime_checkable
-class Recordable(Protocol):
-    """A session that can tell when each instruction was worked on. Measuring may slow it down."""
+class Timed(Protocol):
+    """A session that can tell what takes how long on the device."""
 
-    def record_to(self, recorder: Recorder | None) -> None:
-        """Tell `recorder` about the following runs; None ends it."""
+    def timed(self) -> RunTimes:
+        """Run once more on what the input buffers hold, and measure every launch and wait.
+
+        Streams run side by side as ever. Waits for the run; `get` gives its outputs. Measuring
+        may slow a run down, so compare its end with that of runs that are not measured."""
+        ...
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Seconds that one launch, by its number in the plan, takes alone on the device: the
+        median of `repeats` measurements, after warming up.
+
+        Computes on what lies in memory, so run the plan once before; afterwards outputs are
+        undefined until the next run. Not while a run is in flight."""
         ...
 
 
@@ -74,8 +83,12 @@ class Session(Protocol):
         `value` is kept until the next `take`. Raises NotTaken."""
         ...
 
+    def fetch(self, buffer: str) -> None:
+        """After `issue`: have the bytes of an output buffer brought to where `get` finds them."""
+        ...
+
     def get(self, buffer: str) -> Array:
-        """A copy of the bytes (uint8) of an output buffer, after `wait`."""
+        """The bytes (uint8) of an output buffer, fetched before `wait`; the caller's own."""
         ...
 
     def issue(self, tap: Tap | None = None) -> None:

@@ -22,21 +22,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Gemm, Kernel, Memcpy
-from graphexec.devices.base import DeviceInfo, Recorder, Session, Step, Tap, prepare
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy
+from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
-from graphexec.devices.cpu_gemm import prepare_gemm
+from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import completions
 from graphexec.tensor import View
+from graphexec.trace import RunTimes, Span
 
 Array = np.ndarray[Any, Any]
+Recorder = Callable[[int, float, float], None]
+"""Called with the number of an instruction and when work on it began and ended, in seconds of
+`time.perf_counter`. Calls come from several threads."""
 _ALIGNMENT = 64  # bytes, a cache line
 _MEMCPY_PART = 1 << 20  # bytes
 _SLICE = 0.1  # seconds
@@ -119,7 +124,7 @@ class CpuSession:
         ]
         for worker in self._workers:
             worker.start()
-        self._closed, self._idle = False, True
+        self._closed, self._idle, self._awaited = False, True, True
 
     # What a session offers ------------------------------------------------------------------
 
@@ -132,14 +137,19 @@ class CpuSession:
         """No array lies in the memory of this device already."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
+    def fetch(self, buffer: str) -> None:
+        """Every buffer is where `get` finds it."""
+
     def get(self, buffer: str) -> Array:
         """A copy of the output buffer."""
         return self._memory[buffer].copy()
 
     def issue(self, tap: Tap | None = None) -> None:
-        """Queue the plan on the workers."""
+        """Queue the plan on the workers, after the end of a run that nobody has waited for."""
         if self._closed:
             raise SessionClosed("the executable is closed")
+        if not self._awaited:
+            self.wait()
         self._drain()
         if self._device.poison:
             self._poison()
@@ -156,10 +166,46 @@ class CpuSession:
                 event.set()  # nobody will record those not issued yet
             self._blas.close()
             raise
+        self._awaited = False
 
-    def record_to(self, recorder: Recorder | None) -> None:
-        """Tell `recorder` when each instruction of the following runs is worked on."""
-        self._recorder = recorder or completions(self._plan)
+    def timed(self) -> RunTimes:
+        """Run once more, measured with the workers' clocks."""
+        found: dict[int, tuple[float, float]] = {}
+
+        def recorder(number: int, start: float, end: float) -> None:
+            found[number] = (start, end)  # by one thread each: nothing to lock
+
+        before, self._recorder = self._recorder, recorder
+        try:
+            zero = time.perf_counter()
+            self.issue()
+            issued = time.perf_counter()
+            self.wait()
+            end = time.perf_counter()
+            self._idle = False  # a worker may still be telling of a join
+            self._drain()
+        finally:
+            self._recorder = before
+        spans: dict[type, list[Span]] = {Launch: [], Wait: [], Record: []}
+        for number in sorted(found):
+            span = Span(number, *((at - zero) * 1e6 for at in found[number]))
+            spans[type(self._plan.instructions[number])].append(span)
+        steps = (("issue", zero, issued), ("wait for the outputs", issued, end))
+        host = tuple((name, (a - zero) * 1e6, (b - zero) * 1e6) for name, a, b in steps)
+        return RunTimes(tuple(spans[Launch]), tuple(spans[Wait]), host)
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Run one command by itself, on as many cores as it takes."""
+        launch = self._plan.instructions[instruction]
+        assert isinstance(launch, Launch)
+        self._drain()
+        command, found = self._command(launch), []
+        with single_threaded_blas(), self._cores.busy():
+            for _ in range(2 + repeats):
+                start = time.perf_counter()
+                command()
+                found.append(time.perf_counter() - start)
+        return median(found[2:])
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""
@@ -167,6 +213,7 @@ class CpuSession:
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the last record the host waits for."""
+        self._awaited = True
         run = self._current()
         try:
             for event in self._host_events:
@@ -215,8 +262,10 @@ class CpuSession:
     def launch(self, instruction: Launch) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         command = self._command(instruction)
-        span = instruction.writes[-1]
-        written = self._memory[span.buffer][span.low : span.high]
+        results = [
+            (node, self._memory[span.buffer][span.low : span.high])
+            for node, span in instruction.results
+        ]
         put = self._queues[instruction.stream].put
 
         def perform(run: _Run) -> None:
@@ -228,7 +277,8 @@ class CpuSession:
                 with self._cores.busy():
                     command()
                 if run.tap is not None:
-                    run.tap(instruction.node, written)
+                    for node, written in results:
+                        run.tap(node, written)
             except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
@@ -272,8 +322,10 @@ class CpuSession:
         parallel = self._cores.parallel
         match instruction.work:
             case Gemm() as gemm:
-                views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
-                return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
+                return self._gemm(gemm)
+            case GemmBatch(members):
+                flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
+                return in_turn([self._gemm(gemm) for gemm in members], flops, self._cores)
             case Kernel() as kernel:
                 arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
                 return partial(kernel.compute, arrays, parallel)
@@ -281,6 +333,10 @@ class CpuSession:
                 return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
             case None:
                 raise ExecutionError("a plan read from a file has no commands to run")
+
+    def _gemm(self, gemm: Gemm) -> Callable[[], None]:
+        views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
+        return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
 
     def _array(self, view: View) -> Array:
         buffer, offset = self._plan.places[view.storage]

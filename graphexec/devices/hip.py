@@ -9,10 +9,11 @@ finds: AMD, CUDA behind HIP's functions, or the emulator of the tests.
 
 from __future__ import annotations
 
+import logging
 import warnings
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +29,13 @@ from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
+from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
+from graphexec.devices.markers import Markers
+from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.run_log import LOGGER
+from graphexec.trace import RunTimes
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
@@ -40,12 +46,14 @@ class HipDevice:
     """Runs plans on a GPU through hip-python.
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
-    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised.
+    a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
+    `markers`, profilers show what is issued for which node (devices/markers.py).
     """
 
     index: int = 0
     mode: Mode = "graph"
     timeout: float | None = None
+    markers: bool = False
     name: str = "hip"
 
     def describe(self) -> str:
@@ -90,10 +98,13 @@ class HipSession:
         self._closed, self._hung = False, False
         self._running = False  # something may be left on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
-        self._taken: list[DeviceArray] = []
+        self._taken: list[DeviceArray | Array] = []  # what the run reads, kept until it is done
+        self._fetched: dict[str, Array] = {}
         self._memory: Memory
-        self._steps: list[Step] = []
+        self._prepared: list[Step] = []  # one an instruction
+        self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
+        self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -111,14 +122,18 @@ class HipSession:
     # Input and output -----------------------------------------------------------------------
 
     def put(self, buffer: str, array: Array) -> None:
-        """Through pinned memory; to a buffer in device memory with a copy on stream 0."""
+        """Through pinned memory; to a buffer in device memory with a copy on stream 0, which reads
+        an `array` that is pinned in place."""
         self._make_ready(buffer)
         if buffer in self._memory.host:
             self._memory.host[buffer][...] = array
-            return
-        staging, upload, _ = self._memory.staging(buffer)
-        staging[...] = array
-        upload()
+        elif is_pinned(array):
+            self._taken.append(array)
+            self._memory.prepare_upload(buffer, self._hip.pointer(array.ctypes.data))()
+        else:
+            staging, upload = self._memory.staging(buffer)
+            staging[...] = array
+            upload()
 
     def accept(self, value: object) -> DeviceArray:
         """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
@@ -138,15 +153,18 @@ class HipSession:
             hip.prepare_copy(self._memory.at(buffer), source, size, "on_device", origin)()
         self._taken.append(array)
 
+    def fetch(self, buffer: str) -> None:
+        """A copy on stream 0 to pinned memory, where the buffer does not lie there."""
+        if buffer not in self._memory.host:
+            self._fetched[buffer] = block = self._memory.outgoing.take(self._memory.sizes[buffer])
+            self._memory.prepare_download(buffer, self._hip.pointer(block.ctypes.data))()
+
     def get(self, buffer: str) -> Array:
-        """A copy of the pinned bytes, brought from device memory first where they lie there."""
+        """A copy of the pinned bytes, or those that were fetched."""
         self._resources.enter_thread()
         if buffer in self._memory.host:
             return self._memory.host[buffer].copy()
-        staging, _, download = self._memory.staging(buffer)
-        download()
-        self._hip.synchronize_stream(self.origin)
-        return staging.copy()
+        return self._fetched[buffer]
 
     def address(self, buffer: str) -> int:
         """The address of a buffer."""
@@ -160,16 +178,26 @@ class HipSession:
     # Running --------------------------------------------------------------------------------
 
     def issue(self, tap: Tap | None = None) -> None:
-        """Enqueue one run; returns at once. With `tap`, call by call with stops to look."""
-        self._make_ready()
-        self._unused.clear()
-        self._running = True
-        try:
+        """Enqueue one run, behind earlier ones; returns at once. With `tap`, call by call with
+        stops to look."""
+        with self._issuing():
             if tap is not None:
                 self._issue_tapped(tap)
                 return
+            if self._logged is not None:
+                self._logged.issue()
+                return
             for step in self._replay if self.mode == "graph" else self._steps:
                 step()
+
+    @contextmanager
+    def _issuing(self) -> Iterator[None]:
+        self._enter()
+        self._unused.clear()
+        self._fetched.clear()
+        self._running = True
+        try:
+            yield
         except BaseException:
             # Only part of the run is on the streams, and they are not joined.
             self._resources.drain()
@@ -188,9 +216,14 @@ class HipSession:
         self._resources.enter_thread()
         if not self._resources.wait([self.origin], timeout):
             self._hung = True
+            if self._logged is not None:
+                self._logged.log()
             raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
         # Makes what the device wrote to pinned memory visible to the host.
         self._hip.synchronize_stream(self.origin)
+        if self._logged is not None:
+            self._resources.drain()  # joined streams still have the last event of theirs to pass
+            self._logged.log()
         self._running = False
         self._taken.clear()
 
@@ -200,24 +233,29 @@ class HipSession:
             return
         self._closed = True
         self._end.detach()
-        self._steps, self._replay = [], []
+        self._prepared, self._steps, self._replay = [], [], []
         try:
             self._resources.close(GRACE if self._hung else None)
         finally:
             self._memory.forget()
             self._taken.clear()
+            self._fetched.clear()
 
-    def _make_ready(self, buffer: str | None = None) -> None:
-        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+    def _enter(self) -> None:
         if self._closed:
             raise SessionClosed("the executable is closed")
         self._resources.enter_thread()
         if self._hung and not self._resources.drain(GRACE):
             raise ExecutionError("an earlier run of this executable never finished")
+        self._hung = False
+
+    def _make_ready(self, buffer: str | None = None) -> None:
+        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+        self._enter()
         if self._running or buffer in self._unused:
             self._resources.drain()
             self._unused.clear()
-        self._hung = self._running = False
+        self._running = False
         if buffer is not None:
             self._unused.add(buffer)
 
@@ -242,9 +280,18 @@ class HipSession:
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel))
-        self._steps = [s for s in prepare(plan, self._calls) if s is not nothing]
-        if self._device.mode == "graph":
+        markers = Markers(hip.platform.runtime_path) if self._device.markers else None
+        self._prepared = prepare(plan, self._calls)
+        if markers:
+            self._prepared = markers.around_launches(plan, self._prepared)
+        self._steps = [s for s in self._prepared if s is not nothing]
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
+            resources.own(self._logged, LoggedRun.close)
+        elif self._device.mode == "graph":
             self._capture()
+        if markers:
+            self._replay = [markers.around(f"replay {plan.graph}", s) for s in self._replay]
 
     def _capture(self) -> None:
         """Run once to warm up what the libraries load lazily, then capture."""
@@ -260,6 +307,38 @@ class HipSession:
                 CaptureWarning, stacklevel=2,
             )  # fmt: skip
 
+    # Measuring ------------------------------------------------------------------------------
+
+    def timed(self) -> RunTimes:
+        """Run three times or more, the last one measured by events, whatever the mode."""
+        timeout = self._device.timeout
+        run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
+        with closing(run):
+            with self._issuing():
+                seconds = run.issue()
+            self.wait(timeout)
+            with self._issuing():
+                if self.mode == "graph":
+                    run.issue_behind(self._replay[0], seconds)
+                else:
+                    run.issue()
+            self.wait(timeout)
+            return run.times()
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Measured by events around batches of the command; see `time_step`."""
+        launch = self._plan.instructions[instruction]
+        assert isinstance(launch, Launch)
+        stream = self._resources.streams[launch.stream]
+
+        def wait() -> None:
+            if not self._resources.wait([stream], self._device.timeout):
+                self._hung = True
+                raise TimedOut(f"the command did not finish: node '{launch.node}'")
+
+        with self._issuing():
+            return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
+
     # Looking --------------------------------------------------------------------------------
 
     def _issue_tapped(self, tap: Tap) -> None:
@@ -269,15 +348,16 @@ class HipSession:
                 continue
             next(steps)()
             if isinstance(instruction, Launch):
-                span, stream = instruction.writes[-1], self._resources.streams[instruction.stream]
-                tap(instruction.node, self._memory.read(span.buffer, span.low, span.high, stream))
+                stream = self._resources.streams[instruction.stream]
+                for node, span in instruction.results:
+                    tap(node, self._memory.read(span.buffer, span.low, span.high, stream))
 
     def _progress(self) -> str:
         if self.mode == "stream":
             events = self._calls.events
             return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
         nodes = list(dict.fromkeys(
-            i.node for i in self._plan.instructions if isinstance(i, Launch)
+            name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
         ))  # fmt: skip
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
 

@@ -1,7 +1,7 @@
 """The memory of a session: one allocation a buffer, pinned on the host, and weights uploaded once.
 
-Everything is taken before the first run; the one exception is the pinned staging of a buffer in
-device memory, which is taken when the host first fills or reads it.
+Everything is taken before the first run; the one exception is pinned memory for buffers in device
+memory, which is taken when the host first fills or reads them, and used again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from graphexec.command import Memcpy
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.devices.hip_resources import Resources
+from graphexec.devices.pinned import PinnedPool
 from graphexec.plan import Plan
 from graphexec.tensor import View
 
@@ -43,7 +44,9 @@ class Memory:
         self._hip, self._plan, self._resources = hip, plan, resources
         self._origin = resources.streams[0]
         self._pointers: dict[str, Pointer] = {}
-        self._staged: dict[str, tuple[Array, Step, Step]] = {}
+        self._staged: dict[str, tuple[Array, Step]] = {}
+        self.outgoing = PinnedPool(hip)
+        resources.own(self.outgoing, PinnedPool.close)
         self._spaces = {b.id: b.space for b in plan.buffers}
         self.sizes = {b.id: b.bytes for b in plan.buffers}
         self.host: dict[str, Array] = {}
@@ -106,17 +109,22 @@ class Memory:
             self._copy(pointer, pinned, content.nbytes, "to_device")
         return pointer
 
-    def staging(self, buffer: str) -> tuple[Array, Step, Step]:
-        """Pinned bytes for a buffer in device memory, and the copies on stream 0 there and back."""
+    def staging(self, buffer: str) -> tuple[Array, Step]:
+        """Pinned bytes for a buffer in device memory, and the copy on stream 0 from there."""
         if buffer not in self._staged:
-            hip, size, here = self._hip, self.sizes[buffer], self._pointers[buffer]
-            pinned, view = self._pinned(size)
-            self._staged[buffer] = (
-                view,
-                hip.prepare_copy(here, pinned, size, "to_device", self._origin),
-                hip.prepare_copy(pinned, here, size, "to_host", self._origin),
-            )
+            pinned, view = self._pinned(self.sizes[buffer])
+            self._staged[buffer] = view, self.prepare_upload(buffer, pinned)
         return self._staged[buffer]
+
+    def prepare_upload(self, buffer: str, pinned: Pointer) -> Step:
+        """A copy on stream 0 to all of a buffer in device memory."""
+        here, size = self._pointers[buffer], self.sizes[buffer]
+        return self._hip.prepare_copy(here, pinned, size, "to_device", self._origin)
+
+    def prepare_download(self, buffer: str, pinned: Pointer) -> Step:
+        """A copy on stream 0 of all of a buffer in device memory."""
+        here, size = self._pointers[buffer], self.sizes[buffer]
+        return self._hip.prepare_copy(pinned, here, size, "to_host", self._origin)
 
     def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
         """A copy of some bytes as they are behind everything on `stream` so far."""

@@ -2,8 +2,9 @@
 
 Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
 one happen before all accesses of the other, or if a command that allows it writes one over the
-other in place; so sharing needs no wait that is not there. Deterministic. The arena is
-reported beside a lower bound; graphexec.allocation.arena says how hard it tries.
+other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride.
+Deterministic. The arena is reported beside a lower bound; graphexec.allocation.arena says how hard
+it tries.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphexec.allocation.arena import place
-from graphexec.allocation.lifetimes import ALIGNMENT, Item, aligned, items
+from graphexec.allocation.lifetimes import Item, items
+from graphexec.command import Program, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import Space
@@ -40,13 +42,10 @@ def allocate(synchronized: Synchronized) -> Allocation:
             space: Space = "device" if id == "arena" else "host"
             buffers.append(Buffer(id, arena.bytes, space, "arena"))
             places |= {name: (id, offset) for name, offset in arena.offsets.items()}
-    total = 0
-    for storage in program.storages.values():
-        if storage.role == "weights":
-            places[storage.name] = ("weights", total)
-            total += aligned(storage.nbytes)
-    if total:
-        buffers.append(Buffer("weights", total, "device", "weights"))
+    weights = _weights(program)
+    if weights.bytes:
+        places |= {name: ("weights", offset) for name, offset in weights.offsets.items()}
+        buffers.append(Buffer("weights", weights.bytes, "device", "weights"))
     for storage in program.storages.values():
         if storage.role in ("input", "output"):
             buffers.append(Buffer(storage.name, storage.nbytes, storage.space, storage.role))
@@ -55,10 +54,25 @@ def allocate(synchronized: Synchronized) -> Allocation:
     return Allocation(tuple(buffers), places, device.bytes, device.lower_bound, device.naive)
 
 
+def _weights(program: Program) -> Arena:
+    """One after another: weights are there from the start to the end."""
+    group_of = {name: group for group in program.groups for name in group.storages}
+    offsets: dict[str, int] = {}
+    total = 0
+    for name, storage in program.storages.items():
+        if storage.role != "weights" or name in offsets:
+            continue
+        group = group_of.get(name)
+        together, stride = (group.storages, group.stride) if group else ((name,), storage.nbytes)
+        offsets |= {each: total + place * stride for place, each in enumerate(together)}
+        total += aligned(len(together) * stride)
+    return Arena(offsets, total, total, total)
+
+
 def _arena(synchronized: Synchronized, space: Space) -> Arena:
     found = items(synchronized, space)
     arena = _placed(found, synchronized)
-    merged = any(len(item.storages) > 1 for item in found)
+    merged = any(len(item.at) > 1 for item in found)
     if not merged or arena.bytes == arena.lower_bound or len(found) > _BOTH_UP_TO:
         return arena
     # Items in place of one another live longer: now and then that costs more than it saves.
@@ -72,12 +86,12 @@ def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
     storages = synchronized.schedule.program.storages
     placed = place(found)
     by_name = {
-        name: offset
+        name: offset + at
         for offset, item in zip(placed.offsets, found, strict=True)
-        for name in item.storages
+        for name, at in item.at.items()
     }
     naive = sum(aligned(storages[name].nbytes) for name in by_name)
     return Arena(by_name, placed.bytes, placed.lower_bound, naive)
 
 
-__all__ = ["ALIGNMENT", "Arena", "allocate"]
+__all__ = ["Arena", "allocate"]

@@ -37,8 +37,8 @@ def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
         "measured_us": round(trace.total, 3),
         "uninstrumented_us": trace.uninstrumented and round(trace.uninstrumented, 3),
         "predicted_us": round(predict(plan).total, 3),
-        "note": "measured in a run of its own; uninstrumented_us is a whole run that nobody "
-        "measures, from the call to the outputs",
+        "note": f"{trace.how}; uninstrumented_us is what the plan takes, from its issue to its "
+        "end, when nobody measures it",
     }
     lines = ",\n".join(json.dumps(e, ensure_ascii=False, allow_nan=False) for e in events)
     tail = json.dumps(other, ensure_ascii=False)
@@ -77,7 +77,7 @@ def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
         }
         kind = "transfer" if is_transfer(launch) else "launch"
         track = _track(plan, launch.stream)
-        yield _slice(launch.node, kind, track, span.start, span.end, args)
+        yield _slice(launch.title, kind, track, span.start, span.end, args)
 
 
 def _waiting(plan: Plan, trace: Trace) -> Iterator[Event]:
@@ -137,8 +137,8 @@ def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
         return
     start, end = (tuple(getattr(spans[n], side) for n in numbers) for side in ("start", "end"))
     for at, used in usage(tenants(plan), Times(start, end, {}, {}, ())):
-        yield {"ph": "C", "name": "arena bytes in use", "pid": _PID, "tid": _HOST,
-               "ts": round(at, 3), "args": {"bytes": used}}  # fmt: skip
+        yield {"ph": "C", "name": "arena", "pid": _PID, "tid": _HOST,
+               "ts": round(at, 3), "args": {"bytes in use": used}}  # fmt: skip
 
 
 # Reading --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import floor, log10
 
 from graphexec.plan import Launch, Plan
 from graphexec.trace import Trace
@@ -52,17 +53,24 @@ def _boxes(
         y = _TOP + rows[launch.stream] * _PITCH + down
         lines = [svg.rect(x, y, width, _TALL, f"bx {paint.of(launch, 0)}", 2)]
         if width > 26:
-            name = svg.fitted(launch.node, width - 5, 5.6)
+            name = svg.fitted(launch.title, width - 5, 5.6)
             lines.append(svg.text(x + 3, y + 14, name, "in sm"))
-        about = f"{printable(launch.node)}: {shown(end - start)} from {shown(start)}"
+        about = f"{printable(launch.title)}: {shown(end - start)} from {shown(start)}"
         yield svg.group(lines, about, l=n)
 
 
 def _axis(total: float, y: float) -> Iterator[str]:
-    for part in range(6):
-        x = _LEFT + _WIDE * part / 5
+    step = _round(total / 9)
+    for part in range(int(total / step) + 1):
+        x = _LEFT + _WIDE * part * step / total
         yield svg.path(f"M{x:.1f} {_TOP:.0f}V{y:.1f}", "l")
-        yield svg.text(x, y + 12, shown(total * part / 5), "so sm m")
+        yield svg.text(x, y + 12, shown(part * step), "so sm m")
+
+
+def _round(step: float) -> float:
+    """The next larger 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** floor(log10(step))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= step)
 
 
 __all__ = ["to_svg"]

@@ -91,15 +91,26 @@ class _Graph:
     def labels(self) -> Iterator[str]:
         """A tensor's type once, under its writer; the same on every arrow of it."""
         told: set[tuple[int, str]] = set()
-        for n, arrow in enumerate(self.shown.arrows):
+        for _n, arrow in enumerate(self.shown.arrows):
             if (arrow.source, arrow.label) in told or not arrow.label:
                 continue
             told.add((arrow.source, arrow.label))
-            x = 20 + self.places.x[arrow.source]
-            bends = self.places.bends[n]
-            to = 20 + (bends[0] if bends else self.places.x[arrow.target])
-            near = x + (to - x) * 0.12 + 5
-            yield svg.text(near, self.y(arrow.source) + _TALL + 13, arrow.label, "so sm lb")
+            # Beside the arrows: on the side to which none of them turns.
+            right = max(map(self.heading, self.leaving(arrow))) <= 0
+            x = 20 + self.places.x[arrow.source] + (5 if right else -5)
+            cls = "so sm lb" if right else "so sm e lb"
+            yield svg.text(x, self.y(arrow.source) + _TALL + 13, arrow.label, cls)
+
+    def leaving(self, arrow: Arrow) -> Iterator[int]:
+        """The arrows with the same tensor, by number."""
+        same = arrow.source, arrow.label
+        return (n for n, a in enumerate(self.shown.arrows) if (a.source, a.label) == same)
+
+    def heading(self, n: int) -> float:
+        """How far to the right an arrow goes on its way to the next row."""
+        arrow, bends = self.shown.arrows[n], self.places.bends[n]
+        to = bends[0] if bends else self.places.x[arrow.target]
+        return to - self.places.x[arrow.source]
 
 
 def _width(box: Box) -> float:

@@ -79,7 +79,12 @@ class _Lanes:
         if len(self.places.blocks) < len(self.places.launches):
             facts.append(f"drawn as {count(len(self.places.blocks), 'block')}")
         yield from svg.title(f"{self.plan.graph} on {self.plan.device}", facts)
-        yield from self.paint.legend(14, 46)
+        waits = {i.role for i in self.plan.instructions if isinstance(i, Wait)}
+        more = [("bg kn", "critical path")] if self.places.launches else []
+        more += [("w", "wait")] if "dependency" in waits else []
+        more += [("w fk", "fork, join")] if waits - {"dependency"} else []
+        more += [("rx", "race")] if self.hazards else []
+        yield from self.paint.legend(14, 46, *more)
 
     def ground(self) -> Iterator[str]:
         for stream, row in self.places.lanes.items():
@@ -106,15 +111,17 @@ class _Lanes:
         cls = f"bx {self.paint.of(first, cost / len(block.members))}"
         cls += " kn" if self.places.critical & set(block.members) else ""
         cls += " ra" if self.racing & set(block.members) else ""
-        below = f"{block.commands} · {shown(cost)}"
+        many = len(block.members) > 1
+        what = count(len(block.members), "launch") if many else block.commands
+        below = f"{what} · {shown(cost)}"
         lines = [svg.rect(x, y, width, TALL, cls, 4)]
-        if len(block.members) > 1:  # a second edge: there is more than one
+        if many:  # a second edge: there is more than one
             lines.append(svg.path(f"M{x + 5:.1f} {y - 3:.1f}h{max(width - 6, 1):.1f}", "w"))
         if width > 20:
             lines.append(svg.text(x + 5, y + 15, svg.fitted(block.name, width - 8), "in b"))
             lines.append(svg.text(x + 5, y + 29, svg.fitted(below, width - 6, 5.1), "in sm"))
-        title = f"{block.name}\n{below}"
-        return svg.group(lines, title.replace("\n", " · "), l=block.numbers)
+        title = f"{block.name} · {block.commands} · {shown(cost)}"
+        return svg.group(lines, title, l=block.numbers)
 
     def middle(self, stream: int) -> float:
         return _TOP + self.places.lanes[stream] * PITCH + (PITCH - 8) / 2
@@ -180,15 +187,15 @@ class _Lanes:
     # Races ------------------------------------------------------------------------------
 
     def races(self) -> Iterator[str]:
-        """A red line from each launch to the first it races with; one missing wait lets many
-        launches race, and the first tells where it is missing."""
+        """A red line from each launch to the first it races with, in its own run if there is one;
+        one missing wait lets many launches race, and the first tells where it is missing."""
         found: dict[tuple[int, ...], list[Hazard]] = {}
         for hazard in self.hazards:
             sites = (s for s in (hazard.first, hazard.second) if s is not None)
             ends = tuple(self.launch_at[s.index] for s in sites if s.index in self.launch_at)
             found.setdefault(ends, []).append(hazard)
         nearest: dict[int, tuple[int, ...]] = {}
-        for ends in sorted(e for e in found if len(e) == 2):
+        for ends in sorted((e for e in found if len(e) == 2), key=lambda e: (e[1] <= e[0], e)):
             nearest.setdefault(ends[0], ends)
         for first, second in nearest.values():
             if self.block[first] != self.block[second]:

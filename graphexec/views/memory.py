@@ -7,6 +7,7 @@ one height share memory; below is the number of bytes in use, with its peak.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import log2
 
 from graphexec.plan import Buffer, Plan
 from graphexec.views import svg
@@ -31,12 +32,22 @@ class _Memory:
         self.plan, self.places = plan, places
         self.paint = Paint(plan, color, places.us, places.lanes)
         self.all = tenants(plan)
-        weight = {id(t): t.bytes * (t.end(places.x) - t.begin(places.x)) for t in self.all}
-        heaviest = sorted(self.all, key=lambda t: -weight[id(t)])[:most]
-        kept = {id(t) for t in heaviest}
-        self.shown = [t for t in self.all if id(t) in kept]
+        self.shown = self.largest(most)
         self.arenas = [b for b in plan.buffers if b.role == "arena" and b.bytes > 0]
         self.width = max(LEFT + places.x.total + 60, 640.0)
+
+    def largest(self, most: int) -> list[Tenant]:
+        """The tensors with the most bytes for the longest time; of many that are about alike,
+        some from everywhere."""
+        x = self.places.x
+
+        def order(n: int) -> tuple[float, float]:
+            tenant = self.all[n]
+            area = max(tenant.bytes * (tenant.end(x) - tenant.begin(x)), 1.0)
+            return -round(log2(area) / 2), n * 0.6180339887 % 1  # the golden ratio spreads them
+
+        kept = sorted(sorted(range(len(self.all)), key=order)[:most])
+        return [self.all[n] for n in kept]
 
     def picture(self, inline: bool) -> str:
         body, y = list(self.head()), _TOP

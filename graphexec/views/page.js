@@ -160,20 +160,24 @@ function search() {
 }
 
 let zoom = 1;
+const base = new Map(); // picture -> its scale at zoom 1
 function setZoom(to) {
-  zoom = Math.min(Math.max(to, 0.05), 8);
+  zoom = Math.min(Math.max(to, 0.05), 20);
   for (const picture of pictures) {
     const [, , width, height] = picture.getAttribute("viewBox").split(" ").map(Number);
-    picture.setAttribute("width", width * zoom);
-    picture.setAttribute("height", height * zoom);
+    picture.setAttribute("width", width * zoom * base.get(picture));
+    picture.setAttribute("height", height * zoom * base.get(picture));
   }
 }
 
-function fitting() {
-  const widest = Math.max(...pictures.map((p) => +p.getAttribute("viewBox").split(" ")[2]));
-  return ($("pictures").clientWidth - 30) / widest;
+function fit(least = 0) {
+  const room = $("pictures").clientWidth - 30;
+  for (const picture of pictures) {
+    const width = +picture.getAttribute("viewBox").split(" ")[2];
+    base.set(picture, Math.min(Math.max(room / width, least), 1));
+  }
+  setZoom(1);
 }
-const fit = () => setZoom(fitting());
 
 const system = matchMedia("(prefers-color-scheme: dark)");
 const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
@@ -193,7 +197,7 @@ function step(by) {
 
 const KEYS = {
   "/": () => $("search").focus(), "+": () => setZoom(zoom * 1.25), "=": () => setZoom(zoom * 1.25),
-  "-": () => setZoom(zoom / 1.25), 0: fit, t: theme, Escape: () => choose(null),
+  "-": () => setZoom(zoom / 1.25), 0: () => fit(), t: theme, Escape: () => choose(null),
   ArrowDown: () => step(1), ArrowUp: () => step(-1), j: () => step(1), k: () => step(-1),
 };
 
@@ -219,10 +223,10 @@ document.addEventListener("click", (event) => {
 $("search").addEventListener("input", search);
 $("larger").addEventListener("click", () => setZoom(zoom * 1.25));
 $("smaller").addEventListener("click", () => setZoom(zoom / 1.25));
-$("fit").addEventListener("click", fit);
+$("fit").addEventListener("click", () => fit());
 $("theme").addEventListener("click", theme);
 
 fillList();
 findPlaces();
-if (fitting() > 0.5 && fitting() < 1) fit(); // smaller could not be read
+fit(0.45); // smaller could not be read
 document.documentElement.dataset.ready = Math.round(performance.now());

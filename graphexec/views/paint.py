@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from graphexec.plan import Launch, Plan
-from graphexec.views.svg import FILLS, RAMP, rect, text
+from graphexec.views.svg import FILLS, RAMP, path, rect, text
 from graphexec.views.table import fit, printable
 
 Color = Literal["stream", "op", "cost"]
@@ -39,11 +39,16 @@ class Paint:
             return f"f{self.ops[launch.command] % len(FILLS)}"
         return f"f{self.lanes[launch.stream] % len(FILLS)}"
 
-    def legend(self, x: float, y: float) -> list[str]:
-        """Swatches with their meaning, from x to the right."""
+    def legend(self, x: float, y: float, *more: tuple[str, str]) -> list[str]:
+        """Swatches with their meaning, from x to the right; `more` are classes of boxes and lines
+        with a meaning of their own."""
         found: list[str] = []
-        for cls, name in self._entries():
-            found += [rect(x, y - 9, 14, 11, f"bx {cls}", 2), text(x + 19, y, name, "so")]
+        for cls, name in (*self._entries(), *more):
+            if cls[0] in "wr":  # a line
+                found.append(path(f"M{x:.1f} {y - 3.5:.1f}h16", cls, cls[0] == "w"))
+            else:
+                found.append(rect(x, y - 9, 14, 11, f"bx {cls}", 2))
+            found.append(text(x + 20, y, name, "so"))
             x += 36 + 6.5 * len(name)
         return found
 

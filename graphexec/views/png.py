@@ -11,13 +11,14 @@ import subprocess
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError
 
-_WIDEST = 8000  # pixels; more takes seconds, and is refused by many programs
+_WIDEST, _MOST = 8000, 9e6  # pixels; more takes seconds, and is refused by many programs
 
 
 def to_png(svg: str, dot: str = "", zoom: float = 2.0) -> bytes:
     """The picture, `zoom` pixels for each of the SVG's. Raises DataError without a renderer."""
-    width = float(svg.split('width="', 1)[1].split('"', 1)[0])
-    zoom = min(zoom, _WIDEST / width)
+    width, height = (float(svg.split(f'{side}="', 1)[1].split('"', 1)[0])
+                     for side in ("width", "height"))  # fmt: skip
+    zoom = min(zoom, _WIDEST / width, (_MOST / (width * height)) ** 0.5)
     try:
         import resvg_py
     except ImportError:

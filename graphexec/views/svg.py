@@ -31,7 +31,7 @@ text{{font-family:Helvetica,Arial,'DejaVu Sans',sans-serif;font-size:11px}}
 .kn{{stroke-width:2.6}}.ra{{stroke:#D0021B;stroke-width:3}}
 .w,.d,.l,.pr{{fill:none;stroke-width:1.4}}.fk{{stroke-dasharray:3 3;stroke-width:1}}
 .cw{{stroke-width:2.6}}.rx{{fill:none;stroke:#D0021B;stroke-width:2;stroke-dasharray:6 3}}
-.rt{{fill:#D0021B;font-weight:bold}}
+.rt{{fill:#D0021B;font-weight:bold}}.lb{{stroke-width:3;stroke-linejoin:round}}
 {_BOXES}"""
 """Rules that hold on dark and light ground alike."""
 LIGHT = """\

@@ -127,7 +127,9 @@ DEVICE void two_passes(const Row& row, X_TYPE* out, INDEX length, A scale, Norma
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Blocks enough for 1024 threads beside one another, so that one loads while another computes: at
+// 512 threads that takes the compiler's registers below what it would use by itself.
+extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
 softmax_rows(const X_TYPE* x, X_TYPE* out, MASK_PARAMETER i64 rows, i64 length, i64 queries,
              A scale, i64 x_step, i64 mask_step, Axes<OPERANDS, RANK> axes) {
     __shared__ Normalizer shared[2][kWarps];  // the next row must not wait for this one's readers

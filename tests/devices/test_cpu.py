@@ -765,3 +765,18 @@ def test_the_device_describes_itself() -> None:
     assert CpuDevice(cores=1).describe().endswith(", 1 core")
     assert CpuDevice(cores=3).describe().endswith(", 3 cores")
     assert CpuDevice().cores >= 1
+
+
+def test_every_launch_and_wait_is_timed() -> None:
+    with gx.compile(gx.load("graphs/diamond.yaml"), device=CpuDevice(delays=3)) as exe:
+        inputs = {name: np.ones(t.shape, t.dtype.numpy()) for name, t in exe.inputs.items()}
+        expected = exe.run(**inputs)
+        times = exe.session.timed()
+        assert np.array_equal(exe.outputs_of(exe.session)["out"], expected["out"])
+        for kind, spans in ((Launch, times.launches), (Wait, times.waits)):
+            numbers = [n for n, i in enumerate(exe.plan.instructions) if isinstance(i, kind)]
+            assert [s.instruction for s in spans] == numbers
+        assert all(0 <= s.start <= s.end for s in (*times.launches, *times.waits))
+        for number in [s.instruction for s in times.launches]:
+            assert 0 < exe.session.time_command(number, repeats=3) < 60
+        assert np.array_equal(exe.run(**inputs)["out"], expected["out"])

@@ -29,6 +29,7 @@ import graphexec as gx
 from graphexec.devices.device_array import DeviceArray
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_bindings import Bindings, load
+from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DataError, HazardError
 from graphexec.plan import Launch, Wait
 from graphexec.requests import in_flight
@@ -259,8 +260,9 @@ def test_arrays_on_the_device_make_no_round_trip(emulated: Lab) -> None:
         names = [call.name for call in calls(emulated.emulator)]
     assert [name for name in names if name != "hipStreamQuery"] == [
         *["hipEventRecord", "hipStreamWaitEvent", "hipMemcpyAsync"] * 2,  # on the device
-        "hipGraphLaunch", "hipStreamSynchronize",
-        "hipMemcpyAsync", "hipStreamSynchronize",  # the output
+        "hipGraphLaunch",
+        "hipMemcpyAsync",  # the output
+        "hipStreamSynchronize",
     ]  # fmt: skip
 
 
@@ -379,3 +381,103 @@ def test_an_array_of_another_executable_is_copied(lab: Lab) -> None:
         found = second.run(x=out)["y"]
         assert found.tobytes() == expected.tobytes()
         assert session_of(first).address("in.x") == first.device_array("x").address
+
+
+# Pinned memory --------------------------------------------------------------------------------
+
+
+def pinned(inputs: dict[str, Array]) -> dict[str, Array]:
+    found = {name: gx.pinned_empty(a.shape, a.dtype) for name, a in inputs.items()}
+    for name, array in inputs.items():
+        found[name][...] = array
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pinned_arrays_are_taken_in_place(lab: Lab, mode: Mode) -> None:
+    with lab.nothing_left():
+        with lab.compile("diamond", mode, 2) as exe:
+            requests = [inputs_of(exe, seed) for seed in range(5)]
+            expected = [bits(exe.run(**inputs)) for inputs in requests]
+            in_place = [pinned(inputs) for inputs in requests]
+            for depth in (1, 2, 3):
+                lab.seed(depth)
+                found = list(exe.map(in_place, in_flight=depth))
+                assert [bits(outputs) for outputs in found] == expected
+            mixed = {**requests[0], **dict(list(in_place[0].items())[:1])}
+            assert bits(exe.run(**mixed)) == expected[0]
+        assert [bits(outputs) for outputs in found] == expected, "outputs outlive the executable"
+        del found, in_place, mixed
+
+
+def test_the_device_reads_pinned_arrays_itself(emulated: Lab) -> None:
+    with emulated.compile(small(), "graph") as exe:
+        inputs = pinned(inputs_of(exe))
+        whole = bits(exe.run(**inputs))  # makes the plan without transfers
+        emulated.emulator.trace()
+        assert bits(exe.run(**inputs)) == whole
+        copies = [call for call in calls(emulated.emulator) if call.name == "hipMemcpyAsync"]
+    assert len(copies) == 3, "x, w and out: no pinned memory of the session lies between"
+
+
+def test_blocks_of_outputs_are_used_again(emulated: Lab) -> None:
+    with emulated.compile(small(), "graph") as exe:
+        inputs = pinned(inputs_of(exe))
+        first, second = exe.run(**inputs)["out"], exe.run(**inputs)["out"]
+        kept = first.tobytes()
+        places = {first.ctypes.data, second.ctypes.data}
+        assert len(places) == 2, "an output that is still there is not written over"
+        inputs["x"][...] = 0
+        third = exe.run(**inputs)["out"]
+        assert first.tobytes() == kept != third.tobytes()
+        del first, second, third
+        emulated.emulator.trace()
+        assert exe.run(**inputs)["out"].ctypes.data
+        assert "hipHostMalloc" not in {call.name for call in calls(emulated.emulator)}
+
+
+def test_windows_of_pinned_arrays(lab: Lab) -> None:
+    with lab.compile(small()) as exe:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+        many = gx.pinned_empty((3, 24, 24), np.float32)
+        many[1] = inputs["x"]
+        assert is_pinned(many[1])
+        assert bits(exe.run(x=many[1], w=inputs["w"])) == expected
+        many[2] = inputs["x"].T
+        assert not is_pinned(many[2].T), "not in C order"
+        assert bits(exe.run(x=many[2].T, w=inputs["w"])) == expected
+        assert not is_pinned(inputs["x"])
+    assert gx.pinned_empty((0, 3), np.float16).shape == (0, 3)
+
+
+def test_an_output_with_two_names_is_two_arrays(lab: Lab) -> None:
+    g = gx.Graph("twice")
+    y = g.softmax(g.input("x", (8, 8)))
+    g.output(a=y, b=y)
+    with lab.compile(g) as exe:
+        inputs = pinned(inputs_of(exe))
+        found = exe.run(**inputs)
+        found["a"][...] = 0
+        assert found["b"].any()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_replays_back_to_back(lab: Lab, mode: Mode) -> None:
+    with lab.compile("diamond", mode, resident=True) as exe:
+        inputs = inputs_of(exe)
+        expected = bits(exe.run(**inputs))
+        for seed in range(4):
+            lab.seed(seed)
+            exe.replay(5)
+            outputs = {name: exe.device_array(name) for name in expected}
+            with lab.compile(copies_of(outputs)) as reader:
+                assert bits(reader.run(**outputs)) == expected
+
+
+def copies_of(arrays: dict[str, DeviceArray]) -> gx.Graph:
+    g = gx.Graph("reader")
+    for name, array in arrays.items():
+        copy = g.copy(g.input(name, array.type.shape, array.type.dtype.value), name=f"{name}_copy")
+        g.output(**{name: copy})
+    return g

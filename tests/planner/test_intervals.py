@@ -33,7 +33,7 @@ def file_of(folder: Path, text: str) -> Path:
 def test_buffers_live_up_to_but_not_at_their_end(tmp_path):
     path = file_of(tmp_path, SMALL)
     assert intervals.capacity(path) == 12
-    items = {item.storages[0]: item for item in intervals.read(path)}
+    items = {next(iter(item.at)): item for item in intervals.read(path)}
     assert list(items) == ["a", "c", "b", "d"]  # in order of first access
     assert items["a"].ends_before(items["b"])
     assert not items["b"].ends_before(items["d"])

@@ -3,6 +3,7 @@
 The C sources beside this file (start with `hip.c`) export the functions of `libamdhip64.so`,
 `libhiprtc.so`, `libhipblas.so` and `libhipblaslt.so` that graphexec calls and forward them to
 CUDA. `build()` compiles them against whatever CUDA is on the machine and returns their folder.
+Where NVTX's headers are found there is a `libroctx64.so` too, which --markers uses.
 
 Needs a C compiler and CUDA 12 or newer: a toolkit, NVIDIA's pip packages, or both together.
 """
@@ -27,12 +28,16 @@ SOURCES = Path(__file__).parent
 OLDEST_CUDA = 12
 
 # Per library: its source, and the CUDA libraries it forwards to.
-LIBRARIES = {
+LIBRARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "libamdhip64.so": ("hip.c", ("libcudart",)),
     "libhiprtc.so": ("hiprtc.c", ("libnvrtc", "libcudart")),
     "libhipblas.so": ("hipblas.c", ("libcublas",)),
     "libhipblaslt.so": ("hipblaslt.c", ("libcublasLt",)),
 }
+MARKERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "libroctx64.so": ("roctx.c", ())
+}  # where there is NVTX
+NVTX = "nvtx3/nvToolsExt.h"
 
 # Per header: the package of NVIDIA's on PyPI that brings it, without what names the version.
 HEADERS = {
@@ -72,6 +77,7 @@ class CudaToolkit:
     libcublasLt: Path
     libnvrtc: Path
     libcuda: Path | None  # the driver; None where there is none, which is no obstacle to building
+    nvtx: Path | None = None  # the folder with its headers
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def find_cuda() -> CudaToolkit:
 
 
 def build(cache: Path | None = None) -> Path:
-    """Compile the four libraries, unless they are in the cache, and return their folder.
+    """Compile the libraries, unless they are in the cache, and return their folder.
 
     cache -- where finished builds are kept; `$XDG_CACHE_HOME/graphexec/hip_on_cuda` or
     `~/.cache/graphexec/hip_on_cuda` if not given. One folder a build, named by a hash of all it
@@ -128,7 +134,7 @@ def build(cache: Path | None = None) -> Path:
         with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
             finished = Path(scratch) / "libraries"
             finished.mkdir()
-            for library in LIBRARIES:
+            for library in (*LIBRARIES, *(MARKERS if toolkit.nvtx else ())):
                 _compile(compiler, toolkit, library, finished)
             _publish(finished, folder)
     except OSError as error:
@@ -212,7 +218,8 @@ def _toolkit(major: int, places: list[_Place]) -> CudaToolkit:
             libraries[name] = path
     if missing:
         raise HipOnCudaError(f"CUDA {major} lacks " + ", ".join(missing))
-    return CudaToolkit(major, tuple(include_dirs), libcuda=_driver(), **libraries)
+    nvtx = next((d for d in folders if (d / NVTX).is_file()), None)
+    return CudaToolkit(major, tuple(include_dirs), libcuda=_driver(), nvtx=nvtx, **libraries)
 
 
 def _library(name: str, places: list[_Place]) -> Path | None:
@@ -255,13 +262,14 @@ def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:
 
 
 def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, folder: Path) -> None:
-    source, names = LIBRARIES[library]
+    source, names = {**LIBRARIES, **MARKERS}[library]
     linked = [getattr(toolkit, name) for name in names]
     if "libnvrtc" in names:  # NVRTC opens its builtins by bare name, found only if already loaded
         builtins = f"libnvrtc-builtins.so.{toolkit.major}.*"
         linked += sorted(toolkit.libnvrtc.parent.glob(builtins))[:1]
     run_paths = dict.fromkeys(path.parent for path in (*linked, toolkit.libcuda) if path)
-    includes = [f"-I{folder}" for folder in toolkit.include_dirs]
+    folders = dict.fromkeys((*toolkit.include_dirs, toolkit.nvtx))
+    includes = [f"-I{folder}" for folder in folders if folder]
     quoted = ", ".join(f'"{include}"' for include in includes)
     _run(
         [

@@ -8,6 +8,7 @@
  *     hiprtc.c     libhiprtc      NVRTC
  *     hipblas.c    libhipblas     cuBLAS
  *     hipblaslt.c  libhipblaslt   cuBLASLt
+ *     roctx.c      libroctx64     NVTX, where its headers are
  *
  * The scheme:
  *   - Handles (stream, event, graph, module, function, BLAS handle, BLASLt descriptor, hiprtc

@@ -1,0 +1,285 @@
+"""Work on tensors that stay on the device: attention, softmax, copies, branches, GEMMs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, random
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+import graphexec as gx
+
+
+def attention_graph(shape: tuple[int, ...], causal: bool) -> gx.Graph:
+    g = gx.Graph("attention")
+    q, k, v = (g.input(name, shape, "f16") for name in "qkv")
+    scores = g.gemm(q, k, trans_b=True, alpha=shape[-1] ** -0.5, name="scores")
+    g.output(out=g.gemm(g.softmax(scores, causal=causal, name="probs"), v, name="ctx"))
+    return g
+
+
+def attention_exact(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool
+) -> torch.Tensor:
+    exact = []
+    for one in zip(*(t.flatten(0, 1) for t in (q, k, v)), strict=True):
+        q64, k64, v64 = (t.double() for t in one)
+        s = q64 @ k64.mT * q.shape[-1] ** -0.5
+        if causal:
+            s += torch.full_like(s, float("-inf")).triu(1)
+        exact.append(torch.softmax(s, -1) @ v64)
+    return torch.stack(exact).unflatten(0, q.shape[:2])
+
+
+def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
+    """Attention as it is written down: eager, and what torch.compile is given."""
+    scores = torch.matmul(q, k.mT) * q.shape[-1] ** -0.5
+    if causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    return torch.matmul(torch.softmax(scores, -1), v)
+
+
+def three_kernels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The best that PyTorch does in three kernels: the scale is the first product's alpha."""
+    q3, k3, v3 = (t.flatten(0, 1) for t in (q, k, v))
+    nothing = torch.empty((), dtype=q.dtype, device=q.device)
+    scores = torch.baddbmm(nothing, q3, k3.mT, beta=0, alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(torch.softmax(scores, -1), v3).unflatten(0, q.shape[:2])
+
+
+def by_backend(
+    backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool
+) -> Callable[[], torch.Tensor]:
+    """scaled_dot_product_attention by one of its backends."""
+
+    def run() -> torch.Tensor:
+        with sdpa_kernel(backend):
+            return scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    return run
+
+
+def jax_attention(causal: bool) -> Callable[..., object]:
+    import jax
+    import jax.numpy as jnp
+
+    def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        scores = jnp.einsum("bhmd,bhnd->bhmn", q, k) * jnp.float16(q.shape[-1] ** -0.5)
+        if causal:
+            scores = jnp.where(jnp.tri(*scores.shape[-2:], dtype=bool), scores, -jnp.inf)
+        return jnp.einsum("bhmn,bhnd->bhmd", jax.nn.softmax(scores), v)
+
+    return attention
+
+
+SMALL = ((1, 8, 128, 64), (1, 8, 512, 64))
+LARGE = ((1, 32, 1024, 128), (1, 32, 2048, 128), (4, 32, 4096, 128))
+
+
+def attention_rows() -> Iterator[Row]:
+    for shape, causal in [(s, False) for s in SMALL + LARGE] + [(s, True) for s in LARGE[1:]]:
+        inputs = {name: random(*shape) for name in "qkv"}
+        q, k, v = inputs.values()
+        graph = attention_graph(shape, causal)
+        compiled = torch.compile(plain)
+        ways = {
+            "graphexec": ours(graph, inputs),
+            "graphexec, not fused": ours(graph, inputs, no_rewrite=["fuse-attention"]),
+            "PyTorch eager": eager(lambda i=inputs, c=causal: plain(**i, causal=c)),
+            "torch.compile": eager(lambda f=compiled, i=inputs, c=causal: f(**i, causal=c)),
+            "SDPA FlashAttention-2, captured": captured(
+                by_backend(SDPBackend.FLASH_ATTENTION, q, k, v, causal)
+            ),
+            "SDPA cuDNN, captured": captured(
+                by_backend(SDPBackend.CUDNN_ATTENTION, q, k, v, causal)
+            ),
+            "JAX": jitted(jax_attention(causal), q, k, v),
+        }
+        if not causal:
+            ways["PyTorch three kernels, captured"] = captured(lambda i=inputs: three_kernels(**i))
+        batch, heads, length, width = shape
+        flops = 4 * batch * heads * length**2 * width / (2 if causal else 1)
+        target = "≥ 1.1× the best" if shape in SMALL else "≥ 1.3× FlashAttention-2, ≥ 0.9× cuDNN"
+        yield compared(
+            f"attention f16 {shape}{' causal' if causal else ''}", ways,
+            attention_exact(q, k, v, causal), target, flops, 4 * q.nbytes,
+        )  # fmt: skip
+
+
+def projections_graph(shape: tuple[int, ...], heads: int) -> gx.Graph:
+    """As graphs/multi_head_attention.yaml, in f16 and with the weights as inputs."""
+    batch, length, width = shape
+    g = gx.Graph("projections")
+    x = g.input("x", shape, "f16")
+    split = []
+    for name in "qkv":
+        y = g.gemm(x, g.input(f"w{name}", (width, width), "f16"), name=name)
+        y = g.copy(y, reshape=[batch, length, heads, width // heads], name=f"{name}_split")
+        split.append(g.copy(y, permute=[0, 2, 1, 3], name=f"{name}_heads"))
+    scores = g.gemm(split[0], split[1], trans_b=True, alpha=(width / heads) ** -0.5)
+    context = g.gemm(g.softmax(scores), split[2], name="ctx")
+    merged = g.copy(context, permute=[0, 2, 1, 3], reshape=list(shape), name="merged")
+    g.output(out=g.gemm(merged, g.input("wo", (width, width), "f16"), name="y"))
+    return g
+
+
+def projected(
+    x: torch.Tensor, wq: torch.Tensor, wk: torch.Tensor, wv: torch.Tensor, wo: torch.Tensor,
+    heads: int,
+) -> torch.Tensor:  # fmt: skip
+    q, k, v = (torch.matmul(x, w).unflatten(-1, (heads, -1)).transpose(1, 2) for w in (wq, wk, wv))
+    if x.dtype == torch.float64:
+        return torch.matmul(plain(q, k, v, False).transpose(1, 2).flatten(2), wo)
+    return torch.matmul(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), wo)
+
+
+def projection_rows() -> Iterator[Row]:
+    for shape, heads in (((2, 512, 512), 8), ((4, 1024, 1024), 16)):
+        width = shape[-1]
+        inputs = {"x": random(*shape)}
+        inputs |= {f"w{name}": random(width, width) * width**-0.5 for name in "qkvo"}
+        exact = projected(**{n: t.double() for n, t in inputs.items()}, heads=heads)
+        compiled = torch.compile(projected, mode="max-autotune-no-cudagraphs")
+        with_sdpa = lambda i=inputs, h=heads: projected(**i, heads=h)  # noqa: E731
+        ways = {
+            "graphexec": ours(projections_graph(shape, heads), inputs),
+            "PyTorch eager": eager(with_sdpa),
+            "PyTorch with SDPA, captured": captured(with_sdpa),
+            "torch.compile, captured": captured(
+                lambda f=compiled, i=inputs, h=heads: f(**i, heads=h)
+            ),
+        }
+        tokens = shape[0] * shape[1]
+        flops = 8 * tokens * width**2 + 4 * tokens * shape[1] * width
+        nbytes = 2 * (2 * tokens * width + 4 * width**2)
+        yield compared(f"attention with projections f16 {shape}, {heads} heads", ways, exact,
+                       "≥ 1.2× the best", flops, nbytes)  # fmt: skip
+
+
+def softmax_rows() -> Iterator[Row]:
+    for rows, length in ((16384, 4096), (8192, 16384), (65536, 512)):
+        x = random(rows, length)
+        g = gx.Graph("softmax")
+        g.output(out=g.softmax(g.input("x", x.shape, "f16")))
+        ways = {
+            "graphexec": ours(g, {"x": x}),
+            "PyTorch": captured(lambda x=x: torch.softmax(x, -1)),
+        }
+        yield compared(f"softmax f16 {rows}×{length}", ways, torch.softmax(x.double(), -1),
+                       "≥ 0.92 of the copy, ≥ 1.5× PyTorch", 0, 2 * x.nbytes)  # fmt: skip
+
+
+TYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+COPIES: dict[str, tuple[str, tuple[int, ...], dict[str, object]]] = {
+    "permute (8192, 16384) by (1, 0)": ("f16", (8192, 16384), {"permute": [1, 0]}),
+    "permute (16, 2048, 32, 128) by (0, 2, 1, 3)": (
+        "f16", (16, 2048, 32, 128), {"permute": [0, 2, 1, 3]}
+    ),
+    "permute (512, 512, 512) by (2, 1, 0)": ("f16", (512, 512, 512), {"permute": [2, 1, 0]}),
+    "cast f16 to f32": ("f16", (64 << 20,), {"dtype": "f32"}),
+    "cast f32 to f16": ("f32", (64 << 20,), {"dtype": "f16"}),
+    "cast f16 to bf16": ("f16", (128 << 20,), {"dtype": "bf16"}),
+}  # fmt: skip
+
+
+def copied(x: torch.Tensor, attrs: dict[str, object]) -> torch.Tensor:
+    if "permute" in attrs:
+        return x.permute(attrs["permute"]).contiguous()
+    return x.to(TYPES[str(attrs["dtype"])])
+
+
+def copy_rows() -> Iterator[Row]:
+    for name, (dtype, shape, attrs) in COPIES.items():
+        x = random(*shape, dtype=TYPES[dtype])
+        g = gx.Graph("copy")
+        g.output(out=g.copy(g.input("x", shape, dtype), **attrs))
+        exact = copied(x, attrs)
+        ways = {"graphexec": ours(g, {"x": x}),
+                "PyTorch": captured(lambda x=x, a=attrs: copied(x, a))}  # fmt: skip
+        yield compared(name, ways, exact.double(), "≥ 0.8 of the copy", 0,
+                       x.nbytes + exact.nbytes)  # fmt: skip
+
+
+def branch_graph(chains: int, depth: int, n: int) -> gx.Graph:
+    g = gx.Graph("branches")
+    a = [g.input(f"a{c}", (n, n), "f16") for c in range(chains)]
+    b = [g.input(f"b{c}", (n, n), "f16") for c in range(chains)]
+    for c in range(chains):
+        x = a[c]
+        for d in range(depth):
+            x = g.gemm(x, b[c], name=f"c{c}_{d}")
+        g.output(**{f"y{c}": x})
+    return g
+
+
+def chain(a: object, b: object, depth: int) -> object:
+    """a · b · b · …, for tensors of either library."""
+    for _ in range(depth):
+        a = a @ b
+    return a
+
+
+def on_streams(many: int, a: Tensors, b: Tensors, depth: int) -> Callable[[], list[torch.Tensor]]:
+    """The chains dealt out to streams by hand."""
+    side = [torch.cuda.Stream() for _ in range(many)]
+
+    def run() -> list[torch.Tensor]:
+        here, results = torch.cuda.current_stream(), []
+        for stream in side:
+            stream.wait_stream(here)
+        for c, name in enumerate(a):
+            with torch.cuda.stream(side[c % many]):
+                results.append(chain(a[name], b[f"b{c}"], depth))
+        for stream in side:
+            here.wait_stream(stream)
+        return results
+
+    return run
+
+
+def branch_rows() -> Iterator[Row]:
+    for chains, depth, n in ((8, 8, 256), (32, 4, 256), (8, 8, 512)):
+        a = {f"a{c}": random(n, n) for c in range(chains)}
+        b = {f"b{c}": random(n, n) * n**-0.5 for c in range(chains)}
+        graph, inputs = branch_graph(chains, depth, n), {**a, **b}
+        stacked = torch.stack(list(a.values())), torch.stack(list(b.values()))
+        exact = chain(a["a0"].double(), b["b0"].double(), depth)
+
+        def apart(*both: object, chains: int = chains, depth: int = depth) -> object:
+            return [chain(both[c], both[chains + c], depth) for c in range(chains)]
+
+        compiled = torch.compile(apart)
+        ways = {
+            "graphexec": ours(graph, inputs, "y0", streams=8),
+            "graphexec, not batched": ours(graph, inputs, "y0", streams=8, no_rewrite=["batch"]),
+            "graphexec, one stream": ours(graph, inputs, "y0", streams=1, no_rewrite=["batch"]),
+            "PyTorch, 8 streams by hand": captured(on_streams(8, a, b, depth)),
+            "PyTorch, bmm by hand": captured(lambda s=stacked, d=depth: [chain(*s, d)[0]]),
+            "torch.compile": eager(lambda f=compiled, i=inputs: f(*i.values())),
+            "JAX": jitted(apart, *a.values(), *b.values()),
+        }
+        yield compared(
+            f"{chains} chains of {depth} GEMMs f16 {n}³", ways, exact,
+            "≥ 3× streams by hand, ≥ 0.9× bmm by hand",
+            2 * chains * depth * n**3, 2 * 3 * chains * n**2,
+        )  # fmt: skip
+
+
+def gemm_rows() -> Iterator[Row]:
+    for dtype in TYPES:
+        for n in (512, 1024, 2048, 4096, 8192):
+            a, b = (random(n, n, dtype=TYPES[dtype]) for _ in range(2))
+            g = gx.Graph("gemm")
+            g.output(out=g.gemm(g.input("a", a.shape, dtype), g.input("b", b.shape, dtype)))
+            ways = {
+                "graphexec": ours(g, {"a": a, "b": b}),
+                "torch.matmul": captured(lambda a=a, b=b: torch.matmul(a, b)),
+            }
+            rate = "f32" if dtype == "f32" else "f16"
+            row = compared(f"gemm {dtype} {n}³", ways, a.double() @ b.double(), "≥ 1.0×",
+                           2 * n**3, 3 * a.nbytes, rate)  # fmt: skip
+            row.notes["TFLOP/s"] = 2 * n**3 / row.ours / 1e6
+            yield row

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.devices.base import Timed
 from graphexec.plan import Launch, Wait
+from graphexec.progress import tracked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,24 +89,25 @@ def bench(
 ) -> Result:  # fmt: skip
     """Measure `exe`, and `resident`: the same graph compiled so that no data is moved."""
     session = exe.session
-    for _ in range(warmup):
+    for _ in tracked("warming up", range(warmup), warmup):
         exe.run(**inputs)
-    whole = _times(lambda: exe.run(**inputs), runs)
+    whole = _times("whole runs", lambda: exe.run(**inputs), runs)
 
     def issue() -> None:
         session.issue()
         session.wait()
 
-    device = _times(issue, runs)
+    device = _times("the device part", issue, runs)
     still = None
     if resident is not None:
         for _ in range(max(warmup, 1)):
             resident.run(**inputs)  # puts the inputs in their place
-        still = Figures.of(_times(resident.replay, runs))
+        still = Figures.of(_times("resident runs", resident.replay, runs))
     for _ in exe.map([inputs] * _IN_FLIGHT, in_flight=_IN_FLIGHT):
         pass  # the second session is made here
     start = time.perf_counter()
-    for _ in exe.map([inputs] * runs, in_flight=_IN_FLIGHT):
+    requests = tracked("requests in flight", [inputs] * runs, runs)
+    for _ in exe.map(requests, in_flight=_IN_FLIGHT):
         pass
     rate = runs / (time.perf_counter() - start)
     commands, waiting = _details(exe, inputs, min(runs, 50)) if detailed else ((), None)
@@ -116,9 +118,9 @@ def bench(
     )
 
 
-def _times(run: Callable[[], object], runs: int) -> list[float]:
+def _times(what: str, run: Callable[[], object], runs: int) -> list[float]:
     found = []
-    for _ in range(runs):
+    for _ in tracked(what, range(runs), runs):
         start = time.perf_counter()
         run()
         found.append(time.perf_counter() - start)
@@ -134,7 +136,7 @@ def _details(
         return (), None
     exe.run(**inputs)
     times: dict[int, list[float]] = {}
-    for _ in range(runs):
+    for _ in tracked("measured runs", range(runs), runs):
         found = session.timed()
         for span in (*found.launches, *found.waits):
             times.setdefault(span.instruction, []).append(1e-3 * (span.end - span.start))

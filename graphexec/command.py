@@ -1,8 +1,8 @@
 """What a device can enqueue on a stream, and the program of such commands a graph becomes.
 
-Three kinds of work are enough: Gemm goes to a BLAS (as does GemmBatch, which is several), Kernel is
-a compiled entry point (with the NumPy function that computes the same), Memcpy moves dense bytes.
-Devices execute these and know no op.
+Four kinds of work are enough: Gemm goes to a BLAS (as does GemmBatch, which is several), Kernel is
+an entry point of a HIP source and TritonKernel one of a Triton source (each with the NumPy function
+that computes the same), Memcpy moves dense bytes. Devices execute these and know no op.
 """
 
 from __future__ import annotations
@@ -93,6 +93,47 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the configuration of a kernel depends on. `architecture` is gfx942 or sm_90, say."""
+
+    architecture: str
+    warp_size: int
+    multiprocessors: int
+
+
+@dataclass(frozen=True, slots=True)
+class TritonLaunch:
+    """How a Triton kernel is compiled for one GPU, and how many blocks of it are launched.
+
+    `constants` are its compile-time parameters by name, `options` the compiler's, such as
+    num_warps.
+    """
+
+    constants: Mapping[str, int | bool | float | None]
+    options: Mapping[str, int | bool | str]
+    grid: tuple[int, int, int]
+
+
+Argument = View | Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonKernel:
+    """One launch of the function `entry` in the Triton source `source`, a Python file.
+
+    `args` are its parameters in order, but for those that `configure(gpu)` makes constants. The
+    compiler is told which of them are 1 or multiples of 16. The threads of a block are what the
+    compiled kernel asks for. `compute` is as in Kernel.
+    """
+
+    source: Path
+    entry: str
+    args: tuple[Argument, ...]
+    configure: Callable[[Gpu], TritonLaunch] = field(compare=False)
+    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Memcpy:
     """Copy the bytes of a dense view onto another of the same size, in any memory spaces."""
 
@@ -100,7 +141,7 @@ class Memcpy:
     dst: View
 
 
-Work = Gemm | GemmBatch | Kernel | Memcpy
+Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
 
 Recipe = Callable[[Sequence[View], Sequence[View]], Kernel]
 """`recipe(reads, writes)` is a kernel over these views; further leading axes, the same in all of
@@ -183,6 +224,7 @@ class Program:
 
 
 __all__ = [
-    "ALIGNMENT", "Command", "Cost", "Gemm", "GemmBatch", "Group", "Kernel", "Memcpy", "Parallel",
-    "Program", "Recipe", "Role", "Scalar", "Storage", "Work", "aligned",
+    "ALIGNMENT", "Argument", "Command", "Cost", "Gemm", "GemmBatch", "Gpu", "Group", "Kernel",
+    "Memcpy", "Parallel", "Program", "Recipe", "Role", "Scalar", "Storage", "TritonKernel",
+    "TritonLaunch", "Work", "aligned",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, GemmBatch, Kernel, Memcpy
+from graphexec.command import Command, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
@@ -122,7 +122,7 @@ def signature(command: Command) -> str:
 
 def _signature(command: Command, members: int = 1) -> str:
     """The signature of one of the members of a command."""
-    entry = f" {command.work.entry}" if isinstance(command.work, Kernel) else ""
+    entry = f" {command.work.entry}" if isinstance(command.work, Kernel | TritonKernel) else ""
     direction = {TO_DEVICE: " h2d", TO_HOST: " d2h"}.get(engine_of(command), "")
     reads, writes = command.reads, command.writes
     reads, writes = reads[: len(reads) // members], writes[: len(writes) // members]

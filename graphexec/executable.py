@@ -18,6 +18,7 @@ from graphexec.errors import DataError, ExecutionError, SessionClosed
 from graphexec.pending import Pending
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
+from graphexec.progress import tracked
 from graphexec.requests import in_flight as side_by_side
 from graphexec.run_inputs import Ports, accepted, checked, shapes_of
 from graphexec.tensor import TensorType
@@ -294,7 +295,8 @@ def _same_weights(one: Compiled, other: Compiled) -> bool:
 
 def _read_weights(compiled: Compiled) -> dict[str, Array]:
     weights, mistakes = {}, []
-    for name in compiled.program.weights:
+    names = compiled.program.weights
+    for name in tracked("reading weights", names, len(names)):
         try:
             weights[name] = read_weight(compiled.graph.weights[name])
         except WeightError as exc:

@@ -92,15 +92,18 @@ def _dot(d: Drawing) -> str:
 
 
 def _svg(d: Drawing) -> str:
+    from graphexec.views import compared
     from graphexec.views.lanes import MOST, to_svg
 
+    if d.trace is not None:
+        return compared.to_svg(d.plan, d.trace)
     return to_svg(d.plan, color=d.color, most=d.boxes(MOST), hazards=d.hazards)
 
 
 def _png(d: Drawing) -> bytes:
     from graphexec.views.png import to_png
 
-    return to_png(_svg(d), _dot(d))
+    return to_png(_svg(d), "" if d.trace else _dot(d))
 
 
 def _html(d: Drawing) -> str:
@@ -150,6 +153,12 @@ def _graph_json(d: Drawing) -> str:
     return json.dumps(to_dict(d.outline), indent=1, ensure_ascii=False)
 
 
+def _graph_text(d: Drawing) -> str:
+    from graphexec.views.listing import graph_to_text
+
+    return graph_to_text(d.outline)
+
+
 # Memory ---------------------------------------------------------------------------------
 
 
@@ -166,12 +175,24 @@ def _memory_png(d: Drawing) -> bytes:
     return to_png(_memory_svg(d))
 
 
+def _memory_text(d: Drawing) -> str:
+    from graphexec.views.listing import memory_to_text
+
+    return memory_to_text(d.plan)
+
+
+def _memory_json(d: Drawing) -> str:
+    from graphexec.views.listing import memory_to_dict
+
+    return json.dumps(memory_to_dict(d.plan), indent=1, ensure_ascii=False)
+
+
 _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
     "plan": {"text": _text, "json": lambda d: d.plan.to_json(), "dot": _dot, "svg": _svg,
              "png": _png, "html": _html, "mermaid": _mermaid},
-    "graph": {"svg": _graph_svg, "dot": _graph_dot, "png": _graph_png, "mermaid": _graph_mermaid,
-              "json": _graph_json},
-    "memory": {"svg": _memory_svg, "png": _memory_png},
+    "graph": {"text": _graph_text, "json": _graph_json, "dot": _graph_dot, "svg": _graph_svg,
+              "png": _graph_png, "mermaid": _graph_mermaid},
+    "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg, "png": _memory_png},
 }  # fmt: skip
 
 __all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "format_of", "write"]

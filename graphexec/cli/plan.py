@@ -11,7 +11,14 @@ import click
 
 from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import Loader, Planner, device_option, loader_options, planner_options
+from graphexec.cli.options import (
+    Loader,
+    Planner,
+    device_option,
+    loader_options,
+    planned_device,
+    planner_options,
+)
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
     from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
     from graphexec.views.paint import Color
+
+_SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 
 
 @click.command()
@@ -40,7 +49,8 @@ if TYPE_CHECKING:
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
 @click.option(
     "--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
-    help="Show a run measured with `graphexec run --trace` in the .html page.",
+    help="Show a run measured with `graphexec run --trace` under the prediction: in the .html "
+    "page, or instead of the plan as .svg or .png.",
 )  # fmt: skip
 @device_option
 @planner_options
@@ -61,8 +71,9 @@ def plan(
         check_file(target)
     elif chosen == "png" and sys.stdout.isatty():
         raise click.UsageError("a PNG is not for a terminal; write it to a file with -o.")
-    if trace_file is not None and chosen != "html":
-        raise click.UsageError("--trace is shown in a page only: write .html.")
+    if trace_file is not None and (chosen, view) not in _SHOWS_TRACES and chosen != "html":
+        raise click.UsageError("--trace is shown in a page and in pictures of the plan: "
+                               "write .html, .svg or .png.")  # fmt: skip
     progress = Progress()
     with progress.step(f"planning {file}"):
         made, graph = _plan(file, loader, device, planner)
@@ -86,12 +97,9 @@ def _plan(
 ) -> tuple[Plan, TypedGraph | None]:  # fmt: skip
     if is_plan_file(file):
         return read_plan(file), None
-    from graphexec.devices.base import available
     from graphexec.pipeline import plan_graph
 
-    if device == "auto":  # nothing runs, so there is nothing to warn of
-        device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    compiled = plan_graph(loader.load(file), device=device, **planner.settings())
+    compiled = plan_graph(loader.load(file), **planner.settings(), **planned_device(device))
     return compiled.plan, compiled.graph
 
 

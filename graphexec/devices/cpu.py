@@ -27,13 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.rewriting import CAPABILITIES
 from graphexec.run_log import completions
 from graphexec.tensor import View
 from graphexec.trace import RunTimes, Span
@@ -69,6 +70,10 @@ class CpuDevice:
     def describe(self) -> str:
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+    def capabilities(self) -> frozenset[str]:
+        """The same on every machine."""
+        return CAPABILITIES["cpu"]
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -326,7 +331,7 @@ class CpuSession:
             case GemmBatch(members):
                 flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
                 return in_turn([self._gemm(gemm) for gemm in members], flops, self._cores)
-            case Kernel() as kernel:
+            case (Kernel() | TritonKernel()) as kernel:
                 arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
                 return partial(kernel.compute, arrays, parallel)
             case Memcpy() as copy:

@@ -18,6 +18,7 @@ from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.devices.hip_resources import Resources
 from graphexec.devices.pinned import PinnedPool
 from graphexec.plan import Plan
+from graphexec.progress import tracked
 from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
@@ -94,7 +95,7 @@ class Memory:
             return
         with ExitStack() as staging:
             pinned, view = self._pinned(max(a.nbytes for a in weights.values()), staging)
-            for name, array in weights.items():
+            for name, array in tracked("uploading weights", weights.items(), len(weights)):
                 view[: array.nbytes] = array.reshape(-1).view(np.uint8)
                 target = self.at(*self._plan.places[name])
                 self._copy(target, pinned, array.nbytes, "to_device")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
-from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
+from graphexec.devices.hip_triton import passed
 from graphexec.errors import ExecutionError
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.tensor import View
@@ -49,6 +51,8 @@ class Steps:
                     return self._gemm([gemm_call(member) for member in members], instruction)
                 case Kernel() as work:
                     return self._kernel(work, instruction)
+                case TritonKernel() as work:
+                    return self._triton(work, instruction)
                 case Memcpy() as work:
                     return self._memcpy(work, instruction)
                 case None:
@@ -107,6 +111,20 @@ class Steps:
             self._kernels.function(work, self._resources.stack()), work.grid, work.block,
             work.shared_bytes, self._streams[instruction.stream],
             kernels.pack([self._argument(a) for a in work.args]), instruction.node,
+        )  # fmt: skip
+
+    def _triton(self, work: TritonKernel, instruction: Launch) -> Step:
+        kernels, grid = self._hip.kernels, self._kernels.grid(work)
+        function, binary = self._kernels.triton(work, self._resources.stack())
+        scratch = binary.scratch_bytes * prod(grid) and self._resources.own(
+            self._hip.malloc(binary.scratch_bytes * prod(grid)), self._hip.free
+        )
+        # The compiler adds two pointers to scratch memory; the second is for its profiler.
+        extra = (ctypes.c_void_p(int(scratch)), ctypes.c_void_p(0))
+        return kernels.prepare_launch(
+            function, grid, (binary.threads, 1, 1), binary.shared_bytes,
+            self._streams[instruction.stream],
+            kernels.pack([*map(self._argument, passed(work.args)), *extra]), instruction.node,
         )  # fmt: skip
 
     def _memcpy(self, work: Memcpy, instruction: Launch) -> Step:

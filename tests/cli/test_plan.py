@@ -86,7 +86,8 @@ def test_json_is_a_fixed_point(invoke, graph, tmp_path):
     ("plan", "svg", b"<svg"), ("plan", "png", b"\x89PNG"), ("plan", "mmd", b"flowchart LR"),
     ("graph", "svg", b"<svg"), ("graph", "dot", b"digraph"), ("graph", "mmd", b"flowchart TD"),
     ("graph", "json", b"{"), ("graph", "png", b"\x89PNG"),
-    ("memory", "svg", b"<svg"), ("memory", "png", b"\x89PNG"),
+    ("graph", "txt", b"tiny: "), ("memory", "svg", b"<svg"), ("memory", "png", b"\x89PNG"),
+    ("memory", "txt", b"memory of tiny"), ("memory", "json", b"{"),
 ])  # fmt: skip
 def test_views(invoke, graph, tmp_path, view, ending, start):
     target = tmp_path / f"plan.{ending}"
@@ -98,7 +99,7 @@ def test_views(invoke, graph, tmp_path, view, ending, start):
 def test_a_view_without_that_format_says_which_it_has(invoke, graph, tmp_path):
     done = invoke("plan", graph(), *CPU, "--view", "memory", "-o", tmp_path / "plan.dot")
     assert done.exit_code == 2
-    assert "it can as svg, png" in done.stderr
+    assert "it can as text, json, svg, png" in done.stderr
     assert list(tmp_path.glob("plan*")) == []
 
 
@@ -109,6 +110,21 @@ def test_the_most_boxes_and_the_colours_can_be_chosen(invoke, graph, tmp_path):
         assert done.exit_code == 0
         assert "drawn as" in (tmp_path / "plan.svg").read_text()
     assert invoke("plan", graph(), "--max-nodes", "0").exit_code == 2
+
+
+def test_a_measured_run_is_drawn_under_the_prediction(invoke, graph, tmp_path):
+    trace = tmp_path / "run.json"
+    assert invoke("run", graph(), *CPU, "--trace", trace).exit_code == 0
+    for ending, start in (("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!doctype html>")):
+        target = tmp_path / f"plan.{ending}"
+        done = invoke("plan", graph(), *CPU, "--trace", trace, "-o", target)
+        assert done.exit_code == 0, done.stderr
+        assert target.read_bytes().startswith(start)
+    assert "predicted above, measured below" in (tmp_path / "plan.svg").read_text()
+    for wrong in (["-o", tmp_path / "plan.dot"], ["--view", "memory", "-o", tmp_path / "m.svg"]):
+        done = invoke("plan", graph(), *CPU, "--trace", trace, *wrong)
+        assert done.exit_code == 2
+        assert "write .html, .svg or .png" in " ".join(done.stderr.split())
 
 
 def test_a_racy_plan_is_drawn_with_the_race_in_red(invoke, racy, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,24 @@ def test_progress_is_shown_on_a_terminal_only(graph, slow_ops, tmp_path):
                    "TERM": "xterm"}  # fmt: skip
     quiet = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
     assert "running" not in quiet.stderr
+    assert b"running on cpu" in on_a_terminal(arguments, environment)
+
+
+def test_many_runs_have_a_bar(graph, slow_ops, tmp_path):
+    path = graph(("op: softmax", "op: slow"))
+    counts = ["-n", "2", "--warmup", "4"]
+    arguments = [PROGRAM, "bench", path, *CPU, "--ops", slow_ops, "--streams", "1", *counts]
+    environment = {**os.environ, "BEGUN": str(tmp_path / "b"), "SECONDS": "0.4", "DAWDLE": "run",
+                   "TERM": "xterm"}  # fmt: skip
+    shown = on_a_terminal(arguments, environment).decode()
+    assert re.search(r"2 runs on cpu, 1 streams?: warming up.*[34]/4", shown)
+    assert "whole runs" in shown
+    quiet = on_a_terminal([PROGRAM, "-q", *arguments[1:]], {**environment, "SECONDS": "0.1"})
+    assert quiet == b""
+
+
+def on_a_terminal(arguments, environment) -> bytes:
+    """What a program says to a terminal on standard error."""
     terminal, other = pty.openpty()
     subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=other, env=environment, check=True)
     os.close(other)
@@ -173,7 +192,7 @@ def test_progress_is_shown_on_a_terminal_only(graph, slow_ops, tmp_path):
     while chunk := _read(terminal):
         shown += chunk
     os.close(terminal)
-    assert b"running on cpu" in shown
+    return shown
 
 
 def _read(terminal: int) -> bytes:

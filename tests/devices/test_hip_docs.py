@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hip_emulator import build
 from hip_lab import ROOT, Lab
 
 from graphexec.cli.app import app
@@ -24,6 +28,20 @@ def test_its_python_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         names.clear()  # pinned arrays are freed when they are dropped
 
 
+def test_its_commands_run(emulated: Lab) -> None:
+    """All of them on the emulator, also those that it shows for a GPU."""
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+    folder = build.build()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, capture_output=True, text=True,
+        check=False, env={
+            **os.environ, "GRAPHEXEC_HIP_LIBRARY_PATH": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_its_variables_exist() -> None:
     sources = "".join(
         path.read_text(encoding="utf-8")
@@ -35,7 +53,7 @@ def test_its_variables_exist() -> None:
 
 
 def test_its_options_exist() -> None:
-    text = CliRunner().invoke(app, ["run", "--help"]).output
+    text = "".join(CliRunner().invoke(app, [c, "--help"]).output for c in ("run", "bench"))
     for option in re.findall(r"(?<![-|])(--[a-z]+)", PAGE):
         assert option in text, option
 

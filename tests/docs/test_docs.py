@@ -44,13 +44,40 @@ def test_every_command_runs(page, folder):
     for about, text in blocks(page, "yaml"):
         if title := re.search(r"title=(\S+)", about):
             (folder / title[1]).write_text(text)
+    run_all(commands(page), folder)
+
+
+def run_all(lines: list[str], folder: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands(page):
+    for command in lines:
         done = subprocess.run(
             command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, timeout=120,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_every_command_of_the_readme_runs(folder):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    ours = [line for line in lines if line.startswith("graphexec ")]
+    assert len(ours) > 10
+    run_all(ours, folder)
+
+
+def test_the_python_of_the_readme_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rng = np.random.default_rng(0)
+    scope = {name: rng.standard_normal((2, 8, 256, 64)).astype(np.float16) for name in "qkv"}
+    exec(first, scope)
+    assert np.asarray(scope["out"]).shape == (2, 8, 256, 64)
+    exec(second, scope)
+    built = gx.make_plan(scope["g"])
+    assert gx.find_hazards(built) == []
+    assert len(built.instructions) > 5
 
 
 def test_the_python_of_the_quickstart_runs(folder, monkeypatch):

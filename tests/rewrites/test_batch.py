@@ -13,13 +13,18 @@ from strategies import repeated_graphs
 import graphexec as gx
 from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.comparison import evaluate
-from graphexec.costs import CPU, GPU
+from graphexec.costs import CPU, GPU, CostModel
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan, Range
 from graphexec.rewrites import batch
+from graphexec.rewriting import Target
 from graphexec.scheduled import dependencies
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
+
+
+def rewritten(program: Program, costs: CostModel) -> Program:
+    return batch.REWRITE.apply(program, Target(costs=costs))[0]
 
 
 def lowered(graph: gx.Graph, resident: bool = False) -> Program:
@@ -27,7 +32,7 @@ def lowered(graph: gx.Graph, resident: bool = False) -> Program:
 
 
 def batched(graph: gx.Graph, resident: bool = False) -> Program:
-    return batch.rewrite(lowered(graph, resident), GPU)
+    return rewritten(lowered(graph, resident), GPU)
 
 
 def compute(program: Program) -> list[Command]:
@@ -146,7 +151,7 @@ def test_what_differs_stays_apart(other: dict[str, object]) -> None:
         x = g.input(f"x{n}", (16, 16), "f16")
         g.output(**{f"y{n}": g.gemm(x, x, name=f"g{n}", **settings_)})
     program = lowered(g)
-    assert batch.rewrite(program, GPU) is program
+    assert rewritten(program, GPU) is program
 
 
 def test_what_depends_on_one_another_stays_apart() -> None:
@@ -156,15 +161,15 @@ def test_what_depends_on_one_another_stays_apart() -> None:
     g.gemm(y, y, name="second", after=["first"])
     g.output("first", "second")
     program = lowered(g)
-    assert batch.rewrite(program, GPU) is program
+    assert rewritten(program, GPU) is program
     chain = lowered(chains(1, 4))
-    assert batch.rewrite(chain, GPU) is chain
+    assert rewritten(chain, GPU) is chain
 
 
 def test_commands_that_fill_the_device_stay_apart() -> None:
     program = lowered(chains(4, 1, 4096, "f16"))
-    assert batch.rewrite(program, GPU) is program
-    assert compute(batch.rewrite(lowered(chains(4, 1, 256, "f16")), GPU))[0].nodes
+    assert rewritten(program, GPU) is program
+    assert compute(rewritten(lowered(chains(4, 1, 256, "f16")), GPU))[0].nodes
 
 
 def test_it_can_be_switched_off() -> None:
@@ -234,7 +239,7 @@ def test_weights_of_a_batch_lie_side_by_side(tmp_path: object) -> None:
 def test_dependencies_are_kept(graph: gx.Graph) -> None:
     """Whatever had to come first is in an earlier command, or there is a cycle."""
     before = lowered(graph)
-    after = batch.rewrite(before, CPU)
+    after = rewritten(before, CPU)
     # A node may have several commands, in the order of their lowering.
     position: dict[tuple[str, str, str], int] = {}
     for index, command in enumerate(after.commands):

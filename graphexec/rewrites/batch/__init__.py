@@ -29,21 +29,20 @@ from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import merged, partitioned
 from graphexec.rewrites.batch.worth import faster_as_one
+from graphexec.rewriting import Note, ProgramRewrite, Target
 from graphexec.scheduled import dependencies
 
-NAME = "batch"
 
-
-def rewrite(program: Program, costs: CostModel) -> Program:
+def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with batches where they pay."""
     kinds = [kind_of(command, program.storages) for command in program.commands]
     order = agenda(kinds, dependencies(program.commands))
     if all(len(alike) == 1 for alike in order):
-        return program
-    batching = _Batching(program, costs)
+        return program, ()
+    batching = _Batching(program, target.costs)
     for alike in order:
         batching.take(alike)
-    return batching.program()
+    return batching.program(), tuple(batching.notes)
 
 
 class _Batching:
@@ -54,7 +53,7 @@ class _Batching:
         self.layout = Layout(program.storages)
         self.commands: list[Command] = []
         self.became: dict[int, int] = {}  # old index to new
-        self.batches = 0
+        self.notes: list[Note] = []  # one a batch
 
     def take(self, alike: list[int]) -> None:
         """Add commands that could be one: as one, as several batches, or as they are."""
@@ -82,7 +81,9 @@ class _Batching:
             self.layout.forget(before)
             return False
         self._add(one, alike)
-        self.batches += 1
+        first, *_, last = one.nodes
+        text = f"'{first}' … '{last}' run as one command, {len(one.nodes)} of them ({one.label})"
+        self.notes.append(Note(one.nodes, text))
         return True
 
     def _add(self, command: Command, old: list[int]) -> None:
@@ -95,10 +96,13 @@ class _Batching:
 
     def program(self) -> Program:
         """The whole, or the old one if nothing was merged."""
-        if not self.batches:
+        if not self.notes:
             return self.old
         groups = self.old.groups + tuple(self.layout.groups)
         return replace(self.old, commands=tuple(self.commands), groups=groups)
 
 
-__all__ = ["NAME", "rewrite"]
+REWRITE = ProgramRewrite(
+    "batch", "independent commands that are alike become one where that is faster", apply
+)
+__all__ = ["REWRITE"]

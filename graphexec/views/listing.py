@@ -1,0 +1,68 @@
+"""The views graph and memory as text and as data, for terminals, searches and scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphexec.plan import Launch, Plan
+from graphexec.views.lifetimes import Tenant, tenants, usage
+from graphexec.views.outline import Outline
+from graphexec.views.predict import predict
+from graphexec.views.table import count, printable, size, table
+
+
+def graph_to_text(outline: Outline) -> str:
+    """A row a node, in the order in which data flows: what it is, what it makes, what it reads."""
+    reads: dict[int, list[str]] = {}
+    for arrow in outline.arrows:
+        name = outline.boxes[arrow.source].name
+        reads.setdefault(arrow.target, []).append(f"({name})" if arrow.order_only else name)
+    rows = [
+        (box.name, box.op, box.type, ", ".join(reads.get(n, ())), str(box.line or ""))
+        for n, box in enumerate(outline.boxes)
+    ]
+    nodes = sum(box.kind == "op" for box in outline.boxes)
+    head = ("name", "op", "tensor", "reads", "line")
+    return f"{printable(outline.graph)}: {count(nodes, 'node')}\n\n{table(head, rows, '<<<<>')}\n"
+
+
+def memory_to_text(plan: Plan) -> str:
+    """A row a tensor, by address: rows with the same bytes share them, one after the other."""
+    found = memory_to_dict(plan)
+    rows = [
+        (t["buffer"], f"{t['offset']:,}", f"{t['offset'] + t['bytes']:,}", size(t["bytes"]),
+         t["name"], t["writer"], t["last_user"])
+        for t in sorted(found["tensors"], key=lambda t: (t["buffer"], t["offset"], t["begin_us"]))
+    ]  # fmt: skip
+    head = ("buffer", "from byte", "to", "size", "tensor", "written by", "needed until")
+    facts = [f"arena {size(found['arena_bytes'])}", f"peak {size(found['peak_bytes'])}"]
+    if plan.stats is not None:
+        facts += [f"lower bound {size(plan.stats.arena_lower_bound)}",
+                  f"{size(plan.stats.naive_bytes)} without sharing"]  # fmt: skip
+    title = f"memory of {printable(plan.graph)}: {', '.join(facts)}"
+    return f"{title}\n\n{table(head, rows, '<>>><<<')}\n"
+
+
+def memory_to_dict(plan: Plan) -> dict[str, Any]:
+    """Which tensor sits on which bytes of the arenas, from when to when (microseconds of the
+    predicted run), and the most bytes in use at a time."""
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    times, all = predict(plan), tenants(plan)
+
+    def row(t: Tenant) -> dict[str, Any]:
+        last = max(t.users, key=lambda n: times.end[n])
+        return {
+            "name": t.name, "buffer": t.range.buffer, "offset": t.range.low, "bytes": t.bytes,
+            "writer": launches[t.users[0]].node, "last_user": launches[last].node,
+            "begin_us": round(t.begin(times), 3), "end_us": round(t.end(times), 3),
+        }  # fmt: skip
+
+    return {
+        "graph": plan.graph,
+        "arena_bytes": sum(b.bytes for b in plan.buffers if b.role == "arena"),
+        "peak_bytes": max((used for _, used in usage(all, times)), default=0),
+        "tensors": [row(t) for t in all],
+    }
+
+
+__all__ = ["graph_to_text", "memory_to_dict", "memory_to_text"]

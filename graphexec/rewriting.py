@@ -15,12 +15,13 @@ from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset(f"attention:{dtype}" for dtype in DType),
+    "cpu": frozenset({"any-batch", *(f"attention:{dtype}" for dtype in DType)}),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
 Device.capabilities.
 
+any-batch         GEMMs whose batch axes no single stride walks are as fast as others
 attention:DTYPE   attention on tensors of that type as one command
 """
 
@@ -54,12 +55,17 @@ class Note:
 
 @dataclass(frozen=True)
 class GraphRewrite:
-    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does."""
+    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does.
+
+    `lengthens`: tensors may live longer for it. It is left out where a memory limit is not kept
+    otherwise.
+    """
 
     name: str
     doc: str
     apply: Callable[[TypedGraph, Target], tuple[TypedGraph, tuple[Note, ...]]]
     default: bool = True
+    lengthens: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ _ALL_UP_TO = 500
 _BUDGET = 8000  # commands to simulate in search of something better ...
 _MOST_TRIES = 400  # ... and schedules
 _MOST_SHAKEN = 24
+_NEAR = 1.01  # of the bound: where the search ends
 _STARTS = 3  # candidates that are justified, the best ones
 _PARTS = (4, 3, 2)  # quarters of the streams
 _EQUAL = 1e-9  # relative difference of makespans that is rounding
@@ -144,6 +145,7 @@ class _Portfolio:
     def _search(self, starts: Sequence[Timeline]) -> None:
         """Spend the budget: a quarter on other starting points, half on justification, what is
         left on moves."""
+        self.goal *= _NEAR
         left = min(_BUDGET // len(self.tasks), _MOST_TRIES)
         quarter = left // 4
         left -= self._try("shaken greedy", self._shaken(), quarter)

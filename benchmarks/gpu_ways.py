@@ -241,7 +241,7 @@ class Ceilings:
 
 @cache
 def ceilings() -> Ceilings:
-    """The best of the runtime's own copy and of a kernel, of 256 MB and of 1 GiB; 8192³ products."""
+    """The best of the runtime's copy and of a kernel, of 256 MB and of 1 GiB; 8192³ products."""
     best = 0.0
     for size in (256 << 20, 1 << 30):
         a = torch.empty(size // 4, dtype=torch.float32, device="cuda").normal_()

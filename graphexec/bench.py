@@ -143,7 +143,7 @@ def _details(
     commands, waiting = [], dict.fromkeys((s.id for s in exe.plan.streams), 0.0)
     for number, i in enumerate(exe.plan.instructions):
         if isinstance(i, Launch):
-            commands.append(CommandTime(i.node, i.command, i.stream, median(times[number])))
+            commands.append(CommandTime(i.title, i.command, i.stream, median(times[number])))
         elif isinstance(i, Wait) and number in times:
             waiting[i.stream] += median(times[number])
     return tuple(commands), waiting

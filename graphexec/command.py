@@ -1,13 +1,13 @@
 """What a device can enqueue on a stream, and the program of such commands a graph becomes.
 
-Three kinds of work are enough: Gemm goes to a BLAS, Kernel is a compiled entry point (with
-the NumPy function that computes the same), Memcpy moves dense bytes. Devices execute these
-and know no op.
+Four kinds of work are enough: Gemm goes to a BLAS (as does GemmBatch, which is several), Kernel is
+an entry point of a HIP source and TritonKernel one of a Triton source (each with the NumPy function
+that computes the same), Memcpy moves dense bytes. Devices execute these and know no op.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 Parallel = Callable[[int, Callable[[int, int], None]], None]
 """`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
+
+ALIGNMENT = 256
+"""Bytes every storage's place is a multiple of."""
+
+
+def aligned(nbytes: int) -> int:
+    """`nbytes` rounded up to a whole number of ALIGNMENT."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,16 @@ class Gemm:
     out: View
     alpha: float = 1.0
     beta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GemmBatch:
+    """Several Gemms in one BLAS call, which gets arrays of pointers: the matrices may lie anywhere.
+
+    They differ in nothing but where their operands begin, and none reads what another writes.
+    """
+
+    members: tuple[Gemm, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,47 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the configuration of a kernel depends on. `architecture` is gfx942 or sm_90, say."""
+
+    architecture: str
+    warp_size: int
+    multiprocessors: int
+
+
+@dataclass(frozen=True, slots=True)
+class TritonLaunch:
+    """How a Triton kernel is compiled for one GPU, and how many blocks of it are launched.
+
+    `constants` are its compile-time parameters by name, `options` the compiler's, such as
+    num_warps.
+    """
+
+    constants: Mapping[str, int | bool | float | None]
+    options: Mapping[str, int | bool | str]
+    grid: tuple[int, int, int]
+
+
+Argument = View | Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TritonKernel:
+    """One launch of the function `entry` in the Triton source `source`, a Python file.
+
+    `args` are its parameters in order, but for those that `configure(gpu)` makes constants. The
+    compiler is told which of them are 1 or multiples of 16. The threads of a block are what the
+    compiled kernel asks for. `compute` is as in Kernel.
+    """
+
+    source: Path
+    entry: str
+    args: tuple[Argument, ...]
+    configure: Callable[[Gpu], TritonLaunch] = field(compare=False)
+    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Memcpy:
     """Copy the bytes of a dense view onto another of the same size, in any memory spaces."""
 
@@ -82,7 +141,12 @@ class Memcpy:
     dst: View
 
 
-Work = Gemm | Kernel | Memcpy
+Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
+
+Recipe = Callable[[Sequence[View], Sequence[View]], Kernel]
+"""`recipe(reads, writes)` is a kernel over these views; further leading axes, the same in all of
+them, are a batch. Equal recipes do the same to views of the same shapes. So a recipe is a frozen
+dataclass or a plain function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +155,14 @@ class Command:
 
     `node` is the name of the graph's node, or "<tensor>.h2d" and "<output>.d2h" for the
     transfers the compiler adds. `label` names the work for people and profiles. `after`
-    lists commands (by index in the program) that must be finished first without sharing data.
-    `inplace` lists pairs (index in reads, index in writes) of views that may be the same bytes: the
-    command reads each element before it writes the same one. Both are dense and of one size.
+    lists commands (by index in the program) that must be finished first without sharing data,
+    `after_nodes` the nodes they are for. `inplace` lists pairs (index in reads, index in writes) of
+    views that may be the same bytes: the command reads each element before it writes the same one.
+    Both are dense and of one size. `recipe` makes the work of a kernel over other views.
+
+    A command that does the work of several nodes at once lists them in `nodes`, the first being
+    `node`; `reads` are then those of the first, of the second and so on, and writes[i] is the
+    result of nodes[i]. (The work's own views reach over all of them.)
     """
 
     node: str
@@ -104,6 +173,9 @@ class Command:
     cost: Cost = Cost()
     after: tuple[int, ...] = ()
     inplace: tuple[tuple[int, int], ...] = ()
+    after_nodes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    recipe: Recipe | None = field(default=None, compare=False)
 
 
 Role = Literal["arena", "input", "output", "weights"]
@@ -119,12 +191,25 @@ class Storage:
     space: Space
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Storages of one role, space and size that lie one after another, `stride` bytes apart.
+
+    A view may reach from one of them into those that follow. The stride is a multiple of ALIGNMENT
+    and not less than the size.
+    """
+
+    storages: tuple[str, ...]
+    stride: int
+
+
 @dataclass(frozen=True)
 class Program:
     """Commands in an order that is right when run one after another, and what they touch.
 
     `tensors` are the named tensors: what the graph calls them and where their elements lie.
     `inputs` and `outputs` are the host's sides of the transfers, `weights` lie on the device.
+    `groups` bind the allocation; each storage, of an arena or of the weights, is in one at most.
     """
 
     graph: str
@@ -135,9 +220,11 @@ class Program:
     inputs: Mapping[str, View]
     outputs: Mapping[str, View]
     weights: Mapping[str, View]
+    groups: tuple[Group, ...] = ()
 
 
 __all__ = [
-    "Command", "Cost", "Gemm", "Kernel", "Memcpy", "Parallel", "Program", "Role",
-    "Scalar", "Storage", "Work",
+    "ALIGNMENT", "Argument", "Command", "Cost", "Gemm", "GemmBatch", "Gpu", "Group", "Kernel",
+    "Memcpy", "Parallel", "Program", "Recipe", "Role", "Scalar", "Storage", "TritonKernel",
+    "TritonLaunch", "Work", "aligned",
 ]  # fmt: skip

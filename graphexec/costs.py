@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, Kernel, Memcpy
+from graphexec.command import Command, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
@@ -49,6 +49,9 @@ class CostModel:
         work = self.work(command)
         if self.profile:
             measured = self.profile.get(signature(command))
+            if measured is None and command.nodes:
+                member = self.profile.get(_signature(command, len(command.nodes)))
+                measured = None if member is None else max(member, work)
             if measured is not None:
                 share = 1.0 if engine_of(command) != COMPUTE else work / max(measured, 1e-9)
                 return measured, min(1.0, max(_LEAST_SHARE, share))
@@ -105,12 +108,26 @@ def tasks_of(
 
 def signature(command: Command) -> str:
     """What two commands must have in common to take equally long: kind, entry point, and the
-    types, shapes and strides of what they read and write."""
-    entry = f" {command.work.entry}" if isinstance(command.work, Kernel) else ""
+    types, shapes and strides of what they read and write. That of a batch has how many they are,
+    and which of their operands are one and the same."""
+    if not command.nodes:
+        return _signature(command)
+    count, reads = len(command.nodes), command.reads
+    each = len(reads) // count
+    shared = [str(n) for n in range(each) if len(set(reads[n::each])) == 1]
+    how = f" (operands shared: {', '.join(shared)})" if shared else ""
+    anywhere = " by pointers" if isinstance(command.work, GemmBatch) else ""
+    return f"{count} ×{anywhere} {_signature(command, count)}{how}"
+
+
+def _signature(command: Command, members: int = 1) -> str:
+    """The signature of one of the members of a command."""
+    entry = f" {command.work.entry}" if isinstance(command.work, Kernel | TritonKernel) else ""
     direction = {TO_DEVICE: " h2d", TO_HOST: " d2h"}.get(engine_of(command), "")
-    reads = " ".join(map(_view, command.reads))
-    writes = " ".join(map(_view, command.writes))
-    return f"{command.label}{entry}{direction}: {reads} -> {writes}"
+    reads, writes = command.reads, command.writes
+    reads, writes = reads[: len(reads) // members], writes[: len(writes) // members]
+    sizes = f"{' '.join(map(_view, reads))} -> {' '.join(map(_view, writes))}"
+    return f"{command.label}{entry}{direction}: {sizes}"
 
 
 def _view(view: View) -> str:

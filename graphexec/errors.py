@@ -7,6 +7,7 @@ GraphexecError
 ├── DeviceUnavailable     the device asked for cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
+│   ├── NotCompiled       a kernel that a device was said to be capable of does not compile
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than it was given
 ├── SessionClosed         a run was asked for after close()                                   exit 1
@@ -67,6 +68,11 @@ class ExecutionError(GraphexecError):
     def __init__(self, message: str, node: str | None = None) -> None:
         self.node = node
         super().__init__(message if node is None else f"node '{node}': {message}")
+
+
+class NotCompiled(ExecutionError):
+    """A kernel that the device was said to be capable of does not compile; the plan can do
+    without it."""
 
 
 class OutOfMemory(ExecutionError):

@@ -38,6 +38,7 @@ class _Story:
         self.synchronized, self.allocation = compiled.synchronized, compiled.allocation
         self.schedule = compiled.synchronized.schedule
         self.program, self.plan = compiled.program, compiled.plan
+        self.notes = compiled.notes
         self.commands = self.program.commands
         prediction = self.schedule.prediction
         assert prediction is not None, "plans of the pipeline are predicted"
@@ -81,11 +82,23 @@ class _Story:
         streams = count(self.schedule.streams, "stream")
         yield f"{self.program.graph}: {count(len(self.commands), 'command')} on {streams}"
         yield ""
+        yield from self._rewrites()
         yield from self._time(more)
         yield ""
         yield from self._all_waits()
         yield ""
         yield from self._memory()
+
+    def _rewrites(self) -> Iterator[str]:
+        done = [note for note in self.notes if note.applied]
+        if not done:
+            return
+        yield "Rewrites:"
+        for note in done[:_MOST_NAMED]:
+            yield f"  {note.rewrite}: {note.text}."
+        if len(done) > _MOST_NAMED:
+            yield f"  … and {len(done) - _MOST_NAMED} more; `explain FILE NODE` shows a node's."
+        yield ""
 
     def _time(self, more: Compiled | None) -> Iterator[str]:
         low, makespan = self.prediction.bounds, self.timeline.makespan
@@ -161,12 +174,17 @@ class _Story:
     # One node -------------------------------------------------------------------------------
 
     def node(self, name: str) -> Iterator[str]:
-        """All commands of a node, or the tensor of this name."""
-        mine = [i for i, command in enumerate(self.commands) if command.node == name]
-        if not mine and name not in self.program.tensors:
-            known = [*self.program.tensors, *(c.node for c in self.commands)]
+        """What became of a node: its rewrites, its commands, its bytes; or a tensor's bytes."""
+        mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
+        notes = [note for note in self.notes if name in note.nodes]
+        if not mine and name not in self.program.tensors and not notes:
+            known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
+            known += [node for note in self.notes for node in note.nodes]
             message = f"the plan has no node or tensor '{name}'"
             raise InputError([Diagnostic(message, help=did_you_mean(name, known))])
+        for note in notes:
+            how = "" if note.applied else " did not apply"
+            yield f"rewrite {note.rewrite}{how}: {note.text}"
         for index in mine:
             yield from self._command(index)
         if name in self.program.tensors:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Work
+from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
 from graphexec.tensor import TensorType, View
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Call:
-    """An op applied: what `lower` sees. Absent optional operands are not in `operands`."""
+    """An op applied: what `lower` sees. Absent optional operands are not in `operands`.
+
+    `capabilities` are the device's, see graphexec.rewriting.
+    """
 
     node: str
     operands: Mapping[str, View]
@@ -73,6 +76,7 @@ class Call:
     types: Mapping[str, TensorType]
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
+    capabilities: frozenset[str] = frozenset()
 
     def scratch(self, name: str, type: TensorType) -> View:
         """A temporary tensor that lives only between the commands of this call."""
@@ -86,6 +90,7 @@ class Call:
         writes: Sequence[View] | None = None,
         cost: Cost | None = None,
         inplace: Sequence[tuple[int, int]] = (),
+        recipe: Recipe | None = None,
     ) -> Command:
         """A command of this call. `reads` and `writes` follow from Gemm and Memcpy work.
 
@@ -102,7 +107,21 @@ class Call:
         if cost is None:
             cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
         pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))
-        return Command(self.node, label, work, tuple(reads), tuple(writes), cost, inplace=pairs)
+        return Command(
+            self.node, label, work, tuple(reads), tuple(writes), cost, inplace=pairs, recipe=recipe
+        )
+
+    def kernel(
+        self,
+        label: str,
+        recipe: Recipe,
+        reads: Sequence[View],
+        writes: Sequence[View],
+        cost: Cost | None = None,
+        inplace: Sequence[tuple[int, int]] = (),
+    ) -> Command:
+        """A command whose kernel is `recipe(reads, writes)`: several such can become one batch."""
+        return self.command(label, recipe(reads, writes), reads, writes, cost, inplace, recipe)
 
 
 def _same_bytes(one: View, other: View) -> bool:
@@ -145,4 +164,4 @@ class Op:
 
 
 __all__ = ["Attribute", "Call", "Command", "Cost", "Gemm", "Kernel", "Memcpy", "Op", "OpError",
-           "Operand"]  # fmt: skip
+           "Operand", "Recipe"]  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,17 +12,19 @@ from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError
+from graphexec.errors import InputError, NotCompiled
 from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
+from graphexec.rewriting import Note, target_of
 from graphexec.scheduled import Allocation, Schedule, Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import rewrite
+from graphexec.stages.rewrite import chosen_rewrites, known_rewrites, rewrite_program
+from graphexec.stages.rewrite import rewrite as rewrite_graph
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
@@ -42,13 +45,17 @@ Costs = CostModel | Profile | str | Path | None
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered, and how it came about."""
+    """A plan with the graph it computes, as inferred and as lowered, and how it came about.
+
+    `notes` say what the rewrites did.
+    """
 
     graph: TypedGraph
     program: Program
     plan: Plan
     synchronized: Synchronized
     allocation: Allocation
+    notes: tuple[Note, ...] = ()
 
 
 def plan_graph(
@@ -57,7 +64,9 @@ def plan_graph(
     streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
+    capabilities: Collection[str] | None = None,
     resident: bool = False,
     costs: Costs = None,
     memory_limit: int | None = None,
@@ -65,18 +74,29 @@ def plan_graph(
     """Run every stage up to the proof; nothing is executed and no device is opened.
 
     With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
-    The other parameters are those of `make_plan`.
+    `capabilities` are those of the device (Device.capabilities), if it is known better than by
+    name. The other parameters are those of `make_plan`.
     """
     most = _most_streams(streams)
-    model = _cost_model(costs, device)
+    names = chosen_rewrites(rewrite, no_rewrite)
+    target = replace(target_of(device), costs=_cost_model(costs, device))
+    if capabilities is not None:
+        target = replace(target, capabilities=frozenset(capabilities))
     with collector_at_rest():
         typed = infer(graph)
-        program = lower(rewrite(typed, no_rewrite), resident)
-        synchronized, allocation = _placed(program, most, model, memory_limit)
+        rewritten, notes = rewrite_graph(typed, target, names)
+        lowered = lower(rewritten, resident, target.capabilities)
+        program, more = rewrite_program(lowered, target, names)
+        programs = [program]
+        if memory_limit is not None and program is not lowered:
+            programs.append(lowered)  # tensors of a batch live as long as any of them
+        synchronized, allocation = _placed(programs, most, target.costs, memory_limit)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return Compiled(typed, program, plan, synchronized, allocation)
+    taken = synchronized.schedule.program
+    said = (*notes, *more) if taken is program else notes
+    return Compiled(typed, taken, plan, synchronized, allocation, said)
 
 
 def _most_streams(streams: Streams) -> Streams:
@@ -99,12 +119,12 @@ def _cost_model(costs: Costs, device: str) -> CostModel:
 
 
 def _placed(
-    program: Program, streams: Streams, model: CostModel, limit: int | None
+    programs: Sequence[Program], streams: Streams, model: CostModel, limit: int | None
 ) -> tuple[Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit: fewer and fewer streams, then one stream in an
-    order that saves memory."""
+    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
+    one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
-    for scheduled in _schedules(program, streams, model):
+    for scheduled in (s for program in programs for s in _schedules(program, streams, model)):
         synchronized = synchronize(scheduled)
         allocation = allocate(synchronized)
         if limit is None or allocation.device_bytes <= limit:
@@ -136,6 +156,7 @@ def make_plan(
     streams: Streams = 4,
     device: str = "cpu",
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
     costs: Costs = None,
     memory_limit: int | None = None,
@@ -145,12 +166,13 @@ def make_plan(
     `device` is the name written into the plan and chooses the cost model, unless `costs` is a
     CostModel, a Profile, or the path of a profile. With `memory_limit`, arena and weights together
     take at most that many bytes of device memory, at the price of concurrency. `verify=False`
-    leaves out the proof; `no_rewrite` names rewrites to switch off. Raises InputError for a wrong
-    graph or a limit that cannot be kept, and HazardError should the plan not be free of races.
+    leaves out the proof. `no_rewrite` names rewrites to switch off, `rewrite` those to switch on
+    that are off by default; "all" stands for every one. Raises InputError for a wrong graph or a
+    limit that cannot be kept, and HazardError should the plan not be free of races.
     """
     return plan_graph(
-        graph, streams=streams, device=device, verify=verify, no_rewrite=no_rewrite, costs=costs,
-        memory_limit=memory_limit,
+        graph, streams=streams, device=device, verify=verify, rewrite=rewrite,
+        no_rewrite=no_rewrite, costs=costs, memory_limit=memory_limit,
     ).plan  # fmt: skip
 
 
@@ -160,6 +182,7 @@ def compile(
     device: str | Device = "auto",
     streams: Streams = 4,
     verify: bool = True,
+    rewrite: Collection[str] = (),
     no_rewrite: Collection[str] = (),
     resident: bool = False,
     timeout: float | None = None,
@@ -174,15 +197,27 @@ def compile(
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
-    from graphexec.devices.base import find_device
+    from graphexec.devices.base import FallbackWarning, find_device
     from graphexec.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool) -> Compiled:
-        return plan_graph(
-            source, streams=streams, device=chosen.name, verify=verify, no_rewrite=no_rewrite,
-            resident=resident, costs=costs, memory_limit=memory_limit,
-        )  # fmt: skip
+    def loaded(capabilities: Collection[str]) -> Executable:
+        def plan(source: Graph, resident: bool) -> Compiled:
+            return plan_graph(
+                source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
+                no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
+                costs=costs, memory_limit=memory_limit,
+            )  # fmt: skip
 
-    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
+        return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
+
+    try:
+        return loaded(chosen.capabilities())
+    except NotCompiled as exc:
+        message = f"{graph.name} is planned as for any device of this kind: {exc}"
+        warnings.warn(message, FallbackWarning, stacklevel=2)
+        return loaded(target_of(chosen.name).capabilities)
+
+
+__all__ = ["Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph"]

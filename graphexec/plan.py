@@ -62,8 +62,9 @@ class Range:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Enqueue a command. `blas_handle` is set for a GEMM. `after` names nodes all of whose
-    launches must happen before this one although they may share no bytes with it. `work` is
-    what a device executes; a plan read from a file has none."""
+    launches must happen before this one although they may share no bytes with it. A launch that
+    does the work of several nodes lists them in `nodes`, `node` being the first; writes[i] then is
+    the result of nodes[i]. `work` is what a device executes; a plan read from a file has none."""
 
     stream: int
     node: str
@@ -72,7 +73,31 @@ class Launch:
     writes: tuple[Range, ...]
     blas_handle: int | None = None
     after: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     work: Work | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The nodes this is work of, one as a rule."""
+        return self.nodes or (self.node,)
+
+    @property
+    def results(self) -> tuple[tuple[str, Range], ...]:
+        """Each of them with the last range written for it."""
+        if not self.nodes:
+            return ((self.node, self.writes[-1]),)
+        return tuple(zip(self.nodes, self.writes, strict=True))
+
+    def node_of(self, written: Range) -> str:
+        """The node whose result this range is."""
+        return next((node for node, own in self.results if own == written), self.node)
+
+    @property
+    def title(self) -> str:
+        """The node, or the first and the last of several and how many, for people."""
+        if len(self.nodes) < 2:
+            return self.node
+        return f"{self.node} … {self.nodes[-1]} ({len(self.nodes)})"
 
 
 @dataclass(frozen=True, slots=True)

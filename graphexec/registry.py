@@ -21,7 +21,7 @@ from graphexec.graph import NAME, Graph
 from graphexec.op import Op
 
 _GUIDE = "docs/adding-an-op.md shows one"
-BUILT_IN = ("copy", "gemm", "softmax")
+BUILT_IN = ("attention", "copy", "gemm", "softmax")
 
 
 @cache

@@ -84,8 +84,9 @@ class _Copy:
                 return replace(
                     instruction,
                     stream=self.stream(instruction.stream),
-                    node=f"{instruction.node}#{self.request}",
-                    after=tuple(f"{name}#{self.request}" for name in instruction.after),
+                    node=self.name(instruction.node),
+                    nodes=tuple(map(self.name, instruction.nodes)),
+                    after=tuple(map(self.name, instruction.after)),
                     reads=self.ranges(instruction.reads),
                     writes=self.ranges(instruction.writes),
                     blas_handle=None if handle is None else self.stream(handle),
@@ -97,6 +98,9 @@ class _Copy:
                 return Wait(self.stream(stream), self.event(event), role)
             case HostWait(event):
                 return HostWait(self.event(event))
+
+    def name(self, node: str) -> str:
+        return f"{node}#{self.request}"
 
     def ranges(self, ranges: tuple[Range, ...]) -> tuple[Range, ...]:
         return tuple(replace(r, buffer=self.buffer(r.buffer)) for r in ranges)

@@ -19,7 +19,7 @@ def described(number: int, i: Instruction) -> str:
     if isinstance(i, HostWait):
         return f"#{number} host wait e{i.event}"
     if isinstance(i, Launch):
-        return f"#{number} s{i.stream} launch {i.node} ({i.command})"
+        return f"#{number} s{i.stream} launch {i.title} ({i.command})"
     if isinstance(i, Record):
         return f"#{number} s{i.stream} record e{i.event}"
     return f"#{number} s{i.stream} wait e{i.event} ({i.role})"

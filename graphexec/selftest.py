@@ -60,7 +60,7 @@ def selftest(device: Device) -> Iterator[Check]:
 
 def checks() -> dict[str, Test]:
     """Every check by name."""
-    ops = {"gemm": _gemms, "softmax": _softmaxes, "copy": _copies}
+    ops = {"gemm": _gemms, "softmax": _softmaxes, "copy": _copies, "attention": _attentions}
     found: dict[str, Test] = {
         f"{op} {dtype}": partial(_compared, build(dtype))
         for op, build in ops.items()
@@ -116,6 +116,23 @@ def _copies(dtype: str) -> Graph:
         turned=g.copy(x, permute=[2, 0, 1], name="turned"),
         part=g.copy(x, slice={1: [1, None, 3]}, name="part"),
         **{to: g.copy(x, dtype=to, name=f"to_{to}") for to in DTYPES if to != dtype},
+    )
+    return g
+
+
+def _attentions(dtype: str) -> Graph:
+    g = Graph(f"attention_{dtype}")
+    q, k, v = (
+        g.input(name, (2, 4, n, 64), dtype) for name, n in (("q", 150), ("k", 203), ("v", 203))
+    )
+    mask, few = g.input("mask", (150, 203), "f32"), g.input("few", (2, 1, 203, 40), dtype)
+    back = [0, 2, 1, 3]
+    g.output(
+        plain=g.attention(q, k, v, name="plain"),
+        causal=g.attention(q, k, v, causal=True, name="causal"),
+        masked=g.attention(q, k, v, mask=mask, scale=0.5, name="masked"),
+        narrow=g.attention(q, k, few, permute=back, reshape=[2, 150, -1], name="narrow"),
+        early=g.attention(k, q, q, causal=True, name="early"),
     )
     return g
 

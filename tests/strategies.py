@@ -73,6 +73,12 @@ def graphs(draw: Draw, max_nodes: int = 12) -> Graph:
 
 
 @st.composite
+def repeated_graphs(draw: Draw, max_nodes: int = 6) -> Graph:
+    """A graph of 1 to `max_nodes` nodes two to six times over, so that much of it is alike."""
+    return repeated_graph(Drawn(draw), max_nodes)
+
+
+@st.composite
 def plans(draw: Draw, max_launches: int = 7) -> Plan:
     """Plans of 1 to `max_launches` launches, about half of them safe."""
     return random_plan(Drawn(draw), max_launches)
@@ -89,16 +95,49 @@ EXTENTS = (1, 2, 3, 4, 5, 7)
 DTYPES = (DType.F32, DType.F16, DType.BF16, DType.F64)
 
 
-def random_graph(choices: Choices, max_nodes: int = 12) -> Graph:
+def random_graph(choices: Choices, max_nodes: int = 12, extents: Sequence[int] = EXTENTS) -> Graph:
     """A graph with outputs that the compiler accepts."""
-    return _GraphDrawing(choices).graph(choices.integer(1, max_nodes))
+    return _GraphDrawing(choices, extents).graph(choices.integer(1, max_nodes))
+
+
+def repeated_graph(choices: Choices, max_nodes: int = 6) -> Graph:
+    """Copies of one graph, which share some of its inputs. Now and then a copy has another factor
+    somewhere, or reads a tensor of the copy before, and the nodes stand in any order."""
+    extents = choices.pick(((8, 16, 32), EXTENTS))  # many tensors of whole 256 bytes, or few
+    pattern = random_graph(choices, max_nodes, extents)
+    copies = choices.integer(2, 6)
+    shared = {name for name in pattern.inputs if choices.chance(40)}
+    built = Graph("repeated")
+    for name, input in pattern.inputs.items():
+        for copy in range(1 if name in shared else copies):
+            built.input(name if name in shared else f"{name}_{copy}", input.shape, input.dtype)
+    waiting = [list(pattern.nodes.values()) for _ in range(copies)]
+    while any(waiting):
+        copy = choices.pick([n for n in range(copies) if waiting[n]])
+        node = waiting[copy].pop(0)
+        names = {
+            key: name if name in shared else f"{name}_{copy}" for key, name in node.operands.items()
+        }
+        for key, name in node.operands.items():
+            if copy and f"{name}_{copy - 1}" in built.nodes and choices.chance(4):
+                names[key] = f"{name}_{copy - 1}"
+        attrs = dict(node.attrs)
+        if node.op == "gemm" and choices.chance(4):
+            attrs["alpha"] = 0.25
+        after = [f"{name}_{copy}" for name in node.after]
+        built.node(node.op, name=f"{node.name}_{copy}", after=after, **names, **attrs)
+    for output, tensor in pattern.outputs.items():
+        for copy in range(1 if tensor in shared else copies):
+            name = tensor if tensor in shared else f"{tensor}_{copy}"
+            built.output(**{f"{output}_{copy}": name})
+    return built
 
 
 class _GraphDrawing:
     """Grows one graph; `types` says what each tensor is."""
 
-    def __init__(self, choices: Choices) -> None:
-        self.choices = choices
+    def __init__(self, choices: Choices, extents: Sequence[int] = EXTENTS) -> None:
+        self.choices, self.extents = choices, extents
         self.built = Graph("random")
         self.types: dict[str, TensorType] = {}
 
@@ -136,7 +175,7 @@ class _GraphDrawing:
 
     def shape(self, min_rank: int) -> tuple[int, ...]:
         rank = self.choices.integer(min_rank, 4)
-        return tuple(self.choices.pick(EXTENTS) for _ in range(rank))
+        return tuple(self.choices.pick(self.extents) for _ in range(rank))
 
     def add(self, op: str, operands: dict[str, str], attrs: dict[str, Any]) -> None:
         """Add a node, and ask its op what it makes."""
@@ -159,7 +198,7 @@ class _GraphDrawing:
         left = self.types[a]
         trans_a, trans_b = choices.chance(30), choices.chance(40)
         m, k = left.shape[:-3:-1] if trans_a else left.shape[-2:]
-        n = choices.pick(EXTENTS)
+        n = choices.pick(self.extents)
         b = self.tensor(
             lambda t: (
                 t.dtype is left.dtype

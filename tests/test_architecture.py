@@ -18,7 +18,7 @@ OPS = Path(__file__).parent.parent / "ops"
 
 DATA = {
     "collector", "command", "costs", "cycles", "diagnostics", "errors", "expressions", "graph",
-    "lower_bounds", "op", "plan", "scheduled", "simulate", "tensor", "typed",
+    "lower_bounds", "op", "plan", "rewriting", "scheduled", "simulate", "tensor", "typed",
 }  # fmt: skip
 """Modules that say what things are; stages may import these and what is named for each."""
 
@@ -122,9 +122,14 @@ def test_data_modules_import_no_machinery() -> None:
         assert {top(m) for m in own(name, only_eager=True)} <= DATA, name
 
 
-def test_rewrites_import_data_modules_only() -> None:
+def test_rewrites_import_data_modules_and_their_own_only() -> None:
+    """And, when they run, the op of a node that they make."""
     for name in within("rewrites"):
-        assert {top(m) for m in own(name)} <= DATA, name
+        here = f"{'.'.join(name.split('.')[:2])}."
+        others = {m for m in own(name) if not m.startswith(here)}
+        eager = {m for m in own(name, only_eager=True) if not m.startswith(here)}
+        assert {top(m) for m in others} <= DATA | {"ops"}, name
+        assert {top(m) for m in eager} <= DATA, name
 
 
 # The verifier ---------------------------------------------------------------------------------
@@ -161,6 +166,12 @@ def test_ops_know_no_device() -> None:
 def test_hip_is_imported_in_one_module_and_lazily() -> None:
     assert foreign("hip") | foreign("rocm") <= {"devices.hip_bindings"}
     assert not foreign("hip", only_eager=True) | foreign("rocm", only_eager=True)
+
+
+def test_triton_stays_with_the_compiler_and_the_kernels_written_for_it() -> None:
+    assert foreign("triton") == {"devices.hip_triton", "ops.attention.flash"}
+    assert foreign("triton", only_eager=True) == {"ops.attention.flash"}
+    assert "ops.attention.flash" not in {m for name in modules() for m in own(name, True)}
 
 
 # Libraries ------------------------------------------------------------------------------------

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from exact import PRECISION
 from hypothesis import given, settings
-from strategies import graphs, stream_counts
+from hypothesis import strategies as st
+from strategies import graphs, repeated_graphs, stream_counts
 
 import graphexec as gx
 from graphexec.graph import Node
 from graphexec.plan import Wait
 
 Array = np.ndarray[Any, Any]
+
+any_graphs = st.one_of(graphs(), repeated_graphs())
 
 
 # The same graph in float64, node after node, written down a second time --------------------------
@@ -100,7 +103,7 @@ def explained(graph: gx.Graph, types: dict[str, Any], values: dict[str, Array]) 
 
 
 @settings(max_examples=80, deadline=None)
-@given(graphs(), stream_counts())
+@given(any_graphs, stream_counts())
 def test_numbers(graph: gx.Graph, streams: int) -> None:
     device = gx.CpuDevice(delays=streams, poison=True)
     with gx.compile(graph, device=device, streams=streams) as exe:
@@ -121,7 +124,7 @@ def test_numbers(graph: gx.Graph, streams: int) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(graphs(), stream_counts())
+@given(any_graphs, stream_counts())
 def test_the_verifier_accepts_and_refuses_every_plan_with_a_wait_less(
     graph: gx.Graph, streams: int
 ) -> None:
@@ -135,7 +138,7 @@ def test_the_verifier_accepts_and_refuses_every_plan_with_a_wait_less(
 
 
 @settings(max_examples=40, deadline=None)
-@given(graphs(), stream_counts())
+@given(any_graphs, stream_counts())
 def test_plans_are_deterministic(graph: gx.Graph, streams: int) -> None:
     assert gx.make_plan(graph, streams=streams) == gx.make_plan(graph, streams=streams)
     again = gx.loads(graph.to_yaml())

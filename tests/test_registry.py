@@ -75,7 +75,7 @@ def mistake(*folders: Path) -> str:
 
 
 def test_built_in_ops() -> None:
-    assert set(BUILT_IN) == {"copy", "gemm", "softmax"} <= set(gx.known_ops())
+    assert set(BUILT_IN) == {"attention", "copy", "gemm", "softmax"} <= set(gx.known_ops())
     assert load_ops([]) == gx.known_ops()
     for name, op in gx.known_ops().items():
         assert op.name == name

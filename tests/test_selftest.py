@@ -91,6 +91,9 @@ class Faulty:
     def describe(self) -> str:
         return "a faulty device"
 
+    def capabilities(self) -> frozenset[str]:
+        return frozenset()
+
     def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
         session = gx.CpuDevice().open(plan, weights, sibling)
         get = session.get

@@ -9,6 +9,10 @@ it happens before all of them.
 In place: a command whose `inplace` pairs a read with a write may write over what it reads when all
 other accesses of the input, whoever shares its bytes already included, happen before it. The two
 tensors then are one item.
+
+A group of storages (Program.groups) is one item from the start, that lives from the first access of
+any to the last of any. What has happened before it is what has happened before every member's first
+access. A group takes the place of another whole group, member by member.
 """
 
 from __future__ import annotations
@@ -16,30 +20,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, Storage
+from graphexec.command import Command, Program, aligned
 from graphexec.scheduled import Synchronized
 from graphexec.tensor import Space
-
-ALIGNMENT = 256
-"""Bytes every tensor's offset is a multiple of."""
-
-
-def aligned(nbytes: int) -> int:
-    """`nbytes` rounded up to a whole number of ALIGNMENT."""
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass
 class Item:
-    """Bytes to place: one storage, or several that take turns in place.
+    """Bytes to place: one storage, several that take turns in place, or a group side by side.
 
-    `size` is aligned. `first` and `last` are places in issue order; `known` and `done` as above,
-    `done` as (stream, count) pairs.
+    `at` are the storages with their offsets from the item's first byte. `size` is aligned.
+    `begins` are the first accesses of what lies there first, `first` and `last` places in issue
+    order; `known` and `done` as above, `done` as (stream, count) pairs.
     """
 
-    storages: list[str]
+    at: dict[str, int]
     size: int
-    commands: list[int]
+    commands: list[int] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
     first: int = 0
     last: int = 0
     known: Sequence[int] = ()
@@ -69,41 +67,69 @@ def items(synchronized: Synchronized, space: Space, in_place: bool = True) -> li
 def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
     """Arena storages of `space` with the commands that touch them, in issue order."""
     program = synchronized.schedule.program
-    wanted: dict[str, Storage] = {
-        n: s for n, s in program.storages.items() if s.role == "arena" and s.space == space
-    }
+    items = _untouched(program, space)
     found: dict[str, Item] = {}
-    if not wanted:
+    if not items:
         return found
     for command in synchronized.schedule.order:
         work = program.commands[command]
         for view in work.reads + work.writes:
             item = found.get(view.storage)
-            if item is not None:
-                if item.commands[-1] != command:
-                    item.commands.append(command)
-            elif view.storage in wanted:
-                size = aligned(wanted[view.storage].nbytes)
-                found[view.storage] = Item([view.storage], size, [command])
+            if item is None:
+                item = items.get(view.storage)
+                if item is None:
+                    continue
+                found[view.storage] = item
+                item.begins.append(command)
+            if not item.commands or item.commands[-1] != command:
+                item.commands.append(command)
     return found
+
+
+def _untouched(program: Program, space: Space) -> dict[str, Item]:
+    """An item without commands for every arena storage of `space`, groups having one together."""
+    items = {
+        n: Item({n: 0}, aligned(s.nbytes)) for n, s in program.storages.items()
+        if s.role == "arena" and s.space == space
+    }  # fmt: skip
+    for group in program.groups:
+        if group.storages[0] in items:
+            at = {name: place * group.stride for place, name in enumerate(group.storages)}
+            items |= dict.fromkeys(group.storages, Item(at, group.stride * len(at)))
+    return items
 
 
 def _merge_in_place(synchronized: Synchronized, found: dict[str, Item]) -> None:
     commands = synchronized.schedule.program.commands
     for index in synchronized.schedule.order:
         command = commands[index]
+        pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for read, write in command.inplace:
             source = found.get(command.reads[read].storage)
             target = found.get(command.writes[write].storage)
-            if source is None or target is None or source is target:
-                continue
-            if target.commands[0] != index or not _alone(command, read, write, synchronized):
-                continue
-            if _all_before(source, index, synchronized):
-                source.storages += target.storages
+            if source is not None and target is not None and source is not target:
+                pairs.setdefault((id(source), id(target)), []).append((read, write))
+        for some in pairs.values():
+            source = found[command.reads[some[0][0]].storage]
+            target = found[command.writes[some[0][1]].storage]
+            if _fits(command, some, source, target, index) and (
+                all(_alone(command, *pair, synchronized) for pair in some)
+                and _all_before(source, index, synchronized)
+            ):
+                source.at |= target.at
                 source.commands += target.commands[1:]
-                for storage in target.storages:
+                for storage in target.at:
                     found[storage] = source
+
+
+def _fits(
+    command: Command, pairs: Sequence[tuple[int, int]], source: Item, target: Item, index: int
+) -> bool:
+    """Whether `command` begins all of the target, each storage where what it is made of lies."""
+    made = {command.writes[w].storage: source.at[command.reads[r].storage] for r, w in pairs}
+    return (
+        set(target.begins) == {index} and made == target.at and source.size == target.size
+    )  # fmt: skip
 
 
 def _alone(command: Command, read: int, write: int, synchronized: Synchronized) -> bool:
@@ -132,7 +158,13 @@ def _measure(item: Item, synchronized: Synchronized, place: dict[int, int]) -> N
         if position[command] >= done.get(own, 0):
             done[own] = position[command] + 1
     item.first, item.last = place[item.commands[0]], place[item.commands[-1]]
-    item.known, item.done = synchronized.before[item.commands[0]], list(done.items())
+    item.known, item.done = _known(item.begins, synchronized), list(done.items())
 
 
-__all__ = ["ALIGNMENT", "Item", "aligned", "items"]
+def _known(begins: Sequence[int], synchronized: Synchronized) -> Sequence[int]:
+    """What happens before every one of the commands."""
+    clocks = [synchronized.before[command] for command in dict.fromkeys(begins)]
+    return clocks[0] if len(clocks) == 1 else tuple(map(min, *clocks))
+
+
+__all__ = ["Item", "items"]

@@ -11,12 +11,14 @@ import click
 from graphexec.cli.files import read_text
 from graphexec.cli.options import (
     Loader,
+    Rewrites,
     chosen_device,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     markers_option,
+    rewrite_options,
     seed_option,
 )
 from graphexec.cli.progress import Progress
@@ -24,7 +26,6 @@ from graphexec.cli.report import note, print_json
 
 if TYPE_CHECKING:
     from graphexec.bench import Result
-    from graphexec.devices.base import Device
     from graphexec.graph import Graph
 
 _VERSION = 1
@@ -58,6 +59,7 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
               help="How many runs to make before.")  # fmt: skip
 @click.option("--streams", "counts", metavar="N,...", default="4", callback=_numbers,
               show_default=True, help="Stream counts to compare, such as 1,2,4.")  # fmt: skip
+@rewrite_options
 @click.option("--modes", metavar="MODE,...", callback=_modes,
               help="On a GPU: stream, graph, or both. Default: the device's.")  # fmt: skip
 @click.option("--detailed", is_flag=True, help="Also the time of every launch and the waiting.")
@@ -69,8 +71,8 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @json_option
 def bench(
     file: str, specs: tuple[str, ...], loader: Loader, device: str, seed: int, runs: int,
-    warmup: int, counts: tuple[int, ...], modes: tuple[str | None, ...], detailed: bool,
-    baseline: str | None, threshold: float, markers: bool, as_json: bool,
+    warmup: int, counts: tuple[int, ...], rewrites: Rewrites, modes: tuple[str | None, ...],
+    detailed: bool, baseline: str | None, threshold: float, markers: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure runs of the graph in FILE.
 
@@ -95,9 +97,8 @@ def bench(
         for streams in counts:
             what = f"{runs} runs on {chosen.name}, {streams} streams{f', {mode}' if mode else ''}"
             with progress.step(what):
-                results.append(
-                    _measure(graph, chosen, streams, specs, seed, runs, warmup, detailed)
-                )
+                settings = {"device": chosen, "streams": streams, **rewrites.settings()}
+                results.append(_measure(graph, settings, specs, seed, runs, warmup, detailed))
     document = {"bench_version": _VERSION, "graph": graph.name, "device": name,
                 "dims": dict(graph.dims), "runs": runs,
                 "results": [r.to_dict() for r in results]}  # fmt: skip
@@ -109,7 +110,7 @@ def bench(
 
 
 def _measure(
-    graph: Graph, device: Device, streams: int, specs: tuple[str, ...], seed: int, runs: int,
+    graph: Graph, settings: dict[str, Any], specs: tuple[str, ...], seed: int, runs: int,
     warmup: int, detailed: bool,
 ) -> Result:  # fmt: skip
     from graphexec.arrays import read_inputs
@@ -117,8 +118,8 @@ def _measure(
     from graphexec.pipeline import compile
 
     with ExitStack() as opened:
-        exe = opened.enter_context(compile(graph, device=device, streams=streams))
-        still = opened.enter_context(compile(graph, device=device, streams=streams, resident=True))
+        exe = opened.enter_context(compile(graph, **settings))
+        still = opened.enter_context(compile(graph, **settings, resident=True))
         inputs, _ = read_inputs(specs, exe.inputs, seed)
         return bench(exe, still, inputs, runs, warmup, detailed)
 

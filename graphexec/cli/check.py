@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import Loader, json_option, loader_options, streams_option
+from graphexec.cli.options import (
+    Loader,
+    Rewrites,
+    json_option,
+    loader_options,
+    rewrite_options,
+    streams_option,
+)
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import print_json, show_diagnostic
 
@@ -40,10 +47,12 @@ class _Finding:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @loader_options
 @streams_option
+@rewrite_options
 @json_option
 def check(
-    files: tuple[str, ...], loader: Loader, streams: int | Literal["auto"], as_json: bool
-) -> int:
+    files: tuple[str, ...], loader: Loader, streams: int | Literal["auto"], rewrites: Rewrites,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Check graphs (.yaml) and plan files (.json) without running them.
 
     A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
@@ -61,7 +70,11 @@ def check(
     findings = []
     for file in files:
         with progress.step(f"checking {file}"):
-            finding = _check_plan(file) if is_plan_file(file) else _check(file, loader, streams)
+            finding = (
+                _check_plan(file)
+                if is_plan_file(file)
+                else _check(file, loader, {"streams": streams, **rewrites.settings()})
+            )
         findings.append(finding)
         if not as_json:
             _print(finding)
@@ -70,7 +83,7 @@ def check(
     return max(f.exit_code for f in findings)
 
 
-def _check(file: str, loader: Loader, streams: int | Literal["auto"]) -> _Finding:
+def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
     from graphexec.errors import InputError
     from graphexec.pipeline import make_plan
     from graphexec.stages.load import load
@@ -81,7 +94,7 @@ def _check(file: str, loader: Loader, streams: int | Literal["auto"]) -> _Findin
         graph = load(file, dims=loader.dims, ops=ops, weight_root=loader.weights_root)
         finding.diagnostics += graph.warnings
         finding.nodes = len(graph.nodes)
-        plan = make_plan(graph, streams=streams, verify=False)
+        plan = make_plan(graph, verify=False, **settings)
     except InputError as exc:
         finding.diagnostics += exc.diagnostics
         return finding

@@ -9,6 +9,7 @@ from graphexec.cli.options import (
     Planner,
     device_option,
     loader_options,
+    planned_device,
     planner_options,
 )
 from graphexec.cli.progress import Progress
@@ -25,22 +26,21 @@ def explain(
 ) -> None:  # fmt: skip
     """Say why the plan of the graph in FILE is as it is.
 
-    Without NODE: what bounds the time, what a further stream would bring, why each wait is there,
-    and how small the arena could be. With NODE, a node or tensor: why it is on its stream, what it
-    waits for and why, who shares its bytes and why that is safe.
+    Without NODE: what the rewrites did, what bounds the time, what a further stream would bring,
+    why each wait is there, and how small the arena could be. With NODE, a node or tensor: what
+    the rewrites did to it and what not, why it is on its stream, what it waits for and why, who
+    shares its bytes and why that is safe.
     """
-    from graphexec.devices.base import available
     from graphexec.explain import explain as in_words
     from graphexec.pipeline import plan_graph
 
-    if device == "auto":
-        device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):
-        compiled = plan_graph(graph, device=device, **planner.settings())
+        settings = planner.settings() | planned_device(device)
+        compiled = plan_graph(graph, **settings)
         more = None
         if node is None:
-            settings = planner.settings() | {"streams": len(compiled.plan.streams) + 1}
-            more = plan_graph(graph, device=device, verify=False, **settings)
+            settings |= {"streams": len(compiled.plan.streams) + 1}
+            more = plan_graph(graph, verify=False, **settings)
     click.echo(in_words(compiled, node, more))

@@ -30,8 +30,11 @@ _WIDTH = 96
 @click.command()
 @click.argument("name", required=False)
 @ops_option
+@click.option("--rewrites", is_flag=True, help="List the rewrites instead: what planning replaces.")
 @json_option
-def ops(name: str | None, op_folders: tuple[Path, ...], as_json: bool) -> None:
+def ops(
+    name: str | None, op_folders: tuple[Path, ...], rewrites: bool, as_json: bool
+) -> None:  # fmt: skip
     """List the ops, or explain the op NAME alone.
 
     \b
@@ -39,7 +42,14 @@ def ops(name: str | None, op_folders: tuple[Path, ...], as_json: bool) -> None:
       ops: [{name, doc,
              operands:   [{name, doc, optional}],
              attributes: [{name, kind, default, choices, doc}]}]
+    with --rewrites:
+      rewrites: [{name, default, doc}]          default: true if on unless switched off
     """
+    if rewrites:
+        if name is not None:
+            raise click.UsageError("--rewrites lists all of them; it takes no NAME.")
+        _list_rewrites(as_json)
+        return
     from graphexec.diagnostics import did_you_mean
     from graphexec.registry import load_ops
 
@@ -64,6 +74,19 @@ def _list(chosen: list[Op]) -> str:
         for op in chosen
     ]
     return "\n\n".join([*texts, "`graphexec ops NAME` explains one."])
+
+
+def _list_rewrites(as_json: bool) -> None:
+    from graphexec.pipeline import known_rewrites
+
+    known = known_rewrites().values()
+    if as_json:
+        print_json({"rewrites": [{"name": r.name, "default": r.default, "doc": r.doc}
+                                 for r in known]})  # fmt: skip
+        return
+    entries = [(r.name, f"{'on ' if r.default else 'off'}  {r.doc}") for r in known]
+    click.echo(f"In the order in which they run, on or off by default:\n\n{_entries(entries)}\n")
+    click.echo("`--no-rewrite NAME` switches one off, `--rewrite NAME` one on.")
 
 
 def _page(op: Op) -> str:

@@ -123,16 +123,48 @@ streams_option = click.option(
 
 
 @dataclass(frozen=True)
+class Rewrites:
+    """Which rewrites a command switches: the options --rewrite and --no-rewrite."""
+
+    on: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of make_plan and compile."""
+        return {"rewrite": self.on, "no_rewrite": self.off}
+
+
+def rewrite_options(command: Command) -> Command:
+    """Add --rewrite and --no-rewrite; the command gets them as `rewrites`."""
+
+    @click.option("--rewrite", "on", metavar="NAME", multiple=True,
+                  help="Switch a rewrite on that is off by default. Repeatable. "
+                  "`graphexec ops --rewrites` lists them.")  # fmt: skip
+    @click.option("--no-rewrite", "off", metavar="NAME|all", multiple=True,
+                  help="Switch a rewrite off, or all of them. Repeatable.")  # fmt: skip
+    @wraps(command)
+    def with_rewrites(
+        *args: Any, on: tuple[str, ...], off: tuple[str, ...], **others: Any
+    ) -> Any:  # fmt: skip
+        return command(*args, rewrites=Rewrites(on, off), **others)
+
+    return with_rewrites  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
 class Planner:
-    """How a command plans: the options --streams, --costs, --no-profile and --memory-limit."""
+    """How a command plans: the options --streams, --costs, --no-profile, --memory-limit and those
+    of Rewrites."""
 
     streams: int | Literal["auto"]
     costs: Path | None
     memory_limit: int | None
+    rewrites: Rewrites = Rewrites()
 
     def settings(self) -> dict[str, Any]:
         """The arguments of make_plan and compile."""
-        return {"streams": self.streams, "costs": self.costs, "memory_limit": self.memory_limit}
+        own = {"streams": self.streams, "costs": self.costs, "memory_limit": self.memory_limit}
+        return own | self.rewrites.settings()
 
 
 def planner_options(command: Command) -> Command:
@@ -144,14 +176,15 @@ def planner_options(command: Command) -> Command:
     @click.option("--no-profile", is_flag=True, help="Plan with the device's model, not a profile.")
     @click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
                   help="Use no more device memory: 512MiB, 2GB. Costs concurrency.")  # fmt: skip
+    @rewrite_options
     @wraps(command)
     def with_planner(
         *args: Any, streams: int | Literal["auto"], costs: Path | None, no_profile: bool,
-        memory_limit: int | None, **others: Any,
+        memory_limit: int | None, rewrites: Rewrites, **others: Any,
     ) -> Any:  # fmt: skip
         if costs is not None and no_profile:
             raise click.UsageError("--costs and --no-profile exclude each other.")
-        return command(*args, planner=Planner(streams, costs, memory_limit), **others)
+        return command(*args, planner=Planner(streams, costs, memory_limit, rewrites), **others)
 
     return with_planner  # type: ignore[return-value]
 
@@ -160,6 +193,22 @@ device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "hip"]), default="auto", show_default=True,
     help="Where to run; auto takes a GPU if one is usable.",
 )  # fmt: skip
+
+
+def planned_device(name: str) -> dict[str, Any]:
+    """The device to plan for where nothing runs, as arguments of plan_graph; "auto" warns of
+    nothing."""
+    from graphexec.devices.base import available
+
+    usable = any(d.usable and d.name == "hip" for d in available()) if name != "cpu" else False
+    if name == "auto":
+        name = "hip" if usable else "cpu"
+    if name == "hip" and usable:
+        from graphexec.devices.hip import HipDevice
+
+        return {"device": name, "capabilities": HipDevice().capabilities()}
+    return {"device": name}
+
 
 mode_option = click.option(
     "--mode", type=click.Choice(["graph", "stream"]),

@@ -11,7 +11,14 @@ import click
 
 from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import Loader, Planner, device_option, loader_options, planner_options
+from graphexec.cli.options import (
+    Loader,
+    Planner,
+    device_option,
+    loader_options,
+    planned_device,
+    planner_options,
+)
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -90,12 +97,9 @@ def _plan(
 ) -> tuple[Plan, TypedGraph | None]:  # fmt: skip
     if is_plan_file(file):
         return read_plan(file), None
-    from graphexec.devices.base import available
     from graphexec.pipeline import plan_graph
 
-    if device == "auto":  # nothing runs, so there is nothing to warn of
-        device = "hip" if any(d.usable and d.name == "hip" for d in available()) else "cpu"
-    compiled = plan_graph(loader.load(file), device=device, **planner.settings())
+    compiled = plan_graph(loader.load(file), **planner.settings(), **planned_device(device))
     return compiled.plan, compiled.graph
 
 

@@ -42,7 +42,8 @@ class FallbackWarning(UserWarning):
 
 class Tap(Protocol):
     """Called after each launch of a run with its node and the bytes (uint8) of the last range it
-    wrote, which are only valid during the call. Calls may come from several threads."""
+    wrote, for a launch of several nodes with each of them and its result; the bytes are only valid
+    during the call. Calls may come from several threads."""
 
     def __call__(self, node: str, written: Array) -> None:
         """Look at what `node` wrote."""
@@ -122,10 +123,15 @@ class Device(Protocol):
         """What this is, for people: model, cores or memory."""
         ...
 
+    def capabilities(self) -> frozenset[str]:
+        """What it can do beyond plain commands; rewrites ask for them by name."""
+        ...
+
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:
-        """Load a plan: take memory, make streams, upload `weights` (by storage name).
+        """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
+        NotCompiled where the plan uses a capability that the device turns out not to have.
 
         A `sibling` is a session of the same plan on this device that lives longer; its weights
         are shared."""

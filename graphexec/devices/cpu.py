@@ -27,13 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Gemm, Kernel, Memcpy
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
-from graphexec.devices.cpu_gemm import prepare_gemm
+from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.device_array import NotTaken
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.rewriting import CAPABILITIES
 from graphexec.run_log import completions
 from graphexec.tensor import View
 from graphexec.trace import RunTimes, Span
@@ -69,6 +70,10 @@ class CpuDevice:
     def describe(self) -> str:
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+    def capabilities(self) -> frozenset[str]:
+        """The same on every machine."""
+        return CAPABILITIES["cpu"]
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -262,8 +267,10 @@ class CpuSession:
     def launch(self, instruction: Launch) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         command = self._command(instruction)
-        span = instruction.writes[-1]
-        written = self._memory[span.buffer][span.low : span.high]
+        results = [
+            (node, self._memory[span.buffer][span.low : span.high])
+            for node, span in instruction.results
+        ]
         put = self._queues[instruction.stream].put
 
         def perform(run: _Run) -> None:
@@ -275,7 +282,8 @@ class CpuSession:
                 with self._cores.busy():
                     command()
                 if run.tap is not None:
-                    run.tap(instruction.node, written)
+                    for node, written in results:
+                        run.tap(node, written)
             except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
@@ -319,15 +327,21 @@ class CpuSession:
         parallel = self._cores.parallel
         match instruction.work:
             case Gemm() as gemm:
-                views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
-                return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
-            case Kernel() as kernel:
+                return self._gemm(gemm)
+            case GemmBatch(members):
+                flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
+                return in_turn([self._gemm(gemm) for gemm in members], flops, self._cores)
+            case (Kernel() | TritonKernel()) as kernel:
                 arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
                 return partial(kernel.compute, arrays, parallel)
             case Memcpy() as copy:
                 return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
             case None:
                 raise ExecutionError("a plan read from a file has no commands to run")
+
+    def _gemm(self, gemm: Gemm) -> Callable[[], None]:
+        views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
+        return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
 
     def _array(self, view: View) -> Array:
         buffer, offset = self._plan.places[view.storage]

@@ -7,7 +7,7 @@ the next run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,23 @@ def prepare_gemm(
         else:
             # Splitting rows makes the BLAS pack b once a part, so no more parts than cores.
             cores.parallel(out.shape[axis], body, cores.count if axis == rows else None)
+
+    return compute
+
+
+def in_turn(products: Sequence[Callable[[], None]], flops: int, cores: Cores) -> Callable[[], None]:
+    """A function that computes independent products of `flops` operations in all, which idle cores
+    share if that is worth waking them."""
+
+    def body(low: int, high: int) -> None:
+        for product in products[low:high]:
+            product()
+
+    def compute() -> None:
+        if flops < _SERIAL_FLOPS:
+            body(0, len(products))
+        else:
+            cores.parallel(len(products), body)
 
     return compute
 

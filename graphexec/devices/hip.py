@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphexec.command import Kernel
+from graphexec.command import Kernel, TritonKernel
+from graphexec.devices import hip_triton
 from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
@@ -34,11 +35,14 @@ from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
 from graphexec.errors import DeviceUnavailable, ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
+from graphexec.rewriting import CAPABILITIES
 from graphexec.run_log import LOGGER
 from graphexec.trace import RunTimes
 
 Array = np.ndarray[Any, Any]
 Mode = Literal["graph", "stream"]
+TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
+"""Whose GPUs run what Triton compiles."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,13 @@ class HipDevice:
         p = bindings.properties(self.index)
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
+
+    def capabilities(self) -> frozenset[str]:
+        """With Triton, a real GPU computes attention in half precision as one command."""
+        known = CAPABILITIES["hip"]
+        if self._bindings().platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
+            return known
+        return known | {"attention:f16", "attention:bf16"}
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -279,7 +290,7 @@ class HipSession:
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
-        kernels.compile(work for work in works if isinstance(work, Kernel))
+        kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
         markers = Markers(hip.platform.runtime_path) if self._device.markers else None
         self._prepared = prepare(plan, self._calls)
         if markers:
@@ -348,15 +359,16 @@ class HipSession:
                 continue
             next(steps)()
             if isinstance(instruction, Launch):
-                span, stream = instruction.writes[-1], self._resources.streams[instruction.stream]
-                tap(instruction.node, self._memory.read(span.buffer, span.low, span.high, stream))
+                stream = self._resources.streams[instruction.stream]
+                for node, span in instruction.results:
+                    tap(node, self._memory.read(span.buffer, span.low, span.high, stream))
 
     def _progress(self) -> str:
         if self.mode == "stream":
             events = self._calls.events
             return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
         nodes = list(dict.fromkeys(
-            i.node for i in self._plan.instructions if isinstance(i, Launch)
+            name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
         ))  # fmt: skip
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
 

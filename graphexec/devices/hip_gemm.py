@@ -23,6 +23,7 @@ class GemmCall:
     """A BLAS call: `a` and `b` are the BLAS's operands (swapped), offsets count bytes.
 
     `offsets` is None for a strided call; else, for a, b and c, the byte offset of each matrix.
+    `matrices` are these offsets for every call.
     """
 
     gemm: BlasGemm
@@ -30,6 +31,19 @@ class GemmCall:
     b: View
     c: View
     offsets: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
+
+    @property
+    def matrices(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """For a, b and c the byte offset of each matrix of the batch from its view's first."""
+        if self.offsets is not None:
+            return self.offsets
+        g = self.gemm
+        sizes = (view.dtype.itemsize for view in (self.a, self.b, self.c))
+        a, b, c = (
+            [size * stride * i for i in range(g.batch)]
+            for size, stride in zip(sizes, (g.stride_a, g.stride_b, g.stride_c), strict=True)
+        )
+        return a, b, c
 
 
 def gemm_call(command: Gemm) -> GemmCall:

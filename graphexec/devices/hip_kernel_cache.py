@@ -19,13 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import graphexec
-from graphexec.command import Kernel
+from graphexec.command import Gpu, Kernel, TritonKernel
+from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
+from graphexec.devices.hip_triton import TritonBinary
 from graphexec.devices.kernel_source import self_contained
 from graphexec.errors import ExecutionError
 from graphexec.progress import tracked
 
 OPTIONS = ("-std=c++17", "-O3")
+UNASKED_SHARED = 48 << 10
+"""Bytes of dynamic shared memory that a kernel may have on NVIDIA GPUs without asking for them."""
+
+Code = Kernel | TritonKernel
 
 _MAGIC = b"graphexec kernel\n"
 _HEADER = struct.Struct(f"<{len(_MAGIC)}s32s32sQ")  # magic, key, checksum of the code, its bytes
@@ -40,14 +46,16 @@ class KernelCache:
     """
 
     def __init__(self, hip: Bindings, architecture: str, folder: Path | None = None) -> None:
-        self._hip = hip
+        properties = hip.properties(0)
+        gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
+        self._hip, self._gpu = hip, gpu
         self._options = (f"--offload-arch={architecture}", *OPTIONS)
         self._folder = default_folder() if folder is None else folder
         self._environment = (
             *self._options,
             *(hip.platform.name, hip.platform.runtime_version),
             *map(str, hip.kernels.version()),
-            str(hip.properties(0).warp_size),
+            str(gpu.warp_size),
             graphexec.__version__,
         )
         self._modules: dict[bytes, Any] = {}
@@ -58,13 +66,32 @@ class KernelCache:
         Raises ExecutionError with the compiler's log if the source does not compile.
         """
         key, text = self._identify(kernel)
+        module = self._module(key, self._code(kernel, key, text), owned)
+        return self._hip.kernels.function(module, kernel.entry)
+
+    def triton(self, kernel: TritonKernel, owned: ExitStack) -> tuple[Any, TritonBinary]:
+        """As `function`, with what a launch must know of the compiled kernel."""
+        key, text = self._identify(kernel)
+        binary = TritonBinary.from_bytes(self._code(kernel, key, text))
+        module = self._module(key, binary.code, owned)
+        function = self._hip.kernels.function(module, binary.name)
+        # On AMD a block may have all there is, and functions of modules take no attributes.
+        if binary.shared_bytes > UNASKED_SHARED and not self._gpu.architecture.startswith("gfx"):
+            self._hip.kernels.allow_shared_memory(function, binary.shared_bytes)
+        return function, binary
+
+    def grid(self, kernel: TritonKernel) -> tuple[int, int, int]:
+        """How many blocks are launched on this GPU."""
+        return kernel.configure(self._gpu).grid
+
+    def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
         if key not in self._modules:
-            module = self._hip.kernels.load_module(self._code(kernel, key, text))
+            module = self._hip.kernels.load_module(code)
             owned.callback(self._hip.kernels.unload_module, module)
             self._modules[key] = module
-        return self._hip.kernels.function(self._modules[key], kernel.entry)
+        return self._modules[key]
 
-    def compile(self, kernels: Iterable[Kernel]) -> None:
+    def compile(self, kernels: Iterable[Code]) -> None:
         """Have the code of all `kernels` at hand, compiling what is missing side by side."""
         jobs = {}
         for kernel in kernels:
@@ -75,17 +102,21 @@ class KernelCache:
                 done = pool.map(lambda job: self._code(*job), jobs.values())
                 list(tracked("compiling kernels", done, len(jobs)))
 
-    def code(self, kernel: Kernel) -> bytes:
+    def code(self, kernel: Code) -> bytes:
         """The machine code of a kernel."""
         return self._code(kernel, *self._identify(kernel))
 
-    def path(self, kernel: Kernel) -> Path | None:
+    def path(self, kernel: Code) -> Path | None:
         """Where the entry of a kernel is kept; None where nothing can be kept."""
         return self._path(self._identify(kernel)[0])
 
-    def _identify(self, kernel: Kernel) -> tuple[bytes, str]:
+    def _identify(self, kernel: Code) -> tuple[bytes, str]:
         try:
-            text = self_contained(kernel)
+            text = (
+                self_contained(kernel)
+                if isinstance(kernel, Kernel)
+                else hip_triton.identity(kernel, self._gpu)
+            )
         except OSError as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
         digest = hashlib.sha256()
@@ -94,7 +125,7 @@ class KernelCache:
             digest.update(struct.pack("<Q", len(data)) + data)
         return digest.digest(), text
 
-    def _code(self, kernel: Kernel, key: bytes, text: str) -> bytes:
+    def _code(self, kernel: Code, key: bytes, text: str) -> bytes:
         with _lock:
             code = _in_process.get(key)
         if code is None:
@@ -108,7 +139,9 @@ class KernelCache:
                 _in_process[key] = code
         return code
 
-    def _compiled(self, kernel: Kernel, text: str) -> bytes:
+    def _compiled(self, kernel: Code, text: str) -> bytes:
+        if isinstance(kernel, TritonKernel):
+            return hip_triton.compile_kernel(kernel, self._gpu).to_bytes()
         try:
             return self._hip.kernels.compile(text, kernel.source.name, self._options)
         except HipError as exc:

@@ -23,8 +23,10 @@ def progress(plan: Plan, is_done: Callable[[int], bool]) -> str:
             completed += open.pop(instruction.stream, [])
     left = {id(launch) for launches in open.values() for launch in launches}
     order = [i for i in plan.instructions if isinstance(i, Launch)]
-    last = [launch.node for launch in order if id(launch) not in left][-1:]
-    pending = dict.fromkeys(launch.node for launch in order if id(launch) in left)
+    last = [launch.title for launch in order if id(launch) not in left][-1:]
+    pending = dict.fromkeys(
+        name for launch in order if id(launch) in left for name in launch.members
+    )
     done = f"node '{last[0]}'" if completed else "nothing"
     return f"completed last: {done}; pending: {listed(list(pending))}"
 

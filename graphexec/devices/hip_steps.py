@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
-from graphexec.command import Gemm, Kernel, Memcpy, Scalar
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
-from graphexec.devices.hip_gemm import gemm_call
+from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
+from graphexec.devices.hip_triton import passed
 from graphexec.errors import ExecutionError
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.tensor import View
@@ -43,9 +46,13 @@ class Steps:
         try:
             match instruction.work:
                 case Gemm() as work:
-                    return self._gemm(work, instruction)
+                    return self._gemm([gemm_call(work)], instruction)
+                case GemmBatch(members):
+                    return self._gemm([gemm_call(member) for member in members], instruction)
                 case Kernel() as work:
                     return self._kernel(work, instruction)
+                case TritonKernel() as work:
+                    return self._triton(work, instruction)
                 case Memcpy() as work:
                     return self._memcpy(work, instruction)
                 case None:
@@ -79,18 +86,24 @@ class Steps:
         blas.set_workspace(handle, workspace, WORKSPACE)
         return handle
 
-    def _gemm(self, work: Gemm, instruction: Launch) -> Step:
+    def _gemm(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
+        """One BLAS call for calls that differ in their addresses only."""
         assert instruction.blas_handle is not None
         handle, node = self._handles[instruction.blas_handle], instruction.node
-        blas, call = self._hip.blas, gemm_call(work)
-        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
-        if call.offsets is None:
-            return blas.gemm(handle, call.gemm, a, b, c, node=node)
-        a, b, c = (
-            self._memory.table([int(base) + offset for offset in offsets])
-            for base, offsets in zip((a, b, c), call.offsets, strict=True)
-        )
-        return blas.gemm_batched(handle, call.gemm, a, b, c, node=node)
+        blas, first = self._hip.blas, calls[0]
+        if len(calls) == 1 and first.offsets is None:
+            a, b, c = map(self._memory.of, (first.a, first.b, first.c))
+            return blas.gemm(handle, first.gemm, a, b, c, node=node)
+        addresses: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for call in calls:
+            for found, view, offsets in zip(
+                addresses, (call.a, call.b, call.c), call.matrices, strict=True
+            ):
+                base = int(self._memory.of(view))
+                found += [base + offset for offset in offsets]
+        gemm = replace(first.gemm, batch=len(addresses[0]))
+        a, b, c = map(self._memory.table, addresses)
+        return blas.gemm_batched(handle, gemm, a, b, c, node=node)
 
     def _kernel(self, work: Kernel, instruction: Launch) -> Step:
         kernels = self._hip.kernels
@@ -98,6 +111,20 @@ class Steps:
             self._kernels.function(work, self._resources.stack()), work.grid, work.block,
             work.shared_bytes, self._streams[instruction.stream],
             kernels.pack([self._argument(a) for a in work.args]), instruction.node,
+        )  # fmt: skip
+
+    def _triton(self, work: TritonKernel, instruction: Launch) -> Step:
+        kernels, grid = self._hip.kernels, self._kernels.grid(work)
+        function, binary = self._kernels.triton(work, self._resources.stack())
+        scratch = binary.scratch_bytes * prod(grid) and self._resources.own(
+            self._hip.malloc(binary.scratch_bytes * prod(grid)), self._hip.free
+        )
+        # The compiler adds two pointers to scratch memory; the second is for its profiler.
+        extra = (ctypes.c_void_p(int(scratch)), ctypes.c_void_p(0))
+        return kernels.prepare_launch(
+            function, grid, (binary.threads, 1, 1), binary.shared_bytes,
+            self._streams[instruction.stream],
+            kernels.pack([*map(self._argument, passed(work.args)), *extra]), instruction.node,
         )  # fmt: skip
 
     def _memcpy(self, work: Memcpy, instruction: Launch) -> Step:

@@ -151,6 +151,7 @@ _INSTRUCTIONS: dict[str, Reader] = {
             "writes": _RANGES,
             "blas_handle": Optional(integer),
             "after": Optional(list_of(name), ()),
+            "nodes": Optional(list_of(name), ()),
         },
     ),
     "record": _made(Record, {"stream": integer, "event": integer}),

@@ -47,6 +47,7 @@ def _launch(launch: Launch) -> dict[str, Any]:
         "kind": "launch",
         "stream": launch.stream,
         "node": launch.node,
+        "nodes": launch.nodes or None,
         "command": launch.command,
         "blas_handle": launch.blas_handle,
         "after": launch.after or None,

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.rewriting import GraphRewrite, Note, Target
 from graphexec.typed import TypedGraph
 
-NAME = "dead-nodes"
 
-
-def rewrite(graph: TypedGraph) -> TypedGraph:
+def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` with the nodes that the outputs need, in the same order."""
     needed = set(graph.outputs.values())
     for node in reversed(graph.nodes):
         if node.name in needed:
             needed.update(node.operands.values(), node.after)
-    return replace(graph, nodes=tuple(n for n in graph.nodes if n.name in needed))
+    dead = [n.name for n in graph.nodes if n.name not in needed]
+    if not dead:
+        return graph, ()
+    notes = tuple(Note((name,), f"left out '{name}', which no output needs") for name in dead)
+    return replace(graph, nodes=tuple(n for n in graph.nodes if n.name in needed)), notes
+
+
+REWRITE = GraphRewrite("dead-nodes", "leaves out nodes that no output depends on", rewrite)

@@ -2,7 +2,8 @@
 
 Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
 one happen before all accesses of the other, or if a command that allows it writes one over the
-other in place; so sharing needs no wait that is not there. Deterministic.
+other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride.
+Deterministic.
 
 How hard it tries depends on the number of tensors (see graphexec.allocation): up to 10 the arena
 is as small as can be; up to 500, and beyond if few live at a time, best fit over several orders
@@ -21,8 +22,9 @@ from graphexec.allocation.conflicts import (
     heaviest_clique,
 )
 from graphexec.allocation.fit import best_offsets
-from graphexec.allocation.lifetimes import ALIGNMENT, Item, aligned, items
+from graphexec.allocation.lifetimes import Item, items
 from graphexec.allocation.pools import pooled_offsets
+from graphexec.command import Program, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import Space
@@ -51,13 +53,10 @@ def allocate(synchronized: Synchronized) -> Allocation:
             space: Space = "device" if id == "arena" else "host"
             buffers.append(Buffer(id, arena.bytes, space, "arena"))
             places |= {name: (id, offset) for name, offset in arena.offsets.items()}
-    total = 0
-    for storage in program.storages.values():
-        if storage.role == "weights":
-            places[storage.name] = ("weights", total)
-            total += aligned(storage.nbytes)
-    if total:
-        buffers.append(Buffer("weights", total, "device", "weights"))
+    weights = _weights(program)
+    if weights.bytes:
+        places |= {name: ("weights", offset) for name, offset in weights.offsets.items()}
+        buffers.append(Buffer("weights", weights.bytes, "device", "weights"))
     for storage in program.storages.values():
         if storage.role in ("input", "output"):
             buffers.append(Buffer(storage.name, storage.nbytes, storage.space, storage.role))
@@ -66,10 +65,25 @@ def allocate(synchronized: Synchronized) -> Allocation:
     return Allocation(tuple(buffers), places, device.bytes, device.lower_bound, device.naive)
 
 
+def _weights(program: Program) -> Arena:
+    """One after another: weights are there from the start to the end."""
+    group_of = {name: group for group in program.groups for name in group.storages}
+    offsets: dict[str, int] = {}
+    total = 0
+    for name, storage in program.storages.items():
+        if storage.role != "weights" or name in offsets:
+            continue
+        group = group_of.get(name)
+        together, stride = (group.storages, group.stride) if group else ((name,), storage.nbytes)
+        offsets |= {each: total + place * stride for place, each in enumerate(together)}
+        total += aligned(len(together) * stride)
+    return Arena(offsets, total, total, total)
+
+
 def _arena(synchronized: Synchronized, space: Space) -> Arena:
     found = items(synchronized, space)
     arena = _placed(found, synchronized)
-    merged = any(len(item.storages) > 1 for item in found)
+    merged = any(len(item.at) > 1 for item in found)
     if not merged or arena.bytes == arena.lower_bound or len(found) > _BOTH_UP_TO:
         return arena
     # Items in place of one another live longer: now and then that costs more than it saves.
@@ -90,8 +104,10 @@ def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
         offsets, total = best_offsets(sizes, neighbours, bound, offsets)
         if total > bound:
             bound = heaviest_antichain(found, neighbours) or bound
-    by_name = {name: o for o, item in zip(offsets, found, strict=True) for name in item.storages}
+    by_name = {
+        name: o + at for o, item in zip(offsets, found, strict=True) for name, at in item.at.items()
+    }
     return Arena(by_name, total, bound, sum(aligned(storages[n].nbytes) for n in by_name))
 
 
-__all__ = ["ALIGNMENT", "Arena", "allocate"]
+__all__ = ["Arena", "allocate"]

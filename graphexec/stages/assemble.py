@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphexec.command import Gemm
+from graphexec.command import Gemm, GemmBatch
 from graphexec.plan import (
     Instruction,
     Launch,
@@ -33,7 +33,7 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     program, schedule = synchronized.schedule.program, synchronized.schedule
     with_gemm = {
         s for c, s in zip(program.commands, schedule.stream, strict=True)
-        if isinstance(c.work, Gemm)
+        if isinstance(c.work, (Gemm, GemmBatch))
     }  # fmt: skip
     streams = tuple(Stream(s, s if s in with_gemm else None) for s in range(schedule.streams))
     ranges = _Ranges(places)
@@ -82,16 +82,17 @@ def _predicted(synchronized: Synchronized) -> dict[int, tuple[float, float]]:
 
 
 def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruction:
-    commands = synchronized.schedule.program.commands
-    command, stream = commands[index], synchronized.schedule.stream[index]
+    schedule = synchronized.schedule
+    command, stream = schedule.program.commands[index], schedule.stream[index]
     return Launch(
         stream,
         command.node,
         command.label,
         ranges.of(command.reads),
         ranges.of(command.writes),
-        stream if isinstance(command.work, Gemm) else None,
-        tuple(dict.fromkeys([commands[i].node for i in command.after])),
+        stream if isinstance(command.work, (Gemm, GemmBatch)) else None,
+        command.after_nodes,
+        command.nodes,
         command.work,
     )
 

@@ -19,17 +19,22 @@ from graphexec.tensor import Space, TensorType, View
 from graphexec.typed import TypedGraph, TypedNode
 
 
-def lower(graph: TypedGraph, resident: bool = False) -> Program:
+def lower(
+    graph: TypedGraph, resident: bool = False, capabilities: frozenset[str] = frozenset()
+) -> Program:
     """The program of `graph`; GraphError when a name collides with one the compiler makes.
 
-    With `resident`, inputs and outputs lie in device memory and no transfers are added.
+    With `resident`, inputs and outputs lie in device memory and no transfers are added. Ops may
+    use what the device is capable of.
     """
-    return _Lowering(graph, resident).run()
+    return _Lowering(graph, resident, capabilities).run()
 
 
 class _Lowering:
-    def __init__(self, graph: TypedGraph, resident: bool) -> None:
-        self.graph, self.resident = graph, resident
+    def __init__(
+        self, graph: TypedGraph, resident: bool, capabilities: frozenset[str]
+    ) -> None:  # fmt: skip
+        self.graph, self.resident, self.capabilities = graph, resident, capabilities
         self.edge: Space = "device" if resident else "host"
         self.storages: dict[str, Storage] = {}
         self.tensors: dict[str, View] = {}
@@ -93,9 +98,14 @@ class _Lowering:
             self.tensors[full] = view = self.storage(full, type, "arena")
             return view
 
-        call = Call(node.name, operands, node.attrs, out, types, node.type, scratch)
+        call = Call(
+            node.name, operands, node.attrs, out, types, node.type, scratch, self.capabilities
+        )
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
-        commands = [replace(c, after=after) if after else c for c in node.op.lower(call)]
+        commands = node.op.lower(call)
+        if after:
+            names = tuple(dict.fromkeys(self.commands[i].node for i in after))
+            commands = [replace(c, after=after, after_nodes=names) for c in commands]
         self.made_by[node.name] = tuple(
             range(len(self.commands), len(self.commands) + len(commands))
         )

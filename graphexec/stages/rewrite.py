@@ -1,31 +1,74 @@
-"""rewrite: replace parts of a typed graph by equivalent ones.
+"""rewrite: replace parts of a typed graph, and then of its program, by equivalent ones.
 
-Each rewrite is a module of graphexec.rewrites with a function `rewrite(graph) -> graph` and a
-NAME by which it can be switched off. They run in the order of REWRITES.
+Each rewrite is a module of graphexec.rewrites that binds REWRITE. Those of graphs run before
+`lower`, those of programs after it, in the order in which they stand here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import replace
 
+from graphexec.command import Program
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.rewrites import dead_nodes
+from graphexec.rewrites import batch, dead_nodes, fuse_attention
+from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
 from graphexec.typed import TypedGraph
 
-REWRITES: dict[str, Callable[[TypedGraph], TypedGraph]] = {
-    dead_nodes.NAME: dead_nodes.rewrite,
-}
+GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE, fuse_attention.REWRITE)
+PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE,)
+ALL = "all"  # instead of a name: every rewrite
 
 
-def rewrite(graph: TypedGraph, disabled: Collection[str] = ()) -> TypedGraph:
-    """`graph` after every rewrite not named in `disabled`; InputError for an unknown name."""
-    for name in disabled:
-        if name not in REWRITES:
-            raise InputError(
-                [Diagnostic(f"there is no rewrite '{name}'", help=did_you_mean(name, REWRITES))]
-            )
-    for name, apply in REWRITES.items():
-        if name not in disabled:
-            graph = apply(graph)
-    return graph
+def known_rewrites() -> dict[str, Rewrite]:
+    """Every rewrite by name, in the order in which they run."""
+    every: list[Rewrite] = [*GRAPH_REWRITES, *PROGRAM_REWRITES]
+    return {each.name: each for each in every}
+
+
+def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> frozenset[str]:
+    """Names of the rewrites to apply: those that are on by default and those of `on`, without
+    those of `off`. "all" stands for every name, and a name counts for more than "all".
+
+    Raises InputError for an unknown name, and for one that is to be both on and off.
+    """
+    known = known_rewrites()
+    both = set(on) & set(off)
+    mistakes = [_unknown(name) for name in {**dict.fromkeys(on), **dict.fromkeys(off)}
+                if name not in known and name != ALL]  # fmt: skip
+    mistakes += [Diagnostic(f"rewrite '{name}' is switched both on and off") for name in both]
+    if mistakes:
+        raise InputError(mistakes)
+    names = {name for name, r in known.items() if (r.default or ALL in on) and ALL not in off}
+    return frozenset((names | (set(on) - {ALL})) - set(off))
+
+
+def rewrite(
+    graph: TypedGraph, target: Target, names: Collection[str]
+) -> tuple[TypedGraph, tuple[Note, ...]]:
+    """`graph` after the graph rewrites in `names`, and what they say of it."""
+    notes: list[Note] = []
+    for each in GRAPH_REWRITES:
+        if each.name in names:
+            graph, found = each.apply(graph, target)
+            notes += [replace(note, rewrite=each.name) for note in found]
+    return graph, tuple(notes)
+
+
+def rewrite_program(
+    program: Program, target: Target, names: Collection[str]
+) -> tuple[Program, tuple[Note, ...]]:
+    """`program` after the program rewrites in `names`, and what they say of it."""
+    notes: list[Note] = []
+    for each in PROGRAM_REWRITES:
+        if each.name in names:
+            program, found = each.apply(program, target)
+            notes += [replace(note, rewrite=each.name) for note in found]
+    return program, tuple(notes)
+
+
+def _unknown(name: str) -> Diagnostic:
+    known = known_rewrites()
+    help = did_you_mean(name, known) or f"known are {', '.join(known)}"
+    return Diagnostic(f"there is no rewrite '{name}'", help=help)

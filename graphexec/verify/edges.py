@@ -166,11 +166,11 @@ def orders(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     tensors = {tensor.name for tensor in plan.tensors}
     for index, launch, _, clock in Clocks(plan).replay():
         for name in dict.fromkeys(launch.after):
-            if name in lasts and name != launch.node:
+            if name in lasts and name not in launch.members:
                 yield from _order(index, launch, lasts[name], clock)
                 continue
             site = Site.of(index, launch)
-            if name == launch.node:
+            if name in launch.members:
                 yield Hazard("ORDER", f"{site} is to come after itself.", site, site)
             elif name not in tensors:
                 message = f"{site} is to come after '{name}', which is no node of the plan."
@@ -183,8 +183,8 @@ def _last_launches(evidence: Evidence, named: set[str]) -> dict[str, _Lasts]:
     for stream, launches in evidence.launches.items():
         slot = evidence.history.clocks.slots[stream]
         for number, (index, launch) in enumerate(launches, 1):
-            if launch.node in named:
-                found.setdefault(launch.node, {})[slot] = number, index, launch
+            for name in named.intersection(launch.members):
+                found.setdefault(name, {})[slot] = number, index, launch
     return found
 
 

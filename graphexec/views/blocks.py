@@ -76,7 +76,7 @@ def _whole(size: int, commands: Sequence[str]) -> int:
 def _block(stream: int, launches: Sequence[Launch], members: Sequence[int]) -> Block:
     first, last = launches[members[0]], launches[members[-1]]
     if len(members) == 1:
-        return Block(stream, tuple(members), printable(first.node), printable(first.command))
+        return Block(stream, tuple(members), printable(first.title), printable(first.command))
     words = summary([printable(launches[n].command) for n in members])
     commands = f"{count(len(members), 'launch')}: {words}"
     return Block(stream, tuple(members), printable(f"{first.node} … {last.node}"), commands)

@@ -77,7 +77,7 @@ def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
         }
         kind = "transfer" if is_transfer(launch) else "launch"
         track = _track(plan, launch.stream)
-        yield _slice(launch.node, kind, track, span.start, span.end, args)
+        yield _slice(launch.title, kind, track, span.start, span.end, args)
 
 
 def _waiting(plan: Plan, trace: Trace) -> Iterator[Event]:

@@ -53,9 +53,9 @@ def _boxes(
         y = _TOP + rows[launch.stream] * _PITCH + down
         lines = [svg.rect(x, y, width, _TALL, f"bx {paint.of(launch, 0)}", 2)]
         if width > 26:
-            name = svg.fitted(launch.node, width - 5, 5.6)
+            name = svg.fitted(launch.title, width - 5, 5.6)
             lines.append(svg.text(x + 3, y + 14, name, "in sm"))
-        about = f"{printable(launch.node)}: {shown(end - start)} from {shown(start)}"
+        about = f"{printable(launch.title)}: {shown(end - start)} from {shown(start)}"
         yield svg.group(lines, about, l=n)
 
 

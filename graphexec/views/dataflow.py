@@ -109,7 +109,7 @@ def _edges_to(
         if not 0 <= r.low < r.high:
             continue
         for writer in written.setdefault(r.buffer, _Written()).read(r.low, r.high):
-            node = None if writer is None else launches[writer].node
+            node = None if writer is None else launches[writer].node_of(r)
             yield Edge(writer, reader, r.buffer, named.find(r, node, launch.node))
 
 

@@ -103,11 +103,11 @@ def _launches(plan: Plan, launches: Iterable[Launch]) -> Iterator[str]:
         attributes = {
             "fillcolor": FILLS[lane],
             "color": _STROKES[lane],
-            "tooltip": f"{launch.node}: {below}",
+            "tooltip": f"{launch.title}: {below}",
         }
         if transfer or touches_host:
             attributes |= {"shape": "parallelogram", "style": "filled", "margin": "0,0.04"}
-        yield node(f"n{number}", label(launch.node, below), attributes)
+        yield node(f"n{number}", label(launch.title, below), attributes)
 
 
 def _stream_order(plan: Plan, launches: list[Launch], edges: list[Edge]) -> Iterator[str]:

@@ -61,7 +61,7 @@ def tenants(plan: Plan) -> list[Tenant]:
             users[current[r]] += [number, *readers.get((number, r.buffer), ())]
     names = _Names(plan.tensors)
     return [
-        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n].node))
+        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n].node_of(r)))
         for (n, r), used in users.items()
     ]
 

@@ -98,7 +98,8 @@ def _box(launch: Launch, types: dict[str, str]) -> Box:
         if launch.node.endswith(ending):
             name = launch.node.removesuffix(ending)
             return Box(kind, name, kind, types.get(name, ""), None, (launch.node,))  # type: ignore[arg-type]
-    return Box("op", launch.node, launch.command, types.get(launch.node, ""), None, (launch.node,))
+    type = types.get(launch.node, "")
+    return Box("op", launch.title, launch.command, type, None, launch.members)
 
 
 def _type(tensor: PlacedTensor) -> str:

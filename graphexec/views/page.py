@@ -42,7 +42,8 @@ def to_html(
         hazards = find_hazards(plan)
     outline = outline or of_plan(plan)
     launches = sum(isinstance(i, Launch) for i in plan.instructions)
-    boxes = most or (launches if launches <= _EVERY else lanes.MOST)
+    written = sum(len(i.writes) for i in plan.instructions if isinstance(i, Launch))
+    boxes = most or (max(launches, written) if launches <= _EVERY else lanes.MOST)
     data = page_data(plan, outline, hazards, trace)
     pieces = {
         "title": svg.escape(plan.graph),

@@ -41,7 +41,7 @@ def page_data(
 def _line(i: Instruction) -> str:
     match i:
         case Launch():
-            return f"s{i.stream}  {printable(i.node)}  {printable(i.command)}"
+            return f"s{i.stream}  {printable(i.title)}  {printable(i.command)}"
         case Record():
             return f"s{i.stream}    record e{i.event}"
         case Wait():
@@ -89,7 +89,7 @@ class _Launches:
         span = self.spans.get(number)
         tensor = i.node.removesuffix(".h2d")
         return {
-            "node": printable(i.node),
+            "node": printable(i.title),
             "command": printable(i.command),
             "stream": i.stream,
             "instruction": number,

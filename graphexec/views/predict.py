@@ -131,7 +131,7 @@ def _gemm_flops(launch: Launch, types: _Types) -> int:
         return 0
     out = types.of(launch.writes[0], launch.node)
     a, b = (types.of(r) for r in launch.reads[:2])
-    return 2 * out.elements * _contracted(a, b, out)
+    return 2 * out.elements * _contracted(a, b, out) * len(launch.members)
 
 
 def _contracted(a: TensorType, b: TensorType, out: TensorType) -> int:

@@ -112,7 +112,7 @@ class _Lanes:
         self.lanes = self.pitch * (len(self.lane) - 1) + 3 if drawn else 5
         self.sync = max([4, *(width(self._sync(row)) for row in self.rows)])
         launches = [row.launch for row in self.rows if row.launch]
-        longest = max([4, *(width(printable(i.node)) for i in launches)])
+        longest = max([4, *(width(printable(i.title)) for i in launches)])
         commands = max([7, *(width(printable(i.command)) for i in launches)])
         self.command = min(commands, 16)
         times = [width(self._time(row)) for row in self.rows]
@@ -138,7 +138,7 @@ class _Lanes:
     def _line(self, position: int, row: _Row) -> str:
         cells = ["", "", "", ""]
         if row.launch is not None:
-            node, command = printable(row.launch.node), printable(row.launch.command)
+            node, command = printable(row.launch.title), printable(row.launch.command)
             moved = [size(_bytes(r)) for r in (row.launch.reads, row.launch.writes)]
             cells = [fit(node, self.node), fit(command, self.command), *moved]
         widths = (self.node, self.command, 10, 10)

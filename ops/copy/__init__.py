@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Memcpy, Parallel
+from graphexec.command import Command, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy.variants import choose
 from graphexec.tensor import TensorType, View
@@ -94,9 +94,13 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
 
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
-    kernel = choose(source, target, _copy_on_cpu)
     # Dense to dense is a cast: a thread reads the elements that it writes, before it writes them.
-    return call.command("copy", kernel, [source], [target], inplace=[(0, 0)])
+    return call.kernel("copy", _copying, [source], [target], inplace=[(0, 0)])
+
+
+def _copying(reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+    kernel: Kernel = choose(reads[0], writes[0], _copy_on_cpu)
+    return kernel
 
 
 def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost, Gemm, Memcpy, Parallel
+from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.gemm.affine import affine
@@ -132,16 +133,28 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     return [start], beta if c is not None else 1.0
 
 
-def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
-    """out = beta · c + bias, both broadcast."""
-    wide = out.dtype.accumulator
+@dataclass(frozen=True)
+class _Affine:
+    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast."""
 
-    def compute(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
+    beta: float
+    wide: DType
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+        c, bias = reads
+        kernel: Kernel = affine(c, bias, self.beta, writes[0], self._compute)
+        return kernel
+
+    def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
         c, out, bias = arrays
-        out[...] = c.astype(wide.numpy()) * beta + bias.astype(wide.numpy())
+        wide = self.wide.numpy()
+        out[...] = c.astype(wide) * self.beta + bias.astype(wide)
 
-    c, bias = c.broadcast_to(out.shape), bias.broadcast_to(out.shape)
-    return call.command("affine", affine(c, bias, beta, out, compute), [c, bias], [out])
+
+def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
+    """out = beta · c + bias."""
+    reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
+    return call.kernel("affine", _Affine(beta, out.dtype.accumulator), reads, [out])
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

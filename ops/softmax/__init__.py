@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost
+from graphexec.command import Command, Cost, Kernel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose
-from graphexec.tensor import TensorType
+from graphexec.tensor import TensorType, View
 
 Array = np.ndarray[Any, Any]
 
@@ -91,16 +92,30 @@ class Softmax(Op):
     def lower(self, call: Call) -> list[Command]:
         """One kernel."""
         x, out, mask = call.operands["x"], call.out, call.operands.get("mask")
-        axis, scale = call.attrs["axis"] % len(x.shape), float(call.attrs["scale"])
-        causal = bool(call.attrs["causal"])
-        spread = mask.broadcast_to(x.shape) if mask is not None else None
-        problem = Problem(x, out, spread, axis, scale, causal)
-        compute = partial(softmax_on_cpu, axis=axis, scale=scale, causal=causal)
-        kernel = choose(problem, compute)
-        reads = [v for v in problem.views if v is not out]
+        rank, axis = len(x.shape), call.attrs["axis"]
+        from_end = axis - rank if axis >= 0 else axis
+        rows = _Rows(from_end, float(call.attrs["scale"]), bool(call.attrs["causal"]))
+        reads = [x] if mask is None else [x, mask.broadcast_to(x.shape)]
         cost = self.cost(call.types, call.attrs, call.type)
         # All threads of a row have read it before the first writes; then each reads what it writes.
-        return [call.command("softmax", kernel, reads, [out], cost, inplace=[(0, 0)])]
+        return [call.kernel("softmax", rows, reads, [out], cost, inplace=[(0, 0)])]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The recipe of softmax along `axis` (counted from the end); it reads x, or x and mask."""
+
+    axis: int
+    scale: float
+    causal: bool
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+        x, mask = reads[0], reads[1] if len(reads) > 1 else None
+        axis = self.axis + len(x.shape)
+        problem = Problem(x, writes[0], mask, axis, self.scale, self.causal)
+        compute = partial(softmax_on_cpu, axis=axis, scale=self.scale, causal=self.causal)
+        kernel: Kernel = choose(problem, compute)
+        return kernel
 
 
 OP = Softmax()

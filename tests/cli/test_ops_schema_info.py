@@ -91,3 +91,20 @@ def test_help_describes_the_json_document(invoke, command):
 
 def test_an_unknown_command(invoke):
     assert invoke("rum").exit_code == 2
+
+
+def test_the_rewrites(invoke):
+    known = gx_rewrites()
+    text = invoke("ops", "--rewrites").stdout
+    for each in known:
+        assert f"  {each.name} " in text
+        assert " ".join(each.doc.split()) in " ".join(text.split())
+    listed = json.loads(invoke("ops", "--rewrites", "--json").stdout)["rewrites"]
+    assert listed == [{"name": r.name, "default": r.default, "doc": r.doc} for r in known]
+    assert invoke("ops", "gemm", "--rewrites").exit_code == 2
+
+
+def gx_rewrites():
+    from graphexec.pipeline import known_rewrites
+
+    return list(known_rewrites().values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,16 +99,19 @@ def assert_is(call: Call, instruction: Instruction, names: Names) -> None:
             if call.name != "hipblasGemmBatchedEx":  # its addresses are in tables
                 for place in places:
                     assert inside(place, instruction.reads + instruction.writes), instruction
-                for written in instruction.writes:
+                # Of the members of a batch only the first is named: the others lie at a stride.
+                for written in instruction.writes[: 1 if instruction.nodes else None]:
                     assert any(inside(place, (written,)) for place in places)
         case _:
             raise AssertionError(instruction)
 
 
-def opened(lab: Lab, name: str, mode: Mode, streams: int) -> tuple[Executable, list[Call]]:
+def opened(
+    lab: Lab, name: str, mode: Mode, streams: int, **options: Any
+) -> tuple[Executable, list[Call]]:
     graph = example(name)
     lab.emulator.trace()
-    exe = lab.compile(graph, mode, streams)
+    exe = lab.compile(graph, mode, streams, **options)
     return exe, calls(lab.emulator)
 
 
@@ -167,7 +171,7 @@ def test_a_capture_is_the_plan_and_a_replay_one_launch(emulated: Lab, name: str)
 
 
 def test_blas_handles_have_a_stream_and_a_workspace_each(emulated: Lab) -> None:
-    exe, opening = opened(emulated, "parallel_branches", "graph", 4)
+    exe, opening = opened(emulated, "parallel_branches", "graph", 4, no_rewrite=["batch"])
     handles = sum(s.blas_handle is not None for s in exe.plan.streams)
     exe.close()
     per_handle: dict[str, list[str]] = {}

@@ -42,7 +42,7 @@ class FakeHip:
         return 9, 0
 
     def properties(self, device: int) -> SimpleNamespace:
-        return SimpleNamespace(warp_size=64)
+        return SimpleNamespace(warp_size=64, multiprocessors=104)
 
     def compile(self, source: str, name: str, options: Sequence[str]) -> bytes:
         if self.fails:

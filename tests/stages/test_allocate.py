@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from programs import access_lists, does, program_of, required, schedule_of, schedules
 
 import graphexec as gx
-from graphexec.command import Command, Memcpy, Program, Storage
+from graphexec.command import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Schedule, dependencies
-from graphexec.stages.allocate import ALIGNMENT, aligned, allocate
+from graphexec.stages.allocate import allocate
 from graphexec.stages.synchronize import synchronize
 from graphexec.tensor import DType, TensorType, View
 

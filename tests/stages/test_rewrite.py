@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given, settings
-from strategies import graphs
+from dataclasses import replace
+
+import pytest
 
 import graphexec as gx
-from graphexec.rewrites import dead_nodes
+from graphexec.command import Program
+from graphexec.costs import GPU
+from graphexec.pipeline import plan_graph
+from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Target, target_of
+from graphexec.stages import rewrite as stage
 from graphexec.stages.infer import infer
-from graphexec.stages.rewrite import REWRITES, rewrite
+from graphexec.stages.rewrite import chosen_rewrites, known_rewrites
 from graphexec.typed import TypedGraph
 
 
@@ -30,25 +34,129 @@ def names(graph: TypedGraph) -> list[str]:
     return [n.name for n in graph.nodes]
 
 
-def test_names_are_those_of_the_modules() -> None:
-    assert REWRITES["dead-nodes"] is dead_nodes.rewrite
-    assert dead_nodes.NAME == "dead-nodes"
+def rewrite(graph: TypedGraph, *names: str) -> TypedGraph:
+    """The graph after the rewrites called so; all of them if none is named."""
+    return stage.rewrite(graph, Target(), names or [*known_rewrites()])[0]
+
+
+# Switching ------------------------------------------------------------------------------------
+
+
+def test_every_rewrite_has_a_name_and_a_line_of_doc() -> None:
+    known = known_rewrites()
+    assert len(known) == len(stage.GRAPH_REWRITES) + len(stage.PROGRAM_REWRITES)
+    for name, each in known.items():
+        assert name == each.name
+        assert name == name.lower()
+        assert each.doc
+        assert "\n" not in each.doc
+
+
+def extra(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two rewrites more, off by default, that change nothing; what they were told."""
+    seen = []
+
+    def graph(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
+        seen.append(f"graph {target.device} {sorted(target.capabilities)} {target.costs.name}")
+        return graph, (Note(("y",), "saw 'y'"), Note(("a",), "'a' is too small", applied=False))
+
+    def program(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
+        seen.append(f"program {len(program.commands)}")
+        return program, (Note(("y",), "saw 'y' again"),)
+
+    rewrites = GraphRewrite("look", "looks", graph, default=False)
+    programs = ProgramRewrite("stare", "stares", program, default=False)
+    monkeypatch.setattr(stage, "GRAPH_REWRITES", (*stage.GRAPH_REWRITES, rewrites))
+    monkeypatch.setattr(stage, "PROGRAM_REWRITES", (*stage.PROGRAM_REWRITES, programs))
+    return seen
+
+
+def test_those_that_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra(monkeypatch)
+    default = chosen_rewrites()
+    assert default == {name for name, each in known_rewrites().items() if each.default}
+    assert chosen_rewrites(["look"]) == default | {"look"}
+    assert chosen_rewrites(["look"], ["dead-nodes"]) == default - {"dead-nodes"} | {"look"}
+    assert chosen_rewrites(["all"]) == {*known_rewrites()}
+    assert chosen_rewrites(["all"], ["stare"]) == {*known_rewrites()} - {"stare"}
+    assert chosen_rewrites((), ["all"]) == set()
+    assert chosen_rewrites(["look"], ["all"]) == {"look"}
+
+
+def test_unknown_names_and_contradictions_are_the_users() -> None:
+    with pytest.raises(gx.InputError, match="did you mean 'dead-nodes'") as found:
+        chosen_rewrites(["dead-nods"], ["xyz"])
+    assert len(found.value.diagnostics) == 2
+    assert "known are " in str(found.value)
+    with pytest.raises(gx.InputError, match="'dead-nodes' is switched both on and off"):
+        chosen_rewrites(["dead-nodes"], ["dead-nodes"])
+
+
+def test_rewrites_are_told_the_target_and_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = extra(monkeypatch)
+    graph = gx.Graph("g")
+    graph.input("x", (2, 2))
+    graph.output(y=graph.softmax("x", name="y"))
+    assert plan_graph(graph, no_rewrite=["all"]).notes == ()
+    compiled = plan_graph(graph, device="hip", rewrite=["look", "stare"], capabilities=["fly"])
+    assert seen == [f"graph hip ['fly'] {GPU.name}", "program 3"]
+    assert [(n.rewrite, n.text, n.applied) for n in compiled.notes] == [
+        ("look", "saw 'y'", True),
+        ("look", "'a' is too small", False),
+        ("stare", "saw 'y' again", True),
+    ]
+
+
+def test_a_target_by_name() -> None:
+    assert target_of("cpu") == Target()
+    assert target_of("cpu").capabilities == gx.CpuDevice().capabilities()
+    assert target_of("something").capabilities == frozenset()
+    assert replace(target_of("hip"), costs=Target().costs).device == "hip"
+
+
+def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = extra(monkeypatch)
+
+    class Able:
+        name = "cpu"
+
+        def capabilities(self) -> frozenset[str]:
+            return frozenset({"swim"})
+
+        def open(self, *given: object) -> object:
+            return gx.CpuDevice().open(*given)  # type: ignore[arg-type]
+
+    graph = gx.Graph("g")
+    graph.input("x", (2, 2))
+    graph.output(y=graph.softmax("x"))
+    gx.compile(graph, device=Able(), rewrite=["look"]).close()  # type: ignore[arg-type]
+    assert seen == ["graph cpu ['swim'] cpu model"]
+
+
+# dead-nodes -----------------------------------------------------------------------------------
 
 
 def test_dead_nodes_are_left_out() -> None:
     """What `after` names is kept for a node that is needed; one that is not keeps nothing."""
     before = typed()
-    after = rewrite(before)
+    after = rewrite(before, "dead-nodes")
     assert names(after) == ["a", "first", "b", "y"]
     assert (after.inputs, after.outputs, after.name) == (before.inputs, before.outputs, "g")
     assert all(n in before.nodes for n in after.nodes)
-    assert rewrite(after) == after
+    assert rewrite(after, "dead-nodes") == after
+
+
+def test_what_is_left_out_is_said() -> None:
+    _, notes = stage.rewrite(typed(), Target(), ["dead-nodes"])
+    assert [n.nodes for n in notes] == [("dead",), ("dead_too",)]
+    assert notes[0] == Note(
+        ("dead",), "left out 'dead', which no output needs", rewrite="dead-nodes"
+    )
 
 
 def test_a_rewrite_can_be_switched_off() -> None:
     before = typed()
-    assert rewrite(before, ["dead-nodes"]) == before
-    assert rewrite(before, set(REWRITES)) is before
+    assert stage.rewrite(before, Target(), ()) == (before, ())
 
 
 def test_the_old_graph_is_not_changed() -> None:
@@ -81,21 +189,4 @@ def test_a_chain_of_ten_thousand_nodes() -> None:
     for _ in range(10_000):
         name = graph.node("copy", name, name=f"n{len(graph.nodes)}")
     graph.output("n4999")
-    assert len(rewrite(infer(graph)).nodes) == 5000
-
-
-@settings(max_examples=40, deadline=None)
-@given(graphs(max_nodes=8))
-def test_rewrites_change_no_output(graph: gx.Graph) -> None:
-    rng = np.random.default_rng(0)
-    before = infer(graph)
-    inputs = {
-        n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in before.inputs.items()
-    }
-    found = []
-    for off in (set(), set(REWRITES)):
-        with gx.compile(graph, device="cpu", streams=2, no_rewrite=off) as exe:
-            found.append(exe.run(**inputs))
-    assert found[0].keys() == found[1].keys()
-    for name, array in found[0].items():
-        assert array.tobytes() == found[1][name].tobytes()
+    assert len(rewrite(infer(graph), "dead-nodes").nodes) == 5000

@@ -1,0 +1,108 @@
+"""batch: independent commands that do the same to operands of the same shapes become one.
+
+Requires a Program. Guarantees an equivalent one, in an order of its own, in which
+
+1. members of a batch are independent of one another, `after` included, and no batch makes a cycle
+   (agenda.py);
+2. they differ in nothing but where their operands lie (kinds.py);
+3. their operands lie at a constant stride, for which their storages are bound to one another in
+   groups that `allocate` keeps together, or are one and the same; a GEMM's may lie anywhere, the
+   BLAS then gets arrays of pointers (layout.py, merged.py);
+4. by the cost model the batch takes less time than its members one after another, and the whole
+   program less than before (worth.py).
+
+Nothing is copied for it. Chains that are alike merge step by step, so that eight chains of eight
+GEMMs become eight commands. A program in which nothing merges is returned as it is.
+
+Unsupported: transfers between host and device, commands with several results, kernels without a
+recipe, kernels over operands that lie at no constant stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphexec.command import Command, Program
+from graphexec.costs import CostModel
+from graphexec.rewrites.batch.agenda import agenda
+from graphexec.rewrites.batch.kinds import kind_of
+from graphexec.rewrites.batch.layout import Layout
+from graphexec.rewrites.batch.merged import merged, partitioned
+from graphexec.rewrites.batch.worth import faster_as_one
+from graphexec.rewriting import Note, ProgramRewrite, Target
+from graphexec.scheduled import dependencies
+
+
+def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
+    """`program` with batches where they pay."""
+    kinds = [kind_of(command, program.storages) for command in program.commands]
+    order = agenda(kinds, dependencies(program.commands))
+    if all(len(alike) == 1 for alike in order):
+        return program, ()
+    batching = _Batching(program, target.costs)
+    for alike in order:
+        batching.take(alike)
+    return batching.program(), tuple(batching.notes)
+
+
+class _Batching:
+    """The program as it becomes, command by command."""
+
+    def __init__(self, program: Program, costs: CostModel) -> None:
+        self.old, self.costs = program, costs
+        self.layout = Layout(program.storages)
+        self.commands: list[Command] = []
+        self.became: dict[int, int] = {}  # old index to new
+        self.notes: list[Note] = []  # one a batch
+
+    def take(self, alike: list[int]) -> None:
+        """Add commands that could be one: as one, as several batches, or as they are."""
+        if len(alike) > 1:
+            if self._merge(alike):
+                return
+            for part in partitioned(alike, self.old.commands, self.layout):
+                if not self._merge(part):
+                    self._keep(part)
+            return
+        self._keep(alike)
+
+    def _keep(self, alike: list[int]) -> None:
+        for index in alike:
+            self._add(self.old.commands[index], [index])
+
+    def _merge(self, alike: list[int]) -> bool:
+        """Add the commands as one, if that can be done and pays."""
+        if len(alike) < 2:
+            return False
+        before = len(self.layout.groups)
+        members = [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
+        one = merged(members, self.layout)
+        if one is None or not faster_as_one(members, one, self.costs):
+            self.layout.forget(before)
+            return False
+        self._add(one, alike)
+        first, *_, last = one.nodes
+        text = f"'{first}' … '{last}' run as one command, {len(one.nodes)} of them ({one.label})"
+        self.notes.append(Note(one.nodes, text))
+        return True
+
+    def _add(self, command: Command, old: list[int]) -> None:
+        for index in old:
+            self.became[index] = len(self.commands)
+        if command.after:
+            after = tuple(sorted({self.became[i] for i in command.after}))
+            command = replace(command, after=after)
+        self.commands.append(command)
+
+    def program(self) -> Program:
+        """The whole, or the old one if nothing was merged."""
+        if not self.notes:
+            return self.old
+        groups = self.old.groups + tuple(self.layout.groups)
+        return replace(self.old, commands=tuple(self.commands), groups=groups)
+
+
+REWRITE = ProgramRewrite(
+    "batch", "independent commands that are alike become one where that is faster", apply
+)
+__all__ = ["REWRITE"]

@@ -1,0 +1,30 @@
+"""What two commands must have in common to be members of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from graphexec.command import Command, Gemm, Kernel, Memcpy, Storage
+from graphexec.tensor import View
+
+
+def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
+    """Equal for commands that do the same to operands that only lie elsewhere; None for one that
+    cannot be batched."""
+    if len(command.writes) != 1 or command.nodes:
+        return None
+    if any(storages[v.storage].space != "device" for v in (*command.reads, *command.writes)):
+        return None
+    match command.work:
+        case Gemm(a, b, out, alpha, beta):
+            return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out)
+        case Memcpy(src, dst):
+            return "memcpy", _shape(src), _shape(dst)
+        case Kernel() if command.recipe is not None:
+            views = (*command.reads, *command.writes)
+            return command.label, command.recipe, command.inplace, *map(_shape, views)
+    return None
+
+
+def _shape(view: View) -> Hashable:
+    return view.shape, view.strides, view.dtype

@@ -1,0 +1,103 @@
+"""From the members of a batch to the one command that does their work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+
+from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, Work
+from graphexec.rewrites.batch.layout import Layout
+from graphexec.tensor import View
+
+
+def merged(members: Sequence[Command], layout: Layout) -> Command | None:
+    """One command for commands of one kind that are independent; None if there is none.
+
+    Binds storages in `layout` where a stride needs it.
+    """
+    work = _work(members, layout)
+    if work is None:
+        return None
+    first = members[0]
+    return replace(
+        first,
+        work=work,
+        reads=tuple(view for member in members for view in member.reads),
+        writes=tuple(member.writes[0] for member in members),
+        cost=_cost(members),
+        after=tuple(sorted({index for member in members for index in member.after})),
+        after_nodes=tuple(dict.fromkeys(n for member in members for n in member.after_nodes)),
+        inplace=tuple(
+            (place * len(first.reads) + read, place)
+            for place, member in enumerate(members)
+            for read, _ in member.inplace
+        ),
+        nodes=tuple(member.node for member in members),
+        recipe=None,
+    )
+
+
+def partitioned(
+    alike: Sequence[int], commands: Sequence[Command], layout: Layout
+) -> Iterator[list[int]]:
+    """The commands in parts whose operands could lie at a constant stride."""
+    parts: dict[object, list[int]] = {}
+    for index in alike:
+        parts.setdefault(layout.neighbourhood(commands[index]), []).append(index)
+    yield from parts.values()
+
+
+def _work(members: Sequence[Command], layout: Layout) -> Work | None:
+    first = members[0]
+    if isinstance(first.work, Gemm):
+        return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout)
+    reads = _stacked([member.reads for member in members], layout)
+    writes = _stacked([member.writes for member in members], layout)
+    # What is written is dense, so that threads can go along it.
+    if reads is None or writes is None or not all(view.is_dense for view in writes):
+        return None
+    if isinstance(first.work, Kernel):
+        return None if first.recipe is None else first.recipe(reads, writes)
+    return Memcpy(reads[0], writes[0]) if reads[0].is_dense else None
+
+
+def _gemm(members: Sequence[Gemm], layout: Layout) -> Gemm | GemmBatch:
+    before = len(layout.groups)
+    views = _stacked([(m.out, m.a, m.b) for m in members], layout)
+    if views is not None:
+        out, a, b = views
+        return replace(members[0], a=a, b=b, out=out)
+    layout.forget(before)
+    layout.stacked([m.out for m in members])  # for those that read the results
+    return GemmBatch(tuple(members))
+
+
+def _stacked(members: Sequence[Sequence[View]], layout: Layout) -> list[View] | None:
+    """For each operand one view over that of every member."""
+    found = []
+    for views in zip(*members, strict=True):
+        view = layout.stacked(views)
+        if view is None:
+            return None
+        found.append(view)
+    return found
+
+
+def _cost(members: Sequence[Command]) -> Cost:
+    """All operations; bytes that several members read are read once."""
+    total = Cost()
+    seen: set[View] = set()
+    for member in members:
+        again = sum(_nbytes(view) for view in member.reads if view in seen)
+        total += Cost(member.cost.flops, max(0, member.cost.bytes - again))
+        seen.update(member.reads)
+    return total
+
+
+def _nbytes(view: View) -> int:
+    extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
+    return prod(extents) * view.dtype.itemsize
+
+
+__all__ = ["merged", "partitioned"]

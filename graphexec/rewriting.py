@@ -1,0 +1,78 @@
+"""What a rewrite is: a named, switchable step from a graph or program to an equivalent one.
+
+A rewrite is told the Target it works for, and returns what it made with notes: what it did, and
+where that is worth knowing, why it did not. `graphexec explain` shows the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphexec.command import Program
+from graphexec.costs import CPU, CostModel, model_of
+from graphexec.tensor import DType
+from graphexec.typed import TypedGraph
+
+CAPABILITIES = {
+    "cpu": frozenset(f"attention:{dtype}" for dtype in DType),
+    "hip": frozenset[str](),
+}
+"""What every device of a name can do beyond plain commands. A device at hand may do more: see
+Device.capabilities.
+
+attention:DTYPE   attention on tensors of that type as one command
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is compiled for: the name of a device, what it can do, and what commands cost there."""
+
+    device: str = "cpu"
+    capabilities: frozenset[str] = CAPABILITIES["cpu"]
+    costs: CostModel = CPU
+
+
+def target_of(device: str) -> Target:
+    """The target when no more is known than the name of the device."""
+    return Target(device, CAPABILITIES.get(device, frozenset()), model_of(device))
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a rewrite did, or with `applied` False why it did not.
+
+    `text` names the nodes in quotes; `nodes` are all of them, also those that are gone.
+    """
+
+    nodes: tuple[str, ...]
+    text: str
+    applied: bool = True
+    rewrite: str = ""
+
+
+@dataclass(frozen=True)
+class GraphRewrite:
+    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does."""
+
+    name: str
+    doc: str
+    apply: Callable[[TypedGraph, Target], tuple[TypedGraph, tuple[Note, ...]]]
+    default: bool = True
+
+
+@dataclass(frozen=True)
+class ProgramRewrite:
+    """A rewrite of programs, after `lower`. `doc` says in a line what it does."""
+
+    name: str
+    doc: str
+    apply: Callable[[Program, Target], tuple[Program, tuple[Note, ...]]]
+    default: bool = True
+
+
+Rewrite = GraphRewrite | ProgramRewrite
+
+__all__ = ["CAPABILITIES", "GraphRewrite", "Note", "ProgramRewrite", "Rewrite", "Target",
+           "target_of"]  # fmt: skip

@@ -1,0 +1,208 @@
+"""Attention on the GPU: one Triton source for AMD and NVIDIA, and its table of configurations.
+
+The softmax is taken online, so that scores live in registers only (Milakov and Gimelshein 2018,
+arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691). A program takes
+BLOCK_M queries and walks the keys in blocks of BLOCK_N: first those that every query of the block
+sees, then those on the causal diagonal and at the end. Exponentials are powers of two: log2(e) is
+folded into the scale. Needs Triton; nobody imports this module where there is none.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from graphexec.command import Gpu, TritonLaunch
+from graphexec.ops.attention.problem import Sizes
+
+# fmt: off
+# (block of queries, block of keys, warps, stages) by family of architectures, padded head size
+# and whether causal; the family "" serves what has no rows of its own.
+CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
+    "sm_9": {
+        (16, False): (128, 128, 4, 3), (16, True): (128, 128, 4, 3),
+        (32, False): (128, 128, 4, 3), (32, True): (128, 128, 4, 3),
+        (64, False): (128, 128, 8, 3), (64, True): (128, 64, 4, 3),
+        (128, False): (128, 128, 8, 2), (128, True): (128, 64, 8, 3),
+        (256, False): (128, 64, 8, 2), (256, True): (128, 64, 8, 2),
+    },
+    "gfx9": {
+        (16, False): (128, 64, 4, 1), (16, True): (128, 64, 4, 1),
+        (32, False): (128, 64, 4, 1), (32, True): (128, 64, 4, 1),
+        (64, False): (128, 64, 4, 1), (64, True): (128, 64, 4, 1),
+        (128, False): (128, 64, 4, 1), (128, True): (128, 64, 4, 1),
+        (256, False): (64, 32, 4, 1), (256, True): (64, 32, 4, 1),
+    },
+    "": {
+        (16, False): (64, 64, 4, 2), (16, True): (64, 64, 4, 2),
+        (32, False): (64, 64, 4, 2), (32, True): (64, 64, 4, 2),
+        (64, False): (64, 64, 4, 2), (64, True): (64, 64, 4, 2),
+        (128, False): (64, 32, 4, 2), (128, True): (64, 32, 4, 2),
+        (256, False): (32, 16, 4, 1), (256, True): (32, 16, 4, 1),
+    },
+}
+# fmt: on
+
+
+def configure(sizes: Sizes, gpu: Gpu) -> TritonLaunch:
+    """How the kernel `attention` is compiled for a problem on a GPU, and its grid."""
+    head, value = (max(16, triton.next_power_of_2(d)) for d in (sizes.head, sizes.value))
+    family = next(f for f in CONFIGURATIONS if gpu.architecture.startswith(f))
+    block_m, block_n, warps, stages = CONFIGURATIONS[family][max(head, value), sizes.causal]
+    # Few queries, as in decoding, need no more rows than a matrix instruction has.
+    block_m = min(block_m, max(16, triton.next_power_of_2(sizes.queries)))
+    block_n = min(block_n, max(16, triton.next_power_of_2(sizes.keys)))
+    constants = {
+        "HEAD": sizes.head, "VALUE": sizes.value, "BLOCK_HEAD": head, "BLOCK_VALUE": value,
+        "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": sizes.rank,
+        "CAUSAL": sizes.causal, "HAS_MASK": sizes.has_mask,
+        # A running maximum may then be scaled after it was taken.
+        "SCALE_LAST": sizes.scale > 0 and not sizes.has_mask,
+        # Rows that see no key at all may exist.
+        "BLIND_ROWS": sizes.has_mask or (sizes.causal and sizes.queries > sizes.keys),
+        "EVEN_M": sizes.queries % block_m == 0, "EVEN_N": sizes.keys % block_n == 0,
+    }  # fmt: skip
+    if not sizes.has_mask:
+        constants |= {"mask": None, "mask_batch": None, "mask_m": None, "mask_n": None}
+    grid = (triton.cdiv(sizes.queries, block_m) * sizes.batch, 1, 1)
+    return TritonLaunch(constants, {"num_warps": warps, "num_stages": stages}, grid)
+
+
+@triton.jit
+def attention(
+    q, k, v, out, scale, M, N, extents,
+    q_batch, q_m, q_d, k_batch, k_n, k_d, v_batch, v_n, v_d, out_batch, out_m, out_d,
+    mask, mask_batch, mask_m, mask_n,
+    HEAD: tl.constexpr, VALUE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, RANK: tl.constexpr,
+    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
+    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_N: tl.constexpr,
+):  # fmt: skip
+    """out = softmax(scale · q @ kᵀ + mask) @ v, for one block of queries of one batch entry.
+
+    q is (batch, M, HEAD), k (batch, N, HEAD), v (batch, N, VALUE), mask (batch, M, N), each with
+    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides.
+    """
+    program = tl.program_id(0)
+    blocks = tl.cdiv(M, BLOCK_M)
+    block = program % blocks
+    rest = program // blocks
+    if CAUSAL:  # the blocks with the most keys first
+        block = blocks - 1 - block
+    for axis in tl.static_range(RANK - 1, -1, -1):
+        index = (rest % extents[axis]).to(tl.int64)
+        rest = rest // extents[axis]
+        q += index * q_batch[axis]
+        k += index * k_batch[axis]
+        v += index * v_batch[axis]
+        out += index * out_batch[axis]
+        if HAS_MASK:
+            mask += index * mask_batch[axis]
+
+    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    head = tl.arange(0, BLOCK_HEAD)
+    value = tl.arange(0, BLOCK_VALUE)
+    q += rows[:, None] * q_m + head[None, :] * q_d
+    if EVEN_M and HEAD == BLOCK_HEAD:
+        queries = tl.load(q)
+    else:
+        queries = tl.load(q, mask=(rows < M)[:, None] & (head < HEAD)[None, :], other=0.0)
+
+    high = N
+    seen_by_all = N
+    if CAUSAL:
+        high = tl.maximum(tl.minimum(N, (block + 1) * BLOCK_M + N - M), 0)
+        seen_by_all = tl.maximum(tl.minimum(N, block * BLOCK_M + N - M + 1), 0)
+    seen_by_all = seen_by_all // BLOCK_N * BLOCK_N
+
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_VALUE), tl.float32)
+    acc, total, top = _keys(
+        acc, total, top, queries, k, v, mask, 0, seen_by_all, rows, head, value, scale, M, N,
+        k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
+        CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
+    )  # fmt: skip
+    if CAUSAL or not EVEN_N:
+        acc, total, top = _keys(
+            acc, total, top, queries, k, v, mask, seen_by_all, high, rows, head, value, scale, M, N,
+            k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
+            CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
+        )  # fmt: skip
+    if BLIND_ROWS:
+        total = tl.where(total == 0.0, 1.0, total)
+    result = (acc / total[:, None]).to(out.dtype.element_ty)
+    out += rows[:, None] * out_m + value[None, :] * out_d
+    if EVEN_M and VALUE == BLOCK_VALUE:
+        tl.store(out, result)
+    else:
+        tl.store(out, result, mask=(rows < M)[:, None] & (value < VALUE)[None, :])
+
+
+@triton.jit
+def _keys(
+    acc, total, top, queries, k, v, mask, low, high, rows, head, value, scale, M, N,
+    k_n, k_d, v_n, v_d, mask_m, mask_n,
+    HEAD: tl.constexpr, VALUE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
+    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    factor = scale * LOG2E
+    keys = tl.arange(0, BLOCK_N)
+    for start in range(low, high, BLOCK_N):
+        start = tl.multiple_of(start, BLOCK_N)
+        column = start + keys
+        k_at = k + column[None, :] * k_n + head[:, None] * k_d
+        if EDGE:
+            block = tl.load(k_at, mask=(column < N)[None, :] & (head < HEAD)[:, None], other=0.0)
+        elif HEAD != BLOCK_HEAD:
+            block = tl.load(k_at, mask=(head < HEAD)[:, None], other=0.0)
+        else:
+            block = tl.load(k_at)
+        z = tl.dot(queries, block)
+        if not SCALE_LAST:
+            z = z * factor
+        if HAS_MASK:
+            mask_at = mask + rows[:, None] * mask_m + column[None, :] * mask_n
+            if EDGE or not EVEN_M:
+                inside = (rows < M)[:, None] & (column < N)[None, :]
+                added = tl.load(mask_at, mask=inside, other=0.0)
+            else:
+                added = tl.load(mask_at)
+            z += added.to(tl.float32) * LOG2E
+        if EDGE:
+            visible = (column < N)[None, :]
+            if CAUSAL:
+                visible = visible & (column[None, :] <= (rows + (N - M))[:, None])
+            z = tl.where(visible, z, float("-inf"))
+        if SCALE_LAST:
+            highest = tl.maximum(top, tl.max(z, 1) * factor)
+        else:
+            highest = tl.maximum(top, tl.max(z, 1))
+        base = highest
+        if BLIND_ROWS:
+            base = tl.where(highest == float("-inf"), 0.0, highest)
+        if SCALE_LAST:
+            p = tl.math.exp2(z * factor - base[:, None])
+        else:
+            p = tl.math.exp2(z - base[:, None])
+        keep = tl.math.exp2(top - base)
+        total = total * keep + tl.sum(p, 1)
+        acc = acc * keep[:, None]
+        v_at = v + column[:, None] * v_n + value[None, :] * v_d
+        if EDGE:
+            block = tl.load(v_at, mask=(column < N)[:, None] & (value < VALUE)[None, :], other=0.0)
+        elif VALUE != BLOCK_VALUE:
+            block = tl.load(v_at, mask=(value < VALUE)[None, :], other=0.0)
+        else:
+            block = tl.load(v_at)
+        acc = tl.dot(p.to(block.dtype), block, acc)
+        top = highest
+    return acc, total, top
+
+
+__all__ = ["CONFIGURATIONS", "attention", "configure"]

@@ -1,0 +1,71 @@
+"""Attention where no kernel computes it in one: gemm, softmax, gemm."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from graphexec.command import Command, Gemm
+from graphexec.op import Call
+from graphexec.ops.attention.problem import Problem
+from graphexec.ops.copy import strided_copy
+from graphexec.ops.softmax import variants as softmax
+from graphexec.ops.softmax.on_cpu import softmax_on_cpu
+from graphexec.tensor import DType, TensorType, View
+
+
+def unfused(call: Call, problem: Problem) -> list[Command]:
+    """Commands with the scores in scratch memory, in the type that sums are kept in."""
+    p, commands = problem, list[Command]()
+    dtype = p.q.dtype
+
+    def matrix(name: str, view: View) -> View:
+        """The view, or a packed copy where a BLAS cannot walk it."""
+        if _has_layout(view):
+            return view
+        packed = call.scratch(name, TensorType(view.shape, view.dtype))
+        commands.append(strided_copy(call, view, packed))
+        return packed
+
+    wide = TensorType((*p.q.shape[:-1], p.k.shape[-2]), dtype.accumulator)
+    scores, probs = call.scratch("scores", wide), call.scratch("probs", wide)
+    q, k, v = matrix("q", p.q), matrix("k", p.k), matrix("v", p.v)
+    commands.append(call.command("gemm", Gemm(q, _turned(k), scores)))
+    rows = softmax.Problem(scores, probs, p.mask, len(wide.shape) - 1, p.scale, p.causal)
+    compute = partial(softmax_on_cpu, axis=rows.axis, scale=p.scale, causal=p.causal)
+    reads = [scores] if p.mask is None else [scores, p.mask]
+    kernel = softmax.choose(rows, compute)
+    commands.append(call.command("softmax", kernel, reads, [probs], inplace=[(0, 0)]))
+    if dtype is not wide.dtype:
+        narrow = call.scratch("narrow", TensorType(wide.shape, dtype))
+        commands.append(strided_copy(call, probs, narrow))
+        probs = narrow
+    out = p.out
+    direct = out.strides[-1] == 1 and out.dtype in (dtype, DType.F32)
+    if not direct or (out.dtype is DType.F32 and dtype is DType.F64):
+        out = call.scratch("out", TensorType(out.shape, dtype))
+    commands.append(call.command("gemm", Gemm(probs, v, out)))
+    if out is not p.out:
+        commands.append(_into(call, out, p.out))
+    return commands
+
+
+def _into(call: Call, out: View, target: View) -> Command:
+    """Bring `out` into the strided `target`, walked in the order of its bytes."""
+    order = tuple(sorted(range(len(target.shape)), key=lambda axis: -target.strides[axis]))
+    copy: Command = strided_copy(call, out.transpose(order), target.transpose(order))
+    return copy
+
+
+def _turned(view: View) -> View:
+    rank = len(view.shape)
+    return view.transpose((*range(rank - 2), rank - 1, rank - 2))
+
+
+def _has_layout(view: View) -> bool:
+    """Whether one of the last two axes has its elements side by side."""
+    (rows, columns), (row_step, column_step) = view.shape[-2:], view.strides[-2:]
+    along = column_step == 1 and (rows == 1 or row_step >= columns)
+    return along or (row_step == 1 and (columns == 1 or column_step >= rows))
+
+
+__all__ = ["unfused"]

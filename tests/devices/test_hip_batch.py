@@ -1,0 +1,63 @@
+"""Batches on the HIP device: the right numbers, and one BLAS call where there were many."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from branches import BRANCHES, chains
+from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
+from hypothesis import given, settings
+from strategies import repeated_graphs
+
+from graphexec.command import GemmBatch
+from graphexec.comparison import compare_executable
+from graphexec.devices.hip import Mode
+from graphexec.graph import Graph
+from graphexec.plan import Launch
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BRANCHES)
+def test_numbers(lab: Lab, name: str, mode: Mode) -> None:
+    with lab.compile(BRANCHES[name](), mode) as exe:
+        assert any(i.nodes for i in exe.plan.instructions if isinstance(i, Launch))
+        inputs = inputs_of(exe)
+        found = exe.run(**inputs)
+        assert_right(exe, inputs, found)
+        for seed in range(3):
+            lab.seed(seed)
+            assert bits(exe.run(**inputs)) == bits(found)
+        assert compare_executable(exe, inputs).ok
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inputs_that_stay_on_the_device_take_pointers(lab: Lab, mode: Mode) -> None:
+    with lab.compile(chains(4, 3), mode, resident=True) as exe:
+        works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
+        assert any(isinstance(work, GemmBatch) for work in works)
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+def test_a_step_of_all_chains_is_one_call(emulated: Lab) -> None:
+    graph = chains(8, 3)
+    found = {}
+    for off in ((), ("batch",)):
+        with emulated.compile(graph, "stream", no_rewrite=off) as exe:
+            inputs = inputs_of(exe)
+            exe.run(**inputs)
+            emulated.emulator.trace()
+            exe.run(**inputs)
+            found[off] = Counter(c.name for c in calls(emulated.emulator) if "Gemm" in c.name)
+    assert found[()] == {"hipblasGemmStridedBatchedEx": 3}
+    assert found["batch",] == {"hipblasGemmEx": 24}
+
+
+@settings(max_examples=30)
+@given(graph=repeated_graphs(4))
+def test_any_graph(opened_lab: Lab, graph: Graph) -> None:
+    opened_lab.reset()
+    for off in ((), ("batch",)):
+        with opened_lab.compile(graph, "graph", no_rewrite=off) as exe:
+            assert compare_executable(exe, inputs_of(exe)).ok

@@ -1,0 +1,364 @@
+"""batch: alike and independent commands become one; everything else stays what it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from branches import BRANCHES, chains
+from hypothesis import given, settings
+from strategies import repeated_graphs
+
+import graphexec as gx
+from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, Program
+from graphexec.comparison import evaluate
+from graphexec.costs import CPU, GPU, CostModel
+from graphexec.pipeline import plan_graph
+from graphexec.plan import Launch, Plan, Range
+from graphexec.rewrites import batch
+from graphexec.rewriting import Target
+from graphexec.scheduled import dependencies
+from graphexec.stages.infer import infer
+from graphexec.stages.lower import lower
+
+
+def rewritten(program: Program, costs: CostModel) -> Program:
+    return batch.REWRITE.apply(program, Target(costs=costs))[0]
+
+
+def lowered(graph: gx.Graph, resident: bool = False) -> Program:
+    return lower(infer(graph), resident)
+
+
+def batched(graph: gx.Graph, resident: bool = False) -> Program:
+    return rewritten(lowered(graph, resident), GPU)
+
+
+def compute(program: Program) -> list[Command]:
+    return [c for c in program.commands if not c.node.endswith((".h2d", ".d2h", ".d2d"))]
+
+
+# What is merged -------------------------------------------------------------------------------
+
+
+def test_eight_chains_of_eight_gemms_become_eight_commands() -> None:
+    commands = compute(batched(chains(8, 8)))
+    assert [len(c.nodes) for c in commands] == [8] * 8
+    assert [c.nodes for c in commands] == [
+        tuple(f"c{chain}_{step}" for chain in range(8)) for step in range(8)
+    ]
+    for command in commands:
+        assert isinstance(command.work, Gemm)
+        assert command.work.out.shape == (8, 32, 32)
+        assert command.work.a.strides[0] == command.work.b.strides[0] == 32 * 32
+
+
+def test_a_shared_operand_is_walked_at_stride_0_and_read_once() -> None:
+    graph = chains(8, 2, shared=True)
+    commands = compute(batched(graph))
+    assert len(commands) == 2
+    for command in commands:
+        assert isinstance(command.work, Gemm)
+        assert command.work.b.strides[0] == 0
+        assert command.cost.bytes == (8 + 8 + 1) * 32 * 32 * 4
+        assert command.cost.flops == sum(
+            c.cost.flops for c in lowered(graph).commands if c.node in command.nodes
+        )
+
+
+def test_softmaxes_become_one_kernel_with_one_more_axis() -> None:
+    commands = compute(batched(chains(6, 1, softmax=True)))
+    assert [len(c.nodes) for c in commands] == [6, 6]
+    kernel = commands[1].work
+    assert isinstance(kernel, Kernel)
+    assert kernel.args[0].shape == (6, 32, 32)  # type: ignore[union-attr]
+    assert commands[1].inplace == tuple((n, n) for n in range(6))
+
+
+def test_kernels_merge_only_where_the_result_is_dense() -> None:
+    """7·7 f32 are 196 bytes of 256: a kernel cannot go along that; a GEMM can."""
+    commands = compute(batched(chains(5, 1, 7, softmax=True)))
+    assert [len(c.nodes) for c in commands] == [5, 0, 0, 0, 0, 0]
+
+
+def test_copies_and_device_transfers_merge() -> None:
+    g = gx.Graph("g")
+    for n in range(4):
+        x = g.input(f"x{n}", (16, 32))
+        g.output(**{f"y{n}": g.copy(x, permute=[1, 0], name=f"turned{n}")})
+        g.output(**{f"z{n}": g.copy(x, name=f"moved{n}")})
+    commands = compute(batched(g))
+    assert sorted(type(c.work).__name__ for c in commands) == ["Kernel", "Memcpy"]
+    assert {len(c.nodes) for c in commands} == {4}
+
+
+def test_operands_in_buffers_of_their_own_take_pointers() -> None:
+    commands = compute(batched(chains(4, 2), resident=True))
+    first, second = (c.work for c in commands)
+    assert isinstance(first, GemmBatch)
+    assert [m.a.storage for m in first.members] == [f"in.x{n}" for n in range(4)]
+    assert isinstance(second, GemmBatch)  # its weights are inputs, its results are outputs
+
+
+def test_results_stay_at_a_stride_when_operands_take_pointers() -> None:
+    g = gx.Graph("g")
+    for n in range(4):
+        x = g.input(f"x{n}", (32, 32))
+        y = g.softmax(g.gemm(x, x, name=f"g{n}"), name=f"s{n}")
+        g.output(**{f"y{n}": g.gemm(y, y, name=f"h{n}")})
+    commands = compute(batched(g, resident=True))
+    assert [type(c.work).__name__ for c in commands] == ["GemmBatch", "Kernel", "GemmBatch"]
+
+
+def test_chains_that_start_late_merge_all_the_same() -> None:
+    """By depth alone, nothing of these would be at the same level."""
+    g = gx.Graph("g")
+    for chain in range(4):
+        y = g.input(f"x{chain}", (32, 32))
+        for step in range(chain):
+            y = g.softmax(y, scale=chain + step / 8 + 1, name=f"late{chain}_{step}")
+        for step in range(3):
+            y = g.gemm(y, y, name=f"c{chain}_{step}")
+        g.output(**{f"y{chain}": y})
+    assert sorted(len(c.nodes) for c in compute(batched(g)) if c.nodes) == [4, 4, 4]
+
+
+def test_windows_of_one_tensor_need_no_group() -> None:
+    g = gx.Graph("g")
+    x = g.input("x", (4 * 16, 16))
+    for n in range(4):
+        g.output(
+            **{f"y{n}": g.copy(x, slice={0: [16 * n, 16 * n + 16, None]}, permute=[1, 0],
+                               name=f"part{n}")}
+        )  # fmt: skip
+    [command] = compute(batched(g))
+    kernel = command.work
+    assert isinstance(kernel, Kernel)
+    assert kernel.args[0].strides == (256, 1, 16)  # type: ignore[union-attr]
+
+
+# What is not ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"alpha": 0.5}, {"trans_b": True}, {"out_dtype": "f32"}],
+)
+def test_what_differs_stays_apart(other: dict[str, object]) -> None:
+    g = gx.Graph("g")
+    for n, settings_ in enumerate([{}, other]):
+        x = g.input(f"x{n}", (16, 16), "f16")
+        g.output(**{f"y{n}": g.gemm(x, x, name=f"g{n}", **settings_)})
+    program = lowered(g)
+    assert rewritten(program, GPU) is program
+
+
+def test_what_depends_on_one_another_stays_apart() -> None:
+    g = gx.Graph("g")
+    x, y = g.input("x", (16, 16)), g.input("y", (16, 16))
+    g.gemm(x, x, name="first")
+    g.gemm(y, y, name="second", after=["first"])
+    g.output("first", "second")
+    program = lowered(g)
+    assert rewritten(program, GPU) is program
+    chain = lowered(chains(1, 4))
+    assert rewritten(chain, GPU) is chain
+
+
+def test_commands_that_fill_the_device_stay_apart() -> None:
+    program = lowered(chains(4, 1, 4096, "f16"))
+    assert rewritten(program, GPU) is program
+    assert compute(rewritten(lowered(chains(4, 1, 256, "f16")), GPU))[0].nodes
+
+
+def test_it_can_be_switched_off() -> None:
+    plan = gx.make_plan(chains(4, 2), no_rewrite=["batch"])
+    assert not any(i.nodes for i in plan.instructions if isinstance(i, Launch))
+
+
+# Order, places, names -------------------------------------------------------------------------
+
+
+def test_after_names_the_nodes_and_not_the_batch() -> None:
+    """'b' has a second launch, that 'late' need not wait for."""
+    g = gx.Graph("g")
+    for name in "ab":
+        x = g.input(f"x_{name}", (16, 16), "f16")
+        g.gemm(x, x, name=name, out_dtype="f64" if name == "b" else None)
+    other = g.input("other", (4,))
+    g.softmax(other, name="late", after=["a"])
+    g.output("a", "b", "late")
+    plan = gx.make_plan(g)
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    assert [i.after for i in launches if i.node == "late"] == [("a",)]
+
+
+def test_tensors_keep_places_of_their_own_at_a_constant_stride() -> None:
+    plan = gx.make_plan(chains(5, 2, 7), device="hip")
+    places = {t.name: t for t in plan.tensors}
+    for step in range(2):
+        offsets = [places[f"c{chain}_{step}"].offset for chain in range(5)]
+        assert np.diff(offsets).tolist() == [256] * 4
+        assert {places[f"c{chain}_{step}"].bytes for chain in range(5)} == {196}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_launches_say_which_nodes_and_bytes(name: str) -> None:
+    graph = BRANCHES[name]()
+    plan = gx.make_plan(graph, device="hip")
+    places = {t.name: Range(t.buffer, t.offset, t.offset + t.bytes) for t in plan.tensors}
+    launches = [i for i in plan.instructions if isinstance(i, Launch) and i.nodes]
+    assert launches
+    for launch in launches:
+        assert launch.node == launch.nodes[0]
+        assert launch.writes == tuple(places[node] for node in launch.nodes)
+        assert launch.results == tuple(zip(launch.nodes, launch.writes, strict=True))
+    assert Plan.from_json(plan.to_json()) == plan
+    done = [n for i in plan.instructions if isinstance(i, Launch) for n in i.members]
+    assert set(graph.nodes) <= set(done)
+
+
+def test_groups_take_one_another_s_place() -> None:
+    """Softmax works in place: so does a batch of them."""
+    plan = gx.make_plan(chains(4, 1, softmax=True), device="hip")
+    places = {t.name: t.offset for t in plan.tensors}
+    assert [places[f"s{n}_0"] for n in range(4)] == [places[f"c{n}_0"] for n in range(4)]
+
+
+def test_weights_of_a_batch_lie_side_by_side(tmp_path: object) -> None:
+    program = batched(gx.load("graphs/multi_head_attention.yaml"))
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    assert ("wq", "wk", "wv") in [g.storages for g in program.groups]
+    offsets = [compiled.allocation.places[w] for w in ("wq", "wk", "wv")]
+    assert offsets == [("weights", n * 64 * 64 * 4) for n in range(3)]
+
+
+@settings(max_examples=60)
+@given(repeated_graphs())
+def test_dependencies_are_kept(graph: gx.Graph) -> None:
+    """Whatever had to come first is in an earlier command, or there is a cycle."""
+    before = lowered(graph)
+    after = rewritten(before, CPU)
+    # A node may have several commands, in the order of their lowering.
+    position: dict[tuple[str, str, str], int] = {}
+    for index, command in enumerate(after.commands):
+        for node, view in zip(command.nodes or (command.node,), command.writes, strict=True):
+            assert (node, command.label, view.storage) not in position
+            position[node, command.label, view.storage] = index
+    at = [position[c.node, c.label, c.writes[0].storage] for c in before.commands]
+    for command, needs in enumerate(dependencies(before.commands)):
+        assert all(at[need] < at[command] for need in needs)
+    for command in before.commands:
+        index = at[before.commands.index(command)]
+        assert set(command.after_nodes) <= set(after.commands[index].after_nodes)
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize("name", BRANCHES)
+def test_numbers(name: str, streams: int) -> None:
+    graph = BRANCHES[name]()
+    rng = np.random.default_rng(0)
+    results = []
+    for off in ([], ["batch"]):
+        device = gx.CpuDevice(poison=True, delays=streams)
+        with gx.compile(graph, device=device, streams=streams, no_rewrite=off) as exe:
+            rng = np.random.default_rng(0)
+            inputs = {
+                n: rng.standard_normal(t.shape).astype(t.dtype.numpy())
+                for n, t in exe.inputs.items()
+            }
+            results.append(exe.run(**inputs))
+            exact = evaluate(exe.graph, inputs)
+    for found in results:
+        for output, tensor in graph.outputs.items():
+            expected = exact[tensor]
+            error = np.linalg.norm(found[output].astype(np.float64) - expected)
+            tolerance = 5e-3 if found[output].dtype == np.float16 else 1e-5
+            assert error <= tolerance * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_compare_and_taps_see_every_node(name: str) -> None:
+    graph = BRANCHES[name]()
+    with gx.compile(graph, device="cpu") as exe:
+        rng = np.random.default_rng(1)
+        inputs = {
+            n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in exe.inputs.items()
+        }
+        seen: dict[str, int] = {}
+
+        def tap(node: str, written: np.ndarray) -> None:  # type: ignore[type-arg]
+            seen[node] = written.nbytes
+
+        exe.run_tapped(inputs, tap)
+        types = exe.graph.types()
+        assert {n: types[n].nbytes for n in graph.nodes} == {n: seen[n] for n in graph.nodes}
+    assert gx.compare(graph, inputs, device="cpu").ok
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_the_verifier_sees_every_member(name: str) -> None:
+    """Without a member's write its reader finds nothing; half a matrix further it hits another."""
+    plan = gx.make_plan(BRANCHES[name](), streams=3)
+    assert gx.find_hazards(plan) == []
+    tried = 0
+    for index, launch in enumerate(plan.instructions):
+        if not isinstance(launch, Launch) or not launch.nodes:
+            continue
+        last = launch.writes[-1]
+        half = (last.high - last.low) // 2
+        near = replace(last, low=last.low - half, high=last.high - half)
+        if near.low < launch.writes[-2].high:  # no gap for the alignment between them
+            assert kinds(plan, index, replace(launch, writes=(*launch.writes[:-1], near))) & {
+                "ALIAS"
+            }
+        if not written_before(plan, index, last):
+            less = replace(launch, nodes=launch.nodes[:-1], writes=launch.writes[:-1])
+            assert kinds(plan, index, less) & {"UNINITIALISED"}
+            tried += 1
+    assert tried
+
+
+def kinds(plan: Plan, index: int, launch: Launch) -> set[str]:
+    """Hazards of the plan with another launch in this place."""
+    instructions = (*plan.instructions[:index], launch, *plan.instructions[index + 1 :])
+    return {hazard.kind for hazard in gx.find_hazards(replace(plan, instructions=instructions))}
+
+
+def written_before(plan: Plan, index: int, wanted: Range) -> bool:
+    return any(
+        w.buffer == wanted.buffer and w.low < wanted.high and wanted.low < w.high
+        for i in plan.instructions[:index] if isinstance(i, Launch) for w in i.writes
+    )  # fmt: skip
+
+
+def test_a_limit_too_low_for_batches_is_kept_without() -> None:
+    """One after another, chains need room for one."""
+    g = gx.Graph("g")
+    x = g.input("x", (64, 64))
+    total = x
+    for chain in range(8):
+        y = x
+        for step in range(3):
+            y = g.gemm(y, x, name=f"c{chain}_{step}")
+        total = g.gemm(total, y, name=f"sum{chain}")
+    g.output(out=total)
+    free = gx.make_plan(g).stats
+    assert free is not None
+    limit = free.arena_bytes // 2
+    tight = gx.make_plan(g, memory_limit=limit)
+    assert not any(i.nodes for i in tight.instructions if isinstance(i, Launch))
+    assert tight.buffer("arena").bytes <= limit
+    assert gx.make_plan(g, memory_limit=free.arena_bytes).stats == free
+
+
+def test_memcpy_is_the_work_of_dense_copies_only() -> None:
+    g = gx.Graph("g")
+    x = g.input("x", (7, 7))
+    for n in range(3):
+        g.output(**{f"y{n}": g.copy(x, name=f"c{n}")})
+    assert all(isinstance(c.work, Memcpy) and not c.nodes for c in batched(g).commands)

@@ -15,7 +15,7 @@ from graphexec.views.page import to_html
 
 @pytest.fixture(scope="module")
 def compiled():
-    return plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    return plan_graph(gx.load("graphs/multi_head_attention.yaml"), no_rewrite=["all"])
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,23 @@ def test_names_cannot_break_out(sketch):
     assert page.count("<script") == 2
     assert page.count("</script>") == 2
     assert "<b>" not in page
+
+
+def test_rewrites_are_told_and_what_they_took_in_is_found():
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    outline = of_graph(compiled.graph)
+    page = to_html(compiled.plan, outline=outline, notes=compiled.notes)
+    assert "2 rewrites of what was written" in page
+    assert "became the attention" in page
+    data = data_of(page)
+    merged = next(n for n, i in enumerate(data["launches"]) if i["command"] == "attention")
+    assert f'data-n="scores" data-l="{merged}"' in page
+    assert any("fuse-attention" in text for text in data["launches"][merged]["rewrites"])
+    assert "scores" in data["search"][data["launches"][merged]["instruction"]]
+    batch = next(n for n, i in enumerate(data["launches"]) if "…" in i["node"])
+    for node in "qkv":
+        assert f'data-n="{node}" data-l="{batch}"' in page
+    assert "rewrites of what" not in to_html(compiled.plan, outline=outline)
 
 
 # In a browser ---------------------------------------------------------------------------

@@ -3,9 +3,11 @@
     python benchmarks/planner.py            # a few minutes
     python benchmarks/planner.py --quick    # fewer graphs, no 100,000 nodes
     python benchmarks/planner.py --only time arena
+    python benchmarks/planner.py --only minimalloc --minimalloc FOLDER   # with A.1048576.csv …
 
-Times are wall-clock seconds, the best of several runs, from YAML text to a verified plan. All other
-figures are deterministic. No GPU is needed; times of commands are those of the GPU model.
+Times are the best of several runs, from YAML text to a verified plan: seconds on the clock, and of
+the processor, which tell of the machine when it has other work, too. All other figures are
+deterministic. No GPU is needed; times of commands are those of the GPU model.
 """
 
 from __future__ import annotations
@@ -15,18 +17,20 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import intervals
 import shapes
 from measure import table
 
 import graphexec as gx
 from graphexec import costs
+from graphexec.allocation.arena import place
 from graphexec.allocation.conflicts import conflicts
 from graphexec.allocation.lifetimes import items
 from graphexec.plan import Plan, Wait
@@ -65,21 +69,34 @@ def layered_yaml(nodes: int, seed: int = 0) -> str:
     return "\n".join([*lines, f"outputs: [{', '.join(outputs)}]", ""])
 
 
-def best(work: Callable[[], object], repeat: int) -> float:
-    """Seconds of the fastest of `repeat` runs."""
-    found = math.inf
+@dataclass(frozen=True)
+class Took:
+    """Seconds on the clock and of the processor."""
+
+    wall: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.3f} / {self.processor:.3f} s"
+
+
+def best(work: Callable[[], object], repeat: int) -> Took:
+    """The least of `repeat` runs."""
+    wall, processor = math.inf, math.inf
     for _ in range(repeat):
-        start = time.perf_counter()
+        start, started = time.perf_counter(), time.process_time()
         work()
-        found = min(found, time.perf_counter() - start)
-    return found
+        wall = min(wall, time.perf_counter() - start)
+        processor = min(processor, time.process_time() - started)
+    return Took(wall, processor)
 
 
 def planning_time(quick: bool) -> Rows:
-    sizes = {1000: 9, 10_000: 4} | ({} if quick else {100_000: 1})
-    targets = {1000: (0.15, 0.03), 10_000: (1.5, 0.4), 100_000: (20.0, math.nan)}
+    sizes = {1000: 15, 10_000: 4} | ({} if quick else {100_000: 2})
+    targets = {1000: ("0.15 s", "0.03 s"), 10_000: ("1.5 s", "0.4 s"), 100_000: ("20 s", "")}
     gx.make_plan(gx.loads(layered_yaml(20)))  # imports
-    rows = [["nodes", "load", "load to verified plan", "target", "verify alone", "target"]]
+    rows = [["nodes (clock / processor)", "load", "load to verified plan", "target",
+             "verify alone", "target"]]  # fmt: skip
     times = {}
     for nodes, repeat in sizes.items():
         text = layered_yaml(nodes)
@@ -92,11 +109,15 @@ def planning_time(quick: bool) -> Rows:
         plan = whole()
         proof = best(lambda plan=plan: gx.find_hazards(plan), repeat)
         total_target, verify_target = targets[nodes]
-        rows.append([f"{nodes:,}", f"{load:.3f} s", f"{times[nodes]:.3f} s", f"{total_target} s",
-                     f"{proof:.3f} s", f"{verify_target} s"])  # fmt: skip
+        rows.append([f"{nodes:,}", str(load), str(times[nodes]), total_target, str(proof),
+                     verify_target])  # fmt: skip
     smallest, largest = min(times), max(times)
-    growth = math.log(times[largest] / times[smallest]) / math.log(largest / smallest)
-    rows.append(["growth", "", f"exponent {growth:.2f}", "1.1", "", ""])
+    wall, processor = (
+        math.log(getattr(times[largest], kind) / getattr(times[smallest], kind))
+        / math.log(largest / smallest)
+        for kind in ("wall", "processor")
+    )
+    rows.append(["growth", "", f"exponent {wall:.2f} / {processor:.2f}", "1.1", "", ""])
     return rows
 
 
@@ -230,28 +251,56 @@ def _fits(
     return False
 
 
+def minimalloc(folder: Path | None) -> Rows:
+    """Published intervals of one stream; the capacity is what suffices."""
+    files = sorted(folder.glob("*.csv")) if folder else []
+    rows = [["input", "buffers", "lower bound ÷ capacity", "arena ÷ capacity", "seconds"]]
+    ratios = []
+    for file in files:
+        items, enough = intervals.read(file), intervals.capacity(file)
+        found = place(items)
+        ratios.append(found.bytes / enough)
+        took = best(lambda items=items: place(items), 1)
+        rows.append([file.stem.split(".")[0], str(len(items)), f"{found.lower_bound / enough:.3f}",
+                     f"{ratios[-1]:.3f}", f"{took.processor:.2f}"])  # fmt: skip
+    if ratios:
+        rows.append(["median", "", "", f"{statistics.median(ratios):.3f}", ""])
+    else:
+        rows.append(["none: name a folder with --minimalloc", "", "", "", ""])
+    return rows
+
+
 # Schedules --------------------------------------------------------------------------------
 
 
 def makespan(quick: bool) -> Rows:
+    """Beside the bounds: those of the row (path, capacity, copies), and the best one known for as
+    many streams. What the best is above the plain one, no schedule can go below."""
     rows = [["graph", "commands", "streams", "candidate", "predicted", "÷ one stream",
-             "÷ plain bound", "÷ combined bound"]]  # fmt: skip
-    plain, combined = [], []
-    for name, shape in shapes.MAKESPAN_SHAPES.items():
-        for streams in (4, 8):
-            found = schedule(shape(), streams, costs.GPU)
-            prediction = found.prediction
-            assert prediction is not None
-            low, time = prediction.bounds, prediction.timeline.makespan
-            one = sum(prediction.tasks.time) + prediction.tasks.launch * len(found.order)
-            plain.append(time / max(low.plain, low.streams))
-            combined.append(time / low.best)
-            rows.append([name, str(len(found.order)), f"{found.streams} of {streams}",
-                         prediction.candidate, f"{time:.1f} µs", f"{time / one:.2f}",
-                         f"{plain[-1]:.3f}", f"{combined[-1]:.3f}"])  # fmt: skip
-    rows.append(["median", "", "", "", "", "", f"{statistics.median(plain):.3f}",
-                 f"{statistics.median(combined):.3f}"])  # fmt: skip
+             "÷ plain bound", "÷ best bound", "best ÷ plain bound"]]  # fmt: skip
+    for resident in (False, True):
+        for allowed in (4, 8, "auto"):
+            ratios = []
+            for name, shape in shapes.MAKESPAN_SHAPES.items():
+                program = shapes.resident(shape()) if resident else shape()
+                found = schedule(program, allowed, costs.GPU)
+                prediction = found.prediction
+                assert prediction is not None
+                low, time = prediction.bounds, prediction.timeline.makespan
+                one = sum(prediction.tasks.time) + prediction.tasks.launch * len(found.order)
+                ratios.append((time / one, time / low.plain, time / low.best, low.best / low.plain))
+                rows.append([name + ", resident" * resident, str(len(found.order)),
+                             f"{found.streams} of {allowed}", prediction.candidate,
+                             f"{time:.1f} µs", *_three(ratios[-1])])  # fmt: skip
+            for what, of in (("median", statistics.median), ("worst", max)):
+                over = _three([of(column) for column in zip(*ratios, strict=True)])
+                name = f"**{what}**" + ", resident" * resident
+                rows.append([name, "", str(allowed), "", "", *over])
     return rows
+
+
+def _three(ratios: Sequence[float]) -> list[str]:
+    return [f"{ratio:.3f}" for ratio in ratios]
 
 
 def portfolio(quick: bool) -> Rows:
@@ -282,10 +331,13 @@ PARTS: dict[str, Callable[[bool], Rows]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "minimalloc"],
+                        default=[*PARTS, "minimalloc"])  # fmt: skip
+    parser.add_argument("--minimalloc", type=Path, help="folder of MiniMalloc's CSV files")
     options = parser.parse_args()
+    parts = PARTS | {"minimalloc": lambda _: minimalloc(options.minimalloc)}
     for part in options.only:
-        print(table(PARTS[part](options.quick)), end="\n\n", flush=True)
+        print(table(parts[part](options.quick)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

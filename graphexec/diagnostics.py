@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _SHOWN_COLUMNS = 160  # a longer source line is shown as a window around the mistake
 
@@ -31,8 +31,7 @@ class Source:
         return lines[number - 1] if 0 < number <= len(lines) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A place in a Source: line and column count from 1, length in characters."""
 
     line: int

@@ -6,9 +6,10 @@ the copies of the busier direction; what K streams have to get through one after
 The combined one puts them together. Of any set of commands that share a resource, the first cannot
 start before the least head (time from the start) among them, the resource then needs its work for
 all of them, and after the last at least the least tail is still to come (the argument of Carlier,
-"The one-machine sequencing problem", EJOR 11, 1982). Heads come from the same argument applied to
-the direct predecessors of each command and to all of its predecessors, and from the events that a
-join needs; tails alike.
+"The one-machine sequencing problem", EJOR 11, 1982). The sets looked at are those of all commands
+with at least a certain head and at least a certain tail, which no other set beats. Heads come from
+the same argument applied to the direct predecessors of each command and to all of its predecessors,
+and from the events that a join needs; tails alike.
 """
 
 from __future__ import annotations
@@ -74,17 +75,27 @@ def _combined(tasks: Tasks, streams: int) -> float:
     tails = _distances(tasks, range(count - 1, -1, -1), tasks.successors, streams)
     length = [tasks.launch + time for time in tasks.time]
     best = max(h + w + t for h, w, t in zip(heads, length, tails, strict=True))
-    # From the latest head down: the set of all commands with at least that head.
-    work, least = [0.0, 0.0, 0.0], [float("inf")] * 3
-    total, least_of_all = 0.0, float("inf")
-    for command in sorted(range(count), key=lambda c: -heads[c]):
-        engine = tasks.engine[command]
-        work[engine] += tasks.time[command] * tasks.share[command]
-        least[engine] = min(least[engine], tails[command])
-        total += length[command]
-        least_of_all = min(least_of_all, tails[command])
-        on_engine = tasks.launch + work[engine] + least[engine]
-        best = max(best, heads[command] + max(on_engine, total / streams + least_of_all))
+    return max(best, _over_sets(tasks, heads, tails, streams))
+
+
+def _over_sets(tasks: Tasks, heads: Sequence[float], tails: Sequence[float], streams: int) -> float:
+    """The best over every set "head at least h and tail at least t", for each resource."""
+    import numpy as np
+
+    by_head = np.argsort(-np.array(heads), kind="stable")
+    head, tail = np.array(heads)[by_head], np.array(tails)[by_head]
+    least = np.unique(tail)
+    inside = tail[:, None] >= least[None, :]  # row r, column t: is command r in sets of least[t]?
+    begin, rest = head[:, None], least[None, :]
+    time, engine = np.array(tasks.time)[by_head], np.array(tasks.engine)[by_head]
+    work = time * np.array(tasks.share)[by_head]
+    alone = ((time + tasks.launch) / streams)[:, None]
+    best = float(np.max(begin + np.cumsum(inside * alone, axis=0) + rest, where=inside, initial=0))
+    for kind in (COMPUTE, TO_DEVICE, TO_HOST):
+        members = inside & (engine == kind)[:, None]
+        total = np.cumsum(members * work[:, None], axis=0)
+        found = begin + tasks.launch + total + rest
+        best = max(best, float(np.max(found, where=members, initial=0)))
     return best
 
 

@@ -64,10 +64,8 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Call:
-    """An op applied: what `lower` sees. Absent optional operands are not in `operands`.
-
-    `capabilities` are the device's, see graphexec.rewriting.
-    """
+    """An op applied: what `lower` sees. Absent optional operands are not in `operands`; `after` is
+    for `command` to pass on. `capabilities` are the device's, see graphexec.rewriting."""
 
     node: str
     operands: Mapping[str, View]
@@ -76,6 +74,7 @@ class Call:
     types: Mapping[str, TensorType]
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
+    after: tuple[int, ...] = ()
     capabilities: frozenset[str] = frozenset()
 
     def scratch(self, name: str, type: TensorType) -> View:
@@ -108,8 +107,9 @@ class Call:
             cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
         pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))
         return Command(
-            self.node, label, work, tuple(reads), tuple(writes), cost, inplace=pairs, recipe=recipe
-        )
+            self.node, label, work, tuple(reads), tuple(writes), cost, self.after, pairs,
+            recipe=recipe,
+        )  # fmt: skip
 
     def kernel(
         self,

@@ -6,6 +6,7 @@ Costs are those of f16 networks on a data-centre GPU: a GEMM of 1 GFLOP fills on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -204,6 +205,12 @@ def random_dag(nodes: int, seed: int, transfers: bool = True) -> Program:
                      nbytes=256 * random.choice((1, 3, 16, 50, 256, 1024, random.randint(1, 4096))))
         )  # fmt: skip
     return net.program(transfers)
+
+
+def resident(program: Program) -> Program:
+    """The same without transfers: inputs and outputs stay on the device."""
+    work = tuple(c for c in program.commands if not isinstance(c.work, Memcpy))
+    return replace(program, commands=work)
 
 
 MAKESPAN_SHAPES: dict[str, Callable[[], Program]] = {

@@ -2,13 +2,16 @@
 
 Best fit puts each item into the tightest gap that the items placed before it leave; which order
 they come in decides (surveyed by Pisarchyk and Lee, "Efficient memory management for deep neural
-net inference", MLSys 2020 workshop). The improvement lets an item that sticks out at the top come
-first, and places all again.
+net inference", MLSys 2020 workshop). The improvement places items lowest first, as Burke, Kendall
+and Whitwell fill a strip ("A new placement heuristic for the orthogonal stock-cutting problem",
+Oper. Res. 52(4), 2004), and makes those more urgent that end above the bound, again and again
+(Joslin and Clements, "Squeaky wheel optimization", JAIR 10, 1999).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from random import Random
 
 from graphexec.allocation.conflicts import Neighbours
@@ -16,7 +19,7 @@ from graphexec.allocation.conflicts import Neighbours
 EXACT_UP_TO = 10
 """Items up to which the search for the best offsets is complete."""
 
-_BUDGET = 150_000  # pairs of conflicting items to look at in all placements together
+_BUDGET = 500_000  # pairs of conflicting items to look at in all placements together
 _MOST_STEPS = 200_000  # of the exact search: more than 10 items can take in practice
 Offsets = list[int]
 
@@ -31,7 +34,6 @@ def best_offsets(
     best, total = known, _total(known, sizes) if known else 1 << 62
     pairs = sum(map(len, neighbours)) + len(sizes)
     left = max(1, _BUDGET // pairs)
-    order: Sequence[int] = ()
     for candidate in _orders(sizes, neighbours):
         if total <= bound or not left:
             break
@@ -39,12 +41,12 @@ def best_offsets(
         offsets = _place(candidate, sizes, neighbours)
         found = _total(offsets, sizes)
         if found < total:
-            best, total, order = offsets, found, candidate
+            best, total = offsets, found
     assert best is not None
     if total > bound and len(sizes) <= EXACT_UP_TO:
         return _exact(sizes, neighbours, bound, best, total)
-    if total > bound and left and order:
-        return _improved(sizes, neighbours, bound, order, best, left)
+    if total > bound and left:
+        return _squeaky(sizes, neighbours, bound, best, left)
     return best, total
 
 
@@ -77,29 +79,45 @@ def _place(order: Sequence[int], sizes: Sequence[int], neighbours: Neighbours) -
     return offsets
 
 
-def _improved(
-    sizes: Sequence[int], neighbours: Neighbours, bound: int, order: Sequence[int],
-    offsets: Offsets, tries: int,
-) -> tuple[Offsets, int]:  # fmt: skip
-    """Move items that end at the top of the arena forward in the order, again and again."""
-    random, best = Random(0), offsets
-    total = now = _total(offsets, sizes)
-    for _ in range(tries):
-        top = [t for t in order if offsets[t] + sizes[t] == now]
-        moved = [*(t for t in order if t != top[0])]
-        moved.insert(random.randrange(order.index(top[0]) + 1), top[0])
-        if random.random() < 0.5:
-            a, b = random.randrange(len(moved)), random.randrange(len(moved))
-            moved[a], moved[b] = moved[b], moved[a]
-        placed = _place(moved, sizes, neighbours)
-        found = _total(placed, sizes)
-        # A little worse is allowed now and then, or the search would end in the first dip.
-        if found <= now or random.random() < 0.05:
-            order, offsets, now = moved, placed, found
-        if found < total:
-            best, total = placed, found
+def _lowest_first(
+    urgency: Sequence[float], sizes: Sequence[int], neighbours: Neighbours
+) -> Offsets:
+    """Again and again the item that can lie lowest comes next, the most urgent among equals, and
+    goes on top of its placed neighbours: no gap is ever left behind to be filled."""
+    offsets, floor = [-1] * len(sizes), [0] * len(sizes)
+    heap = [(0, -urgency[item], item) for item in range(len(sizes))]
+    heapify(heap)
+    while heap:
+        at, _, item = heappop(heap)
+        if offsets[item] >= 0 or at < floor[item]:
+            continue  # placed, or a neighbour has been put below since
+        offsets[item], top = at, at + sizes[item]
+        for near in neighbours[item]:
+            if floor[near] < top and offsets[near] < 0:
+                floor[near] = top
+                heappush(heap, (top, -urgency[near], near))
+    return offsets
+
+
+def _squeaky(
+    sizes: Sequence[int], neighbours: Neighbours, bound: int, offsets: Offsets, tries: int
+) -> tuple[Offsets, int]:
+    """Place all items lowest first; those that end above `bound` become more urgent; again."""
+    random, best, total = Random(0), offsets, _total(offsets, sizes)
+    crowd = [float(sizes[t] + sum([sizes[n] for n in neighbours[t]])) for t in range(len(sizes))]
+    count = [1.0 + len(near) for near in neighbours]
+    for number in range(tries):
+        urgency = count if number % 2 else crowd
+        found = _lowest_first([u * random.uniform(0.9, 1.1) for u in urgency], sizes, neighbours)
+        reached = _total(found, sizes)
+        if reached < total:
+            best, total = found, reached
             if total <= bound:
                 break
+        for item, offset in enumerate(found):
+            above = offset + sizes[item] - bound
+            if above > 0:
+                urgency[item] *= 1 + 2 * above / max(bound, 1)
     return best, total
 
 

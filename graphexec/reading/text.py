@@ -14,6 +14,8 @@ from graphexec.diagnostics import Diagnostic, Mark, Source
 from graphexec.errors import GraphError
 
 MAX_BYTES = 16 * 2**20  # of a file
+MAX_DEPTH = 100
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 _BYTE_ORDER_MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
@@ -91,6 +93,8 @@ def _mark_at(text: str, index: int) -> Mark:
 
 def _syntax_error(source: Source, exc: Any) -> GraphError:
     position = exc.problem_mark or exc.context_mark
+    if "nesting depth" in (exc.problem or ""):  # LibYAML looks ahead, and has a limit of its own
+        return fatal(source, TOO_DEEP, position and mark_of(position))
     if position is None:
         return fatal(source, f"not valid YAML: {exc.problem or exc.context}")
     mark = mark_of(position)

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, TypeAlias
 from graphexec.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.errors import GraphError
 from graphexec.reading.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
-from graphexec.reading.text import events, fatal, mark_of
+from graphexec.reading.text import MAX_DEPTH, TOO_DEEP, events, fatal, mark_of
 
 MAX_NODES = 4_000_000  # written in a file
-MAX_DEPTH = 100
 MAX_SCALAR = 10_000  # characters
 MAX_ALIASED = 1_000  # nodes that aliases may add, and ...
 MAX_ALIASED_RATIO = 10  # ... so many more for each node written so far
@@ -150,11 +149,7 @@ class _Composer:
         self.written += 1
         if event.anchor is not None:
             self.anchors[event.anchor] = (node, 1)
-        top = self.stack[-1] if self.stack else None
-        if top is not None and top.keys is not None and top.pending is None:
-            top.pending = node
-        else:
-            self.add(node)
+        self.add(node)
 
     def check_scalar(self, event: Any) -> None:
         if len(event.value) > MAX_SCALAR:
@@ -199,7 +194,7 @@ class _Composer:
 
     def start(self, event: Any, keys: dict[object, ScalarNode] | None) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            raise self.fatal(f"nested deeper than {MAX_DEPTH} levels", event)
+            raise self.fatal(TOO_DEEP, event)
         if event.tag is not None:
             self.refuse_tag(event)
         self.stack.append(_Open(event, self.written + self.aliased, keys))
@@ -226,13 +221,14 @@ class _Composer:
             self.root = node
             return
         top = self.stack[-1]
-        if top.keys is None:
+        keys, key = top.keys, top.pending
+        if keys is None:
             top.items.append(node)
-        elif top.pending is None:
+        elif key is None:
             top.pending = node
         else:
-            key, top.pending = top.pending, None
-            self.pair(top, top.keys, key, node)
+            top.pending = None
+            self.pair(top, keys, key, node)
 
     def pair(self, top: _Open, keys: dict[object, ScalarNode], key: Node, value: Node) -> None:
         if not isinstance(key, ScalarNode):

@@ -20,17 +20,17 @@ _FULL = 1.0 + 1e-9
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:
     """Issue as long as a stream is free, however full the device is (that hides launches)."""
-    return _Run(tasks, streams, by_rank(tasks), patient=False).assignment()
+    return listed(tasks, streams, by_rank(tasks), patient=False)[0]
 
 
 def patient(tasks: Tasks, streams: int) -> Assignment:
     """Issue only what the device has room for; the rest may still be overtaken."""
-    return _Run(tasks, streams, by_rank(tasks), patient=True).assignment()
+    return listed(tasks, streams, by_rank(tasks), patient=True)[0]
 
 
 def depth_first(tasks: Tasks, streams: int) -> Assignment:
     """The program's own order: branches that are alike get out of step and mix their phases."""
-    return _Run(tasks, streams, range(len(tasks)), patient=True).assignment()
+    return listed(tasks, streams, range(len(tasks)), patient=True)[0]
 
 
 def shaken(tasks: Tasks, streams: int, seed: int) -> Assignment:
@@ -42,7 +42,15 @@ def shaken(tasks: Tasks, streams: int, seed: int) -> Assignment:
     random = Random(seed)
     ranks = [rank * (1 + random.uniform(-0.2, 0.2)) for rank in upward_ranks(tasks)]
     urgency = sorted(range(len(tasks)), key=lambda c: (-ranks[c], c))
-    return _Run(tasks, streams, urgency, patient=bool(seed % 2)).assignment()
+    return listed(tasks, streams, urgency, patient=bool(seed % 2))[0]
+
+
+def listed(
+    tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool
+) -> tuple[Assignment, Sequence[float]]:
+    """With priorities of any origin, the most urgent first; and when each command ends."""
+    run = _Run(tasks, streams, urgency, patient)
+    return run.assignment(), run.end
 
 
 class _Run:

@@ -3,27 +3,16 @@
 Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
 one happen before all accesses of the other, or if a command that allows it writes one over the
 other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride.
-Deterministic.
-
-How hard it tries depends on the number of tensors (see graphexec.allocation): up to 10 the arena
-is as small as can be; up to 500, and beyond if few live at a time, best fit over several orders
-with improvement; else one pass with pools of free blocks. It is reported beside a lower bound: the
-heaviest set of mutually conflicting tensors found, exact up to 100 tensors.
+Deterministic. The arena is reported beside a lower bound; graphexec.allocation.arena says how hard
+it tries.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphexec.allocation.conflicts import (
-    conflicts,
-    grown_peak,
-    heaviest_antichain,
-    heaviest_clique,
-)
-from graphexec.allocation.fit import best_offsets
+from graphexec.allocation.arena import place
 from graphexec.allocation.lifetimes import Item, items
-from graphexec.allocation.pools import pooled_offsets
 from graphexec.command import Program, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
@@ -95,19 +84,14 @@ def _arena(synchronized: Synchronized, space: Space) -> Arena:
 
 def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
     storages = synchronized.schedule.program.storages
-    sizes = [item.size for item in found]
-    offsets, total = pooled_offsets(found)
-    bound = grown_peak(found)
-    neighbours = conflicts(found) if total > bound else None
-    if neighbours is not None:
-        bound = max(bound, heaviest_clique(sizes, neighbours))
-        offsets, total = best_offsets(sizes, neighbours, bound, offsets)
-        if total > bound:
-            bound = heaviest_antichain(found, neighbours) or bound
+    placed = place(found)
     by_name = {
-        name: o + at for o, item in zip(offsets, found, strict=True) for name, at in item.at.items()
+        name: offset + at
+        for offset, item in zip(placed.offsets, found, strict=True)
+        for name, at in item.at.items()
     }
-    return Arena(by_name, total, bound, sum(aligned(storages[n].nbytes) for n in by_name))
+    naive = sum(aligned(storages[name].nbytes) for name in by_name)
+    return Arena(by_name, placed.bytes, placed.lower_bound, naive)
 
 
 __all__ = ["Arena", "allocate"]

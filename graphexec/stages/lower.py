@@ -98,14 +98,16 @@ class _Lowering:
             self.tensors[full] = view = self.storage(full, type, "arena")
             return view
 
-        call = Call(
-            node.name, operands, node.attrs, out, types, node.type, scratch, self.capabilities
-        )
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
-        commands = node.op.lower(call)
+        call = Call(
+            node.name, operands, node.attrs, out, types, node.type, scratch, after,
+            self.capabilities,
+        )  # fmt: skip
+        # An op that builds a command without asking its call may have left `after` out.
+        commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
         if after:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
-            commands = [replace(c, after=after, after_nodes=names) for c in commands]
+            commands = [replace(c, after_nodes=names) for c in commands]
         self.made_by[node.name] = tuple(
             range(len(self.commands), len(self.commands) + len(commands))
         )

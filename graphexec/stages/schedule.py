@@ -4,18 +4,20 @@ Requires a Program and a cost model. Guarantees that the order is topological an
 streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
 A portfolio (graphexec.scheduling): every candidate is simulated, the shortest makespan wins, among
-equal ones the one with the fewest dependencies between streams. A local search with what is
-left of a budget improves the winner. One stream is always among the candidates, so no schedule is
-slower than that by prediction. Large programs get fewer candidates:
+equal ones the one with the fewest dependencies between streams. A search within a budget improves
+the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
+is always among the candidates, so no schedule is slower than that by prediction. Large programs get
+fewer candidates:
 
-1. up to 6 commands: every schedule is tried;
-2. up to 500: all candidates, then local search;
+1. up to 6 commands: every schedule is tried, so there is nothing to search;
+2. up to 500: all candidates, then the search;
 3. above: greedy list scheduling and one stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from typing import Literal
 
 from graphexec.command import Program
@@ -24,6 +26,7 @@ from graphexec.lower_bounds import bounds
 from graphexec.scheduled import Prediction, Schedule, dependencies
 from graphexec.scheduling import chains, exhaustive, frugal, greedy, heft, one_stream, paths
 from graphexec.scheduling.assignment import Assignment
+from graphexec.scheduling.justify import Justifier
 from graphexec.scheduling.local_search import improve
 from graphexec.simulate import Tasks, Timeline, simulate
 
@@ -42,8 +45,10 @@ CANDIDATES: dict[str, Candidate] = {
 
 AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _ALL_UP_TO = 500
-_BUDGET = 4000  # commands to simulate in a local search
+_BUDGET = 8000  # commands to simulate in search of something better ...
+_MOST_TRIES = 400  # ... and schedules
 _MOST_SHAKEN = 24
+_STARTS = 3  # candidates that are justified, the best ones
 _PARTS = (4, 3, 2)  # quarters of the streams
 _EQUAL = 1e-9  # relative difference of makespans that is rounding
 _AUTO_GAIN = 0.99  # what a further stream must bring
@@ -83,13 +88,14 @@ class _Portfolio:
         self.goal = bounds(tasks, streams).best * (1 + 1e-9)
         self.name, self.best, self.timeline = "", Assignment((), ()), Timeline((), ())
         self._crossings = 0
+        starts = []
         for name, assignment in self._candidates():
-            self._judge(name, assignment)
+            starts.append(self._judge(name, assignment))
             good = self.timeline.makespan <= self.goal
             if good and (not self._crossings or name == "exhaustive"):
                 return
-        if 1 < len(tasks) <= _ALL_UP_TO and streams > 1:
-            self._search()
+        if exhaustive.MOST < len(tasks) <= _ALL_UP_TO and streams > 1:
+            self._search(starts)
 
     def _candidates(self) -> Iterator[tuple[str, Assignment]]:
         tasks, streams = self.tasks, self.streams
@@ -99,32 +105,60 @@ class _Portfolio:
             for assignment in exhaustive.candidates(tasks, streams):
                 yield "exhaustive", assignment
 
-    def _judge(self, name: str, assignment: Assignment) -> None:
+    def _judge(self, name: str, assignment: Assignment) -> Timeline:
         timeline = simulate(self.tasks, assignment.order, assignment.stream)
         crossings = assignment.crossings(self.tasks)
         if self.name:
             new, old = timeline.makespan, self.timeline.makespan
             fewer = crossings < self._crossings and new <= old * (1 + _EQUAL)
             if new >= old * (1 - _EQUAL) and not fewer:
-                return
+                return timeline
         self.name, self.best, self.timeline = name, assignment, timeline
         self._crossings = crossings
+        return timeline
 
-    def _search(self) -> None:
-        budget = _BUDGET // len(self.tasks)
-        for seed in range(min(budget // 3, _MOST_SHAKEN)):
-            if self.timeline.makespan <= self.goal:
-                return
-            # Now and then fewer streams are better: each forks, and takes part of the device.
-            used = max(1, self.streams * _PARTS[seed // 2 % len(_PARTS)] // 4)
-            self._judge("shaken greedy", greedy.shaken(self.tasks, used, seed))
-            budget -= 1
+    def _search(self, starts: Sequence[Timeline]) -> None:
+        """Spend the budget: a quarter on other starting points, half on justification, what is
+        left on moves."""
+        left = min(_BUDGET // len(self.tasks), _MOST_TRIES)
+        quarter = left // 4
+        left -= self._try("shaken greedy", self._shaken(), quarter)
+        left -= self._try("justified", self._justified(starts), 2 * quarter)
         best, timeline = improve(
-            self.tasks, self.best, self.timeline, self.streams, budget, self.goal
+            self.tasks, self.best, self.timeline, self.streams, left, self.goal
         )
         if timeline.makespan < self.timeline.makespan:
             self.best, self.timeline = best, timeline
             self.name += ", improved"
+
+    def _try(self, name: str, assignments: Iterator[Assignment], most: int) -> int:
+        """Judge up to `most` of them while there is something to gain; how many there were."""
+        tried = 0
+        for assignment in islice(assignments, most):
+            self._judge(name, assignment)
+            tried += 1
+            if self.timeline.makespan <= self.goal:
+                break
+        return tried
+
+    def _shaken(self) -> Iterator[Assignment]:
+        for seed in range(_MOST_SHAKEN):
+            # Now and then fewer streams are better: each forks, and takes part of the device.
+            used = max(1, self.streams * _PARTS[seed // 2 % len(_PARTS)] // 4)
+            yield greedy.shaken(self.tasks, used, seed)
+
+    def _justified(self, starts: Sequence[Timeline]) -> Iterator[Assignment]:
+        """Out of the best, on fewer streams too, and of the next best; then with a little noise."""
+        justifier = Justifier(self.tasks)
+        fewer = sorted({max(1, self.streams * part // 4) for part in _PARTS}, reverse=True)
+        for used in (self.streams, *fewer):
+            for patient in (False, True):
+                yield justifier.justified(self.timeline.end, used, patient)
+        for start in sorted(starts, key=lambda t: t.makespan)[:_STARTS]:
+            for patient in (False, True):
+                yield justifier.justified(start.end, self.streams, patient)
+        for patient in cycle((False, True)):
+            yield justifier.shaken(self.timeline, self.streams, patient)
 
 
 def _names(commands: int, streams: int) -> Sequence[str]:

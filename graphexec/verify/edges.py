@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphexec.plan import HostWait, Launch, Plan, Range, Record, Wait
-from graphexec.verify.clocks import Clock, Clocks
+from graphexec.verify.clocks import Stamp
 from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, Site, show_range
 
@@ -159,12 +159,10 @@ def _gaps(extents: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]
 
 def orders(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     """ORDER: `after` holds."""
-    named = {n for i in plan.instructions if isinstance(i, Launch) for n in i.after}
-    if not named:
-        return
-    lasts = _last_launches(evidence, named)
+    late = evidence.history.with_after
+    lasts = _last_launches(evidence, {name for _, launch, _ in late for name in launch.after})
     tensors = {tensor.name for tensor in plan.tensors}
-    for index, launch, _, clock in Clocks(plan).replay():
+    for index, launch, clock in late:
         for name in dict.fromkeys(launch.after):
             if name in lasts and name not in launch.members:
                 yield from _order(index, launch, lasts[name], clock)
@@ -188,7 +186,7 @@ def _last_launches(evidence: Evidence, named: set[str]) -> dict[str, _Lasts]:
     return found
 
 
-def _order(index: int, launch: Launch, lasts: _Lasts, clock: Clock) -> Iterator[Hazard]:
+def _order(index: int, launch: Launch, lasts: _Lasts, clock: Stamp) -> Iterator[Hazard]:
     for slot, (number, at, last) in lasts.items():
         if clock[slot] < number:
             site, first = Site.of(index, launch), Site.of(at, last)

@@ -78,12 +78,17 @@ class Evidence:
         return History(self._plan)
 
     @cached_property
+    def issued(self) -> list[tuple[int, Launch]]:
+        """All launches with their indices, in issue order."""
+        instructions = self._plan.instructions
+        return [(index, i) for index, i in enumerate(instructions) if isinstance(i, Launch)]
+
+    @cached_property
     def launches(self) -> dict[int, list[tuple[int, Launch]]]:
         """The launches of each stream id with their indices, in issue order."""
         found: dict[int, list[tuple[int, Launch]]] = {}
-        for index, i in enumerate(self._plan.instructions):
-            if isinstance(i, Launch):
-                found.setdefault(i.stream, []).append((index, i))
+        for index, launch in self.issued:
+            found.setdefault(launch.stream, []).append((index, launch))
         return found
 
     @cached_property

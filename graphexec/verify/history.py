@@ -2,7 +2,8 @@
 
 Guarantees: `suspects` holds every launch with an earlier access that conflicts and does not
 happen before it (in a plan with races it may hold others, too), `unwritten` every byte range
-read before anything issued earlier has written it.
+read before anything issued earlier has written it, `with_after` the clock of every launch that is
+to come after others.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ class History:
         self.clocks, self.regions = Clocks(plan), Regions(plan)
         self.suspects: list[tuple[int, Launch, Stamp]] = []
         self.unwritten: list[tuple[int, Launch, Range]] = []
+        self.with_after: list[tuple[int, Launch, Stamp]] = []
         find = self.regions.find
         for index, launch, slot, clock in self.clocks.replay():
             ordered = True
+            if launch.after:
+                self.with_after.append((index, launch, tuple(clock)))
             # Reads first: a launch reads its operands as they were before it.
             for region, low, high in find(launch.reads):
                 holes: list[tuple[int, int]] = []

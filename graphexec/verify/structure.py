@@ -83,7 +83,7 @@ def bounds(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
             yield Hazard("BOUNDS", f"buffer '{buffer.id}' has {buffer.bytes} bytes.")
     for tensor in plan.tensors:
         yield from _tensor_bounds(tensor, sizes)
-    for index, launch in _launches(plan):
+    for index, launch in evidence.issued:
         for verb, ranges in (("reads", launch.reads), ("writes", launch.writes)):
             for range in ranges:
                 size = sizes.get(range.buffer, -1)
@@ -127,7 +127,7 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     bound = {stream.id: stream.blas_handle for stream in plan.streams}
     # The CPU needs no handles; a plan for it may leave them out, but then all of them.
     needed = plan.device != "cpu" or any(handle is not None for handle in bound.values())
-    for index, launch in _launches(plan):
+    for index, launch in evidence.issued:
         handle = bound.get(launch.stream)
         if launch.blas_handle is None:
             if launch.command == _GEMM and needed:
@@ -163,7 +163,7 @@ def _no_handle(site: Site) -> Hazard:
 
 def aliases(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     """ALIAS: what a launch writes is none of its other operands."""
-    for index, launch in _launches(plan):
+    for index, launch in evidence.issued:
         for written in launch.writes:
             for other in (*launch.reads, *launch.writes):
                 if other is not written and _overlap(other, written) and other != written:
@@ -182,19 +182,13 @@ def _alias(site: Site, written: Range, other: Range, evidence: Evidence) -> Haza
 def read_only(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     """READONLY: inputs and weights are not written."""
     roles = {buffer.id: buffer.role for buffer in plan.buffers}
-    for index, launch in _launches(plan):
+    for index, launch in evidence.issued:
         for range in launch.writes:
             owner = _OWNERS.get(roles.get(range.buffer, "arena"))
             if owner is not None:
                 site, tensors = Site.of(index, launch), evidence.tensors(range)
                 message = f"{site} writes {show_range(range)}{show_tensors(tensors)}, {owner}."
                 yield Hazard("READONLY", message, None, site, tensors, range)
-
-
-def _launches(plan: Plan) -> Iterator[tuple[int, Launch]]:
-    for index, i in enumerate(plan.instructions):
-        if isinstance(i, Launch):
-            yield index, i
 
 
 def _overlap(a: Range, b: Range) -> bool:

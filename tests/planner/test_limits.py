@@ -4,6 +4,7 @@ import json
 
 import pytest
 import shapes
+import strategies
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,6 +118,26 @@ def test_any_dag_costs_and_streams_give_a_proved_plan(seed, nodes, streams, mode
     assert prediction.timeline.makespan <= one * (1 + 1e-9)
     again = schedule(program, streams, model)
     assert (again.order, again.stream) == (scheduled.order, scheduled.stream)
+
+
+@given(strategies.graphs(), st.integers(1, 6), models, st.floats(0.2, 1.1))
+@settings(max_examples=60)
+def test_any_dag_costs_streams_and_limit_give_a_proved_plan_that_fits(graph, streams, model, part):
+    def taken(plan):
+        return sum(b.bytes for b in plan.buffers if b.space == "device")
+
+    free = gx.make_plan(graph, streams=streams, costs=model)
+    limit = int(taken(free) * part)
+    try:
+        found = gx.make_plan(graph, streams=streams, costs=model, memory_limit=limit)
+    except InputError as exc:
+        smallest = int(str(exc).split("at least ")[1].split(" bytes")[0].replace(",", ""))
+        assert limit < smallest <= taken(free)
+        found = gx.make_plan(graph, streams=streams, costs=model, memory_limit=smallest)
+        limit = smallest
+    assert taken(found) <= limit
+    assert find_hazards(found) == []
+    assert len(found.streams) <= streams
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6), st.floats(0.3, 1.0))

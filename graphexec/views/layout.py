@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphexec.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
-from graphexec.views.predict import Times, microseconds, model, simulate
+from graphexec.views.predict import Times, microseconds, predict, simulate
 
 _NAME, _COST, _WAIT = 68.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
 _FEW = 24  # so many launches may be as wide as that
@@ -45,7 +45,7 @@ class Layout:
 
 def layout(plan: Plan, most: int) -> Layout:
     """The places of at most about `most` blocks."""
-    us, waiting = microseconds(plan), model(plan).wait
+    us = microseconds(plan)
     made = blocks(plan, most)
     dearest = max(us, default=1.0)
     room = _COST if len(made) <= _FEW else max(_COST * _FEW / len(made), 30.0)
@@ -54,7 +54,7 @@ def layout(plan: Plan, most: int) -> Layout:
         for n in block.members:
             # A block is not as wide as its launches would be one by one, or nothing were won.
             widths[n] = (_NAME + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
-    predicted = simulate(plan, us, waiting)
+    predicted = predict(plan)
     crowd = max(len(us) / max(len(made), 1), 1.0)
     return Layout(
         tuple(i for i in plan.instructions if isinstance(i, Launch)),

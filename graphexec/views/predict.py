@@ -51,8 +51,8 @@ def model(plan: Plan) -> costs.CostModel:
 
 def microseconds(plan: Plan) -> list[float]:
     """What each launch takes, running alone, in issue order."""
-    if given := _given(plan):
-        return [end - start for start, end in given]
+    if plan.alone:
+        return [us for _, us in sorted(plan.alone.items())]
     rates, types = model(plan), _Types(plan)
     return [
         rates.microseconds(_command(i, types)) for i in plan.instructions if isinstance(i, Launch)

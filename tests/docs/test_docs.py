@@ -41,8 +41,8 @@ def folder(tmp_path) -> Path:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)])
 def test_every_command_runs(page, folder):
-    for about, text in blocks(page, "yaml"):
-        if title := re.search(r"title=(\S+)", about):
+    for _, text in blocks(page, "yaml"):
+        if title := re.match(r"# (\S+\.yaml)\n", text):
             (folder / title[1]).write_text(text)
     run_all(commands(page), folder)
 
@@ -139,4 +139,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    assert (tmp_path / "site" / "index.html").is_file()
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for path in pages:
+        assert "```" not in path.read_text(encoding="utf-8"), f"{path.name}: a block that is none"

@@ -115,6 +115,14 @@ def test_slices_lead_back_to_the_file(measured, document):
     assert document["otherData"]["file"] == "graphs/multi_head_attention.yaml"
 
 
+def test_a_launch_of_several_nodes_names_them_all():
+    with gx.compile(gx.load("graphs/multi_head_attention.yaml"), device="cpu") as exe:
+        _, trace = measure(exe, {"x": np.ones((2, 64, 64), np.float32)})
+        events = json.loads(to_json(exe.plan, trace))["traceEvents"]
+    batch = next(e["args"] for e in events if e["name"].startswith("q … v"))
+    assert (batch["node"], batch["nodes"], batch["line"]) == ("q", "q, k, v", 15)
+
+
 def test_arrows_are_the_waits_between_streams(measured, document):
     plan, _ = measured
     arrows = {e["id"] for e in document["traceEvents"] if e["ph"] == "s"}

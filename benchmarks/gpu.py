@@ -37,7 +37,7 @@ from gpu_work import (
 )
 from measure import table
 
-from graphexec.devices.hip import HipDevice
+from graphexec.devices.hip import CaptureWarning, HipDevice
 
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "attention": attention_rows,
@@ -54,7 +54,7 @@ HEADER = ["work", "graphexec, µs", "others take", "others take, whole runs", "m
 
 
 def main() -> None:
-    warnings.simplefilter("error")
+    warnings.simplefilter("error", CaptureWarning)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="groups whose name has this in it")
     parser.add_argument("--json", type=Path, help="also write the figures here")

@@ -90,7 +90,7 @@ def compare_executable(
     graph = exe.graph
     seen: dict[str, Array] = {}
 
-    types = graph.types()
+    types, same = graph.types(), exe.rewritten.same
 
     def tap(node: str, written: Array) -> None:
         type = types.get(node)
@@ -107,8 +107,10 @@ def compare_executable(
     for node in graph.nodes:
         arrays = {key: given[name] for key, name in node.operands.items()}
         expected = node.op.reference(arrays, node.attrs, node.type)
-        # A node without commands, or one that was rewritten away, is what its op says.
-        given[node.name] = seen.get(node.name, expected).reshape(node.type.shape)
+        # A node without commands, or one that was rewritten away, is what its op says; one that
+        # another stands for is what that computed.
+        result = seen.get(same.get(node.name, node.name), expected)
+        given[node.name] = result.reshape(node.type.shape)
         coarse = max((types[t].dtype for t in (*node.operands.values(), node.name)), key=_grain)
         allowed = tolerance if tolerance is not None else TOLERANCE[coarse]
         nodes.append(_row(node.name, node.op.name, node.type, given[node.name], expected, allowed))

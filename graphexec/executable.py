@@ -76,6 +76,11 @@ class Executable:
         return self._compiled.graph
 
     @property
+    def rewritten(self) -> TypedGraph:
+        """The graph as it is computed, after the rewrites."""
+        return self._compiled.rewritten
+
+    @property
     def plan(self) -> Plan:
         """The plan that runs: print it, or see its to_json() and to_dot()."""
         return self._compiled.plan

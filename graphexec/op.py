@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
-from graphexec.tensor import TensorType, View
+from graphexec.tensor import DType, TensorType, View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,12 +130,17 @@ def _same_bytes(one: View, other: View) -> bool:
 
 
 class Op:
-    """Base class of ops. Instances hold no state."""
+    """Base class of ops. Instances hold no state.
+
+    `deterministic`: the same operands and attributes give the same result, so that equal nodes may
+    be computed once.
+    """
 
     name: ClassVar[str]
     doc: ClassVar[str]
     operands: ClassVar[tuple[Operand, ...]]
     attributes: ClassVar[tuple[Attribute, ...]] = ()
+    deterministic: ClassVar[bool] = True
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
         """The type of the result; OpError when the op does not apply."""
@@ -156,6 +161,35 @@ class Op:
         type: TensorType,
     ) -> View | None:  # fmt: skip
         """The result as a window on an operand's bytes where none need to move, else None."""
+        return None
+
+    def window(
+        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
+        type: TensorType,
+    ) -> View | None:  # fmt: skip
+        """The result as a window of any strides on an operand's bytes, if it is one, else None.
+
+        Rewrites make it so where every reader `accepts` the window; `view` needs no rewrite.
+        """
+        return self.view(operands, attrs, types, type)
+
+    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+        """Whether the commands can read such operands and write such a result, no slower than
+        dense ones. By default all must be dense."""
+        return out.is_dense and all(view.is_dense for view in operands.values())
+
+    def with_dtype(
+        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
+    ) -> Attrs | None:
+        """The attributes with which the result has another dtype at no cost; None if there are
+        none."""
+        return None
+
+    def overwrites(
+        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
+    ) -> str | None:
+        """The operand, a dense tensor of the result's type, over whose bytes the commands may write
+        the result, which saves moving them; None if there is none."""
         return None
 
     def lower(self, call: Call) -> list[Command]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,13 +17,18 @@ from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
-from graphexec.rewriting import Note, target_of
+from graphexec.rewriting import Note, Target, target_of
 from graphexec.scheduled import Allocation, Schedule, Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import chosen_rewrites, known_rewrites, rewrite_program
+from graphexec.stages.rewrite import (
+    chosen_rewrites,
+    known_rewrites,
+    rewrite_program,
+    without_lengthening,
+)
 from graphexec.stages.rewrite import rewrite as rewrite_graph
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from graphexec.executable import Executable
 
 MAX_STREAMS = 256
+_STREAMS_OF_AUTO = 8  # as rewrites see it
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
 
 
@@ -45,12 +51,13 @@ Costs = CostModel | Profile | str | Path | None
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred and as lowered, and how it came about.
+    """A plan with the graph it computes, as inferred, rewritten and lowered, and how it came about.
 
     `notes` say what the rewrites did.
     """
 
     graph: TypedGraph
+    rewritten: TypedGraph
     program: Program
     plan: Plan
     synchronized: Synchronized
@@ -79,24 +86,47 @@ def plan_graph(
     """
     most = _most_streams(streams)
     names = chosen_rewrites(rewrite, no_rewrite)
-    target = replace(target_of(device), costs=_cost_model(costs, device))
+    target = replace(
+        target_of(device), costs=_cost_model(costs, device),
+        streams=_STREAMS_OF_AUTO if most == "auto" else most,
+    )  # fmt: skip
     if capabilities is not None:
         target = replace(target, capabilities=frozenset(capabilities))
     with collector_at_rest():
         typed = infer(graph)
-        rewritten, notes = rewrite_graph(typed, target, names)
-        lowered = lower(rewritten, resident, target.capabilities)
-        program, more = rewrite_program(lowered, target, names)
-        programs = [program]
-        if memory_limit is not None and program is not lowered:
-            programs.append(lowered)  # tensors of a batch live as long as any of them
-        synchronized, allocation = _placed(programs, most, target.costs, memory_limit)
+        variants = _variants(typed, target, names, resident)
+        taken, synchronized, allocation = _placed(variants, most, target.costs, memory_limit)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    taken = synchronized.schedule.program
-    said = (*notes, *more) if taken is program else notes
-    return Compiled(typed, taken, plan, synchronized, allocation, said)
+    return Compiled(
+        typed, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes
+    )
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A program of the graph, and which rewrites it is the result of."""
+
+    rewritten: TypedGraph
+    program: Program
+    notes: tuple[Note, ...]
+
+
+def _variants(
+    graph: TypedGraph, target: Target, names: frozenset[str], resident: bool
+) -> Iterator[_Variant]:
+    """First what is fastest, then what may need less memory."""
+    able = target.capabilities
+    rewritten, notes = rewrite_graph(graph, target, names)
+    lowered = lower(rewritten, resident, able)
+    program, more = rewrite_program(lowered, target, names)
+    yield _Variant(rewritten, program, (*notes, *more))
+    if program is not lowered:
+        yield _Variant(rewritten, lowered, notes)  # tensors of a batch live as long as any of them
+    brief, notes = rewrite_graph(graph, target, without_lengthening(names))
+    if brief != rewritten:
+        yield _Variant(brief, lower(brief, resident, able), notes)
 
 
 def _most_streams(streams: Streams) -> Streams:
@@ -119,17 +149,18 @@ def _cost_model(costs: Costs, device: str) -> CostModel:
 
 
 def _placed(
-    programs: Sequence[Program], streams: Streams, model: CostModel, limit: int | None
-) -> tuple[Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
+    variants: Iterable[_Variant], streams: Streams, model: CostModel, limit: int | None
+) -> tuple[_Variant, Synchronized, Allocation]:
+    """The fastest schedule found whose bytes fit, of the first of the variants for which there is
     one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
-    for scheduled in (s for program in programs for s in _schedules(program, streams, model)):
-        synchronized = synchronize(scheduled)
-        allocation = allocate(synchronized)
-        if limit is None or allocation.device_bytes <= limit:
-            return synchronized, allocation
-        smallest = min(smallest or allocation.device_bytes, allocation.device_bytes)
+    for variant in variants:
+        for scheduled in _schedules(variant.program, streams, model):
+            synchronized = synchronize(scheduled)
+            allocation = allocate(synchronized)
+            if limit is None or allocation.device_bytes <= limit:
+                return variant, synchronized, allocation
+            smallest = min(smallest or allocation.device_bytes, allocation.device_bytes)
     message = (
         f"the plan does not fit: at least {smallest:,} bytes of device memory were needed, "
         f"the limit is {limit:,}"

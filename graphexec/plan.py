@@ -59,6 +59,11 @@ class Range:
     high: int
 
 
+def title(node: str, nodes: tuple[str, ...]) -> str:
+    """The node, or the first and the last of several and how many, for people."""
+    return node if len(nodes) < 2 else f"{node} … {nodes[-1]} ({len(nodes)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Enqueue a command. `blas_handle` is set for a GEMM. `after` names nodes all of whose
@@ -95,9 +100,7 @@ class Launch:
     @property
     def title(self) -> str:
         """The node, or the first and the last of several and how many, for people."""
-        if len(self.nodes) < 2:
-            return self.node
-        return f"{self.node} … {self.nodes[-1]} ({len(self.nodes)})"
+        return title(self.node, self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,5 +205,5 @@ class Plan:
 
 __all__ = [
     "Buffer", "HostWait", "Instruction", "Launch", "PlacedTensor", "Plan", "Range", "Record",
-    "Stats", "Stream", "Wait", "WaitRole",
+    "Stats", "Stream", "Wait", "WaitRole", "title",
 ]  # fmt: skip

@@ -15,23 +15,26 @@ from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset(f"attention:{dtype}" for dtype in DType),
+    "cpu": frozenset({"any-batch", *(f"attention:{dtype}" for dtype in DType)}),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
 Device.capabilities.
 
+any-batch         GEMMs whose batch axes no single stride walks are as fast as others
 attention:DTYPE   attention on tensors of that type as one command
 """
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is compiled for: the name of a device, what it can do, and what commands cost there."""
+    """What is compiled for: the name of a device, what it can do, what commands cost there, and on
+    how many streams they may run."""
 
     device: str = "cpu"
     capabilities: frozenset[str] = CAPABILITIES["cpu"]
     costs: CostModel = CPU
+    streams: int = 4
 
 
 def target_of(device: str) -> Target:
@@ -54,12 +57,17 @@ class Note:
 
 @dataclass(frozen=True)
 class GraphRewrite:
-    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does."""
+    """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does.
+
+    `lengthens`: tensors may live longer for it. It is left out where a memory limit is not kept
+    otherwise.
+    """
 
     name: str
     doc: str
     apply: Callable[[TypedGraph, Target], tuple[TypedGraph, tuple[Note, ...]]]
     default: bool = True
+    lengthens: bool = False
 
 
 @dataclass(frozen=True)

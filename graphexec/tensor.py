@@ -163,3 +163,24 @@ class View:
     def reshape(self, shape: tuple[int, ...]) -> View:
         """A dense view seen with another shape of as many elements."""
         return replace(self, shape=shape, strides=contiguous_strides(shape))
+
+    def reshaped(self, shape: tuple[int, ...]) -> View | None:
+        """The view seen with another shape of as many elements, where strides can express that.
+
+        Axes that are walked as one are split and joined freely; NumPy's rule for reshaping without
+        a copy.
+        """
+        if self.is_dense:
+            return self.reshape(shape)
+        whole, (steps,) = merge_axes(self.shape, self.strides)
+        strides: list[int] = []
+        axis, left = len(whole) - 1, whole[-1]
+        for extent in reversed(shape):
+            if left == 1 and axis > 0 and extent > 1:
+                axis -= 1
+                left = whole[axis]
+            if left % extent:
+                return None
+            strides.append(steps[axis] * (whole[axis] // left) if extent > 1 else 1)
+            left //= extent
+        return replace(self, shape=shape, strides=tuple(reversed(strides)))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graphexec.op import Op
-from graphexec.tensor import TensorType
+from graphexec.tensor import TensorType, View
 
 
 @dataclass(frozen=True)
 class TypedNode:
-    """A node with evaluated attributes (every attribute of the op is present) and its type."""
+    """A node with evaluated attributes (every attribute of the op is present) and its type.
+
+    Set by rewrites: with `window` the result is the op's window on its operand, and no command is
+    made. `layout` says where in the tensor's dense bytes the op writes its result: a window of the
+    shape the op computes (its storage means nothing). `over` is the operand, dead afterwards, over
+    whose bytes the result is written.
+    """
 
     name: str
     op: Op
@@ -22,6 +28,9 @@ class TypedNode:
     type: TensorType
     after: tuple[str, ...] = ()
     line: int | None = None
+    window: bool = False
+    layout: View | None = None
+    over: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,10 @@ class TypedWeight:
 
 @dataclass(frozen=True)
 class TypedGraph:
-    """A graph with concrete types; `nodes` are in a topological order."""
+    """A graph with concrete types; `nodes` are in a topological order.
+
+    `same` maps tensors that a rewrite removed to those with the same elements.
+    """
 
     name: str
     dims: Mapping[str, int]
@@ -43,6 +55,7 @@ class TypedGraph:
     weights: Mapping[str, TypedWeight]
     nodes: tuple[TypedNode, ...]
     outputs: Mapping[str, str]
+    same: Mapping[str, str] = field(default_factory=dict)
 
     def types(self) -> dict[str, TensorType]:
         """The type of every tensor, by name."""

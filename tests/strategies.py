@@ -67,9 +67,12 @@ class Drawn:
 
 
 @st.composite
-def graphs(draw: Draw, max_nodes: int = 12) -> Graph:
-    """Graphs of 1 to `max_nodes` nodes; every leaf, or some of them, and others are outputs."""
-    return random_graph(Drawn(draw), max_nodes)
+def graphs(draw: Draw, max_nodes: int = 12, bait: bool = False) -> Graph:
+    """Graphs of 1 to `max_nodes` nodes; every leaf, or some of them, and others are outputs.
+
+    With `bait` there is more of what rewrites look for.
+    """
+    return random_graph(Drawn(draw), max_nodes, bait)
 
 
 @st.composite
@@ -95,16 +98,18 @@ EXTENTS = (1, 2, 3, 4, 5, 7)
 DTYPES = (DType.F32, DType.F16, DType.BF16, DType.F64)
 
 
-def random_graph(choices: Choices, max_nodes: int = 12, extents: Sequence[int] = EXTENTS) -> Graph:
+def random_graph(
+    choices: Choices, max_nodes: int = 12, bait: bool = False, extents: Sequence[int] = EXTENTS
+) -> Graph:
     """A graph with outputs that the compiler accepts."""
-    return _GraphDrawing(choices, extents).graph(choices.integer(1, max_nodes))
+    return _GraphDrawing(choices, bait, extents).graph(choices.integer(1, max_nodes))
 
 
 def repeated_graph(choices: Choices, max_nodes: int = 6) -> Graph:
     """Copies of one graph, which share some of its inputs. Now and then a copy has another factor
     somewhere, or reads a tensor of the copy before, and the nodes stand in any order."""
     extents = choices.pick(((8, 16, 32), EXTENTS))  # many tensors of whole 256 bytes, or few
-    pattern = random_graph(choices, max_nodes, extents)
+    pattern = random_graph(choices, max_nodes, extents=extents)
     copies = choices.integer(2, 6)
     shared = {name for name in pattern.inputs if choices.chance(40)}
     built = Graph("repeated")
@@ -136,14 +141,19 @@ def repeated_graph(choices: Choices, max_nodes: int = 6) -> Graph:
 class _GraphDrawing:
     """Grows one graph; `types` says what each tensor is."""
 
-    def __init__(self, choices: Choices, extents: Sequence[int] = EXTENTS) -> None:
+    def __init__(
+        self, choices: Choices, bait: bool = False, extents: Sequence[int] = EXTENTS
+    ) -> None:
         self.choices, self.extents = choices, extents
         self.built = Graph("random")
         self.types: dict[str, TensorType] = {}
+        self.kinds = [self.copy, self.softmax, self.gemm, self.gemm]
+        if bait:
+            self.kinds += [self.repeat, self.product, self.product, self.product]
 
     def graph(self, nodes: int) -> Graph:
         for _ in range(nodes):
-            self.choices.pick((self.copy, self.softmax, self.gemm, self.gemm))()
+            self.choices.pick(self.kinds)()
         self.outputs()
         return self.built
 
@@ -224,6 +234,60 @@ class _GraphDrawing:
             attrs["beta"] = choices.pick((1.0, 0.5, -2.0, 0.0))
         self.add("gemm", {"a": a, "b": b, **addends}, attrs)
 
+    def repeat(self) -> None:
+        """A node once more."""
+        nodes = list(self.built.nodes.values())
+        if not nodes:
+            return self.copy()
+        node = nodes[-1 - self.choices.integer(0, len(nodes) - 1)]
+        return self.add(node.op, dict(node.operands), dict(node.attrs))
+
+    def product(self) -> None:
+        """What stands around a GEMM: turned operands, an addend that was computed, a result that
+        is cast or turned."""
+        choices = self.choices
+        dtype = choices.pick(DTYPES)
+        batch = tuple(choices.pick(EXTENTS[1:]) for _ in range(choices.integer(0, 2)))
+        m, k, n = (choices.pick((2, 3, 4, 8, 16)) for _ in range(3))
+        operands = {
+            "a": self.turned((*batch, m, k), dtype),
+            "b": self.turned((*batch, k, n), dtype),
+        }
+        if choices.chance(40):
+            addend = TensorType((*batch, m, n), dtype)
+            operands["c"] = self.tensor(lambda t: t == addend, addend.shape)
+            if choices.chance(60):
+                self.add("softmax", {"x": operands["c"]}, {})
+                operands["c"] = list(self.built.nodes)[-1]
+        self.add("gemm", operands, {"alpha": 1 / k})
+        last = list(self.built.nodes)[-1]
+        if choices.chance(40):
+            self.add("copy", {"x": last}, {"dtype": choices.pick(DTYPES).value})
+        elif choices.chance(60):
+            axes = self.axes(len(batch) + 2)
+            self.add("copy", {"x": last}, {"permute": axes})
+
+    def turned(self, shape: tuple[int, ...], dtype: DType) -> str:
+        """A tensor of this type: as it is, or permuted or sliced from another."""
+        choices = self.choices
+        if choices.chance(30):
+            return self.tensor(lambda t: t == TensorType(shape, dtype), shape)
+        axes = self.axes(len(shape))
+        whole = [shape[axes.index(axis)] for axis in range(len(shape))]
+        attrs: dict[str, Any] = {"permute": axes}
+        if choices.chance(40):
+            axis = choices.integer(0, len(shape) - 1)
+            start = 8 * choices.integer(0, 1)
+            attrs["slice"] = {axis: [start, start + whole[axis], 1]}
+            whole[axis] += 8
+        x = self.tensor(lambda t: t == TensorType(tuple(whole), dtype), whole)
+        self.add("copy", {"x": x}, attrs)
+        return list(self.built.nodes)[-1]
+
+    def axes(self, rank: int) -> list[int]:
+        left = list(range(rank))
+        return [left.pop(self.choices.integer(0, len(left) - 1)) for _ in range(rank)]
+
     def batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Leading axes that broadcast with `shape`."""
         kept = shape[self.choices.integer(0, len(shape)) :] if shape else ()
@@ -275,8 +339,7 @@ class _GraphDrawing:
                 if choices.chance(50):
                     attrs["slice"][axis], shape[axis] = self.slice(shape[axis])
         if choices.chance(30):
-            axes = list(range(len(shape)))
-            attrs["permute"] = [axes.pop(choices.integer(0, len(axes) - 1)) for _ in shape]
+            attrs["permute"] = self.axes(len(shape))
             shape = [shape[axis] for axis in attrs["permute"]]
         if choices.chance(30):
             attrs["reshape"] = self.reshaped(shape)

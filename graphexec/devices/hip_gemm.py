@@ -1,9 +1,7 @@
 """How a Gemm command becomes one BLAS call: row-major views as column-major operands.
 
-Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands swap. Batch axes that all three
-operands walk at a constant stride become one strided batch (stride 0 repeats an operand). A
-batch axis that b does not have is folded into the rows of a where these lie side by side, so
-grouped-query heads become one tall product. What strides cannot express takes arrays of pointers.
+Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands swap. What is one strided batch, and
+what takes arrays of pointers, says graphexec.blas_layout.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from graphexec.blas_layout import fold_rows, matrix_layout
 from graphexec.command import Gemm
 from graphexec.devices.hip_blas import BlasGemm
 from graphexec.errors import InternalError
@@ -33,12 +32,17 @@ class GemmCall:
     offsets: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
 
     @property
+    def views(self) -> tuple[View, View, View]:
+        """a, b and c."""
+        return self.a, self.b, self.c
+
+    @property
     def matrices(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """For a, b and c the byte offset of each matrix of the batch from its view's first."""
         if self.offsets is not None:
             return self.offsets
         g = self.gemm
-        sizes = (view.dtype.itemsize for view in (self.a, self.b, self.c))
+        sizes = (view.dtype.itemsize for view in self.views)
         a, b, c = (
             [size * stride * i for i in range(g.batch)]
             for size, stride in zip(sizes, (g.stride_a, g.stride_b, g.stride_c), strict=True)
@@ -48,7 +52,7 @@ class GemmCall:
 
 def gemm_call(command: Gemm) -> GemmCall:
     """The BLAS call that computes `command`."""
-    a, b, out = _fold_rows(command.a, command.b, command.out)
+    a, b, out = fold_rows(command.a, command.b, command.out)
     m, n = out.shape[-2:]
     k = a.shape[-1]
     trans_b, ld_b = _layout(b)
@@ -77,33 +81,9 @@ def gemm_call(command: Gemm) -> GemmCall:
     return GemmCall(gemm, b, a, out, (offsets[0], offsets[1], offsets[2]))
 
 
-def _fold_rows(a: View, b: View, out: View) -> tuple[View, View, View]:
-    """Make the innermost batch axes that b lacks part of the rows of a and out."""
-    while len(out.shape) > 2 and (b.strides[-3] == 0 or out.shape[-3] == 1):
-        rows = out.shape[-2]
-        if any(v.strides[-3] != rows * v.strides[-2] for v in (a, out)) and out.shape[-3] != 1:
-            break
-        a, out = _merge_rows(a), _merge_rows(out)
-        b = replace(b, shape=(*b.shape[:-3], *b.shape[-2:]),
-                    strides=(*b.strides[:-3], *b.strides[-2:]))  # fmt: skip
-    return a, b, out
-
-
-def _merge_rows(view: View) -> View:
-    batch, rows, columns = view.shape[-3:]
-    return replace(
-        view,
-        shape=(*view.shape[:-3], batch * rows, columns),
-        strides=(*view.strides[:-3], *view.strides[-2:]),
-    )
-
-
 def _layout(view: View) -> tuple[bool, int]:
     """Whether a matrix is stored transposed, and its leading dimension in elements."""
-    (rows, columns), (row_step, column_step) = view.shape[-2:], view.strides[-2:]
-    # The stride of an axis of extent 1 is never walked, so it may be anything.
-    if (column_step == 1 or columns == 1) and (rows == 1 or row_step >= columns):
-        return False, columns if rows == 1 else row_step
-    if (row_step == 1 or rows == 1) and (columns == 1 or column_step >= rows):
-        return True, rows if columns == 1 else column_step
-    raise InternalError(f"no BLAS layout for strides {view.strides}")
+    found = matrix_layout(view)
+    if found is None:
+        raise InternalError(f"no BLAS layout for strides {view.strides}")
+    return found

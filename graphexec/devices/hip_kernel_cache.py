@@ -24,7 +24,7 @@ from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_triton import TritonBinary
 from graphexec.devices.kernel_source import self_contained
-from graphexec.errors import ExecutionError
+from graphexec.errors import ExecutionError, NotCompiled
 from graphexec.progress import tracked
 
 OPTIONS = ("-std=c++17", "-O3")
@@ -75,10 +75,26 @@ class KernelCache:
         binary = TritonBinary.from_bytes(self._code(kernel, key, text))
         module = self._module(key, binary.code, owned)
         function = self._hip.kernels.function(module, binary.name)
-        # On AMD a block may have all there is, and functions of modules take no attributes.
-        if binary.shared_bytes > UNASKED_SHARED and not self._gpu.architecture.startswith("gfx"):
-            self._hip.kernels.allow_shared_memory(function, binary.shared_bytes)
+        if binary.shared_bytes > UNASKED_SHARED:
+            self._give_shared(function, binary)
         return function, binary
+
+    def _give_shared(self, function: Any, binary: TritonBinary) -> None:
+        """Let a kernel have the shared memory it needs; NotCompiled where there is less."""
+        needed = binary.shared_bytes
+        refusal = NotCompiled(
+            f"the kernel '{binary.name}' needs {needed} bytes of shared memory, more than "
+            f"{self._gpu.architecture} has"
+        )
+        if self._gpu.architecture.startswith("gfx"):
+            # A block may have all there is there, and functions of modules take no attributes.
+            if needed > self._hip.properties(0).shared_memory_per_block:
+                raise refusal
+            return
+        try:
+            self._hip.kernels.allow_shared_memory(function, needed)
+        except HipError as exc:
+            raise refusal from exc
 
     def grid(self, kernel: TritonKernel) -> tuple[int, int, int]:
         """How many blocks are launched on this GPU."""

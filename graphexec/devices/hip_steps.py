@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -91,19 +92,35 @@ class Steps:
         assert instruction.blas_handle is not None
         handle, node = self._handles[instruction.blas_handle], instruction.node
         blas, first = self._hip.blas, calls[0]
+        a, b, c = map(self._memory.of, first.views)
         if len(calls) == 1 and first.offsets is None:
-            a, b, c = map(self._memory.of, (first.a, first.b, first.c))
             return blas.gemm(handle, first.gemm, a, b, c, node=node)
-        addresses: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for call in calls:
-            for found, view, offsets in zip(
-                addresses, (call.a, call.b, call.c), call.matrices, strict=True
-            ):
-                base = int(self._memory.of(view))
-                found += [base + offset for offset in offsets]
-        gemm = replace(first.gemm, batch=len(addresses[0]))
-        a, b, c = map(self._memory.table, addresses)
+        tables = [self._addresses(calls, operand) for operand in range(3)]
+        gemm = replace(first.gemm, batch=len(tables[0]))
+        over_a, over_b, over_c = (self._step(calls, n, table) for n, table in enumerate(tables))
+        if over_a is not None and over_b is not None and over_c is not None:
+            gemm = replace(gemm, stride_a=over_a, stride_b=over_b, stride_c=over_c)
+            return blas.gemm(handle, gemm, a, b, c, node=node)
+        a, b, c = map(self._memory.table, tables)
         return blas.gemm_batched(handle, gemm, a, b, c, node=node)
+
+    def _addresses(self, calls: Sequence[GemmCall], operand: int) -> list[int]:
+        """Where the matrices of an operand lie."""
+        return [
+            int(self._memory.of(call.views[operand])) + offset
+            for call in calls
+            for offset in call.matrices[operand]
+        ]
+
+    def _step(self, calls: Sequence[GemmCall], operand: int, table: Sequence[int]) -> int | None:
+        """Elements from one matrix to the next, where that is the same throughout one allocation:
+        a BLAS knows more of matrices at a stride than of pointers."""
+        views = [call.views[operand] for call in calls]
+        steps = {after - before for before, after in pairwise(table)}
+        if len(steps) > 1 or len({self._memory.block(view) for view in views}) > 1:
+            return None
+        step, odd = divmod(steps.pop(), views[0].dtype.itemsize)
+        return None if odd or step < 0 else step
 
     def _kernel(self, work: Kernel, instruction: Launch) -> Step:
         kernels = self._hip.kernels

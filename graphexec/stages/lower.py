@@ -82,7 +82,7 @@ class _Lowering:
     def node(self, node: TypedNode) -> None:
         operands = {key: self.tensors[name] for key, name in node.operands.items()}
         types = {key: self.types[name] for key, name in node.operands.items()}
-        window = None if node.after else node.op.view(operands, node.attrs, types, node.type)
+        window = self.window(node, operands, types)
         if window is not None:
             self.tensors[node.name] = window
             # What must precede a reader of this name by `after` is what made the bytes.
@@ -90,8 +90,11 @@ class _Lowering:
                 i for name in node.operands.values() for i in self.made_by[name]
             )
             return
-        out = self.result(node)
-        self.tensors[node.name] = out
+        out = self.tensors[node.name] = self.result(node)
+        type = node.type
+        if node.layout is not None:
+            out = replace(node.layout, storage=out.storage)
+            type = replace(type, shape=out.shape)
 
         def scratch(name: str, type: TensorType) -> View:
             full = f"{node.name}.{name}"
@@ -100,9 +103,8 @@ class _Lowering:
 
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
         call = Call(
-            node.name, operands, node.attrs, out, types, node.type, scratch, after,
-            self.capabilities,
-        )  # fmt: skip
+            node.name, operands, node.attrs, out, types, type, scratch, after, self.capabilities
+        )
         # An op that builds a command without asking its call may have left `after` out.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
         if after:
@@ -113,8 +115,18 @@ class _Lowering:
         )
         self.commands += commands
 
+    def window(
+        self, node: TypedNode, operands: Mapping[str, View], types: Mapping[str, TensorType]
+    ) -> View | None:
+        """The result of a node that moves no bytes."""
+        if node.window:
+            return node.op.window(operands, node.attrs, types, node.type)
+        return None if node.after else node.op.view(operands, node.attrs, types, node.type)
+
     def result(self, node: TypedNode) -> View:
         """Bytes for a node's result: in an arena, or where the output is read, if it is there."""
+        if node.over is not None:
+            return self.tensors[node.operands[node.over]]
         if node.type.space != self.edge:
             return self.storage(node.name, node.type, "arena", node.type.space)
         for output, tensor in self.graph.outputs.items():

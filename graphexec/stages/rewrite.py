@@ -12,11 +12,28 @@ from dataclasses import replace
 from graphexec.command import Program
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.rewrites import batch, dead_nodes, fuse_attention
+from graphexec.rewrites import (
+    accumulate_in_place,
+    batch,
+    common_subexpressions,
+    dead_nodes,
+    fold_casts,
+    fold_copies,
+    fuse_attention,
+    permuted_results,
+)
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
 from graphexec.typed import TypedGraph
 
-GRAPH_REWRITES: tuple[GraphRewrite, ...] = (dead_nodes.REWRITE, fuse_attention.REWRITE)
+GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
+    dead_nodes.REWRITE,  # first: what nobody needs reads nothing
+    fuse_attention.REWRITE,  # before equal nodes are shared: scores of an attention are not kept
+    common_subexpressions.REWRITE,
+    fold_casts.REWRITE,
+    fold_copies.REWRITE,
+    permuted_results.REWRITE,
+    accumulate_in_place.REWRITE,
+)
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE,)
 ALL = "all"  # instead of a name: every rewrite
 
@@ -42,6 +59,11 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
         raise InputError(mistakes)
     names = {name for name, r in known.items() if (r.default or ALL in on) and ALL not in off}
     return frozenset((names | (set(on) - {ALL})) - set(off))
+
+
+def without_lengthening(names: Collection[str]) -> frozenset[str]:
+    """Of `names` the rewrites for which no tensor lives longer; no program rewrites."""
+    return frozenset(r.name for r in GRAPH_REWRITES if r.name in names and not r.lengthens)
 
 
 def rewrite(

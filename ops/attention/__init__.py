@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.attention.on_cpu import attention_on_cpu
-from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash, has_flash
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash_kernel, has_flash
 from graphexec.ops.attention.unfused import unfused
-from graphexec.tensor import TensorType, View
+from graphexec.tensor import DType, TensorType, View
 
 Array = np.ndarray[Any, Any]
 ROLES = {"q": "(…, M, D)", "k": "(…, N, D)", "v": "(…, N, Dv)"}
@@ -39,12 +40,10 @@ class Attention(Op):
         Attribute("scale", "number", None, "factor of q · kᵀ (default: D ** -0.5)"),
         Attribute("causal", "bool", False,
                   "query i of M sees keys j ≤ i + N - M only: the last query sees every key"),
-        Attribute("permute_q", "axes", None, "order in which the axes of q are taken, as in copy"),
-        Attribute("permute_k", "axes", None, "the same for k, which may be stored transposed"),
-        Attribute("permute_v", "axes", None, "the same for v"),
-        Attribute("permute", "axes", None, "axis i of the result is axis permute[i] of (…, M, Dv)"),
-        Attribute("reshape", "dims", None, "then its shape; one extent may be -1"),
-        Attribute("dtype", "dtype", None, "element type of the result (default: that of q)"),
+        Attribute("trans_q", "bool", False, "q is (…, D, M)"),
+        Attribute("trans_k", "bool", False, "k is (…, D, N)"),
+        Attribute("trans_v", "bool", False, "v is (…, Dv, N)"),
+        Attribute("out_dtype", "dtype", None, "element type of the result (default: that of q)"),
     )  # fmt: skip
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
@@ -61,14 +60,13 @@ class Attention(Op):
                     f"q, k and v share a dtype: q is {q}, {name} is {types[name]}", name,
                     help=f"cast one of them: {{op: copy, x: …, dtype: {q.dtype}}}",
                 )  # fmt: skip
-        shape = _permuted_shape(_full_shape(types, attrs), attrs["permute"], "permute")
-        return TensorType(_reshaped(shape, attrs["reshape"]), attrs["dtype"] or q.dtype)
+        return TensorType(_result_shape(types, attrs), attrs["out_dtype"] or q.dtype)
 
     def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
         """2·M·N·(D + Dv) operations a batch, halved by causal; operands read and result written
         once."""
         shapes = {name: _operand_shape(types, attrs, name) for name in "qkv"}
-        pairs = prod(_full_shape(types, attrs)[:-1]) * shapes["k"][-2]
+        pairs = prod(type.shape[:-1]) * shapes["k"][-2]
         flops = 2 * pairs * (shapes["q"][-1] + shapes["v"][-1])
         moved = sum(t.nbytes for t in types.values()) + type.nbytes
         return Cost(flops // 2 if attrs["causal"] else flops, moved)
@@ -76,9 +74,9 @@ class Attention(Op):
     def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64, with all scores in memory."""
         q, k, v = (
-            arrays[name].transpose(attrs[f"permute_{name}"]) if attrs[f"permute_{name}"]
-            else arrays[name] for name in "qkv"
-        )  # fmt: skip
+            arrays[name].swapaxes(-1, -2) if attrs[f"trans_{name}"] else arrays[name]
+            for name in "qkv"
+        )
         z = scale_of(q.shape, attrs) * np.matmul(q, k.swapaxes(-1, -2))
         if "mask" in arrays:
             z = z + arrays["mask"]
@@ -89,9 +87,23 @@ class Attention(Op):
         e = np.exp(z - np.where(top == -np.inf, 0.0, top))
         total = e.sum(axis=-1, keepdims=True)
         result: Array = np.matmul(e / np.where(total == 0.0, 1.0, total), v)
-        if attrs["permute"]:
-            result = result.transpose(attrs["permute"])
-        return result.reshape(type.shape)
+        return result
+
+    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+        """Any mask; q, k and v with neighbours along one of their last two axes, a result with
+        neighbours along its last; all aligned like dense ones."""
+        matrices = [operands[name] for name in "qkv"]
+        return (
+            all(matrix_layout(view) is not None for view in matrices)
+            and out.strides[-1] == 1
+            and all(map(is_well_aligned, (*matrices, out)))
+        )
+
+    def with_dtype(
+        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
+    ) -> Attrs | None:
+        """Any: the result is rounded once, when it is stored."""
+        return {**attrs, "out_dtype": dtype}
 
     def lower(self, call: Call) -> list[Command]:
         """One kernel where the device has it, else two GEMMs with a softmax between them."""
@@ -99,7 +111,7 @@ class Attention(Op):
         if not has_flash(problem, call.capabilities):
             commands: list[Command] = unfused(call, problem)
             return commands
-        kernel = flash(problem, attention_on_cpu(problem))
+        kernel = flash_kernel(problem, attention_on_cpu(problem))
         reads = [v for v in problem.views() if v is not problem.out]
         cost = self.cost(call.types, call.attrs, call.type)
         return [call.command("attention", kernel, reads, [call.out], cost)]
@@ -107,17 +119,15 @@ class Attention(Op):
 
 def problem_of(call: Call) -> Problem:
     """The views of a call with the batch axes of the result."""
-    attrs = call.attrs
-    full = _full_shape(call.types, attrs)
-    q, k, v = (_permuted(call.operands[name], attrs[f"permute_{name}"]) for name in "qkv")
-    order = _axes(attrs["permute"], len(full), "permute")
-    back = tuple(order.index(axis) for axis in range(len(full)))
-    out = call.out.reshape(tuple(full[a] for a in order)).transpose(back)
+    attrs, batch = call.attrs, call.out.shape[:-2]
+    q, k, v = (
+        _turned(call.operands[n]) if attrs[f"trans_{n}"] else call.operands[n] for n in "qkv"
+    )
     mask = call.operands.get("mask")
     return Problem(
-        *(x.broadcast_to((*full[:-2], *x.shape[-2:])) for x in (q, k, v)),
-        mask.broadcast_to((*full[:-1], k.shape[-2])) if mask is not None else None,
-        out, scale_of(q.shape, attrs), bool(attrs["causal"]),
+        *(x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v)),
+        mask.broadcast_to((*batch, q.shape[-2], k.shape[-2])) if mask is not None else None,
+        call.out, scale_of(q.shape, attrs), bool(attrs["causal"]),
     )  # fmt: skip
 
 
@@ -126,8 +136,8 @@ def scale_of(q_shape: tuple[int, ...], attrs: Attrs) -> float:
     return float(q_shape[-1] ** -0.5 if attrs["scale"] is None else attrs["scale"])
 
 
-def _full_shape(types: Mapping[str, TensorType], attrs: Attrs) -> tuple[int, ...]:
-    """(…, M, Dv), before `permute`; OpError when the operands do not fit each other."""
+def _result_shape(types: Mapping[str, TensorType], attrs: Attrs) -> tuple[int, ...]:
+    """(…, M, Dv); OpError when the operands do not fit each other."""
     q, k, v = (_operand_shape(types, attrs, name) for name in "qkv")
     if q[-1] != k[-1]:
         raise OpError(f"the head sizes differ: {q[-1]} in q {list(q)}, {k[-1]} in k {list(k)}", "k")
@@ -163,39 +173,12 @@ def _operand_shape(types: Mapping[str, TensorType], attrs: Attrs, name: str) -> 
         raise OpError(
             f"operand '{name}' needs at least two axes, {ROLES[name]}; found {list(shape)}", name
         )
-    return _permuted_shape(shape, attrs[f"permute_{name}"], f"permute_{name}")
+    return (*shape[:-2], shape[-1], shape[-2]) if attrs[f"trans_{name}"] else shape
 
 
-def _permuted_shape(shape: tuple[int, ...], axes: Any, key: str) -> tuple[int, ...]:
-    return tuple(shape[a] for a in _axes(axes, len(shape), key))
-
-
-def _permuted(view: View, axes: Any) -> View:
-    return view.transpose(_axes(axes, len(view.shape), ""))
-
-
-def _axes(axes: Any, rank: int, key: str) -> tuple[int, ...]:
-    """Axes counted from the front; OpError unless each is there once."""
-    if axes is None:
-        return tuple(range(rank))
-    normal = tuple(a % rank if -rank <= a < rank else rank for a in axes)
-    if sorted(normal) != list(range(rank)):
-        raise OpError(f"{key} needs each of the axes 0 to {rank - 1} once, found {list(axes)}", key)
-    return normal
-
-
-def _reshaped(shape: tuple[int, ...], wanted: Any) -> tuple[int, ...]:
-    if wanted is None:
-        return shape
-    if list(wanted).count(-1) > 1 or any(e < 1 and e != -1 for e in wanted):
-        raise OpError("extents must be at least 1, and only one may be -1", "reshape")
-    known, total = prod(e for e in wanted if e != -1), prod(shape)
-    filled = tuple(total // known if e == -1 else e for e in wanted)
-    if prod(filled) != total:
-        raise OpError(
-            f"cannot reshape {list(shape)} ({total} elements) to {list(wanted)}", "reshape"
-        )
-    return filled
+def _turned(view: View) -> View:
+    rank = len(view.shape)
+    return view.transpose((*range(rank - 2), rank - 1, rank - 2))
 
 
 OP = Attention()

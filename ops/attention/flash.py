@@ -49,6 +49,8 @@ def configure(sizes: Sizes, gpu: Gpu) -> TritonLaunch:
     head, value = (max(16, triton.next_power_of_2(d)) for d in (sizes.head, sizes.value))
     family = next(f for f in CONFIGURATIONS if gpu.architecture.startswith(f))
     block_m, block_n, warps, stages = CONFIGURATIONS[family][max(head, value), sizes.causal]
+    if sizes.has_mask:  # its blocks need room too
+        block_n, stages = block_n // 2, min(stages, 2)
     # Few queries, as in decoding, need no more rows than a matrix instruction has.
     block_m = min(block_m, max(16, triton.next_power_of_2(sizes.queries)))
     block_n = min(block_n, max(16, triton.next_power_of_2(sizes.keys)))

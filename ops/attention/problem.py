@@ -55,7 +55,7 @@ class Problem:
         return base if self.mask is None else (*base, self.mask)
 
 
-def flash(problem: Problem, compute: Compute) -> TritonKernel:
+def flash_kernel(problem: Problem, compute: Compute) -> TritonKernel:
     """The launch of the Triton kernel."""
     p = problem
     extents, batches = collapse(p.q.shape[:-2], *(view.strides[:-2] for view in p.views()))
@@ -101,4 +101,4 @@ def _step(view: View, axis: int) -> Scalar:
     return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
 
 
-__all__ = ["LARGEST_HEAD", "SOURCE", "Problem", "Sizes", "flash", "has_flash"]
+__all__ = ["LARGEST_HEAD", "SOURCE", "Problem", "Sizes", "flash_kernel", "has_flash"]

@@ -64,11 +64,23 @@ class Copy(Op):
         type: TensorType,
     ) -> View | None:  # fmt: skip
         """A reshape of dense elements, without cast or change of memory, moves nothing."""
-        source = _window(operands["x"], attrs)
-        same = type.dtype is types["x"].dtype and type.space == types["x"].space
-        if attrs["reshape"] and same and source.is_dense:
-            return source.reshape(type.shape)
-        return None
+        if not attrs["reshape"]:
+            return None
+        found = self.window(operands, attrs, types, type)
+        return found if found is not None and found.is_dense else None
+
+    def window(
+        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
+        type: TensorType,
+    ) -> View | None:  # fmt: skip
+        """Whatever neither casts nor changes memory, if strides can express the reshape."""
+        if type.dtype is not types["x"].dtype or type.space != types["x"].space:
+            return None
+        return _window(operands["x"], attrs).reshaped(type.shape)
+
+    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+        """Any source in device memory; a dense result."""
+        return out.is_dense
 
     def lower(self, call: Call) -> list[Command]:
         """One transfer or one kernel; kernels work in device memory, so two around the host."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import strided_copy
@@ -90,6 +91,30 @@ class GemmOp(Op):
             y = y + beta * arrays["c"]
         return np.add(y, arrays["bias"]) if "bias" in arrays else y
 
+    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+        """Matrices with a leading dimension, aligned like dense ones. Addends may lie anyhow, but
+        they are put into a dense result."""
+        if not out.is_dense and not (_library_writes(operands["a"].dtype, out.dtype)
+                                     and operands.keys() == {"a", "b"}):  # fmt: skip
+            return False
+        a = _operand(operands["a"], attrs["trans_a"], out.shape)
+        b = _operand(operands["b"], attrs["trans_b"], out.shape)
+        given = (operands["a"], operands["b"], out)
+        return is_product(a, b, out) and all(map(is_well_aligned, given))
+
+    def with_dtype(
+        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
+    ) -> Attrs | None:
+        """What the BLAS writes itself."""
+        return {**attrs, "out_dtype": dtype} if _library_writes(types["a"].dtype, dtype) else None
+
+    def overwrites(
+        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
+    ) -> str | None:
+        """c, which the BLAS adds to where it lies."""
+        adds = types.get("c") == type and "bias" not in types and _beta(types, attrs) != 0.0
+        return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None
+
     def lower(self, call: Call) -> list[Command]:
         """Put beta · c + bias into the result, let the BLAS add the product, cast at the end."""
         a, b = call.operands["a"], call.operands["b"]
@@ -125,6 +150,8 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     addend = c if c is not None else bias
     if addend is None:
         return [], 0.0
+    if addend == out:  # the addend's own bytes
+        return [], beta
     source = addend.broadcast_to(out.shape)
     if source.is_dense and source.dtype is out.dtype:
         start = call.command("memcpy", Memcpy(source, out))
@@ -154,7 +181,9 @@ class _Affine:
 def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
     """out = beta · c + bias."""
     reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
-    return call.kernel("affine", _Affine(beta, out.dtype.accumulator), reads, [out])
+    # Where c is as large as the result, a thread reads the elements that it writes.
+    recipe = _Affine(beta, out.dtype.accumulator)
+    return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,16 @@ class Softmax(Op):
         total = e.sum(axis=axis, keepdims=True)
         result: Array = e / np.where(total == 0.0, 1.0, total)
         return result
+
+    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+        """An x whose neighbours along the last axis are neighbours in memory, and whose axes before
+        and after `axis` are each walked as one; a dense mask and result."""
+        x, mask = operands["x"], operands.get("mask")
+        axis = attrs["axis"] % len(x.shape)
+        merged = (prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :]))
+        near = x.strides[-1] == 1 or x.shape[-1] == 1
+        return (out.is_dense and (mask is None or mask.is_dense)
+                and near and x.reshaped(merged) is not None)  # fmt: skip
 
     def lower(self, call: Call) -> list[Command]:
         """One kernel."""

@@ -190,3 +190,30 @@ def test_a_chain_of_ten_thousand_nodes() -> None:
         name = graph.node("copy", name, name=f"n{len(graph.nodes)}")
     graph.output("n4999")
     assert len(rewrite(infer(graph), "dead-nodes").nodes) == 5000
+
+
+# Within a memory limit ------------------------------------------------------------------------
+
+
+def test_rewrites_that_keep_tensors_longer_give_way_to_a_memory_limit() -> None:
+    """A product that is needed early and late: kept, or computed again."""
+    graph = gx.Graph("g")
+    x, row = graph.input("x", (64, 8)), graph.input("row", (8, 64))
+    early = graph.gemm(x, row, name="early")
+    y = graph.gemm(early, x, name="y0")
+    for step in range(3):
+        y = graph.gemm(graph.gemm(y, row, name=f"up{step}"), y, name=f"y{step + 1}")
+    late = graph.gemm(x, row, name="late")
+    graph.output(out=graph.gemm(late, y, name="out"))
+    both = ["common-subexpressions"]
+    once = plan_graph(graph, streams=1, rewrite=both, no_rewrite=["all"])
+    twice = plan_graph(graph, streams=1, no_rewrite=["all"])
+    assert twice.allocation.arena_bytes < once.allocation.arena_bytes
+    tight = plan_graph(
+        graph, streams=1, rewrite=both, no_rewrite=["all"],
+        memory_limit=once.allocation.arena_bytes - 1,
+    )  # fmt: skip
+    assert tight.notes == ()
+    assert tight.rewritten == twice.rewritten
+    roomy = plan_graph(graph, streams=1, memory_limit=once.allocation.arena_bytes)
+    assert "late" in roomy.rewritten.same

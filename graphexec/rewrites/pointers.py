@@ -1,0 +1,58 @@
+"""What strides cost a GEMM whose batch axes no single stride walks: arrays of pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphexec.blas_layout import is_one_batch
+from graphexec.rewriting import Target
+from graphexec.tensor import TensorType, View
+from graphexec.typed import TypedNode
+
+POINTERS_COST = 0.15
+"""The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch."""
+
+ANY_BATCH = "any-batch"
+"""The capability of devices to which all batches are alike."""
+
+
+def lost(
+    node: TypedNode, before: Mapping[str, View], after: Mapping[str, View], out: View,
+    new_out: View, types: Mapping[str, TensorType], target: Target,
+) -> float:  # fmt: skip
+    """Microseconds a node loses when its operands and result lie as they would after a rewrite:
+    0 for all but a GEMM that needs arrays of pointers only then."""
+    if node.op.name != "gemm" or ANY_BATCH in target.capabilities:
+        return 0.0
+    if not _is_one_batch(node, before, out) or _is_one_batch(node, after, new_out):
+        return 0.0
+    given = {key: types[name] for key, name in node.operands.items()}
+    cost = node.op.cost(given, node.attrs, node.type)
+    return POINTERS_COST * _microseconds(target, cost.flops, cost.bytes)
+
+
+def too_dear(lost: float, copy: TypedNode, target: Target) -> str:
+    """Why a copy in device memory is cheaper than losing so many microseconds; "" if it is not."""
+    saved = target.costs.launch + _microseconds(target, 0, 2 * copy.type.nbytes)
+    if lost <= saved:
+        return ""
+    return f"arrays of pointers would cost {lost:.3g} µs, the copy takes {saved:.3g} µs"
+
+
+def _microseconds(target: Target, flops: int, nbytes: int) -> float:
+    costs = target.costs
+    return max(flops / costs.flops, nbytes / costs.bytes, costs.wave)
+
+
+def _is_one_batch(gemm: TypedNode, operands: Mapping[str, View], out: View) -> bool:
+    found = []
+    for key in ("a", "b"):
+        view = operands[key]
+        rank = len(view.shape)
+        if gemm.attrs[f"trans_{key}"]:
+            view = view.transpose((*range(rank - 2), rank - 1, rank - 2))
+        found.append(view.broadcast_to((*out.shape[:-2], *view.shape[-2:])))
+    return is_one_batch(found[0], found[1], out)
+
+
+__all__ = ["ANY_BATCH", "POINTERS_COST", "lost", "too_dear"]

@@ -1,0 +1,101 @@
+"""Who reads what in a graph, and where each tensor will lie: what rewrites ask of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from graphexec.op import Op
+from graphexec.tensor import TensorType, View
+from graphexec.typed import TypedGraph, TypedNode
+
+
+class Readers:
+    """The readers of every tensor, and which tensors are not to be touched."""
+
+    def __init__(self, graph: TypedGraph) -> None:
+        self.of: dict[str, list[TypedNode]] = {}
+        self.ordered: set[str] = set()  # with an `after` edge, to them or from them
+        self.outputs = set(graph.outputs.values())
+        for node in graph.nodes:
+            for name in dict.fromkeys(node.operands.values()):
+                self.of.setdefault(name, []).append(node)
+            if node.after:
+                self.ordered.update((node.name, *node.after))
+
+    def only(self, name: str) -> TypedNode | None:
+        """The one node that reads a tensor, if nothing else needs its bytes or its order."""
+        found = self.of.get(name, ())
+        if len(found) != 1 or name in self.outputs or name in self.ordered:
+            return None
+        return found[0] if list(found[0].operands.values()).count(name) == 1 else None
+
+    def why_not_alone(self, name: str) -> str:
+        """Why `only` gives None."""
+        if name in self.outputs:
+            return f"'{name}' is an output"
+        if name in self.ordered:
+            return f"there is an `after` edge at '{name}'"
+        return f"'{name}' has other readers"
+
+
+class Layouts:
+    """Where each tensor lies, as `lower` will have it. Dense ones are their own storage."""
+
+    def __init__(self, graph: TypedGraph) -> None:
+        self.types: dict[str, TensorType] = graph.types()
+        self.views: dict[str, View] = {}
+
+    def operands(self, node: TypedNode) -> dict[str, View]:
+        """The views that a node reads; those of nodes not added yet are dense."""
+        return {key: self.view(name) for key, name in node.operands.items()}
+
+    def view(self, name: str) -> View:
+        """Where a tensor lies."""
+        found = self.views.get(name)
+        if found is None:
+            found = self.views[name] = View.dense(name, self.types[name])
+        return found
+
+    def window(self, node: TypedNode, operands: Mapping[str, View] | None = None) -> View | None:
+        """The node's result as a window on what it reads."""
+        given = self.operands(node) if operands is None else operands
+        types = {key: self.types[name] for key, name in node.operands.items()}
+        return node.op.window(given, node.attrs, types, node.type)
+
+    def free(self, node: TypedNode) -> View | None:
+        """The node's result where it moves no bytes whatever its readers are."""
+        moves = type(node.op).view is Op.view  # so do most: no need to ask
+        if moves or node.after or node.layout is not None:
+            return None
+        types = {key: self.types[name] for key, name in node.operands.items()}
+        return node.op.view(self.operands(node), node.attrs, types, node.type)
+
+    def out(self, node: TypedNode) -> View:
+        """Where the op writes."""
+        dense = View.dense(node.name, node.type)
+        return dense if node.layout is None else replace(node.layout, storage=node.name)
+
+    def add(self, node: TypedNode) -> None:
+        """Note where the result of a node lies."""
+        found = self.window(node) if node.window else self.free(node)
+        if found is not None:
+            self.views[node.name] = found
+        elif node.over is not None:
+            self.views[node.name] = self.view(node.operands[node.over])
+
+
+def layouts_of(graph: TypedGraph) -> Layouts:
+    """Where all tensors of a graph lie."""
+    layouts = Layouts(graph)
+    for node in graph.nodes:
+        layouts.add(node)
+    return layouts
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names for a note, at most three of them."""
+    listed = [f"'{name}'" for name in names]
+    if len(listed) > 3:
+        listed = [*listed[:2], f"{len(listed) - 2} more"]
+    return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)

@@ -1,0 +1,280 @@
+"""attention: what it infers, every mistake, and its numbers on the CPU against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from attention_cases import arrays, assert_close, exact
+from exact import DTYPES, Array, draw, run, to_dtype, wide
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphexec as gx
+from graphexec.ops.attention import on_cpu
+from graphexec.pipeline import plan_graph
+from graphexec.stages.infer import infer
+from graphexec.tensor import TensorType
+
+Shape = tuple[int, ...]
+
+
+class Plain(gx.CpuDevice):
+    """A device that has no attention of its own: two GEMMs with a softmax between them."""
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset()
+
+
+def graph_of(types: dict[str, tuple[Shape, str]], **attrs: Any) -> gx.Graph:
+    graph = gx.Graph("g")
+    for name, (shape, dtype) in types.items():
+        graph.input(name, shape, dtype)
+    graph.attention(**{name: name for name in types}, **attrs, name="y")
+    graph.output("y")
+    return graph
+
+
+def inferred(types: dict[str, tuple[Shape, str]], **attrs: Any) -> TensorType:
+    return infer(graph_of(types, **attrs)).types()["y"]
+
+
+def dtype_of(array: Array) -> str:
+    return next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
+
+
+def check(given: dict[str, Array], *, ways: str = "both", **attrs: Any) -> Array:
+    """Right as one command, and as three."""
+    types = {name: (array.shape, dtype_of(array)) for name, array in given.items()}
+    graph, expected = graph_of(types, **attrs), exact(given, attrs)
+    dtype = attrs.get("out_dtype", dtype_of(given["q"]))
+    found = run(graph, given)["y"]
+    assert_close(found, expected, dtype)
+    if ways == "both":
+        with gx.compile(graph, device=Plain(poison=True)) as exe:
+            assert_close(exe.run(**given)["y"], expected, dtype)
+    return found
+
+
+# Types ----------------------------------------------------------------------------------------
+
+QKV = {"q": ((2, 3, 5, 8), "f16"), "k": ((2, 1, 7, 8), "f16"), "v": ((2, 1, 7, 4), "f16")}
+
+
+def test_the_result() -> None:
+    assert inferred(QKV) == TensorType((2, 3, 5, 4), gx.DType.F16)
+    assert inferred(QKV, out_dtype="f32").dtype is gx.DType.F32
+    turned = {"q": ((8, 5), "f32"), "k": ((8, 7), "f32"), "v": ((3, 4, 7), "f32")}
+    flags = {"trans_q": True, "trans_k": True, "trans_v": True}
+    assert inferred(turned, **flags) == TensorType((3, 5, 4), gx.DType.F32)
+
+
+ERRORS: dict[str, tuple[dict[str, tuple[Shape, str]], dict[str, Any], str]] = {
+    "rank": ({**QKV, "k": ((8,), "f16")}, {}, "operand 'k' needs at least two axes, (…, N, D)"),
+    "dtype": ({**QKV, "v": ((2, 1, 7, 4), "f32")}, {}, "q, k and v share a dtype"),
+    "head": ({**QKV, "k": ((2, 1, 7, 9), "f16")}, {}, "the head sizes differ: 8 in q"),
+    "length": ({**QKV, "v": ((2, 1, 6, 4), "f16")}, {}, "k and v need one length: 7 in k"),
+    "batch": ({**QKV, "k": ((2, 2, 7, 8), "f16")}, {}, "the batch axes [2, 2] of k do not"),
+    "mask": ({**QKV, "mask": ((5, 6), "f32")}, {}, "mask of shape [5, 6] does not broadcast"),
+    "mask rank": ({**QKV, "mask": ((1, 1, 1, 5, 7), "f32")}, {}, "does not broadcast"),
+    "turned": (QKV, {"trans_k": True}, "the head sizes differ: 8 in q"),
+    "scale": (QKV, {"scale": float("nan")}, "scale: "),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(case: str) -> None:
+    types, attrs, message = ERRORS[case]
+    with pytest.raises(gx.GraphError) as caught:
+        inferred(types, **attrs)
+    assert len(caught.value.diagnostics) == 1
+    assert "attention 'y'" in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("operand", ["q", "k", "v", "mask"])
+def test_operands_in_host_memory_are_refused(operand: str) -> None:
+    graph = gx.Graph()
+    for name in ("q", "k", "v", "mask"):
+        graph.input(name, (3, 3))
+    graph.copy(operand, to="host", name="parked")
+    names = {n: "parked" if n == operand else n for n in ("q", "k", "v", "mask")}
+    graph.output(graph.attention(**names))
+    with pytest.raises(gx.GraphError, match=f"operand '{operand}' is in host memory"):
+        infer(graph)
+
+
+def test_cost() -> None:
+    plain, causal = (
+        plan_graph(graph_of(dict.fromkeys("qkv", ((2, 64, 16), "f16")), causal=causal))
+        .program.commands[3].cost for causal in (False, True)
+    )  # fmt: skip
+    assert plain.flops == 2 * 2 * 64 * 64 * (16 + 16) == 2 * causal.flops
+    assert plain.bytes == 4 * 2 * 64 * 16 * 2
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", [1, 3, 16, 64, 80, 256])
+def test_head_sizes(head: int, dtype: str) -> None:
+    check(arrays(dtype, (2, 33, head), (2, 47, head), (2, 47, 5)))
+    check(arrays(dtype, (9, 8), (11, 8), (11, head)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 70), (70, 1), (40, 64), (64, 40)])
+def test_causal(queries: int, keys: int, dtype: str) -> None:
+    """Aligned to the last key; with more queries than keys the first ones see nothing."""
+    given = arrays(dtype, (2, queries, 8), (2, keys, 8))
+    found = check(given, causal=True)
+    assert np.all(wide(found)[:, : max(0, queries - keys)] == 0)
+    check(given | {"mask": to_dtype([[0.5]], "f32")}, causal=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("large", [30.0, 1000.0])
+def test_large_logits(large: float, dtype: str) -> None:
+    """Far beyond what exp of them would hold; in f16 also beyond the type."""
+    check(arrays(dtype, (2, 40, 64), (2, 50, 64), large=large), scale=1.0)
+    check(arrays(dtype, (2, 40, 64), (2, 50, 64), large=large), scale=-1.0, causal=True)
+
+
+@pytest.mark.parametrize("shift", [-1e4, -200.0, 100.0, 1e4])
+def test_a_shift_of_all_logits_changes_nothing(shift: float) -> None:
+    given = arrays("f32", (20, 8), (30, 8))
+    moved = check(given | {"mask": to_dtype([[shift]], "f32")})
+    assert np.allclose(check(given), moved, atol=1e-6 * abs(shift))
+
+
+@pytest.mark.parametrize("value", [1e-30, 1e30])
+def test_values_at_the_ends_of_f32(value: float) -> None:
+    """Weights are not normalised before they meet the values."""
+    given = arrays("f32", (20, 8), (30, 8), large=4.0)
+    check(given | {"v": given["v"] * np.float32(value)})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mask_dtype", DTYPES)
+def test_masks_of_any_dtype(mask_dtype: str, dtype: str) -> None:
+    check(arrays(dtype, (2, 3, 7, 8), (2, 3, 9, 8), mask=(7, 9), mask_dtype=mask_dtype))
+
+
+@pytest.mark.parametrize("mask", [(2, 3, 7, 9), (3, 1, 9), (2, 1, 7, 1), (9,), (1, 1), ()])
+def test_masks_broadcast(mask: Shape) -> None:
+    check(arrays("f32", (2, 3, 7, 8), (2, 3, 9, 8), mask=mask))
+    check(arrays("f32", (2, 3, 7, 8), (2, 3, 9, 8), mask=mask), causal=True, scale=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_keys_hidden(dtype: str) -> None:
+    given = arrays(dtype, (5, 8), (7, 8)) | {"mask": to_dtype(-np.inf, "f32")}
+    assert np.all(wide(check(given)) == 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_grouped_queries_share_keys(dtype: str) -> None:
+    check(arrays(dtype, (2, 2, 3, 10, 8), (2, 2, 1, 12, 8)))
+    check(arrays(dtype, (10, 8), (4, 12, 8)))
+    check(arrays(dtype, (4, 1, 10, 8), (3, 12, 8), (12, 6)), causal=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposed_operands(dtype: str) -> None:
+    check(arrays(dtype, (2, 8, 10), (2, 8, 12), (2, 6, 12)), trans_q=True, trans_k=True,
+          trans_v=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "out"), [("f16", "f32"), ("bf16", "f16"), ("f32", "f16"),
+                                            ("f64", "f32"), ("f32", "f64")])  # fmt: skip
+def test_another_dtype_of_the_result(dtype: str, out: str) -> None:
+    given = arrays(dtype, (10, 8), (12, 8))
+    types = {name: (array.shape, dtype) for name, array in given.items()}
+    found = run(graph_of(types, out_dtype=out), given)["y"]
+    coarse = max(dtype, out, key=["f64", "f32", "f16", "bf16"].index)
+    assert found.dtype == gx.DType(out).numpy()
+    assert_close(found.astype(gx.DType(coarse).numpy()), exact(given, {}), coarse)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("attrs", [{}, {"causal": True}, {"scale": 3.0}])
+@pytest.mark.parametrize("mask", [None, (700, 1100)])
+def test_several_blocks(mask: Shape | None, attrs: dict[str, Any], dtype: str) -> None:
+    assert on_cpu._QUERIES < 700 < 1100 < 3 * on_cpu._KEYS
+    check(arrays(dtype, (2, 700, 8), (2, 1100, 8), mask=mask), ways="one", **attrs)
+
+
+def test_one_query_with_large_logits_among_others() -> None:
+    given = arrays("f32", (3, 300, 8), (3, 600, 8))
+    given["q"][1, 200] *= 1e4
+    check(given)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_spoil_their_query_only(value: float) -> None:
+    given = arrays("f32", (6, 8), (7, 8))
+    clean, _ = exact(given, {})
+    given["q"][2, 3] = value
+    types = {name: (array.shape, "f32") for name, array in given.items()}
+    found = run(graph_of(types), given)["y"]
+    assert np.isnan(found[2]).all()
+    others = [0, 1, 3, 4, 5]
+    assert np.allclose(found[others], clean[others], atol=1e-5)
+
+
+def test_the_same_bits_on_any_number_of_cores_and_again() -> None:
+    given = arrays("f32", (4, 300, 16), (4, 300, 16))
+    graph = graph_of({name: (array.shape, "f32") for name, array in given.items()})
+    found = set()
+    for cores in (1, 2, 3, 2):
+        with gx.compile(graph, device=gx.CpuDevice(cores=cores)) as exe:
+            found |= {exe.run(**given)["y"].tobytes() for _ in range(3)}
+    assert len(found) == 1
+
+
+def test_the_arena_does_not_hold_the_scores() -> None:
+    length = 512
+    graph = graph_of(dict.fromkeys("qkv", ((1, 8, length, 16), "f32")))
+    plan = gx.make_plan(graph)
+    assert plan.stats.arena_bytes == 4 * 8 * length * 16 * 4
+    apart = plan_graph(graph, capabilities=()).plan.stats.arena_bytes
+    assert apart > 8 * length * length * 4
+
+
+extents = st.integers(1, 6)
+
+
+@st.composite
+def calls(choose: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
+    batch = choose(st.lists(extents, max_size=3))
+    m, n, d, dv = (choose(st.integers(1, 9)) for _ in range(4))
+    rng = np.random.default_rng(choose(st.integers(0, 2**32 - 1)))
+    dtype = choose(st.sampled_from(DTYPES))
+
+    def shape(rows: int, columns: int) -> Shape:
+        kept = batch[choose(st.integers(0, len(batch))) :]
+        return (*(choose(st.sampled_from([1, e])) for e in kept), rows, columns)
+
+    attrs: dict[str, Any] = {"causal": choose(st.booleans())}
+    if choose(st.booleans()):
+        attrs["scale"] = choose(st.sampled_from([1.0, -0.5, 0.0, 20]))
+    given = {}
+    for name, rows, columns in (("q", m, d), ("k", n, d), ("v", n, dv)):
+        attrs[f"trans_{name}"] = turned = choose(st.booleans())
+        given[name] = draw(rng, shape(columns, rows) if turned else shape(rows, columns), dtype)
+    if choose(st.booleans()):
+        full = np.broadcast_shapes(*(given[name].shape[:-2] for name in "qkv"))
+        of_mask = (*full, m, n)[choose(st.integers(0, len(full) + 2)) :]
+        of_mask = tuple(choose(st.sampled_from([1, e])) for e in of_mask)
+        given["mask"] = draw(rng, of_mask, choose(st.sampled_from(DTYPES)), 3)
+        given["mask"][rng.random(of_mask) < 0.3] = -np.inf
+    return given, attrs
+
+
+@settings(max_examples=120, deadline=None)
+@given(calls())
+def test_any_call(call: tuple[dict[str, Array], dict[str, Any]]) -> None:
+    given, attrs = call
+    check(given, **attrs)

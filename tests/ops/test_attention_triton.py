@@ -1,0 +1,308 @@
+"""The Triton kernel of attention: numbers in Triton's interpreter, compiled without a GPU."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from attention_cases import arrays, assert_close, exact
+from exact import Array
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphexec as gx
+from graphexec.command import Gpu, Scalar, TritonKernel
+from graphexec.devices import hip_triton
+from graphexec.errors import NotCompiled
+from graphexec.pipeline import plan_graph
+from graphexec.tensor import DType
+
+pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
+
+GPUS = {
+    "sm_90": Gpu("sm_90", 32, 132),
+    "gfx942": Gpu("gfx942:sramecc+:xnack-", 64, 304),
+    "gfx90a": Gpu("gfx90a", 64, 104),
+    "gfx1100": Gpu("gfx1100", 32, 96),
+}
+SHARED = {"sm_90": 227 << 10, "gfx942": 64 << 10, "gfx90a": 64 << 10, "gfx1100": 64 << 10}
+HALVES = frozenset({"attention:f16", "attention:bf16"})
+
+
+@dataclass
+class Case:
+    """Operands and attributes of an attention, and the GPU whose configuration is taken."""
+
+    arrays: dict[str, Array]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    gpu: str = "sm_90"
+
+    @property
+    def dtype(self) -> str:
+        return "f16" if self.arrays["q"].dtype == np.float16 else "bf16"
+
+    def kernel(self) -> TritonKernel:
+        names = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+        graph = gx.Graph("g")
+        for name, array in self.arrays.items():
+            graph.input(name, array.shape, names[array.dtype.name])
+        graph.output(y=graph.attention(**{n: n for n in self.arrays}, **self.attrs, name="y"))
+        compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
+        (command,) = compiled.program.commands
+        assert isinstance(command.work, TritonKernel)
+        return command.work
+
+    def job(self) -> tuple[TritonKernel, Gpu, dict[str, Array]]:
+        """What the interpreter is given: all storages as bytes, the result's filled with NaN."""
+        storages = {f"in.{name}": np.frombuffer(array.tobytes(), np.uint8).copy()
+                    for name, array in self.arrays.items()}  # fmt: skip
+        result, _ = exact(self.arrays, self.attrs)
+        size = result.size * DType(self.attrs.get("out_dtype", self.dtype)).itemsize
+        storages["out.y"] = np.full(size, 0xFF, np.uint8)
+        # What NumPy does instead cannot be pickled, and is not needed.
+        return replace(self.kernel(), compute=None), GPUS[self.gpu], storages  # type: ignore[arg-type]
+
+
+def interpret(cases: list[Case]) -> list[Array]:
+    """The results of all cases, from one process with Triton's interpreter."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("triton_interpreter.py"))],
+        input=pickle.dumps([case.job() for case in cases]), capture_output=True, check=False,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    found = []
+    for case, storages in zip(cases, pickle.loads(done.stdout), strict=True):
+        dtype = DType(case.attrs.get("out_dtype", case.dtype)).numpy()
+        found.append(storages["out.y"].view(dtype).reshape(exact(case.arrays, case.attrs)[0].shape))
+    return found
+
+
+def check(*cases: Case) -> None:
+    for case, found in zip(cases, interpret(list(cases)), strict=True):
+        coarse = case.dtype  # a result in f32 is of weights that were rounded to it
+        expected = exact(case.arrays, case.attrs)
+        assert_close(found.astype(DType(coarse).numpy()), expected, coarse)
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+both = pytest.mark.parametrize("dtype", ["f16", "bf16"])
+
+
+@both
+@pytest.mark.parametrize("gpu", GPUS)
+def test_head_sizes(gpu: str, dtype: str) -> None:
+    heads = (16, 32, 64, 128, 256, 1, 40, 80, 96, 200)
+    check(*(Case(arrays(dtype, (40, d), (70, d)), {}, gpu) for d in heads))
+    check(*(Case(arrays(dtype, (20, d), (40, d), (40, 48)), {}, gpu) for d in heads[:4]))
+    check(Case(arrays(dtype, (20, 16), (40, 16), (40, 130)), {"causal": True}, gpu))
+
+
+@both
+@pytest.mark.parametrize("attrs", [{}, {"causal": True}, {"scale": -0.5}, {"scale": 0}])
+def test_lengths(attrs: dict[str, Any], dtype: str) -> None:
+    """One query, one key, multiples of a block and not, fewer and more queries than keys."""
+    lengths = [(1, 1), (1, 300), (300, 1), (128, 256), (129, 255), (16, 16), (250, 40), (40, 250)]
+    check(*(Case(arrays(dtype, (m, 16), (n, 16)), attrs) for m, n in lengths))
+
+
+@both
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_large_logits(scale: float, causal: bool, dtype: str) -> None:
+    attrs = {"scale": scale, "causal": causal}
+    check(*(Case(arrays(dtype, (2, 70, 64), (2, 90, 64), large=large), attrs)
+            for large in (30, 1000)))  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks(causal: bool, dtype: str) -> None:
+    """Broadcast in every way, of every dtype, and hiding all keys of some queries."""
+    attrs, shapes = {"causal": causal}, ((2, 3), 70, 90)
+    (b, h), m, n = shapes
+    masks = [(b, h, m, n), (h, 1, n), (b, 1, m, 1), (n,), ()]
+    q, k = (b, h, m, 32), (b, h, n, 32)
+    check(*(Case(arrays(dtype, q, k, mask=mask), attrs) for mask in masks))
+    check(*(Case(arrays(dtype, (m, 16), (n, 16), mask=(m, n), mask_dtype=t), attrs)
+            for t in ("f16", "bf16", "f64")))  # fmt: skip
+    hidden = arrays(dtype, (m, 16), (n, 16)) | {"mask": np.full((), -np.inf, np.float32)}
+    check(Case(hidden, attrs), Case(arrays(dtype, (256, 16), (256, 16), mask=(256, 256)), attrs))
+
+
+@both
+def test_batches_and_transposed_operands(dtype: str) -> None:
+    flags = {"trans_q": True, "trans_k": True, "trans_v": True}
+    check(
+        Case(arrays(dtype, (2, 2, 3, 20, 16), (2, 2, 1, 30, 16))),
+        Case(arrays(dtype, (20, 16), (5, 30, 16))),
+        Case(arrays(dtype, (3, 1, 20, 16), (4, 30, 16), (30, 16))),
+        Case(arrays(dtype, (2, 16, 20), (2, 16, 30), (2, 24, 30)), flags),
+        Case(arrays(dtype, (20, 16), (30, 16)), {"out_dtype": "f32"}),
+    )
+
+
+@st.composite
+def cases(choose: st.DrawFn) -> Case:
+    dtype = choose(st.sampled_from(["f16", "bf16"]))
+    m, n = choose(st.integers(1, 150)), choose(st.integers(1, 150))
+    d, dv = choose(st.integers(1, 70)), choose(st.integers(1, 70))
+    batch = choose(st.lists(st.integers(1, 3), max_size=3))
+    shared = [choose(st.sampled_from([1, e])) for e in batch]
+    mask = None
+    if choose(st.booleans()):
+        mask = tuple(choose(st.sampled_from([1, e])) for e in (*batch, m, n))
+        mask = mask[choose(st.integers(0, len(mask))) :]
+    given = arrays(dtype, (*batch, m, d), (*shared, n, d), (*shared, n, dv), mask,
+                   large=choose(st.sampled_from([1.0, 30.0])),
+                   seed=choose(st.integers(0, 99)))  # fmt: skip
+    attrs = {"causal": choose(st.booleans())}
+    if choose(st.booleans()):
+        attrs["scale"] = choose(st.sampled_from([1.0, -0.25]))
+    return Case(given, attrs, choose(st.sampled_from(list(GPUS))))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(cases(), min_size=4, max_size=4))
+def test_any_call(drawn: list[Case]) -> None:
+    check(*drawn)
+
+
+# Compiled -------------------------------------------------------------------------------------
+
+
+def shape_of(d: int, dv: int | None = None, m: int = 512, n: int = 512, **more: Any) -> Case:
+    given = {"q": (2, 8, m, d), "k": (2, 8, n, d), "v": (2, 8, n, dv or d)}
+    types = {name: np.zeros(shape, more.get("dtype", np.float16)) for name, shape in given.items()}
+    if more.get("mask"):
+        types["mask"] = np.zeros((m, n), np.float32)
+    return Case(types, {"causal": more.get("causal", False)})
+
+
+VARIANTS = {
+    "plain": shape_of(64),
+    "causal": shape_of(128, causal=True),
+    "bf16": shape_of(128, dtype=DType.BF16.numpy()),
+    "largest": shape_of(256, causal=True),
+    "masked": shape_of(64, mask=True),
+    "masked largest": shape_of(256, mask=True, causal=True),
+    "odd": shape_of(80, 48, m=1, n=777),
+    "smallest": shape_of(16, m=100, n=50, causal=True),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("gpu", GPUS)
+def test_it_compiles(gpu: str, variant: str) -> None:
+    kernel = VARIANTS[variant].kernel()
+    made = hip_triton.compile_kernel(kernel, GPUS[gpu])
+    assert made.code.startswith(b"\x7fELF")
+    assert made.name == "attention"
+    assert made.threads % GPUS[gpu].warp_size == 0
+    assert made.shared_bytes <= SHARED[gpu]
+    assert hip_triton.TritonBinary.from_bytes(made.to_bytes()) == made
+
+
+def test_every_configuration_is_known() -> None:
+    from graphexec.ops.attention.flash import CONFIGURATIONS
+
+    for table in CONFIGURATIONS.values():
+        heads = (16, 32, 64, 128, 256)
+        assert set(table) == {(d, causal) for d in heads for causal in (False, True)}
+
+
+def test_loads_are_wide_and_pipelined() -> None:
+    """Without the hints at multiples of 16, elements would be loaded one by one."""
+    found = ptx(VARIANTS["plain"])
+    assert re.search(r"cp\.async\.\w+\.shared\.global .*, 0x10", found)
+    assert "wgmma.mma_async" in found
+    assert re.search(r"st\.global\.v4\.b32", found)
+    assert not re.search(r"ld\.global\.b16", found)
+
+
+def ptx(case: Case) -> str:
+    import triton
+
+    made: list[str] = []
+    plain = triton.compile
+
+    def compile(*args: Any, **options: Any) -> Any:
+        compiled = plain(*args, **options)
+        made.append(compiled.asm["ptx"])
+        return compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton, "compile", compile)
+        hip_triton.compile_kernel(case.kernel(), GPUS["sm_90"])
+    return made[0]
+
+
+def test_the_parameters_that_are_passed_are_those_of_the_compiled_kernel() -> None:
+    for case in VARIANTS.values():
+        text = ptx(case)
+        params = re.findall(r"\.param \.(\w+)", text[: text.index(".reqntid")])
+        types = [{"View": "u64", "i32": "u32", "i64": "u64", "f32": "f32"}[
+            a.type if isinstance(a, Scalar) else "View"
+        ] for a in hip_triton.passed(case.kernel().args)]  # fmt: skip
+        assert params == [*types, "u64", "u64"]  # and two pointers to scratch memory
+
+
+def test_triton_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    hip_triton.compile_kernel(VARIANTS["smallest"].kernel(), GPUS["gfx90a"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_code_depends_on() -> None:
+    kernel = VARIANTS["plain"].kernel()
+    same = VARIANTS["plain"].kernel()
+    identity = partial(hip_triton.identity, kernel)
+    assert identity(GPUS["sm_90"]) == hip_triton.identity(same, GPUS["sm_90"])
+    assert identity(GPUS["sm_90"]) != identity(GPUS["gfx942"])
+    others = [hip_triton.identity(case.kernel(), GPUS["sm_90"]) for case in VARIANTS.values()]
+    assert len(set(others)) == len(VARIANTS)
+    # Other lengths of the same kind share it: they are parameters.
+    longer = shape_of(64, m=1024, n=2048).kernel()
+    assert identity(GPUS["sm_90"]) == hip_triton.identity(longer, GPUS["sm_90"])
+
+
+def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.py"
+    source.write_text(
+        "import triton\nimport triton.language as tl\n\n\n@triton.jit\ndef attention(x):\n"
+        "    tl.store(x, tl.nothing(1))\n"
+    )
+    kernel = VARIANTS["plain"].kernel()
+    wrong = replace(kernel, source=source, args=kernel.args[:1])
+    with pytest.raises(NotCompiled, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
+        hip_triton.compile_kernel(wrong, GPUS["sm_90"])
+    many = replace(wrong, args=kernel.args[:3])
+    with pytest.raises(NotCompiled, match="2 arguments too many"):
+        hip_triton.compile_kernel(many, GPUS["sm_90"])
+
+
+@pytest.mark.parametrize(("version", "reason"), [
+    (None, "Triton is not installed"),
+    ("3.5.1", r"Triton 3\.5\.1 is installed, but 3\.6 is needed"),
+])  # fmt: skip
+def test_why_not(
+    version: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    assert hip_triton.why_not() == ""
+    if version is None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr(hip_triton, "version", lambda: version)
+    kernel = VARIANTS["plain"].kernel()
+    with pytest.raises(NotCompiled, match=reason):
+        hip_triton.identity(kernel, GPUS["sm_90"])

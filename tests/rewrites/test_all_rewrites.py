@@ -1,0 +1,89 @@
+"""Any graph, each rewrite alone and all together: right numbers and an accepted plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from rewritten import after, applied, assert_right, draw
+from strategies import Seeded, graphs, random_graph
+
+import graphexec as gx
+from graphexec.pipeline import known_rewrites, plan_graph
+
+NAMES = list(known_rewrites())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20)
+@given(graphs(bait=True))
+def test_alone(name: str, graph: gx.Graph) -> None:
+    assert_right(graph, name)
+
+
+@settings(max_examples=80)
+@given(graphs(bait=True))
+def test_together(graph: gx.Graph) -> None:
+    assert_right(graph)
+
+
+@settings(max_examples=60)
+@given(graphs(bait=True))
+def test_a_rewrite_that_does_not_apply_changes_nothing(graph: gx.Graph) -> None:
+    plain = plan_graph(graph, no_rewrite=["all"])
+    for name in NAMES:
+        found = after(graph, name)
+        if not applied(found):
+            assert found.rewritten == plain.rewritten
+            assert found.plan == plain.plan
+
+
+@settings(max_examples=60)
+@given(graphs(bait=True))
+def test_a_second_time_finds_nothing_new(graph: gx.Graph) -> None:
+    """Tensors keep their types, outputs their names, and nodes come after what they read."""
+    found = plan_graph(graph, device="hip").rewritten
+    assert found.outputs == plan_graph(graph, no_rewrite=["all"]).graph.outputs
+    seen = {*found.inputs, *found.weights}
+    types = plan_graph(graph, no_rewrite=["all"]).graph.types()
+    for node in found.nodes:
+        assert seen.issuperset((*node.operands.values(), *node.after))
+        assert node.type == types[node.name]
+        seen.add(node.name)
+
+
+def test_the_strategy_has_something_for_every_rewrite() -> None:
+    found = set()
+    for seed in range(60):
+        compiled = plan_graph(random_graph(Seeded(seed), 12, bait=True))
+        found |= {note.rewrite for note in compiled.notes if note.applied}
+    assert found >= {
+        "dead-nodes", "common-subexpressions", "fold-casts", "fold-copies", "permuted-results",
+        "accumulate-in-place",
+    }  # fmt: skip
+
+
+def test_compare_measures_what_is_left_against_what_was_written() -> None:
+    for seed in range(20):
+        graph = random_graph(Seeded(seed), 8, bait=True)
+        compiled = plan_graph(graph)
+        if any(t.dtype != "f32" for t in compiled.graph.types().values()):
+            continue
+        found = gx.compare(graph, draw(compiled.graph.inputs), device="cpu")
+        assert [row.name for row in found.nodes] == [n.name for n in compiled.graph.nodes]
+        assert found.ok, seed
+
+
+FILES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_what_is_said_of_the_examples(file: Path, golden: Callable[[str, str], None]) -> None:
+    lines = []
+    for device in ("cpu", "hip"):
+        lines.append(f"{file.stem} on {device}")
+        for note in plan_graph(gx.load(file), device=device).notes:
+            lines.append(f"  {note.rewrite}: {'' if note.applied else 'not: '}{note.text}")
+    golden(f"rewrites/{file.stem}.txt", "\n".join(lines))

@@ -6,6 +6,7 @@ timeline, vector clocks, places. Guarantees to say nothing that does not follow 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class _Story:
         assert prediction is not None, "plans of the pipeline are predicted"
         self.prediction: Prediction = prediction
         self.timeline = prediction.timeline
+        self.per_node = Counter(command.node for command in self.commands)
         self.before_on_stream = self._before_on_stream()
         self.waits = self._waits()
 
@@ -102,6 +104,7 @@ class _Story:
         yield ""
 
     def _time(self, more: Compiled | None) -> Iterator[str]:
+        # Launching the plan comes first and is not what a schedule can change.
         low, makespan = self.prediction.bounds, self.timeline.makespan
         ratio = makespan / low.best if low.best else 1.0
         yield (
@@ -277,7 +280,10 @@ class _Story:
         return all(before[second[0]][stream[c]] > position[c] for c in first)
 
     def _name(self, command: int) -> str:
-        return f"{self._title(command)} (s{self.schedule.stream[command]})"
+        """The node and its stream; which command of the node, too, where it has several."""
+        node, label = self.commands[command].node, self.commands[command].label
+        which = f"{label}, " if self.per_node[node] > 1 else ""
+        return f"{self._title(command)} ({which}s{self.schedule.stream[command]})"
 
     def _title(self, command: int) -> str:
         return title(self.commands[command].node, self.commands[command].nodes)

@@ -16,7 +16,6 @@ from graphexec.cli.options import (
     Planner,
     device_option,
     loader_options,
-    planned_device,
     planner_options,
 )
 from graphexec.cli.progress import Progress
@@ -100,7 +99,7 @@ def _plan(
         return read_plan(file), None, ()
     from graphexec.pipeline import plan_graph
 
-    compiled = plan_graph(loader.load(file), **planner.settings(), **planned_device(device))
+    compiled = plan_graph(loader.load(file), **planner.to_plan(device))
     return compiled.plan, compiled.graph, compiled.notes
 
 

@@ -57,8 +57,8 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     if prediction is not None:
         stats = replace(
             stats,
-            predicted_ns=round(prediction.timeline.makespan * 1000),
-            makespan_lower_bound_ns=round(prediction.bounds.best * 1000),
+            predicted_ns=round(prediction.makespan * 1000),
+            makespan_lower_bound_ns=round((prediction.start + prediction.bounds.best) * 1000),
             costs=prediction.costs,
             schedule=prediction.candidate,
         )
@@ -76,9 +76,10 @@ def _predicted(
     prediction = synchronized.schedule.prediction
     if prediction is None:
         return {}, {}
-    start, end, tasks = prediction.timeline.start, prediction.timeline.end, prediction.tasks
+    tasks, zero = prediction.tasks, prediction.start
+    start, end = prediction.timeline.start, prediction.timeline.end
     steps = [(n, step) for n, step in enumerate(synchronized.steps) if isinstance(step, int)]
-    spans = {n: (start[step], end[step]) for n, step in steps}
+    spans = {n: (zero + start[step], zero + end[step]) for n, step in steps}
     return spans, {n: tasks.launch + tasks.time[step] for n, step in steps}
 
 

@@ -49,9 +49,10 @@ def test_every_command_runs(page, folder):
 
 def run_all(lines: list[str], folder: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "GRAPHEXEC_PROFILES": str(folder / "profiles")}
     for command in lines:
         done = subprocess.run(
-            command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, timeout=120,
+            command, shell=True, cwd=folder, env=environment, timeout=120,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stderr}"

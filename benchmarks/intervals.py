@@ -28,7 +28,7 @@ def read(path: Path) -> list[Item]:
 
 def item(name: str, lower: int, upper: int, size: int) -> Item:
     """`size` bytes that live from `lower` up to, but not at, `upper`."""
-    return Item({name: 0}, size, [], [], lower, upper - 1, (lower,), [(0, upper)])
+    return Item({name: 0}, size, first=lower, last=upper - 1, known=(lower,), done=[(0, upper)])
 
 
 def capacity(path: Path) -> int:

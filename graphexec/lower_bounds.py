@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
 
 _COMBINED_UP_TO = 500  # commands; beyond this the plain bounds have to do
-_MOST_NEEDS = 16
+_MOST_NEEDS = 6  # of those that a command needs, the last to end
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -
     found = [0.0] * len(tasks)
     all_needed = _work_before(tasks, order, needs, streams)
     first = [[float("inf")] * 3 for _ in order]  # begin of the first that is needed, by engine
+    least = tasks.launch + min(tasks.time)
     for command in order:
         if not needs[command]:
             continue
@@ -114,7 +115,7 @@ def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -
             first[command][engine] = min(first[command][engine], found[need])
         found[command] = max(
             _after_all(tasks, needs[command], found, streams),
-            _after_events(tasks, needs[command], found),
+            _after_fork(tasks, needs[command], needs, found, least),
         )
         *work, alone = all_needed[command]
         begins = [f + tasks.launch + w for f, w in zip(first[command], work, strict=True) if w]
@@ -157,22 +158,41 @@ def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], strea
     return latest
 
 
-def _after_events(tasks: Tasks, needs: Sequence[int], begin: Sequence[float]) -> float:
-    """The same, seeing that only one of `needs` can be the last before on the own stream: each
-    other one took turns with it on that stream, or is an event away."""
+def _after_fork(
+    tasks: Tasks, all_needs: Sequence[int], needs: Edges, begin: Sequence[float], least: float
+) -> float:
+    """When all of `all_needs` can be done, seeing that if they fork from one command, only one of
+    them can directly follow it on its stream: each other one is an event away, or comes after some
+    command, which takes `least` or more."""
+    length = [tasks.launch + tasks.time[need] for need in all_needs]
+    latest = sorted(range(len(all_needs)), key=lambda i: begin[all_needs[i]] + length[i])
+    kept = [all_needs[i] for i in latest[-_MOST_NEEDS:]]
+    begins = [begin[need] for need in kept]
+    common = set(needs[kept[0]]).intersection(*(needs[need] for need in kept[1:]))
+    if (
+        not common or len(kept) < 3
+    ):  # of two, one may follow the fork and the other precede the join
+        return _after_events(tasks, kept, begins)
+    forked = max(begin[c] + tasks.launch + tasks.time[c] for c in common)
+    later = [max(at, forked + min(tasks.event, least)) for at in begins]
+    return min(
+        _after_events(tasks, kept, [*later[:own], begins[own], *later[own + 1 :]])
+        for own in range(len(kept))
+    )
+
+
+def _after_events(tasks: Tasks, needs: Sequence[int], begins: Sequence[float]) -> float:
+    """The same for `needs` that begin no sooner than `begins`, seeing that only one of them can be
+    the last before on the own stream: each other one took turns with it on that stream, or is an
+    event away."""
     length = [tasks.launch + tasks.time[need] for need in needs]
-    ends = [begin[need] + wait for need, wait in zip(needs, length, strict=True)]
-    if len(needs) > _MOST_NEEDS:
-        # The last but one to end is an event away, or the last is, or they took turns.
-        kept = sorted(range(len(needs)), key=lambda i: ends[i])[-2:]
-        needs, length = [needs[i] for i in kept], [length[i] for i in kept]
-        ends = [ends[i] for i in kept]
+    ends = [at + wait for at, wait in zip(begins, length, strict=True)]
     earliest = max(ends) + tasks.event
     for own, end in enumerate(ends):
         latest = end
-        for other, need in enumerate(needs):
+        for other in range(len(needs)):
             if other != own:
-                turns = min(begin[need], begin[needs[own]]) + length[other] + length[own]
+                turns = min(begins[other], begins[own]) + length[other] + length[own]
                 latest = max(latest, min(ends[other] + tasks.event, turns))
         earliest = min(earliest, latest)
     return earliest

@@ -103,9 +103,8 @@ class _Lowering:
 
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
         call = Call(
-            node.name, operands, node.attrs, out, types, type, scratch, after,
-            self.capabilities,
-        )  # fmt: skip
+            node.name, operands, node.attrs, out, types, type, scratch, after, self.capabilities
+        )
         # An op that builds a command without asking its call may have left `after` out.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
         if after:

@@ -246,6 +246,13 @@ def test_explain_a_node(file):
         assert words in found.stdout
 
 
+def test_explain_tells_the_commands_of_one_node_apart():
+    found = run("explain", "graphs/diamond.yaml", "--device", "cpu")
+    assert found.exit_code == 0, found.output
+    assert "out (gemm, s" in found.stdout
+    assert "waits for out (memcpy, s" in found.stdout
+
+
 def test_explain_an_unknown_node(file):
     found = run("explain", file, "joint0")
     assert found.exit_code == 2

@@ -134,6 +134,34 @@ def test_six_commands_on_two_streams_get_the_best_schedule_there_is(seed):
     assert found.timeline.makespan == pytest.approx(brute_force(tasks, 2))
 
 
+@given(
+    time=st.lists(st.sampled_from([0.0, 1.0, 3.0, 8.0]), min_size=4, max_size=6),
+    share=st.sampled_from([0.05, 0.4, 1.0]), launch=st.sampled_from([0.0, 1.0]),
+    event=st.sampled_from([0.0, 1.5, 5.0]), streams=st.integers(1, 4), middle=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_no_fork_and_join_is_faster_than_the_bound(time, share, launch, event, streams, middle):
+    last = len(time) - 1
+    branches = [(0,)] * (last - 1)
+    if middle and last > 3:
+        branches[-1] = (last - 2,)  # one branch of two commands
+    joined = tuple(c for c in range(1, last) if not (middle and last > 3 and c == last - 2))
+    tasks = made(time, [(), *branches, joined], share=share, launch=launch, event=event)
+    found = min(
+        simulate(tasks, a.order, a.stream).makespan for a in exhaustive.candidates(tasks, streams)
+    )
+    assert bounds(tasks, streams).best <= found + 1e-6
+
+
+def test_the_third_branch_of_a_diamond_is_an_event_away_at_both_ends():
+    """One branch may follow the fork on its stream, another precede the join on its."""
+    tasks = made([2, 5, 5, 5, 2], [(), (0,), (0,), (0,), (1, 2, 3)], share=0.1, event=2)
+    best = brute_force(tasks, 3)
+    assert best == 2 + 2 + 5 + 2 + 2
+    low = bounds(tasks, 3)
+    assert (low.critical_path, low.combined) == (9, best)
+
+
 def test_exhaustive_tries_each_schedule_once():
     tasks = made([1] * 4, [()] * 4)
     # Sets of k lists of 4 (Lah numbers 24, 36, 12, 1), one list of which is the origin.

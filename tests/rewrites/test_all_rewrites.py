@@ -62,7 +62,7 @@ def test_the_strategy_has_something_for_every_rewrite() -> None:
         found |= {note.rewrite for note in compiled.notes if note.applied}
     assert found >= {
         "dead-nodes", "common-subexpressions", "fold-casts", "fold-copies", "permuted-results",
-        "accumulate-in-place",
+        "accumulate-in-place", "fuse-attention",
     }  # fmt: skip
 
 

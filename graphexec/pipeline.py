@@ -96,7 +96,8 @@ def plan_graph(
         model, profile = _costs(costs, device, typed, machine)
         target = _target(device, capabilities, model, most)
         variants = _variants(typed, target, names, resident, profile)
-        prefer = profile.best_schedule(streams, resident) if profile is not None else ""
+        usual = profile is not None and names == chosen_rewrites()  # as they were for `tune`
+        prefer = profile.best_schedule(streams, resident) if profile and usual else ""
         taken, synchronized, allocation = _placed(variants, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
@@ -168,14 +169,14 @@ def programmed(
 
 def alternative_plans(
     graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
-    capabilities: Collection[str] | None = None,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
 ) -> list[Compiled]:  # fmt: skip
     """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
     first, and the one on one stream."""
     model, limit = costs.applied_to(model_of(device)), _most_streams(streams)
     typed, variant = programmed(
         graph, streams=streams, device=device, resident=resident, costs=costs,
-        capabilities=capabilities,
+        capabilities=capabilities, no_rewrite=no_rewrite,
     )  # fmt: skip
     with collector_at_rest():
         found = alternatives(variant.program, limit, model, most)

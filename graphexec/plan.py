@@ -158,7 +158,7 @@ class Plan:
     """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
     was read from a file without figures. `places` maps every storage a launch's work refers to
     to its buffer and offset, `predicted` the index of each launch to its predicted start and end in
-    microseconds; a plan read from a file has neither."""
+    microseconds, `alone` to what it takes by itself; a plan read from a file has none of them."""
 
     graph: str
     device: str
@@ -172,6 +172,7 @@ class Plan:
     predicted: Mapping[int, tuple[float, float]] = field(
         default_factory=dict, compare=False, repr=False
     )
+    alone: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     def buffer(self, id: str) -> Buffer:
         """The buffer called `id`."""

@@ -64,21 +64,23 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
         )
     return Plan(
         program.graph, device, dict(program.dims), streams, allocation.buffers, tensors,
-        instructions, stats, places, _predicted(synchronized),
+        instructions, stats, places, *_predicted(synchronized),
     )  # fmt: skip
 
 
-def _predicted(synchronized: Synchronized) -> dict[int, tuple[float, float]]:
-    """Start and end of each launch in microseconds, by index of the instruction."""
+def _predicted(
+    synchronized: Synchronized,
+) -> tuple[dict[int, tuple[float, float]], dict[int, float]]:
+    """Start and end of each launch, and its time alone, in microseconds, by index of the
+    instruction."""
     prediction = synchronized.schedule.prediction
     if prediction is None:
-        return {}
-    start, end, zero = prediction.timeline.start, prediction.timeline.end, prediction.start
-    return {
-        index: (zero + start[step], zero + end[step])
-        for index, step in enumerate(synchronized.steps)
-        if isinstance(step, int)
-    }
+        return {}, {}
+    tasks, zero = prediction.tasks, prediction.start
+    start, end = prediction.timeline.start, prediction.timeline.end
+    steps = [(n, step) for n, step in enumerate(synchronized.steps) if isinstance(step, int)]
+    spans = {n: (zero + start[step], zero + end[step]) for n, step in steps}
+    return spans, {n: tasks.launch + tasks.time[step] for n, step in steps}
 
 
 def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruction:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.arrays import read_inputs
 from graphexec.costs import Measured, model_of
+from graphexec.devices.base import find_device
 from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, Streams, Variant, alternative_plans, programmed
@@ -66,26 +67,30 @@ class Tuned:
 
 
 def tune(
-    graph: Graph, device: Device, *, streams: Streams = 4, seconds: float = 60.0,
-    report: Report = lambda what, done, total: None,
+    graph: Graph, device: str | Device = "auto", *, streams: Streams = 4, seconds: float = 60.0,
+    report: Report | None = None,
 ) -> Tuned:  # fmt: skip
     """Measure the commands and plans of `graph` on `device` for about `seconds`, and keep that.
 
-    Nothing is kept unless something was measured. Raises DeviceUnavailable for a device that does
-    not measure, DataError if the profile cannot be written, and what compiling the graph raises.
+    The next `compile` for as many `streams` uses it. Nothing is kept unless something was
+    measured. `report(what, done, total)` is called before each measurement. Raises
+    DeviceUnavailable for a device that does not measure, DataError if the profile cannot be
+    written, and what compiling the graph raises.
     """
-    tuner = _Tuner(graph, device, streams, Budget(seconds), report)
+    chosen = find_device(device) if isinstance(device, str) else device
+    tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
     tuner.measure()
     path = None
     if tuner.profile.commands:
-        path = keep(tuner.typed, device.machine(), tuner.profile)
+        path = keep(tuner.typed, chosen.machine(), tuner.profile)
     return Tuned(tuner.profile, path, tuple(tuner.failed), tuner.complete, len(tuner.works))
 
 
 class _Tuner:
     def __init__(
-        self, graph: Graph, device: Device, streams: Streams, budget: Budget, report: Report
-    ) -> None:
+        self, graph: Graph, device: Device, streams: Streams, budget: Budget,
+        report: Report | None,
+    ) -> None:  # fmt: skip
         self._graph, self._device, self._streams = graph, device, streams
         self._budget, self._report, self._done = budget, report, 0
         self._capabilities = device.capabilities()
@@ -203,7 +208,8 @@ class _Tuner:
         """Whether there is time for the next thing to measure; says what it is."""
         if not self._has_time(part):
             return False
-        self._report(what, self._done, 1 + 2 * len(self.works) + 2)
+        if self._report is not None:
+            self._report(what, self._done, 1 + 2 * len(self.works) + 2)
         self._done += 1
         return True
 

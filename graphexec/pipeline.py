@@ -96,7 +96,8 @@ def plan_graph(
         model, profile = _costs(costs, device, typed, machine)
         target = _target(device, capabilities, model, most)
         variants = _variants(typed, target, names, resident, profile)
-        prefer = profile.best_schedule(streams, resident) if profile is not None else ""
+        usual = profile is not None and names == chosen_rewrites()  # as they were for `tune`
+        prefer = profile.best_schedule(streams, resident) if profile and usual else ""
         taken, synchronized, allocation = _placed(variants, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
@@ -115,7 +116,7 @@ def _target(
 
 
 @dataclass(frozen=True)
-class _Variant:
+class Variant:
     """A program of the graph, and which rewrites it is the result of."""
 
     rewritten: TypedGraph
@@ -126,7 +127,7 @@ class _Variant:
 def _variants(
     graph: TypedGraph, target: Target, names: frozenset[str], resident: bool,
     profile: Profile | None,
-) -> Iterator[_Variant]:  # fmt: skip
+) -> Iterator[Variant]:  # fmt: skip
     """First what is fastest, then what may need less memory."""
 
     def tuned(program: Program) -> Program:
@@ -136,16 +137,16 @@ def _variants(
     rewritten, notes = rewrite_graph(graph, target, names)
     lowered = lower(rewritten, resident, able)
     program, more = rewrite_program(lowered, target, names)
-    yield _Variant(rewritten, tuned(program), (*notes, *more))
+    yield Variant(rewritten, tuned(program), (*notes, *more))
     if program is not lowered:  # tensors of a batch live as long as any of them
-        yield _Variant(rewritten, tuned(lowered), notes)
+        yield Variant(rewritten, tuned(lowered), notes)
     brief, notes = rewrite_graph(graph, target, without_lengthening(names))
     if brief != rewritten:
-        yield _Variant(brief, tuned(lower(brief, resident, able)), notes)
+        yield Variant(brief, tuned(lower(brief, resident, able)), notes)
 
 
 def _compiled(
-    graph: TypedGraph, taken: _Variant, plan: Plan, synchronized: Synchronized,
+    graph: TypedGraph, taken: Variant, plan: Plan, synchronized: Synchronized,
     allocation: Allocation, profile: Profile | None,
 ) -> Compiled:  # fmt: skip
     return Compiled(
@@ -153,19 +154,31 @@ def _compiled(
     )
 
 
+def programmed(
+    graph: Graph, *, streams: Streams, device: str, resident: bool, costs: Profile | None = None,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
+) -> tuple[TypedGraph, Variant]:  # fmt: skip
+    """The graph with its types, and the program that its plans are made from."""
+    model = model_of(device) if costs is None else costs.applied_to(model_of(device))
+    target = _target(device, capabilities, model, _most_streams(streams))
+    with collector_at_rest():
+        typed = infer(graph)
+        names = chosen_rewrites((), no_rewrite)
+        return typed, next(_variants(typed, target, names, resident, costs))
+
+
 def alternative_plans(
     graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
-    capabilities: Collection[str] | None = None,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
 ) -> list[Compiled]:  # fmt: skip
     """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
     first, and the one on one stream."""
-    model, names, limit = (
-        costs.applied_to(model_of(device)), chosen_rewrites((), ()), _most_streams(streams)
+    model, limit = costs.applied_to(model_of(device)), _most_streams(streams)
+    typed, variant = programmed(
+        graph, streams=streams, device=device, resident=resident, costs=costs,
+        capabilities=capabilities, no_rewrite=no_rewrite,
     )  # fmt: skip
     with collector_at_rest():
-        typed = infer(graph)
-        target = _target(device, capabilities, model, limit)
-        variant = next(_variants(typed, target, names, resident, costs))
         found = alternatives(variant.program, limit, model, most)
         if all(s.streams > 1 for s in found):
             found.append(schedule(variant.program, limit, model, "one stream"))
@@ -217,12 +230,12 @@ def _costs(
 
 
 def _placed(
-    variants: Iterable[_Variant],
+    variants: Iterable[Variant],
     streams: Streams,
     model: CostModel,
     limit: int | None,
     prefer: str,
-) -> tuple[_Variant, Synchronized, Allocation]:
+) -> tuple[Variant, Synchronized, Allocation]:
     """The fastest schedule found whose bytes fit, of the first of the variants for which there is
     one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
@@ -329,4 +342,7 @@ def compile(
         return loaded(target_of(chosen.name).capabilities)
 
 
-__all__ = ["Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph"]
+__all__ = [
+    "Compiled", "Costs", "Streams", "Variant", "alternative_plans", "compile", "known_rewrites",
+    "make_plan", "plan_graph", "plan_program", "programmed",
+]  # fmt: skip

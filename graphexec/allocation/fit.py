@@ -20,6 +20,7 @@ EXACT_UP_TO = 10
 """Items up to which the search for the best offsets is complete."""
 
 _BUDGET = 500_000  # pairs of conflicting items to look at in all placements together
+_MOST_TRIES = 300  # placements
 _MOST_STEPS = 200_000  # of the exact search: more than 10 items can take in practice
 Offsets = list[int]
 
@@ -33,7 +34,7 @@ def best_offsets(
     """
     best, total = known, _total(known, sizes) if known else 1 << 62
     pairs = sum(map(len, neighbours)) + len(sizes)
-    left = max(1, _BUDGET // pairs)
+    left = min(max(1, _BUDGET // pairs), _MOST_TRIES)
     for candidate in _orders(sizes, neighbours):
         if total <= bound or not left:
             break

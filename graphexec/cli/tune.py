@@ -83,10 +83,10 @@ def _show_kept(graph: Graph, device: Device) -> int:
 
 
 def _kept(graph: Graph, device: Device) -> Kept | None:
-    from graphexec.pipeline import plan_graph
+    from graphexec.pipeline import programmed
     from graphexec.profile_cache import find
 
-    typed = plan_graph(graph, streams=1, device=device.name, verify=False).graph
+    typed, _ = programmed(graph, device=device.name, streams=1, resident=False)
     return find(typed, device.machine)
 
 

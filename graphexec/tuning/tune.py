@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from graphexec.arrays import read_inputs
 from graphexec.costs import Measured, model_of
+from graphexec.devices.base import find_device
 from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
-from graphexec.pipeline import Compiled, Streams, alternative_plans, plan_graph
+from graphexec.pipeline import Compiled, Streams, Variant, alternative_plans, programmed
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.profile_cache import keep, signature
 from graphexec.rewrites import batch
@@ -30,6 +31,7 @@ from graphexec.tuning.measuring import time_in_turns
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session
     from graphexec.graph import Graph
+    from graphexec.typed import TypedGraph
 
 Report = Callable[[str, int, int], None]
 """Told what is measured next, how many things were and how many there are."""
@@ -65,68 +67,85 @@ class Tuned:
 
 
 def tune(
-    graph: Graph, device: Device, *, streams: Streams = 4, seconds: float = 60.0,
-    report: Report = lambda what, done, total: None,
+    graph: Graph, device: str | Device = "auto", *, streams: Streams = 4, seconds: float = 60.0,
+    report: Report | None = None,
 ) -> Tuned:  # fmt: skip
     """Measure the commands and plans of `graph` on `device` for about `seconds`, and keep that.
 
-    Nothing is kept unless something was measured. Raises DeviceUnavailable for a device that does
-    not measure, DataError if the profile cannot be written, and what compiling the graph raises.
+    The next `compile` for as many `streams` uses it. Nothing is kept unless something was
+    measured. `report(what, done, total)` is called before each measurement. Raises
+    DeviceUnavailable for a device that does not measure, DataError if the profile cannot be
+    written, and what compiling the graph raises.
     """
-    plans = [
-        plan_graph(
-            graph,
-            streams=streams,
-            device=device.name,
-            resident=resident,
-            no_rewrite=off,
-            capabilities=device.capabilities(),
-        )
-        for resident in (False, True)
-        for off in ((), (batch.REWRITE.name,))
-    ]
-    tuner = _Tuner(graph, device, streams, plans, Budget(seconds), report)
+    chosen = find_device(device) if isinstance(device, str) else device
+    tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
     tuner.measure()
     path = None
     if tuner.profile.commands:
-        path = keep(plans[0].graph, device.machine(), tuner.profile)
+        path = keep(tuner.typed, chosen.machine(), tuner.profile)
     return Tuned(tuner.profile, path, tuple(tuner.failed), tuner.complete, len(tuner.works))
 
 
 class _Tuner:
     def __init__(
-        self, graph: Graph, device: Device, streams: Streams, plans: Sequence[Compiled],
-        budget: Budget, report: Report,
+        self, graph: Graph, device: Device, streams: Streams, budget: Budget,
+        report: Report | None,
     ) -> None:  # fmt: skip
+        self._graph, self._device, self._streams = graph, device, streams
+        self._budget, self._report, self._done = budget, report, 0
+        self._capabilities = device.capabilities()
+        self.typed = self._program(False, None, ())[0]
         machine = device.machine()
         self.profile = Profile(
-            machine.architecture, {}, graph=graph.name, signature=signature(plans[0].graph),
+            machine.architecture, {}, graph=graph.name, signature=signature(self.typed),
             versions=dict(machine.versions),
         )  # fmt: skip
-        self.works = distinct([plan.program for plan in plans], model_of(device.name))
+        self.works = self._works(None)
         self.failed: list[str] = []
         self.complete = True
-        self._graph, self._device, self._streams = graph, device, streams
-        self._budget, self._report = budget, report
-        self._several = any(len(plan.plan.streams) > 1 for plan in plans)
-        self._done, self._total = 0, 1 + 2 * len(self.works) + 2
 
     def measure(self) -> None:
         """Everything, as long as the time lasts."""
         if not self._begin("launches and waits"):
             return
         self.profile = replace(self.profile, constants=measure_constants(self._device))
-        model = self.profile.applied_to(model_of(self._device.name))
-        times = CommandTimes(self._device, model)
-        for work in self.works:
-            if self._begin(work.key, _FOR_COMMANDS):
-                self._know(work, times.alone(work))
+        times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
+        self._alone(self.works, times)
         for work in self.works:
             if work.key in self.profile.commands and self._begin(work.key, _FOR_COMMANDS):
                 self._closer(work, times)
+        # By these times other commands may be worth a batch.
+        known = {work.key for work in self.works}
+        more = [work for work in self._works(self.profile) if work.key not in known]
+        self.works += more
+        self._alone(more, times)
         for resident in (False, True):
             if self.profile.commands and self._begin(schedule_key(self._streams, resident)):
                 self._plans(resident)
+
+    def _works(self, costs: Profile | None) -> list[Work]:
+        """The commands of the plans that `costs` lead to; without costs, those of batches and
+        their members."""
+        off = [(), (batch.REWRITE.name,)] if costs is None else [()]
+        programs = [
+            self._program(resident, costs, names)[1].program
+            for resident in (False, True)
+            for names in off
+        ]
+        return distinct(programs, model_of(self._device.name))
+
+    def _program(
+        self, resident: bool, costs: Profile | None, off: tuple[str, ...]
+    ) -> tuple[TypedGraph, Variant]:
+        return programmed(
+            self._graph, device=self._device.name, streams=self._streams, resident=resident,
+            costs=costs, capabilities=self._capabilities, no_rewrite=off,
+        )  # fmt: skip
+
+    def _alone(self, works: Sequence[Work], times: CommandTimes) -> None:
+        for work in works:
+            if self._begin(work.key, _FOR_COMMANDS):
+                self._know(work, times.alone(work))
 
     def _closer(self, work: Work, times: CommandTimes) -> None:
         """Other ways of computing a command, and what it takes beside others."""
@@ -134,14 +153,14 @@ class _Tuner:
             self._know(work, found)
             if not self._has_time(_FOR_COMMANDS):
                 return
-        if self._several:
+        if self._streams != 1:
             self._know(work, times.beside_others(work, self.profile.commands[work.key]))
 
     def _plans(self, resident: bool) -> None:
         """The best plans by prediction, run from end to end, taking turns."""
         found = alternative_plans(
             self._graph, PLANS, streams=self._streams, device=self._device.name,
-            resident=resident, costs=self.profile, capabilities=self._device.capabilities(),
+            resident=resident, costs=self.profile, capabilities=self._capabilities,
         )  # fmt: skip
         with ExitStack() as opened:
             loaded: dict[str, Session] = {}
@@ -189,7 +208,8 @@ class _Tuner:
         """Whether there is time for the next thing to measure; says what it is."""
         if not self._has_time(part):
             return False
-        self._report(what, self._done, self._total)
+        if self._report is not None:
+            self._report(what, self._done, 1 + 2 * len(self.works) + 2)
         self._done += 1
         return True
 

@@ -269,6 +269,9 @@ def test_batches_and_their_members_are_measured() -> None:
     found = tuning.tune(alike(7), CPU, seconds=600)
     assert found.complete
     assert "gemm: f32[7,7] f32[7,7] -> f32[7,7]" in found.profile.commands
+    for resident in (False, True):  # also what is a batch by the measured times alone
+        program = plan_graph(alike(7), costs=found.profile, resident=resident).program
+        assert {signature(c) for c in program.commands} <= found.profile.commands.keys()
     with gx.compile(alike(7), device=CPU) as exe:
         inputs = {name: np.eye(7, dtype=np.float32) for name in exe.inputs}
         assert len({a.tobytes() for a in exe.run(**inputs).values()}) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError, load
 from graphexec.devices.hip_replay import capture
 from graphexec.errors import DeviceUnavailable
@@ -29,6 +30,7 @@ def describe() -> dict[str, Any]:
             "graphs": _graphs(hip),
             "hipblaslt": {"usable": hip.lt is not None,
                           "reason": None if hip.lt else "this hip-python has no hipblaslt"},
+            "triton": {"usable": not hip_triton.why_not(), "reason": hip_triton.why_not() or None},
         }  # fmt: skip
     except (DeviceUnavailable, HipError) as exc:
         return {"usable": False, "reason": str(exc)}
@@ -77,7 +79,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"device {d['index']}   {d['name']}, {d['architecture']}, {free:.1f} of {total:.1f} "
             f"GiB free, wavefronts of {d['wavefront']}, {d['multiprocessors']} multiprocessors"
         )
-    for what in ("graphs", "hipblaslt"):
+    for what in ("graphs", "hipblaslt", "triton"):
         text.append(f"{what:<9}  {_usable(found[what])}")
     return text
 

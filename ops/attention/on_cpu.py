@@ -53,6 +53,8 @@ class _Job:
         self.causal = causal
         self.batch = self.q.shape[:-2]
         self.queries, self.keys = self.q.shape[-2], self.k.shape[-2]
+        # Query i sees the keys up to i + ahead.
+        self.ahead = self.keys - self.queries if causal else self.keys
         rows = prod(self.batch) * self.queries
         height = max(_FEWEST_QUERIES, min(_QUERIES, -(-rows // _TASKS)))
         self.blocks = -(-self.queries // height)
@@ -89,6 +91,9 @@ class _Entry:
         for block in range(low, high):
             first = block * self.job.height
             last = min(first + self.job.height, self.job.queries)
+            if last + self.job.ahead <= 0:  # no query sees a key
+                self.out[first:last] = 0
+                continue
             if not self.careful:
                 # One block with large logits is rarely alone.
                 self.careful = not self.plainly(first, last)
@@ -97,47 +102,40 @@ class _Entry:
 
     def plainly(self, first: int, last: int) -> bool:
         """Queries `first` to `last`, nothing taken from the logits; False where that may not do."""
-        product, total = self.nothing(last - first)
+        sums = _Sums(self, last - first)
         for z, keys in self.logits(first, last):
             self.job.power(z, out=z)
-            total += np.matmul(self.job.ones[: len(z)], z)
-            product += np.matmul(z.T, self.v[keys])
-        if not np.all((total > _SAFE[0]) & (total < _SAFE[1])):
+            sums.add(z, keys)
+        if not np.all((sums.total > _SAFE[0]) & (sums.total < _SAFE[1])):
             return False
-        np.divide(product, total[:, None], out=self.out[first:last], casting="same_kind")
+        sums.divide(self.out[first:last])
         return True
 
     def carefully(self, first: int, last: int) -> None:
         """The same with the running maximum of each query taken from its logits."""
-        product, total = self.nothing(last - first)
+        sums = _Sums(self, last - first)
         top = np.full(last - first, -np.inf, self.job.wide)
         for z, keys in self.logits(first, last):
             higher = np.maximum(top, z.max(axis=0))
             base = np.where(higher == -np.inf, self.job.wide.type(0), higher)
-            keep = self.job.power(top - base)
+            if not sums.empty:
+                sums.scale(self.job.power(top - base))
             np.subtract(z, base, out=z)
             self.job.power(z, out=z)
-            total *= keep
-            total += np.matmul(self.job.ones[: len(z)], z)
-            product *= keep[:, None]
-            product += np.matmul(z.T, self.v[keys])
+            sums.add(z, keys)
             top = higher
-        total[total == 0] = 1
-        np.divide(product, total[:, None], out=self.out[first:last], casting="same_kind")
-
-    def nothing(self, queries: int) -> tuple[Array, Array]:
-        """Where products and sums of weights begin."""
-        wide = self.job.wide
-        return np.zeros((queries, self.v.shape[-1]), wide), np.zeros(queries, wide)
+        sums.total[sums.total == 0] = 1
+        sums.divide(self.out[first:last])
 
     def logits(self, first: int, last: int) -> Iterator[tuple[Array, slice]]:
         """(scale · q @ kᵀ + mask)ᵀ for queries `first` to `last`, some keys at a time."""
         job = self.job
-        q = np.multiply(self.q[first:last], job.scale, dtype=job.wide).T
-        ahead = job.keys - job.queries if job.causal else job.keys
+        q = _scratch("queries", (last - first, self.q.shape[-1]), job.wide)
+        q = np.multiply(self.q[first:last], job.scale, out=q, dtype=job.wide).T
+        ahead = job.ahead
         for start in range(0, min(job.keys, last + ahead), _KEYS):
             keys = slice(start, min(start + _KEYS, job.keys, last + ahead))
-            z = _scratch((keys.stop - start, last - first), job.wide)
+            z = _scratch("scores", (keys.stop - start, last - first), job.wide)
             np.matmul(self.k[keys], q, out=z)
             if self.mask is not None:
                 mask = self.mask[first:last, keys].T
@@ -150,12 +148,40 @@ class _Entry:
             yield z, keys
 
 
-def _scratch(shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+class _Sums:
+    """Sums over keys: the weighted values of each query, and the weights themselves."""
+
+    def __init__(self, entry: _Entry, queries: int) -> None:
+        self.v, self.ones, wide = entry.v, entry.job.ones, entry.job.wide
+        shape = (queries, self.v.shape[-1])
+        self.product, self.more = (_scratch(name, shape, wide) for name in ("product", "more"))
+        self.total, self.empty = np.zeros(queries, wide), True
+
+    def add(self, z: Array, keys: slice) -> None:
+        """Add some keys, whose weights are z."""
+        np.matmul(z.T, self.v[keys], out=self.product if self.empty else self.more)
+        if not self.empty:
+            self.product += self.more
+        self.total += np.matmul(self.ones[: len(z)], z)
+        self.empty = False
+
+    def scale(self, factors: Array) -> None:
+        """Multiply what was added so far, query by query."""
+        self.product *= factors[:, None]
+        self.total *= factors
+
+    def divide(self, out: Array) -> None:
+        """The mean values."""
+        np.divide(self.product, self.total[:, None], out=out, casting="same_kind")
+
+
+def _scratch(name: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
     """Memory of this thread, kept for the next call: fresh pages cost more than the arithmetic."""
     size = prod(shape)
-    held: Array | None = getattr(_kept, "memory", None)
+    held: Array | None = getattr(_kept, name, None)
     if held is None or held.size < size or held.dtype != dtype:
-        held = _kept.memory = np.empty(size, dtype)
+        held = np.empty(size, dtype)
+        setattr(_kept, name, held)
     return held[:size].reshape(shape)
 
 

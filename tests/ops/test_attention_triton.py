@@ -182,7 +182,8 @@ def test_any_call(drawn: list[Case]) -> None:
 
 
 def shape_of(d: int, dv: int | None = None, m: int = 512, n: int = 512, **more: Any) -> Case:
-    given = {"q": (2, 8, m, d), "k": (2, 8, n, d), "v": (2, 8, n, dv or d)}
+    batch = more.get("batch", (2, 8))
+    given = {"q": (*batch, m, d), "k": (*batch, n, d), "v": (*batch, n, dv or d)}
     types = {name: np.zeros(shape, more.get("dtype", np.float16)) for name, shape in given.items()}
     if more.get("mask"):
         types["mask"] = np.zeros((m, n), np.float32)
@@ -198,6 +199,7 @@ VARIANTS = {
     "masked largest": shape_of(256, mask=True, causal=True),
     "odd": shape_of(80, 48, m=1, n=777),
     "smallest": shape_of(16, m=100, n=50, causal=True),
+    "ones": shape_of(1, m=1, n=1, batch=(1, 1), causal=True, mask=True),
 }
 
 

@@ -1,6 +1,6 @@
-"""The CPU device against PyTorch and plain NumPy, side by side on the same cores.
+"""The CPU device against PyTorch, ONNX Runtime and plain NumPy, side by side on the same cores.
 
-    pip install torch          # any CPU build
+    pip install torch onnx onnxruntime          # any CPU build of torch
     python benchmarks/cpu.py
 
 Every way is checked against float64 before its time counts. Times are medians; what to look at
@@ -15,6 +15,8 @@ import sys
 import time
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from measure import side_by_side, table
 
@@ -43,6 +45,37 @@ def torch_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.
     return torch.matmul(torch.softmax(s, -1), v)
 
 
+def torch_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def onnx_attention(shape: tuple[int, ...]) -> onnxruntime.InferenceSession:
+    """MatMul, Softmax, MatMul, as a model exported from PyTorch has them."""
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    rank = len(shape)
+    nodes = [
+        node("Transpose", ["k"], ["kt"], perm=[*range(rank - 2), rank - 1, rank - 2]),
+        node("MatMul", ["q", "kt"], ["product"]),
+        node("Mul", ["product", "scale"], ["scores"]),
+        node("Softmax", ["scores"], ["probs"], axis=-1),
+        node("MatMul", ["probs", "v"], ["out"]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    scale = onnx.helper.make_tensor("scale", kind, [], [shape[-1] ** -0.5])
+    graph = onnx.helper.make_graph(
+        nodes, "attention", [info(name, kind, shape) for name in "qkv"],
+        [info("out", kind, shape)], [scale],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = CpuDevice().cores
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
 def check(name: str, found: np.ndarray, exact: np.ndarray, tolerance: float) -> None:
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     if not error <= tolerance:
@@ -54,23 +87,34 @@ def attention_row(shape: tuple[int, ...]) -> list[str]:
     arrays = {name: rng.standard_normal(shape, np.float32) for name in "qkv"}
     tensors = [torch.from_numpy(a) for a in arrays.values()]
     exact = numpy_attention(*(a.astype(np.float64) for a in arrays.values()))
-    with gx.compile(attention_graph(shape, "f32"), device="cpu") as exe:
+    graph, session = attention_graph(shape, "f32"), onnx_attention(shape)
+    with (
+        gx.compile(graph, device="cpu") as exe,
+        gx.compile(graph, device="cpu", resident=True) as resident,
+        gx.compile(graph, device="cpu", no_rewrite=["fuse-attention"]) as unfused,
+    ):
         ways = {
             "graphexec": lambda: exe.run(**arrays)["out"],
+            "unfused": lambda: unfused.run(**arrays)["out"],
             "torch": lambda: torch_attention(*tensors).numpy(),
+            "sdpa": lambda: torch_sdpa(*tensors).numpy(),
+            "onnx": lambda: session.run(None, arrays)[0],
             "numpy": lambda: numpy_attention(*arrays.values()),
         }
         for name, way in ways.items():
             check(name, way(), exact, 1e-5)
-        times = side_by_side(ways, REPEAT)
+        check("resident", resident.run(**arrays)["out"], exact, 1e-5)
+        # Without copying inputs in and outputs out, as the others are timed.
+        times = side_by_side({**ways, "resident": resident.replay}, REPEAT)
         stats = exe.plan.stats
     assert stats is not None
-    ours = times["graphexec"].median
+    ours, alone = times["graphexec"].median, times["resident"].median
+    others = ("unfused", "torch", "sdpa", "onnx", "numpy")
     return [
         f"attention f32 {shape}",
         f"{ours * 1e3:.1f} ms",
-        f"{times['torch'].median / ours:.2f}×",
-        f"{times['numpy'].median / ours:.2f}×",
+        f"{alone * 1e3:.1f} ms",
+        *(f"{times[name].median / alone:.2f}×" for name in others),
         f"{stats.arena_bytes / 2**20:.1f} MiB",
         f"{stats.arena_lower_bound / 2**20:.1f} MiB",
         f"{stats.naive_bytes / 2**20:.1f} MiB",
@@ -95,7 +139,8 @@ def half_gemm_row(n: int) -> list[str]:
         times = side_by_side(ways, REPEAT)
     ours = times["graphexec"].median
     return [
-        f"gemm f16 {n}³", f"{ours * 1e3:.1f} ms", "", f"{times['numpy'].median / ours:.2f}×",
+        f"gemm f16 {n}³", f"{ours * 1e3:.1f} ms", "", "", "", "", "",
+        f"{times['numpy'].median / ours:.2f}×",
         "", "", "",
     ]  # fmt: skip
 
@@ -140,7 +185,8 @@ def main() -> None:
     torch.set_num_threads(CpuDevice().cores)
     print(f"{CpuDevice().describe()}; {datetime.date.today()}; NumPy {np.__version__}, "
           f"PyTorch {torch.__version__}\n")  # fmt: skip
-    header = ["work", "graphexec", "PyTorch eager takes", "NumPy takes", "arena", "lower bound",
+    header = ["work", "graphexec, whole run", "in place", "unfused takes", "PyTorch eager takes",
+              "SDPA takes", "ONNX Runtime takes", "NumPy takes", "arena", "lower bound",
               "all tensors"]  # fmt: skip
     rows = [attention_row((1, 8, s, 64)) for s in (256, 512, 1024)]
     rows += [half_gemm_row(n) for n in (256, 512, 1024, 2048)]

@@ -37,6 +37,7 @@ _HOME = {
     "load": "stages.load",
     "loads": "stages.load",
     "make_plan": "pipeline",
+    "tune": "tuning.tune",
     "pinned_empty": "devices.pinned",
 }
 
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from graphexec.registry import known_ops
     from graphexec.stages.load import load, loads
     from graphexec.tensor import DType
+    from graphexec.tuning.tune import tune
     from graphexec.verify import find_hazards
 
 

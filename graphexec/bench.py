@@ -60,10 +60,13 @@ class CommandTime:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration. `waiting` is the median time each stream stood waiting in a run, in
-    milliseconds; it and `commands` are empty unless asked for and known."""
+    """One configuration: `asked` is how many streams the plan might use, `streams` how many it
+    does. `waiting` is the median time each stream stood waiting in a run, `measured` the median of
+    the runs this was measured in, in milliseconds; they and `commands` are empty unless asked
+    for and known."""
 
     mode: str | None
+    asked: int
     streams: int
     whole: Figures
     device: Figures
@@ -71,12 +74,13 @@ class Result:
     requests_per_second: float
     commands: tuple[CommandTime, ...] = ()
     waiting: Mapping[int, float] | None = None
+    measured: float | None = None
 
     @property
     def name(self) -> str:
         """What tables call it."""
         ways = [self.mode] if self.mode else []
-        return ", ".join([*ways, f"{self.streams} stream{'s' if self.streams != 1 else ''}"])
+        return ", ".join([*ways, f"{self.streams} of {self.asked} streams"])
 
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -85,9 +89,10 @@ class Result:
 
 def bench(
     exe: Executable, resident: Executable | None, inputs: Inputs, runs: int, warmup: int,
-    detailed: bool,
+    detailed: bool, asked: int | None = None,
 ) -> Result:  # fmt: skip
-    """Measure `exe`, and `resident`: the same graph compiled so that no data is moved."""
+    """Measure `exe`, and `resident`: the same graph compiled so that no data is moved. `asked` is
+    how many streams its plan might have used."""
     session = exe.session
     for _ in tracked("warming up", range(warmup), warmup):
         exe.run(**inputs)
@@ -110,12 +115,11 @@ def bench(
     for _ in exe.map(requests, in_flight=_IN_FLIGHT):
         pass
     rate = runs / (time.perf_counter() - start)
-    commands, waiting = _details(exe, inputs, min(runs, 50)) if detailed else ((), None)
+    details = _details(exe, inputs, min(runs, 50)) if detailed else ((), None, None)
     mode = getattr(session, "mode", None)
     streams = len(exe.plan.streams)
-    return Result(
-        mode, streams, Figures.of(whole), Figures.of(device), still, rate, commands, waiting
-    )
+    figures = Figures.of(whole), Figures.of(device), still
+    return Result(mode, asked or streams, streams, *figures, rate, *details)
 
 
 def _times(what: str, run: Callable[[], object], runs: int) -> list[float]:
@@ -129,15 +133,17 @@ def _times(what: str, run: Callable[[], object], runs: int) -> list[float]:
 
 def _details(
     exe: Executable, inputs: Inputs, runs: int
-) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None]:  # fmt: skip
+) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None, float | None]:  # fmt: skip
     """What each launch takes and each stream waits, the streams running side by side as ever."""
     session = exe.session
     if not isinstance(session, Timed):
-        return (), None
+        return (), None, None
     exe.run(**inputs)
     times: dict[int, list[float]] = {}
+    ends: list[float] = []
     for _ in tracked("measured runs", range(runs), runs):
         found = session.timed()
+        ends.append(1e-3 * max((span.end for span in found.launches), default=0.0))
         for span in (*found.launches, *found.waits):
             times.setdefault(span.instruction, []).append(1e-3 * (span.end - span.start))
     commands, waiting = [], dict.fromkeys((s.id for s in exe.plan.streams), 0.0)
@@ -146,7 +152,7 @@ def _details(
             commands.append(CommandTime(i.title, i.command, i.stream, median(times[number])))
         elif isinstance(i, Wait) and number in times:
             waiting[i.stream] += median(times[number])
-    return tuple(commands), waiting
+    return tuple(commands), waiting, median(ends)
 
 
 __all__ = ["CommandTime", "Figures", "Result", "bench"]

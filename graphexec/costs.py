@@ -4,7 +4,8 @@ The model is a roofline: work = max(flops ÷ rate, bytes ÷ bandwidth) microseco
 device. A command too small to fill the device takes at least one `wave` and fills work ÷ wave of
 it, so that several of them run side by side in the same time.
 
-A profile (graphexec.profile) replaces the time by what was measured for a command's signature.
+A profile (graphexec.profile) replaces the time, and where it knows that the share, by what was
+measured for a command's signature; and the constants by those of the device at hand.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphexec.command import Command, GemmBatch, Kernel, Memcpy, TritonKernel
+from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 from graphexec.tensor import View
 
@@ -20,13 +21,35 @@ _LEAST_SHARE = 1 / 256
 _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}
 
 
+GEMM = "gemm: "
+"""What the signatures of GEMMs begin with."""
+
+CONSTANTS = ("start", "launch", "wait")
+"""The fields of a CostModel that a profile may hold."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a command: microseconds running alone without the launch, the share of
+    the device that it fills beside others like it, and which way of computing it was fastest.
+
+    `choice` 0 is the default (hipBLAS, the kernel that the op picks), others are alternatives;
+    `tried` are the microseconds of each that was measured, by number.
+    """
+
+    us: float
+    share: float | None = None
+    choice: int = 0
+    tried: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Rates of a device. Times are in microseconds, rates in operations or bytes a microsecond.
 
-    `launch` is the time of an empty command on an idle stream, `wait` what waiting for another
-    stream adds, `wave` the time of the shortest useful command. `profile` maps signatures to
-    measured times of commands running alone, without the launch.
+    `start` passes from the launch of a plan until its first command, `launch` is the time of an
+    empty command on an idle stream, `wait` what waiting for another stream adds, `wave` the time of
+    the shortest useful command. `profile` is what was measured, by signature.
     """
 
     flops: float
@@ -35,8 +58,9 @@ class CostModel:
     launch: float
     wait: float
     wave: float = 0.0
+    start: float = 0.0
     name: str = "model"
-    profile: Mapping[str, float] = field(default_factory=dict)
+    profile: Mapping[str, Measured] = field(default_factory=dict)
 
     def work(self, command: Command) -> float:
         """The command's work in microseconds of its whole engine, by the model."""
@@ -48,13 +72,14 @@ class CostModel:
         engine."""
         work = self.work(command)
         if self.profile:
-            measured = self.profile.get(signature(command))
-            if measured is None and command.nodes:
+            found = self.profile.get(signature(command))
+            if found is None and command.nodes:
                 member = self.profile.get(_signature(command, len(command.nodes)))
-                measured = None if member is None else max(member, work)
-            if measured is not None:
-                share = 1.0 if engine_of(command) != COMPUTE else work / max(measured, 1e-9)
-                return measured, min(1.0, max(_LEAST_SHARE, share))
+                found = None if member is None else Measured(max(member.us, work))
+            if found is not None:
+                share = found.share or work / max(found.us, 1e-9)
+                share = 1.0 if engine_of(command) != COMPUTE else share
+                return found.us, min(1.0, max(_LEAST_SHARE, share))
         if engine_of(command) != COMPUTE:
             return work, 1.0
         if work == 0.0:
@@ -70,8 +95,9 @@ class CostModel:
 CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=60.0, wave=10.0, name="cpu model")
 """A couple of cores with NumPy."""
 
-GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, name="gpu model")
-"""A data-centre GPU that replays captured graphs of f16 GEMMs of moderate size."""
+GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, start=5.0, name="gpu model")
+"""A data-centre GPU that replays captured graphs of f16 GEMMs of moderate size. `start` is one
+graph launch, `launch` what the device spends between two nodes, `wait` an edge between branches."""
 
 
 def model_of(device: str) -> CostModel:
@@ -109,7 +135,9 @@ def tasks_of(
 def signature(command: Command) -> str:
     """What two commands must have in common to take equally long: kind, entry point, and the
     types, shapes and strides of what they read and write. That of a batch has how many they are,
-    and which of their operands are one and the same."""
+    and which of their operands are one and the same; if it is a single GEMM, the strides say so."""
+    if isinstance(command.work, Gemm):
+        return gemm_signature(command.work)
     if not command.nodes:
         return _signature(command)
     count, reads = len(command.nodes), command.reads
@@ -130,9 +158,18 @@ def _signature(command: Command, members: int = 1) -> str:
     return f"{command.label}{entry}{direction}: {sizes}"
 
 
+def gemm_signature(work: Gemm) -> str:
+    """The signature of a GEMM: its operands, the result among them if it is added to."""
+    reads = (work.a, work.b, work.out) if work.beta else (work.a, work.b)
+    return f"{GEMM}{' '.join(map(_view, reads))} -> {_view(work.out)}"
+
+
 def _view(view: View) -> str:
     shape = f"{view.dtype}[{','.join(map(str, view.shape))}]"
     return shape if view.is_dense else f"{shape}/{','.join(map(str, view.strides))}"
 
 
-__all__ = ["CPU", "GPU", "CostModel", "engine_of", "model_of", "signature", "tasks_of"]
+__all__ = [
+    "CONSTANTS", "CPU", "GEMM", "GPU", "CostModel", "Measured", "engine_of", "gemm_signature",
+    "model_of", "signature", "tasks_of",
+]  # fmt: skip

@@ -48,6 +48,8 @@ class Executable:
         A `base` of the same graph that lives longer lends its weights, if they lie alike.
         """
         self._compiled = compiled = plan(source, resident)
+        if compiled.profile is not None and compiled.profile.algorithms:
+            device = device.tuned(compiled.profile.algorithms)
         self.device_name = device.name
         self.device = device
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs

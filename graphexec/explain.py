@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from graphexec.command import Command
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.plan import Record, Wait
+from graphexec.plan import Record, Wait, title
 from graphexec.scheduled import Prediction
 from graphexec.views.table import count, size
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphexec.pipeline import Compiled
 
 _MOST_NAMED = 12
+_MOST_HAZARDS = 4
 
 
 def explain(compiled: Compiled, node: str | None = None, more: Compiled | None = None) -> str:
@@ -103,6 +104,7 @@ class _Story:
         yield ""
 
     def _time(self, more: Compiled | None) -> Iterator[str]:
+        # Launching the plan comes first and is not what a schedule can change.
         low, makespan = self.prediction.bounds, self.timeline.makespan
         ratio = makespan / low.best if low.best else 1.0
         yield (
@@ -116,7 +118,7 @@ class _Story:
         if low.combined > max(low.plain, low.streams):
             yield f"  together            {low.combined:10.2f} µs  what must come before and after"
         yield f"  It is bounded most by {low.reason}."
-        path = [self.commands[c].node for c in self._holding_up()]
+        path = [self._title(c) for c in self._holding_up()]
         yield f"  What holds it up: {' → '.join(_cut(path))}."
         tasks = self.prediction.tasks
         alone = sum(tasks.time) + tasks.launch * len(tasks)
@@ -219,6 +221,8 @@ class _Story:
         found = list(_hazards(self.commands[first], self.commands[second]))
         if first in self.commands[second].after:
             found.append("the graph says `after`")
+        if len(found) > _MOST_HAZARDS:
+            found[_MOST_HAZARDS:] = [f"and {len(found) - _MOST_HAZARDS} more"]
         return ", ".join(found) or "it stands for a dependency of what it follows"
 
     def _how(self, first: int, second: int) -> str:
@@ -279,7 +283,10 @@ class _Story:
         """The node and its stream; which command of the node, too, where it has several."""
         node, label = self.commands[command].node, self.commands[command].label
         which = f"{label}, " if self.per_node[node] > 1 else ""
-        return f"{node} ({which}s{self.schedule.stream[command]})"
+        return f"{self._title(command)} ({which}s{self.schedule.stream[command]})"
+
+    def _title(self, command: int) -> str:
+        return title(self.commands[command].node, self.commands[command].nodes)
 
 
 def _hazards(first: Command, second: Command) -> Iterator[str]:

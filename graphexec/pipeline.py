@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,8 +17,9 @@ from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
+from graphexec.profile_cache import find as find_profile
 from graphexec.rewriting import Note, Target, target_of
-from graphexec.scheduled import Allocation, Schedule, Synchronized
+from graphexec.scheduled import Allocation, Schedule, Synchronized, dependencies
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
@@ -30,16 +31,18 @@ from graphexec.stages.rewrite import (
     without_lengthening,
 )
 from graphexec.stages.rewrite import rewrite as rewrite_graph
-from graphexec.stages.schedule import schedule, schedule_frugally
+from graphexec.stages.schedule import alternatives, schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
+from graphexec.variants import with_choices
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
+    from graphexec.devices.base import Device, Machine
     from graphexec.executable import Executable
 
 MAX_STREAMS = 256
+_STREAMS_OF_AUTO = 8  # as rewrites see it
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
 
 
@@ -52,7 +55,7 @@ Costs = CostModel | Profile | str | Path | None
 class Compiled:
     """A plan with the graph it computes, as inferred, rewritten and lowered, and how it came about.
 
-    `notes` say what the rewrites did.
+    `notes` say what the rewrites did; `profile` is what the plan was made with, if it was.
     """
 
     graph: TypedGraph
@@ -62,6 +65,7 @@ class Compiled:
     synchronized: Synchronized
     allocation: Allocation
     notes: tuple[Note, ...] = ()
+    profile: Profile | None = None
 
 
 def plan_graph(
@@ -76,32 +80,43 @@ def plan_graph(
     resident: bool = False,
     costs: Costs = None,
     memory_limit: int | None = None,
+    machine: Callable[[], Machine] | None = None,
 ) -> Compiled:
     """Run every stage up to the proof; nothing is executed and no device is opened.
 
     With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
     `capabilities` are those of the device (Device.capabilities), if it is known better than by
-    name. The other parameters are those of `make_plan`.
+    name. Where no costs are given, `machine` is asked for what a kept profile must have been
+    measured on. The other parameters are those of `make_plan`.
     """
     most = _most_streams(streams)
     names = chosen_rewrites(rewrite, no_rewrite)
-    target = replace(target_of(device), costs=_cost_model(costs, device))
-    if capabilities is not None:
-        target = replace(target, capabilities=frozenset(capabilities))
     with collector_at_rest():
         typed = infer(graph)
-        variants = _variants(typed, target, names, resident)
-        taken, synchronized, allocation = _placed(variants, most, target.costs, memory_limit)
+        model, profile = _costs(costs, device, typed, machine)
+        target = _target(device, capabilities, model, most)
+        variants = _variants(typed, target, names, resident, profile)
+        usual = profile is not None and names == chosen_rewrites()  # as they were for `tune`
+        prefer = profile.best_schedule(streams, resident) if profile and usual else ""
+        taken, synchronized, allocation = _placed(variants, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return Compiled(
-        typed, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes
-    )
+    return _compiled(typed, taken, plan, synchronized, allocation, profile)
+
+
+def _target(
+    device: str, capabilities: Collection[str] | None, model: CostModel, most: Streams
+) -> Target:
+    streams = _STREAMS_OF_AUTO if most == "auto" else most
+    target = replace(target_of(device), costs=model, streams=streams)
+    if capabilities is not None:
+        target = replace(target, capabilities=frozenset(capabilities))
+    return target
 
 
 @dataclass(frozen=True)
-class _Variant:
+class Variant:
     """A program of the graph, and which rewrites it is the result of."""
 
     rewritten: TypedGraph
@@ -110,19 +125,82 @@ class _Variant:
 
 
 def _variants(
-    graph: TypedGraph, target: Target, names: frozenset[str], resident: bool
-) -> Iterator[_Variant]:
+    graph: TypedGraph, target: Target, names: frozenset[str], resident: bool,
+    profile: Profile | None,
+) -> Iterator[Variant]:  # fmt: skip
     """First what is fastest, then what may need less memory."""
+
+    def tuned(program: Program) -> Program:
+        return program if profile is None else with_choices(program, profile.commands)
+
     able = target.capabilities
     rewritten, notes = rewrite_graph(graph, target, names)
     lowered = lower(rewritten, resident, able)
     program, more = rewrite_program(lowered, target, names)
-    yield _Variant(rewritten, program, (*notes, *more))
-    if program is not lowered:
-        yield _Variant(rewritten, lowered, notes)  # tensors of a batch live as long as any of them
+    yield Variant(rewritten, tuned(program), (*notes, *more))
+    if program is not lowered:  # tensors of a batch live as long as any of them
+        yield Variant(rewritten, tuned(lowered), notes)
     brief, notes = rewrite_graph(graph, target, without_lengthening(names))
     if brief != rewritten:
-        yield _Variant(brief, lower(brief, resident, able), notes)
+        yield Variant(brief, tuned(lower(brief, resident, able)), notes)
+
+
+def _compiled(
+    graph: TypedGraph, taken: Variant, plan: Plan, synchronized: Synchronized,
+    allocation: Allocation, profile: Profile | None,
+) -> Compiled:  # fmt: skip
+    return Compiled(
+        graph, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes, profile
+    )
+
+
+def programmed(
+    graph: Graph, *, streams: Streams, device: str, resident: bool, costs: Profile | None = None,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
+) -> tuple[TypedGraph, Variant]:  # fmt: skip
+    """The graph with its types, and the program that its plans are made from."""
+    model = model_of(device) if costs is None else costs.applied_to(model_of(device))
+    target = _target(device, capabilities, model, _most_streams(streams))
+    with collector_at_rest():
+        typed = infer(graph)
+        names = chosen_rewrites((), no_rewrite)
+        return typed, next(_variants(typed, target, names, resident, costs))
+
+
+def alternative_plans(
+    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
+) -> list[Compiled]:  # fmt: skip
+    """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
+    first, and the one on one stream."""
+    model, limit = costs.applied_to(model_of(device)), _most_streams(streams)
+    typed, variant = programmed(
+        graph, streams=streams, device=device, resident=resident, costs=costs,
+        capabilities=capabilities, no_rewrite=no_rewrite,
+    )  # fmt: skip
+    with collector_at_rest():
+        found = alternatives(variant.program, limit, model, most)
+        if all(s.streams > 1 for s in found):
+            found.append(schedule(variant.program, limit, model, "one stream"))
+        plans = []
+        for scheduled in found:
+            synchronized = synchronize(scheduled)
+            allocation = allocate(synchronized)
+            plan = assemble(synchronized, allocation, device)
+            prove(plan)
+            plans.append(_compiled(typed, variant, plan, synchronized, allocation, costs))
+    return plans
+
+
+def plan_program(
+    program: Program, order: Sequence[int], stream: Sequence[int], device: str
+) -> Plan:  # fmt: skip
+    """The plan of commands in a given order on given streams, proved."""
+    needs = dependencies(program.commands)
+    synchronized = synchronize(Schedule(program, needs, tuple(order), tuple(stream)))
+    plan = assemble(synchronized, allocate(synchronized), device)
+    prove(plan)
+    return plan
 
 
 def _most_streams(streams: Streams) -> Streams:
@@ -134,24 +212,35 @@ def _most_streams(streams: Streams) -> Streams:
     return min(streams, MAX_STREAMS)
 
 
-def _cost_model(costs: Costs, device: str) -> CostModel:
+def _costs(
+    costs: Costs, device: str, graph: TypedGraph, machine: Callable[[], Machine] | None
+) -> tuple[CostModel, Profile | None]:
+    """The model to plan with, and the profile it is from."""
     if isinstance(costs, CostModel):
-        return costs
+        return costs, None
     if isinstance(costs, Profile):
-        return costs.applied_to(model_of(device))
+        return costs.applied_to(model_of(device)), costs
     if costs is not None:
-        return load_profile(costs).applied_to(model_of(device), str(costs))
-    return model_of(device)
+        profile = load_profile(costs)
+        return profile.applied_to(model_of(device), str(costs)), profile
+    kept = find_profile(graph, machine) if machine is not None else None
+    if kept is None:
+        return model_of(device), None
+    return kept.profile.applied_to(model_of(device), f"profile {kept.path.name}"), kept.profile
 
 
 def _placed(
-    variants: Iterable[_Variant], streams: Streams, model: CostModel, limit: int | None
-) -> tuple[_Variant, Synchronized, Allocation]:
+    variants: Iterable[Variant],
+    streams: Streams,
+    model: CostModel,
+    limit: int | None,
+    prefer: str,
+) -> tuple[Variant, Synchronized, Allocation]:
     """The fastest schedule found whose bytes fit, of the first of the variants for which there is
     one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
     for variant in variants:
-        for scheduled in _schedules(variant.program, streams, model):
+        for scheduled in _schedules(variant.program, streams, model, prefer):
             synchronized = synchronize(scheduled)
             allocation = allocate(synchronized)
             if limit is None or allocation.device_bytes <= limit:
@@ -165,9 +254,11 @@ def _placed(
     raise InputError([Diagnostic(message, help=help)])
 
 
-def _schedules(program: Program, streams: Streams, model: CostModel) -> Iterator[Schedule]:
+def _schedules(
+    program: Program, streams: Streams, model: CostModel, prefer: str
+) -> Iterator[Schedule]:
     """From the fastest to the most frugal."""
-    first = schedule(program, streams, model)
+    first = schedule(program, streams, model, prefer)
     yield first
     many = len(program.commands) > _MANY_COMMANDS
     fewer = first.streams - 1
@@ -215,12 +306,15 @@ def compile(
     timeout: float | None = None,
     costs: Costs = None,
     memory_limit: int | None = None,
+    use_profile: bool = True,
 ) -> Executable:
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
     `device` is "cpu", "hip", "auto" (a GPU if one is usable, else the CPU, with a warning), or a
     Device with options of its own. With `resident`, inputs and outputs stay in device memory
     (see Executable.device_array). A run that takes more than `timeout` seconds raises TimedOut.
+    Without `costs`, what `graphexec tune` has measured of this graph on this device is used, unless
+    `use_profile` is False; `exe.plan.stats.costs` says so.
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
@@ -235,6 +329,7 @@ def compile(
                 source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
                 no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
                 costs=costs, memory_limit=memory_limit,
+                machine=(lambda: chosen.machine()) if use_profile else None,
             )  # fmt: skip
 
         return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
@@ -247,4 +342,7 @@ def compile(
         return loaded(target_of(chosen.name).capabilities)
 
 
-__all__ = ["Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph"]
+__all__ = [
+    "Compiled", "Costs", "Streams", "Variant", "alternative_plans", "compile", "known_rewrites",
+    "make_plan", "plan_graph", "plan_program", "programmed",
+]  # fmt: skip

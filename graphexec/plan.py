@@ -59,6 +59,11 @@ class Range:
     high: int
 
 
+def title(node: str, nodes: tuple[str, ...]) -> str:
+    """The node, or the first and the last of several and how many, for people."""
+    return node if len(nodes) < 2 else f"{node} … {nodes[-1]} ({len(nodes)})"
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Enqueue a command. `blas_handle` is set for a GEMM. `after` names nodes all of whose
@@ -95,9 +100,7 @@ class Launch:
     @property
     def title(self) -> str:
         """The node, or the first and the last of several and how many, for people."""
-        if len(self.nodes) < 2:
-            return self.node
-        return f"{self.node} … {self.nodes[-1]} ({len(self.nodes)})"
+        return title(self.node, self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class Plan:
     """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
     was read from a file without figures. `places` maps every storage a launch's work refers to
     to its buffer and offset, `predicted` the index of each launch to its predicted start and end in
-    microseconds; a plan read from a file has neither."""
+    microseconds, `alone` to what it takes by itself; a plan read from a file has none of them."""
 
     graph: str
     device: str
@@ -169,6 +172,7 @@ class Plan:
     predicted: Mapping[int, tuple[float, float]] = field(
         default_factory=dict, compare=False, repr=False
     )
+    alone: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     def buffer(self, id: str) -> Buffer:
         """The buffer called `id`."""
@@ -201,5 +205,5 @@ class Plan:
 
 __all__ = [
     "Buffer", "HostWait", "Instruction", "Launch", "PlacedTensor", "Plan", "Range", "Record",
-    "Stats", "Stream", "Wait", "WaitRole",
+    "Stats", "Stream", "Wait", "WaitRole", "title",
 ]  # fmt: skip

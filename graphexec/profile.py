@@ -1,49 +1,103 @@
-"""Measured times of commands, in a file.
+"""What was measured of a graph on a device, in a file: docs/tuning.md describes it.
 
     {"profile_version": 1,
-     "device": "gfx942",
+     "device": "gfx942 AMD Instinct MI300X",
      "commands": {"gemm: f16[8,128,64] f16[8,64,128]/8192,1,64 -> f16[8,128,128]": 7.25}}
 
-A key is a command's signature (graphexec.costs.signature; `plan --costs` takes them, and the plan
-of a graph shows them with `explain`), a value the microseconds it takes running alone, without what
-launching it costs. Commands that are not in the file are estimated by the model. Other keys are
-ignored. docs/planner.md describes the format.
+A key of `commands` is a command's signature (graphexec.costs.signature), a value the microseconds
+it takes running alone, without what launching it costs, or an object with more. Commands that are
+not in the file are estimated by the model. Unknown keys are ignored.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from graphexec.costs import CostModel
+from graphexec.costs import CONSTANTS, GEMM, CostModel, Measured
 from graphexec.diagnostics import Diagnostic, Source
 from graphexec.errors import GraphError
 from graphexec.plan_file.json_text import parse, repeated_keys, show
-from graphexec.plan_file.values import Mistakes, Optional, Place, Wrong, fields, mapping_of, text
+from graphexec.plan_file.values import (
+    Mistakes,
+    Optional,
+    Place,
+    Wrong,
+    fields,
+    integer,
+    mapping_of,
+    text,
+)
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
+class MeasuredSchedule:
+    """The way of scheduling that was fastest, by name, and the microseconds of all tried."""
+
+    best: str
+    tried: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Profile:
-    """Microseconds by signature, measured on `device`."""
+    """What was measured on `device`: commands by signature, the constants of a cost model by name
+    (graphexec.costs.CONSTANTS), and schedules by their `schedule_key`.
+
+    A profile that `tune` made is for the graph called `graph` with this `signature`, and for these
+    versions; one that was written by hand may leave that out.
+    """
 
     device: str
-    commands: Mapping[str, float]
+    commands: Mapping[str, Measured]
+    constants: Mapping[str, float] = field(default_factory=dict)
+    schedules: Mapping[str, MeasuredSchedule] = field(default_factory=dict)
+    graph: str = ""
+    signature: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def applied_to(self, model: CostModel, name: str = "profile") -> CostModel:
-        """The model with these times where it has them."""
-        return replace(model, name=name, profile=dict(self.commands))
+        """The model with these times and constants where it has them."""
+        return replace(model, name=name, profile=dict(self.commands), **self.constants)
+
+    def best_schedule(self, streams: object, resident: bool) -> str:
+        """The name of the schedule that was fastest; empty if that was not measured."""
+        found = self.schedules.get(schedule_key(streams, resident))
+        return found.best if found is not None else ""
+
+    @property
+    def algorithms(self) -> dict[str, int]:
+        """Which algorithm of hipBLASLt's list was fastest, for the GEMMs where one was."""
+        return {
+            key: found.choice - 1
+            for key, found in self.commands.items()
+            if found.choice and key.startswith(GEMM)
+        }
 
     def to_json(self) -> str:
         """The profile as a file holds it."""
-        document = {"profile_version": VERSION, "device": self.device,
-                    "commands": dict(sorted(self.commands.items()))}  # fmt: skip
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        document = {
+            "profile_version": VERSION,
+            "graph": self.graph,
+            "signature": self.signature,
+            "device": self.device,
+            "versions": dict(sorted(self.versions.items())),
+            "constants": dict(sorted(self.constants.items())),
+            "commands": {key: _command(m) for key, m in sorted(self.commands.items())},
+            "schedules": {key: asdict(s) for key, s in sorted(self.schedules.items())},
+        }
+        kept = {key: value for key, value in document.items() if value or key == "commands"}
+        return json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+
+
+def schedule_key(streams: object, resident: bool) -> str:
+    """What schedules are kept by: the number of streams asked for, and where the data lie."""
+    return f"{streams} streams{', resident' if resident else ''}"
 
 
 def loads(content: str, path: str = "<profile>") -> Profile:
@@ -60,7 +114,8 @@ def loads(content: str, path: str = "<profile>") -> Profile:
     except Wrong as wrong:
         mistakes.add((), wrong)
     mistakes.raise_if_any()
-    return Profile(found["device"], found["commands"])
+    found.pop("profile_version")
+    return Profile(**found)
 
 
 def load(path: str | Path) -> Profile:
@@ -75,6 +130,15 @@ def load(path: str | Path) -> Profile:
     return loads(content, str(path))
 
 
+def _command(measured: Measured) -> Any:
+    """A number if that is all there is to say."""
+    more = {key: value for key, value in asdict(measured).items() if value and key != "us"}
+    return {"us": measured.us, **more} if more else measured.us
+
+
+# Reading --------------------------------------------------------------------------------------
+
+
 def _microseconds(value: Any, place: Place) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise Wrong(f"expected a number of microseconds, found {show(value)}")
@@ -83,19 +147,54 @@ def _microseconds(value: Any, place: Place) -> float:
     return float(value)
 
 
+def _share(value: Any, place: Place) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise Wrong(f"expected a share above 0 and up to 1, found {show(value)}")
+    return float(value)
+
+
+def _measured(value: Any, place: Place) -> Measured:
+    if not isinstance(value, dict):
+        return Measured(_microseconds(value, place))
+    return Measured(**_MEASURED(value, place))
+
+
+def _schedule(value: Any, place: Place) -> MeasuredSchedule:
+    return MeasuredSchedule(**_SCHEDULE(value, place))
+
+
+def _constants(value: Any, place: Place) -> dict[str, float]:
+    found = mapping_of(_microseconds)(value, place)
+    return {name: found[name] for name in CONSTANTS if name in found}
+
+
 def _version(value: Any, place: Place) -> int:
     if type(value) is not int or value != VERSION:
         raise Wrong(f"this program reads version {VERSION} of the format, found {show(value)}")
     return VERSION
 
 
+_MEASURED = fields(
+    {
+        "us": _microseconds,
+        "share": Optional(_share),
+        "choice": Optional(integer, 0),
+        "tried": Optional(mapping_of(_microseconds), {}),
+    }
+)
+_SCHEDULE = fields({"best": text, "tried": mapping_of(_microseconds)})
 _PROFILE = fields(
     {
         "profile_version": _version,
+        "graph": Optional(text, ""),
+        "signature": Optional(text, ""),
         "device": Optional(text, ""),
-        "commands": mapping_of(_microseconds),
+        "versions": Optional(mapping_of(text), {}),
+        "constants": Optional(_constants, {}),
+        "commands": mapping_of(_measured),
+        "schedules": Optional(mapping_of(_schedule), {}),
     }
 )
 
 
-__all__ = ["Profile", "load", "loads"]
+__all__ = ["MeasuredSchedule", "Profile", "load", "loads", "schedule_key"]

@@ -41,7 +41,7 @@ def in_flight(plan: Plan, requests: int) -> Plan:
     streams = [Stream(0), *(s for copy in copies for s in copy.streams())]
     return replace(
         plan, streams=tuple(streams), buffers=tuple(buffers.values()), tensors=(),
-        instructions=tuple(instructions), stats=None, places={}, predicted={},
+        instructions=tuple(instructions), stats=None, places={}, predicted={}, alone={},
     )  # fmt: skip
 
 

@@ -28,11 +28,13 @@ attention:DTYPE   attention on tensors of that type as one command
 
 @dataclass(frozen=True)
 class Target:
-    """What is compiled for: the name of a device, what it can do, and what commands cost there."""
+    """What is compiled for: the name of a device, what it can do, what commands cost there, and on
+    how many streams they may run."""
 
     device: str = "cpu"
     capabilities: frozenset[str] = CAPABILITIES["cpu"]
     costs: CostModel = CPU
+    streams: int = 4
 
 
 def target_of(device: str) -> Target:

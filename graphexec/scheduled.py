@@ -16,7 +16,8 @@ class Prediction:
     """What the simulator says of a schedule, and where the schedule is from.
 
     `candidate` names the way of scheduling that won, `costs` the cost model or profile; `bounds`
-    are for the number of streams allowed.
+    are for the number of streams allowed. The timeline begins with the first command, `start`
+    microseconds after the launch of the plan.
     """
 
     candidate: str
@@ -24,6 +25,12 @@ class Prediction:
     timeline: Timeline
     bounds: Bounds
     tasks: Tasks
+    start: float = 0.0
+
+    @property
+    def makespan(self) -> float:
+        """From the launch of the plan to the end of its last command."""
+        return self.start + self.timeline.makespan
 
 
 @dataclass(frozen=True)

@@ -126,12 +126,12 @@ def _attentions(dtype: str) -> Graph:
         g.input(name, (2, 4, n, 64), dtype) for name, n in (("q", 150), ("k", 203), ("v", 203))
     )
     mask, few = g.input("mask", (150, 203), "f32"), g.input("few", (2, 1, 203, 40), dtype)
-    back = [0, 2, 1, 3]
+    narrow = g.attention(q, k, few, name="narrow")
     g.output(
         plain=g.attention(q, k, v, name="plain"),
         causal=g.attention(q, k, v, causal=True, name="causal"),
         masked=g.attention(q, k, v, mask=mask, scale=0.5, name="masked"),
-        narrow=g.attention(q, k, few, permute=back, reshape=[2, 150, -1], name="narrow"),
+        rows=g.copy(narrow, permute=[0, 2, 1, 3], reshape=[2, 150, -1], name="rows"),
         early=g.attention(k, q, q, causal=True, name="early"),
     )
     return g

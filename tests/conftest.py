@@ -53,6 +53,12 @@ def _no_gpu_by_accident(
         monkeypatch.setenv("GRAPHEXEC_HIP_LIBRARY_PATH", str(empty))
 
 
+@pytest.fixture(autouse=True)
+def _no_profiles_by_accident(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
+    """What was tuned on this machine changes no test."""
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path_factory.getbasetemp() / "no-profiles"))
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`golden(name, text)` compares text to tests/golden/name, or rewrites that file."""

@@ -149,7 +149,7 @@ class _GraphDrawing:
         self.types: dict[str, TensorType] = {}
         self.kinds = [self.copy, self.softmax, self.gemm, self.gemm]
         if bait:
-            self.kinds += [self.repeat, self.product, self.product, self.product]
+            self.kinds += [self.repeat, self.product, self.product, self.product, self.attention]
 
     def graph(self, nodes: int) -> Graph:
         for _ in range(nodes):
@@ -266,6 +266,19 @@ class _GraphDrawing:
         elif choices.chance(60):
             axes = self.axes(len(batch) + 2)
             self.add("copy", {"x": last}, {"permute": axes})
+
+    def attention(self) -> None:
+        """gemm, softmax, gemm, with heads that are turned before."""
+        choices = self.choices
+        dtype = choices.pick(DTYPES)
+        batch = tuple(choices.pick(EXTENTS[1:]) for _ in range(choices.integer(0, 2)))
+        m, n, d = (choices.pick((2, 3, 4, 8, 16)) for _ in range(3))
+        q, k, v = (self.turned((*batch, rows, d), dtype) for rows in (m, n, n))
+        self.add("gemm", {"a": q, "b": k}, {"trans_b": True, "alpha": 1 / d})
+        scores = list(self.built.nodes)[-1]
+        self.add("softmax", {"x": scores}, {"causal": True} if choices.chance(30) else {})
+        probs = list(self.built.nodes)[-1]
+        self.add("gemm", {"a": probs, "b": v}, {})
 
     def turned(self, shape: tuple[int, ...], dtype: DType) -> str:
         """A tensor of this type: as it is, or permuted or sliced from another."""

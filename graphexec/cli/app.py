@@ -23,6 +23,7 @@ from graphexec.cli.ops import ops, schema
 from graphexec.cli.plan import plan
 from graphexec.cli.run import run
 from graphexec.cli.selftest import selftest
+from graphexec.cli.tune import tune
 from graphexec.cli.verbosity import level, set_up_log
 from graphexec.errors import GraphexecError, InputError, InternalError
 
@@ -125,5 +126,7 @@ def app(debug: bool, verbose: bool, quiet: bool) -> None:
     set_up_log()
 
 
-for command in (run, check, plan, explain, compare, bench, init, ops, schema, info, selftest):
+for command in (
+    run, check, plan, explain, compare, bench, tune, init, ops, schema, info, selftest,
+):  # fmt: skip
     app.add_command(command)

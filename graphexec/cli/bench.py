@@ -82,8 +82,9 @@ def bench(
     \b
     --json prints one object:
       bench_version, graph, device, dims, runs
-      results: [{mode, streams, whole, device, resident, requests_per_second,
-                 commands: [{node, command, stream, median}], waiting: {stream: ms} or null}]
+      results: [{mode, asked, streams, whole, device, resident, requests_per_second,
+                 commands: [{node, command, stream, median}],
+                 waiting: {stream: ms} or null, measured: ms or null}]
       whole, device, resident: {min, median, p90, p99}; resident may be null
     """
     old = None if baseline is None else _read_baseline(baseline)
@@ -121,7 +122,7 @@ def _measure(
         exe = opened.enter_context(compile(graph, **settings))
         still = opened.enter_context(compile(graph, **settings, resident=True))
         inputs, _ = read_inputs(specs, exe.inputs, seed)
-        return bench(exe, still, inputs, runs, warmup, detailed)
+        return bench(exe, still, inputs, runs, warmup, detailed, settings["streams"])
 
 
 # Showing --------------------------------------------------------------------------------
@@ -157,8 +158,11 @@ def _show_details(r: Result) -> None:
     ]
     click.echo(f"\n{r.name}: every launch, the dearest first\n")
     click.echo(table(("node", "command", "on", "median ms", "share"), rows, "<<<>>"))
+    if r.measured is not None:
+        click.echo(f"\nmeasured in runs of their own: {r.measured:.3f} ms a run, "
+                   f"{r.device.median:.3f} when not measured")  # fmt: skip
     waiting = ", ".join(f"s{s} {ms:.3f}" for s, ms in (r.waiting or {}).items())
-    click.echo(f"\nwaiting for other streams, ms a run: {waiting}")
+    click.echo(f"waiting for other streams, ms a run: {waiting}")
 
 
 # Comparing ------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ def _read_baseline(path: str) -> dict[str, Any]:
         if document["bench_version"] != _VERSION:
             raise ValueError
         for result in document["results"]:
-            result["mode"], int(result["streams"]), float(result["whole"]["median"])
+            result["mode"], int(result["asked"]), float(result["whole"]["median"])
         document["graph"], document["device"], document["dims"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         message = f"'{path}' is not what graphexec bench --json prints"
@@ -186,12 +190,12 @@ def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
     for key in ("graph", "device", "dims"):
         if old[key] != new[key]:
             note(f"the baseline is of another {key}: {old[key]}, now {new[key]}")
-    before = {(r["mode"], r["streams"]): r for r in old["results"]}
+    before = {(r["mode"], r["asked"]): r for r in old["results"]}
     slower = False
     for r in new["results"]:
-        past = before.get((r["mode"], r["streams"]))
+        past = before.get((r["mode"], r["asked"]))
         if past is None:
-            note(f"the baseline has no run with {r['streams']} streams")
+            note(f"the baseline has no run with {r['asked']} streams")
             continue
         now, then = r["whole"]["median"], past["whole"]["median"]
         change = 100 * (now / then - 1) if then > 0 else 0.0
@@ -199,7 +203,7 @@ def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
         slower |= change > threshold
         way = f"{r['mode']}, " if r["mode"] else ""
         click.echo(
-            f"{way}{r['streams']} streams: {then:.3f} ms before, {now:.3f} ms now "
+            f"{way}{r['asked']} streams: {then:.3f} ms before, {now:.3f} ms now "
             f"({change:+.1f} %): {verdict}", err=True,
         )  # fmt: skip
     return 1 if slower else 0

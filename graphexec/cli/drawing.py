@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
+    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
     from graphexec.verify import Hazard
@@ -39,6 +40,7 @@ class Drawing:
     to_terminal: bool = False
     hazards: list[Hazard] = field(default_factory=list)
     trace: Trace | None = None
+    notes: tuple[Note, ...] = ()
 
     @cached_property
     def outline(self) -> Outline:
@@ -110,7 +112,7 @@ def _html(d: Drawing) -> str:
     from graphexec.views.page import to_html
 
     return to_html(d.plan, outline=d.outline, hazards=d.hazards, trace=d.trace, color=d.color,
-                   most=d.most)  # fmt: skip
+                   most=d.most, notes=d.notes)  # fmt: skip
 
 
 def _mermaid(d: Drawing) -> str:

@@ -9,7 +9,6 @@ from graphexec.cli.options import (
     Planner,
     device_option,
     loader_options,
-    planned_device,
     planner_options,
 )
 from graphexec.cli.progress import Progress
@@ -37,10 +36,10 @@ def explain(
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):
-        settings = planner.settings() | planned_device(device)
+        settings = planner.to_plan(device)
         compiled = plan_graph(graph, **settings)
         more = None
         if node is None:
-            settings |= {"streams": len(compiled.plan.streams) + 1}
+            settings["streams"] = len(compiled.plan.streams) + 1
             more = plan_graph(graph, verify=False, **settings)
     click.echo(in_words(compiled, node, more))

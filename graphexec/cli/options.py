@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import wraps
@@ -160,11 +161,27 @@ class Planner:
     costs: Path | None
     memory_limit: int | None
     rewrites: Rewrites = Rewrites()
+    use_profile: bool = True
 
     def settings(self) -> dict[str, Any]:
-        """The arguments of make_plan and compile."""
+        """The arguments that make_plan and compile share."""
         own = {"streams": self.streams, "costs": self.costs, "memory_limit": self.memory_limit}
         return own | self.rewrites.settings()
+
+    def to_compile(self) -> dict[str, Any]:
+        """The arguments of compile."""
+        return self.settings() | {"use_profile": self.use_profile}
+
+    def to_plan(self, device: str) -> dict[str, Any]:
+        """The arguments of plan_graph for a device, which need not be usable here."""
+        from graphexec.devices.base import find_device
+        from graphexec.errors import DeviceUnavailable
+
+        settings = self.settings() | planned_device(device)
+        if self.use_profile and self.costs is None:
+            with suppress(DeviceUnavailable):
+                settings["machine"] = find_device(settings["device"]).machine
+        return settings
 
 
 def planner_options(command: Command) -> Command:
@@ -184,7 +201,8 @@ def planner_options(command: Command) -> Command:
     ) -> Any:  # fmt: skip
         if costs is not None and no_profile:
             raise click.UsageError("--costs and --no-profile exclude each other.")
-        return command(*args, planner=Planner(streams, costs, memory_limit, rewrites), **others)
+        planner = Planner(streams, costs, memory_limit, rewrites, not no_profile)
+        return command(*args, planner=planner, **others)
 
     return with_planner  # type: ignore[return-value]
 

@@ -16,13 +16,13 @@ from graphexec.cli.options import (
     Planner,
     device_option,
     loader_options,
-    planned_device,
     planner_options,
 )
 from graphexec.cli.progress import Progress
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
+    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
     from graphexec.views.paint import Color
@@ -76,9 +76,9 @@ def plan(
                                "write .html, .svg or .png.")  # fmt: skip
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made, graph = _plan(file, loader, device, planner)
+        made, graph, notes = _plan(file, loader, device, planner)
     with progress.step("drawing"):
-        drawing = Drawing(made, graph, color, most, target is None)
+        drawing = Drawing(made, graph, color, most, target is None, notes=notes)
         if trace_file is not None:
             drawing = replace(drawing, trace=_trace(trace_file, made))
         if graph is None and chosen not in ("text", "json"):
@@ -94,13 +94,13 @@ def plan(
 
 def _plan(
     file: str, loader: Loader, device: str, planner: Planner
-) -> tuple[Plan, TypedGraph | None]:  # fmt: skip
+) -> tuple[Plan, TypedGraph | None, tuple[Note, ...]]:  # fmt: skip
     if is_plan_file(file):
-        return read_plan(file), None
+        return read_plan(file), None, ()
     from graphexec.pipeline import plan_graph
 
-    compiled = plan_graph(loader.load(file), **planner.settings(), **planned_device(device))
-    return compiled.plan, compiled.graph
+    compiled = plan_graph(loader.load(file), **planner.to_plan(device))
+    return compiled.plan, compiled.graph, compiled.notes
 
 
 def _trace(path: str, plan: Plan) -> Trace:

@@ -28,6 +28,7 @@ from graphexec.cli.options import (
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
+from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,10 @@ def prepared(
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
         chosen = chosen_device(device, mode, timeout, markers)
-        exe = compile(graph, device=chosen, timeout=timeout, **planner.settings())
+        exe = compile(graph, device=chosen, timeout=timeout, **planner.to_compile())
     seconds = time.perf_counter() - start
+    if level() > 0 and exe.plan.stats is not None:
+        note(f"planned with the {exe.plan.stats.costs}")
     with exe:
         with progress.step("reading inputs"):
             inputs, drawn = read_inputs(specs, exe.inputs, seed)

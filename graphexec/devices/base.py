@@ -19,6 +19,7 @@ from graphexec.run_log import LOGGER, logged_steps
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.command import Gemm
     from graphexec.trace import RunTimes
 
     Array = np.ndarray[Any, Any]
@@ -34,6 +35,14 @@ class DeviceInfo:
     usable: bool
     detail: str
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What measured times depend on: the hardware, and the versions of what runs on it."""
+
+    architecture: str
+    versions: Mapping[str, str]
 
 
 class FallbackWarning(UserWarning):
@@ -67,6 +76,11 @@ class Timed(Protocol):
 
         Computes on what lies in memory, so run the plan once before; afterwards outputs are
         undefined until the next run. Not while a run is in flight."""
+        ...
+
+    def time_run(self) -> float:
+        """Run once more on what the input buffers hold, nothing measured inside: seconds from its
+        issue to the end of its last command."""
         ...
 
 
@@ -125,6 +139,19 @@ class Device(Protocol):
 
     def capabilities(self) -> frozenset[str]:
         """What it can do beyond plain commands; rewrites ask for them by name."""
+        ...
+
+    def machine(self) -> Machine:
+        """What times measured on this device are good for."""
+        ...
+
+    def tuned(self, algorithms: Mapping[str, int]) -> Device:
+        """This device with the algorithms of a profile for GEMMs, by signature."""
+        ...
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """How many algorithms there are to choose from for a GEMM besides the default, up to
+        `most`."""
         ...
 
     def open(

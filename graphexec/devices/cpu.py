@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
+import graphexec
 from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
-from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
+from graphexec.devices.base import DeviceInfo, Machine, Session, Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.device_array import NotTaken
@@ -74,6 +75,19 @@ class CpuDevice:
     def capabilities(self) -> frozenset[str]:
         """The same on every machine."""
         return CAPABILITIES["cpu"]
+
+    def machine(self) -> Machine:
+        """Model and cores, and the version of NumPy, whose BLAS multiplies."""
+        versions = {"graphexec": graphexec.__version__, "numpy": np.__version__}
+        return Machine(self.describe(), versions)
+
+    def tuned(self, algorithms: Mapping[str, int]) -> CpuDevice:
+        """There is one way to multiply here."""
+        return self
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """None."""
+        return 0
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -211,6 +225,13 @@ class CpuSession:
                 command()
                 found.append(time.perf_counter() - start)
         return median(found[2:])
+
+    def time_run(self) -> float:
+        """By the host's clock."""
+        start = time.perf_counter()
+        self.issue()
+        self.wait()
+        return time.perf_counter() - start
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""

@@ -16,7 +16,7 @@ from graphexec.devices.cpu_cores import Cores
 
 Array = np.ndarray[Any, Any]
 # Less than this is done before another thread has woken up.
-_SERIAL_FLOPS = 1 << 22
+_SERIAL_FLOPS = 1 << 23
 _SERIAL_ELEMENTS = 1 << 17
 
 
@@ -30,6 +30,7 @@ def prepare_gemm(
     """
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
+    a, b, out = _fold_rows(a, b, out)
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
@@ -129,6 +130,17 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
     if first.flags.c_contiguous and second.flags.c_contiguous:
         return first.reshape(-1, first.shape[-1]), second.reshape(-1, second.shape[-1])
     return first, second
+
+
+def _fold_rows(a: Array, b: Array, out: Array) -> tuple[Array, Array, Array]:
+    """Make the innermost batch axes that share b part of the rows of a and out: one tall product
+    is faster than many. Where the rows do not follow one another, the axes stay."""
+    while out.ndim > 2 and b.strides[-3] == 0:
+        if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, out)):
+            break
+        a, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, out))
+        b = b[..., 0, :, :]
+    return a, b, out
 
 
 def _without_broadcast(array: Array) -> Array:

@@ -14,18 +14,20 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from graphexec.command import Kernel, TritonKernel
+import graphexec
+from graphexec.command import Gemm, Kernel, TritonKernel
 from graphexec.devices import hip_triton
-from graphexec.devices.base import DeviceInfo, Session, Step, Tap, prepare
+from graphexec.devices.base import DeviceInfo, Machine, Session, Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory, load
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import Memory, too_little
+from graphexec.devices.hip_products import Products, count_algorithms
 from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
@@ -51,12 +53,15 @@ class HipDevice:
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
     a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
-    `markers`, profilers show what is issued for which node (devices/markers.py).
+    `markers`, profilers show what is issued for which node (devices/markers.py). `algorithms` has
+    GEMMs computed by hipBLASLt: the place in its list by signature
+    (graphexec.costs.gemm_signature), as a profile has it.
     """
 
     index: int = 0
     mode: Mode = "graph"
     timeout: float | None = None
+    algorithms: Mapping[str, int] = field(default_factory=dict)
     markers: bool = False
     name: str = "hip"
 
@@ -73,6 +78,30 @@ class HipDevice:
         if self._bindings().platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
             return known
         return known | {"attention:f16", "attention:bf16"}
+
+    def machine(self) -> Machine:
+        """Architecture and name, and the versions of everything that compiles or multiplies."""
+        hip = self._bindings()
+        p, platform = hip.properties(self.index), hip.platform
+        versions = {
+            "graphexec": graphexec.__version__,
+            "platform": platform.name,
+            "runtime": platform.runtime_version,
+            "hip-python": platform.hip_python_version,
+            "hiprtc": ".".join(map(str, hip.kernels.version())),
+            "hipblaslt": hip.lt.version() if hip.lt is not None else "none",
+        }
+        return Machine(f"{p.architecture} {p.name}", versions)
+
+    def tuned(self, algorithms: Mapping[str, int]) -> HipDevice:
+        """The same device, `algorithms` for the GEMMs that have one."""
+        return replace(self, algorithms=algorithms)
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """How many algorithms hipBLASLt has for a GEMM, at most `most`."""
+        hip = self._bindings()
+        hip.set_device(self.index)
+        return count_algorithms(hip, work, most)
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
@@ -115,6 +144,7 @@ class HipSession:
         self._prepared: list[Step] = []  # one an instruction
         self._steps: list[Step] = []  # what there is to issue
         self._replay: list[Step] = []
+        self._clock: list[Any] = []  # two timing events, made when first needed
         self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
         self.mode: Mode = "stream"
         self.fallback = ""
@@ -281,7 +311,8 @@ class HipSession:
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, plan, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
-        self._calls = Steps(hip, plan, resources, self._memory, kernels)
+        products = Products(hip, plan, resources, self._memory, self._device.algorithms)
+        self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
         if self._sibling is None:
             self._memory.upload(weights)
@@ -349,6 +380,21 @@ class HipSession:
 
         with self._issuing():
             return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
+
+    def time_run(self) -> float:
+        """By events before and after it on stream 0, whatever the mode."""
+        hip = self._hip
+        if not self._clock:
+            self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
+                           for _ in range(2)]  # fmt: skip
+        begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
+        with self._issuing():
+            begin()
+            for step in self._replay if self.mode == "graph" else self._steps:
+                step()
+            end()
+        self.wait(self._device.timeout)
+        return hip.elapsed(*self._clock) / 1e3
 
     # Looking --------------------------------------------------------------------------------
 

@@ -12,6 +12,10 @@ from typing import Any
 from graphexec.devices.hip_blas import BlasEnums, BlasGemm, Handle, Pointer, Stream
 from graphexec.devices.hip_status import Checker, HipError
 
+LISTED = 16
+"""How long a list of algorithms is asked for, always: nothing says that a shorter list is the
+beginning of a longer one."""
+
 
 class BlasLt:
     """hipBLASLt: handles, which belong to no stream, and prepared products."""
@@ -32,6 +36,14 @@ class BlasLt:
         """Free a handle."""
         self.checker.call(self.functions.hipblasLtDestroy, handle)
 
+    def version(self) -> str:
+        """The version of the library, which its lists of algorithms depend on."""
+        handle = self.create()
+        try:
+            return str(self.checker.call(self.functions.hipblasLtGetVersion, handle))
+        finally:
+            self.destroy(handle)
+
     def gemm(
         self,
         handle: Handle,
@@ -45,17 +57,24 @@ class BlasLt:
         epilogue: str = "DEFAULT",
         bias: Pointer | None = None,
         node: str | None = None,
+        choice: int = 0,
     ) -> LtGemm:
-        """A prepared product, by the algorithm that hipBLASLt puts first for the workspace.
+        """A prepared product, by the algorithm at place `choice` of those that hipBLASLt's
+        heuristic lists for this much workspace, the one it thinks fastest at 0.
 
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
         bias -- a vector of m elements of C's type, added to every column.
 
-        Raises HipError, also if hipBLASLt has no algorithm.
+        Raises HipError, also if hipBLASLt has no such algorithm.
         """
         operation = LtGemm(self, gemm, epilogue, bias)
         try:
-            algorithm = operation.choose(handle, workspace_bytes)
+            algorithms = operation.algorithms(handle, workspace_bytes)
+            if len(algorithms) <= choice:
+                call, found = "hipblasLtMatmulAlgoGetHeuristic", len(algorithms)
+                message = f"algorithm {choice} was asked for, {found} are there"
+                raise HipError(call, 0, "too few", message)
+            algorithm = algorithms[choice]
         except BaseException:
             operation.close()
             raise
@@ -113,24 +132,26 @@ class LtGemm:
         while self._destroy:
             self._destroy.pop()()
 
-    def choose(self, handle: Handle, workspace_bytes: int) -> Any:
-        """hipBLASLt's first choice of algorithm for the descriptors and this much workspace."""
-        lt = self._lt
+    def algorithms(self, handle: Handle, workspace_bytes: int) -> list[Any]:
+        """Up to LISTED algorithms for the descriptors and this much workspace, in the order of
+        hipBLASLt's heuristic; valid as long as this object."""
+        lt, most = self._lt, LISTED
         preference = self._owned(
             lt.hipblasLtMatmulPreferenceDestroy, self._call(lt.hipblasLtMatmulPreferenceCreate)
         )
         limit = lt.hipblasLtMatmulPreferenceAttributes_t.HIPBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
         set_attribute = lt.hipblasLtMatmulPreferenceSetAttribute
         self._call(set_attribute, preference, limit, ctypes.c_uint64(workspace_bytes), 8)
-        self.result = lt._hipblasLtMatmulHeuristicResult_t()  # owns the memory `algo` points to
+        size = lt._hipblasLtMatmulHeuristicResult_t().c_sizeof()
+        self.results = (ctypes.c_ubyte * (most * size))()
+        first = ctypes.addressof(self.results)
         found = self._call(
             lt.hipblasLtMatmulAlgoGetHeuristic,
             *(handle, self.matmul, self.a, self.b, self.c, self.c, preference),
-            *(1, self.result),
+            *(most, self._pointer(first)),
         )
-        if found < 1:
-            raise HipError("hipblasLtMatmulAlgoGetHeuristic", 0, "none", "there is no algorithm")
-        return self.result.algo
+        # A result begins with its algorithm.
+        return [self._pointer(first + i * size) for i in range(found)]
 
     def _describe(self, name: str, value: Any) -> None:
         attribute = self._lt.hipblasLtMatmulDescAttributes_t[f"HIPBLASLT_MATMUL_DESC_{name}"]

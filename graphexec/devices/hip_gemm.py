@@ -32,12 +32,17 @@ class GemmCall:
     offsets: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
 
     @property
+    def views(self) -> tuple[View, View, View]:
+        """a, b and c."""
+        return self.a, self.b, self.c
+
+    @property
     def matrices(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """For a, b and c the byte offset of each matrix of the batch from its view's first."""
         if self.offsets is not None:
             return self.offsets
         g = self.gemm
-        sizes = (view.dtype.itemsize for view in (self.a, self.b, self.c))
+        sizes = (view.dtype.itemsize for view in self.views)
         a, b, c = (
             [size * stride * i for i in range(g.batch)]
             for size, stride in zip(sizes, (g.stride_a, g.stride_b, g.stride_c), strict=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
-from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_kernel_cache import KernelCache
-from graphexec.devices.hip_memory import WORKSPACE, Memory
+from graphexec.devices.hip_memory import Memory
+from graphexec.devices.hip_products import Products
 from graphexec.devices.hip_resources import Resources
 from graphexec.devices.hip_triton import passed
 from graphexec.errors import ExecutionError
@@ -25,16 +24,15 @@ _CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": 
 
 
 class Steps:
-    """Prepares the calls of a plan; makes its events, and a BLAS handle for each stream with
-    GEMMs, with a workspace of its own."""
+    """Prepares the calls of a plan; makes its events."""
 
     def __init__(
-        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory, kernels: KernelCache
-    ) -> None:
+        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
+        kernels: KernelCache, products: Products,
+    ) -> None:  # fmt: skip
+        self._products = products
         self._hip, self._resources, self._memory, self._kernels = hip, resources, memory, kernels
         self._streams = resources.streams
-        self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
-                         if s.blas_handle is not None}  # fmt: skip
         self.events: Mapping[int, Any] = {
             i.event: resources.own(hip.create_event(), hip.destroy_event)
             for i in plan.instructions
@@ -46,9 +44,9 @@ class Steps:
         try:
             match instruction.work:
                 case Gemm() as work:
-                    return self._gemm([gemm_call(work)], instruction)
-                case GemmBatch(members):
-                    return self._gemm([gemm_call(member) for member in members], instruction)
+                    return self._products.prepare(work, instruction)
+                case GemmBatch() as work:
+                    return self._products.prepare_batch(work, instruction)
                 case Kernel() as work:
                     return self._kernel(work, instruction)
                 case TritonKernel() as work:
@@ -76,34 +74,6 @@ class Steps:
     def host_wait(self, instruction: HostWait) -> Step:
         """Nothing to issue: the host waits for stream 0, where the plan's last record is."""
         return nothing
-
-    def _handle(self, stream: int) -> Any:
-        blas, own = self._hip.blas, self._resources.own
-        handle = own(blas.create(), blas.destroy)
-        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
-        # In this order: binding the stream resets the workspace.
-        blas.set_stream(handle, self._streams[stream])
-        blas.set_workspace(handle, workspace, WORKSPACE)
-        return handle
-
-    def _gemm(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
-        """One BLAS call for calls that differ in their addresses only."""
-        assert instruction.blas_handle is not None
-        handle, node = self._handles[instruction.blas_handle], instruction.node
-        blas, first = self._hip.blas, calls[0]
-        if len(calls) == 1 and first.offsets is None:
-            a, b, c = map(self._memory.of, (first.a, first.b, first.c))
-            return blas.gemm(handle, first.gemm, a, b, c, node=node)
-        addresses: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for call in calls:
-            for found, view, offsets in zip(
-                addresses, (call.a, call.b, call.c), call.matrices, strict=True
-            ):
-                base = int(self._memory.of(view))
-                found += [base + offset for offset in offsets]
-        gemm = replace(first.gemm, batch=len(addresses[0]))
-        a, b, c = map(self._memory.table, addresses)
-        return blas.gemm_batched(handle, gemm, a, b, c, node=node)
 
     def _kernel(self, work: Kernel, instruction: Launch) -> Step:
         kernels = self._hip.kernels

@@ -57,28 +57,30 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     if prediction is not None:
         stats = replace(
             stats,
-            predicted_ns=round(prediction.timeline.makespan * 1000),
-            makespan_lower_bound_ns=round(prediction.bounds.best * 1000),
+            predicted_ns=round(prediction.makespan * 1000),
+            makespan_lower_bound_ns=round((prediction.start + prediction.bounds.best) * 1000),
             costs=prediction.costs,
             schedule=prediction.candidate,
         )
     return Plan(
         program.graph, device, dict(program.dims), streams, allocation.buffers, tensors,
-        instructions, stats, places, _predicted(synchronized),
+        instructions, stats, places, *_predicted(synchronized),
     )  # fmt: skip
 
 
-def _predicted(synchronized: Synchronized) -> dict[int, tuple[float, float]]:
-    """Start and end of each launch in microseconds, by index of the instruction."""
+def _predicted(
+    synchronized: Synchronized,
+) -> tuple[dict[int, tuple[float, float]], dict[int, float]]:
+    """Start and end of each launch, and its time alone, in microseconds, by index of the
+    instruction."""
     prediction = synchronized.schedule.prediction
     if prediction is None:
-        return {}
+        return {}, {}
+    tasks, zero = prediction.tasks, prediction.start
     start, end = prediction.timeline.start, prediction.timeline.end
-    return {
-        index: (start[step], end[step])
-        for index, step in enumerate(synchronized.steps)
-        if isinstance(step, int)
-    }
+    steps = [(n, step) for n, step in enumerate(synchronized.steps) if isinstance(step, int)]
+    spans = {n: (zero + start[step], zero + end[step]) for n, step in steps}
+    return spans, {n: tasks.launch + tasks.time[step] for n, step in steps}
 
 
 def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruction:

@@ -55,11 +55,31 @@ _EQUAL = 1e-9  # relative difference of makespans that is rounding
 _AUTO_GAIN = 0.99  # what a further stream must bring
 
 
-def schedule(program: Program, streams: int | Literal["auto"], costs: CostModel) -> Schedule:
-    """Order the commands of `program` on at most `streams` streams ("auto": as many as pay)."""
+def schedule(
+    program: Program, streams: int | Literal["auto"], costs: CostModel, prefer: str = ""
+) -> Schedule:
+    """Order the commands of `program` on at most `streams` streams ("auto": as many as pay).
+
+    `prefer` is the name of the candidate to take, if it is there, whatever the simulation says.
+    """
+    return next(iter(alternatives(program, streams, costs, 1, prefer)))
+
+
+def alternatives(
+    program: Program, streams: int | Literal["auto"], costs: CostModel, most: int, first: str = ""
+) -> list[Schedule]:
+    """Up to `most` different schedules, the best by simulation first, but before it the one
+    called `first`."""
     tasks = tasks_of(program.commands, dependencies(program.commands), costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
-    return _scheduled(program, tasks, found.name, found.best, found.timeline, found.streams, costs)
+    tried = found.tried | {found.name: (found.best, found.timeline)}
+    schedules: dict[object, Schedule] = {}
+    for name in sorted(tried, key=lambda n: (n != first, n != found.name, tried[n][1].makespan)):
+        made = _scheduled(program, tasks, name, *tried[name], found.streams, costs)
+        schedules.setdefault((made.order, made.stream), made)
+        if len(schedules) == most:
+            break
+    return list(schedules.values())
 
 
 def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
@@ -77,7 +97,8 @@ def _scheduled(
     streams: int, costs: CostModel,
 ) -> Schedule:  # fmt: skip
     stream = _by_first_use(found.order, found.stream)
-    prediction = Prediction(name, costs.name, timeline, bounds(tasks, streams), tasks)
+    low = bounds(tasks, streams)
+    prediction = Prediction(name, costs.name, timeline, low, tasks, costs.start)
     return Schedule(program, tasks.predecessors, tuple(found.order), tuple(stream), prediction)
 
 
@@ -89,6 +110,7 @@ class _Portfolio:
         self.goal = bounds(tasks, streams).best * (1 + 1e-9)
         self.name, self.best, self.timeline = "", Assignment((), ()), Timeline((), ())
         self._crossings = 0
+        self.tried: dict[str, tuple[Assignment, Timeline]] = {}  # the best of each name
         starts = []
         for name, assignment in self._candidates():
             starts.append(self._judge(name, assignment))
@@ -108,6 +130,8 @@ class _Portfolio:
 
     def _judge(self, name: str, assignment: Assignment) -> Timeline:
         timeline = simulate(self.tasks, assignment.order, assignment.stream)
+        if name not in self.tried or timeline.makespan < self.tried[name][1].makespan:
+            self.tried[name] = (assignment, timeline)
         crossings = assignment.crossings(self.tasks)
         if self.name:
             new, old = timeline.makespan, self.timeline.makespan

@@ -21,6 +21,7 @@ from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, Site, show_range
 
 _GEMM = "gemm"
+_FEW = 16  # ranges of a launch
 _OWNERS = {
     "input": "an input buffer: its bytes belong to the host",
     "weights": "a weights buffer: its bytes must survive the run",
@@ -164,10 +165,27 @@ def _no_handle(site: Site) -> Hazard:
 def aliases(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     """ALIAS: what a launch writes is none of its other operands."""
     for index, launch in evidence.issued:
+        if len(launch.reads) + len(launch.writes) > _FEW and not _any_overlap(launch):
+            continue  # all pairs would take long
         for written in launch.writes:
             for other in (*launch.reads, *launch.writes):
                 if other is not written and _overlap(other, written) and other != written:
                     yield _alias(Site.of(index, launch), written, other, evidence)
+
+
+def _any_overlap(launch: Launch) -> bool:
+    """Whether a range that is written overlaps another: one pass in order of bytes."""
+    written = set(launch.writes)
+    buffer, end, end_of_written = "", 0, 0
+    for r in sorted({*launch.reads, *written}, key=lambda r: (r.buffer, r.low)):
+        if r.buffer != buffer:
+            buffer, end, end_of_written = r.buffer, 0, 0
+        if r.low < end_of_written or (r in written and r.low < end):
+            return True
+        end = max(end, r.high)
+        if r in written:
+            end_of_written = max(end_of_written, r.high)
+    return False
 
 
 def _alias(site: Site, written: Range, other: Range, evidence: Evidence) -> Hazard:

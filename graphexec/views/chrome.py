@@ -70,6 +70,7 @@ def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
         args = {
             "instruction": span.instruction,
             "node": launch.node,
+            "nodes": ", ".join(launch.nodes) or None,
             "command": launch.command,
             "line": trace.lines.get(launch.node),
             "reads_bytes": sum(r.high - r.low for r in launch.reads),
@@ -163,7 +164,7 @@ def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
         message = f"'{path}' is a trace of another plan: of '{graph}', {len(nodes)} launches"
         help = (
             f"the plan shown is of '{plan.graph}', {len(expected)} launches; "
-            "use the same graph and --streams for both"
+            "use the same graph, sizes, streams and rewrites for both"
         )
         raise DataError([Diagnostic(message, help=help)])
     return Trace(graph, device, spans, uninstrumented=plain)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from graphexec.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
-from graphexec.views.predict import Times, microseconds, model, simulate
+from graphexec.views.predict import Times, microseconds, predict, simulate
 
-_NAME, _COST, _WAIT = 68.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
-_FEW = 24  # so many launches may be as wide as that
+_NAME, _COST, _WAIT = 88.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
+_SHORT = 68.0  # a name where there are many
+_FEW, _MANY = 6, 24  # so many launches may be as wide as that; from here on names are short
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,17 @@ class Layout:
 
 def layout(plan: Plan, most: int) -> Layout:
     """The places of at most about `most` blocks."""
-    us, waiting = microseconds(plan), model(plan).wait
+    us = microseconds(plan)
     made = blocks(plan, most)
     dearest = max(us, default=1.0)
     room = _COST if len(made) <= _FEW else max(_COST * _FEW / len(made), 30.0)
+    name = _NAME if len(made) <= _MANY else _SHORT
     widths = [0.0] * len(us)
     for block in made:
         for n in block.members:
             # A block is not as wide as its launches would be one by one, or nothing were won.
-            widths[n] = (_NAME + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
-    predicted = simulate(plan, us, waiting)
+            widths[n] = (name + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
+    predicted = predict(plan)
     crowd = max(len(us) / max(len(made), 1), 1.0)
     return Layout(
         tuple(i for i in plan.instructions if isinstance(i, Launch)),

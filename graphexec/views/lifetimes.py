@@ -87,6 +87,7 @@ def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
     changes: dict[float, int] = {}
     for tenant in found:
         for at, change in ((tenant.begin(times), tenant.bytes), (tenant.end(times), -tenant.bytes)):
+            at = round(at, 6)  # an end and the start that follows it are sums of different terms
             changes[at] = changes.get(at, 0) + change
     steps, used = [], 0
     for at in sorted(changes):

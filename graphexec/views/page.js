@@ -135,6 +135,7 @@ function about(what) {
   line(list, "reads", launch.reads);
   line(list, "writes", launch.writes);
   line(list, "waits", launch.waits.map((w) => `event ${w.event} (${w.role}): ${w.why}`));
+  line(list, "rewrites", launch.rewrites);
   line(list, "races", launch.races);
 }
 

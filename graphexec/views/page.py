@@ -15,10 +15,11 @@ from graphexec.plan import Launch, Plan, Wait
 from graphexec.verify import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
 from graphexec.views.outline import Outline, of_plan
-from graphexec.views.page_data import page_data
+from graphexec.views.page_data import launches_of, page_data
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
+    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
     from graphexec.views.paint import Color
@@ -34,25 +35,27 @@ _DARK_PAGE = (
 def to_html(
     plan: Plan, *, outline: Outline | None = None, hazards: Sequence[Hazard] | None = None,
     trace: Trace | None = None, color: Color = "stream", most: int | None = None,
+    notes: Sequence[Note] = (),
 ) -> str:  # fmt: skip
     """The page. `outline` is what the user wrote (else what the plan says of it), `trace` a run to
-    be shown under the prediction. Without `hazards` the plan is verified here, so that the
-    certificate is never a claim."""
+    be shown under the prediction, `notes` what the rewrites did. Without `hazards` the plan is
+    verified here, so that the certificate is never a claim."""
     if hazards is None:
         hazards = find_hazards(plan)
     outline = outline or of_plan(plan)
     launches = sum(isinstance(i, Launch) for i in plan.instructions)
     written = sum(len(i.writes) for i in plan.instructions if isinstance(i, Launch))
     boxes = most or (max(launches, written) if launches <= _EVERY else lanes.MOST)
-    data = page_data(plan, outline, hazards, trace)
+    data = page_data(plan, outline, hazards, trace, notes)
     pieces = {
         "title": svg.escape(plan.graph),
         "facts": svg.escape(_facts(plan, launches)),
         "verdict": "refuted" if hazards else "proved",
         "certificate": "\n".join(map(svg.escape, certificate(plan, hazards).splitlines())),
+        "rewrites": _rewrites(notes),
         "style": _style(),
         "arrow": svg.ARROW,
-        "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most),
+        "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most, notes),
         # A script ends where "</" stands, whatever the quotes around it.
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
         "script": _read("page.js"),
@@ -80,7 +83,7 @@ def _facts(plan: Plan, launches: int) -> str:
 
 def _pictures(
     plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None, color: Color,
-    boxes: int, most: int | None,
+    boxes: int, most: int | None, notes: Sequence[Note],
 ) -> str:  # fmt: skip
     shown = {
         "Plan: a lane a stream": lanes.to_svg(
@@ -89,7 +92,7 @@ def _pictures(
         "Memory: bytes over the run": memory.to_svg(plan, color=color, most=boxes, inline=True),
         "Graph: as written": graph.to_svg(
             outline, most=most or (boxes if boxes > lanes.MOST else graph.MOST),
-            launches=_numbers(plan), inline=True,
+            launches=_numbers(plan, notes), inline=True,
         ),
     }  # fmt: skip
     if trace is not None:
@@ -100,13 +103,20 @@ def _pictures(
     )
 
 
-def _numbers(plan: Plan) -> Mapping[str, str]:
+def _numbers(plan: Plan, notes: Sequence[Note]) -> Mapping[str, str]:
     """The launches of each node, for the boxes of the graph."""
-    found: dict[str, list[str]] = {}
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
-    for n, launch in enumerate(launches):
-        found.setdefault(launch.node, []).append(str(n))
-    return {node: " ".join(numbers) for node, numbers in found.items()}
+    return {node: " ".join(map(str, numbers)) for node, numbers in launches_of(plan, notes).items()}
+
+
+def _rewrites(notes: Sequence[Note]) -> str:
+    """What the rewrites did, for who asks."""
+    done = [f"<li>{svg.escape(f'{note.rewrite}: {note.text}')}</li>" for note in notes
+            if note.applied]  # fmt: skip
+    if not done:
+        return ""
+    many = count(len(done), "rewrite")
+    head = f"<summary>{many} of what was written</summary>"
+    return f'<details id="rewrites">{head}<ul>{"".join(done)}</ul></details>'
 
 
 def _style() -> str:

@@ -13,21 +13,39 @@ from graphexec.views.reasons import reasons
 from graphexec.views.table import printable, shape, size
 
 if TYPE_CHECKING:
+    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
 
 
+def launches_of(plan: Plan, notes: Sequence[Note] = ()) -> dict[str, list[int]]:
+    """The launches (numbers in issue order) that do the work of each node, also of nodes that a
+    rewrite took into others; `notes` are what the rewrites say of it."""
+    found: dict[str, list[int]] = {}
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    for n, launch in enumerate(launches):
+        for node in launch.members:
+            found.setdefault(node, []).append(n)
+    for note in reversed(notes):  # a node may be gone that an earlier rewrite made
+        heirs = [n for node in note.nodes for n in found.get(node, ())] if note.applied else []
+        for node in note.nodes if heirs else ():
+            found.setdefault(node, sorted(set(heirs)))
+    return found
+
+
 def page_data(
-    plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None
-) -> dict[str, Any]:
+    plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None,
+    notes: Sequence[Note] = (),
+) -> dict[str, Any]:  # fmt: skip
     """The data: `launches` in issue order, `instructions` as lines of text, `search` the same in
     small letters with tensors, `why` of each wait, `launchAt` of each instruction that is one."""
     why = reasons(plan)
-    launches = _Launches(plan, outline, hazards, trace, why).all()
+    launches = _Launches(plan, outline, hazards, trace, why, notes).all()
     lines = [f"{n:>4}  {_line(i)}" for n, i in enumerate(plan.instructions)]
     search = [line.lower() for line in lines]
     for launch in launches:
-        more = " ".join([launch["type"] or "", *launch["reads"], *launch["writes"]])
+        more = " ".join([launch["type"] or "", *launch["reads"], *launch["writes"],
+                         *launch["rewrites"]])  # fmt: skip
         search[launch["instruction"]] += f" {more.lower()}"
     return {
         "launches": launches,
@@ -53,7 +71,7 @@ def _line(i: Instruction) -> str:
 class _Launches:
     def __init__(
         self, plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None,
-        why: Mapping[int, str],
+        why: Mapping[int, str], notes: Sequence[Note],
     ) -> None:  # fmt: skip
         self.plan, self.why = plan, why
         self.times = predict(plan)
@@ -64,6 +82,11 @@ class _Launches:
             whole = Range(t.buffer, t.offset, t.offset + t.bytes)
             self.named.setdefault(whole, []).append(t.name)
         self.spans = {s.instruction: s for s in trace.spans} if trace is not None else {}
+        self.told: dict[int, list[str]] = {}
+        found = launches_of(plan, notes)
+        for note in notes:
+            for n in sorted({n for node in note.nodes for n in found.get(node, ())}):
+                self.told.setdefault(n, []).append(f"{note.rewrite}: {note.text}")
         self.races: dict[int, list[str]] = {}
         for hazard in hazards:
             for site in (hazard.first, hazard.second):
@@ -99,6 +122,7 @@ class _Launches:
             "measured": span and f"{shown(span.end - span.start)}, from {shown(span.start)}",
             "reads": [self.range(r) for r in i.reads],
             "writes": [self.range(r) for r in i.writes],
+            "rewrites": [printable(text) for text in self.told.get(n, [])],
             "races": self.races.get(number, []),
         }
 
@@ -108,4 +132,4 @@ class _Launches:
         return f"{where} ({names})" if names else where
 
 
-__all__ = ["page_data"]
+__all__ = ["launches_of", "page_data"]

@@ -11,7 +11,7 @@ import subprocess
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError
 
-_WIDEST, _MOST = 8000, 9e6  # pixels; more takes seconds, and is refused by many programs
+_WIDEST, _MOST = 8000, 6e6  # pixels; more takes seconds, and is refused by many programs
 
 
 def to_png(svg: str, dot: str = "", zoom: float = 2.0) -> bytes:

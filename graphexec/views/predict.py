@@ -1,8 +1,8 @@
-"""When each launch of a plan would run: costs from its byte ranges, then a walk along the plan.
+"""When each launch of a plan would run, as the planner predicted it.
 
-The costs are the planner's (graphexec.costs). A plan read from a file does not say how many
-operations a GEMM takes; that is worked out from the shapes of the tensors it touches, so the
-same plan gives the same picture wherever it comes from.
+A plan read from a file says nothing of it. Then costs come from the byte ranges and the planner's
+model (graphexec.costs), how many operations a GEMM takes from the shapes of the tensors it touches,
+and times from a walk along the plan.
 """
 
 from __future__ import annotations
@@ -51,14 +51,26 @@ def model(plan: Plan) -> costs.CostModel:
 
 def microseconds(plan: Plan) -> list[float]:
     """What each launch takes, running alone, in issue order."""
+    if plan.alone:
+        return [us for _, us in sorted(plan.alone.items())]
     rates, types = model(plan), _Types(plan)
     return [
         rates.microseconds(_command(i, types)) for i in plan.instructions if isinstance(i, Launch)
     ]
 
 
-def simulate(plan: Plan, durations: Sequence[float], wait: float) -> Times:
-    """Run the plan with these durations; a wait for another stream's event adds `wait`.
+def _given(plan: Plan) -> list[tuple[float, float]]:
+    """What the planner predicted for each launch, if it did."""
+    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    return [plan.predicted[n] for n in numbers] if len(plan.predicted) == len(numbers) else []
+
+
+def simulate(
+    plan: Plan, durations: Sequence[float], wait: float,
+    given: Sequence[tuple[float, float]] = (),
+) -> Times:  # fmt: skip
+    """Run the plan with these durations; a wait for another stream's event adds `wait`. Or see
+    what is due to what in a run that took these `given` times.
 
     Waits for events that are never recorded before them are passed over.
     """
@@ -77,8 +89,9 @@ def simulate(plan: Plan, durations: Sequence[float], wait: float) -> Times:
         if isinstance(i, Launch):
             after.append(last.get(i.stream))
             last[i.stream] = len(start)
-            start.append(now)
-            end.append(now + durations[len(end)])
+            begin, stop = given[len(end)] if given else (now, now + durations[len(end)])
+            start.append(begin)
+            end.append(stop)
             clock[i.stream] = end[-1]
         elif isinstance(i, Record):
             events[i.event] = (now, last.get(i.stream), i.stream)
@@ -94,7 +107,7 @@ def simulate(plan: Plan, durations: Sequence[float], wait: float) -> Times:
 
 def predict(plan: Plan) -> Times:
     """When each launch runs, in microseconds."""
-    return simulate(plan, microseconds(plan), model(plan).wait)
+    return simulate(plan, microseconds(plan), model(plan).wait, _given(plan))
 
 
 # Costs ----------------------------------------------------------------------------------

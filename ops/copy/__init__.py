@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from graphexec.command import Command, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ops.copy.variants import choose
+from graphexec.ops.copy.variants import choose, others
 from graphexec.tensor import TensorType, View
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
@@ -107,12 +107,21 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
     # Dense to dense is a cast: a thread reads the elements that it writes, before it writes them.
-    return call.kernel("copy", _copying, [source], [target], inplace=[(0, 0)])
+    return call.kernel("copy", _Copying(), [source], [target], inplace=[(0, 0)])
 
 
-def _copying(reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-    kernel: Kernel = choose(reads[0], writes[0], _copy_on_cpu)
-    return kernel
+@dataclass(frozen=True)
+class _Copying:
+    """The recipe of a strided copy."""
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+        kernel: Kernel = choose(reads[0], writes[0], _copy_on_cpu)
+        return kernel
+
+    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> Sequence[Kernel]:
+        """The same with other blocks."""
+        kernels: Sequence[Kernel] = others(reads[0], writes[0], _copy_on_cpu)
+        return kernels
 
 
 def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:

@@ -35,19 +35,44 @@ TILE_SIDE = {2: 64, 4: 32, 8: 32}  # elements along the source's neighbours, by 
 def choose(source: View, target: View, compute: Compute) -> Kernel:
     """The kernel that copies `source` to `target`."""
     shape, (strides,) = collapse(source.shape, source.strides)
+    turned = _turned(target, shape, strides)
+    if turned is not None:
+        return _transpose(source, target, shape, strides, *turned, compute)
+    return _copy(source, target, shape, strides, compute)
+
+
+def others(source: View, target: View, compute: Compute) -> list[Kernel]:
+    """Kernels for the same copy with other blocks, to be measured; none where tiles are turned."""
+    shape, (strides,) = collapse(source.shape, source.strides)
+    if _turned(target, shape, strides) is not None:
+        return []
+    chosen = _copy(source, target, shape, strides, compute)
+    made = [
+        _copy(source, target, shape, strides, compute, threads, per_thread)
+        for threads in (128, 256, 512)
+        for per_thread in (1, UNDER_WAY)
+    ]
+    return [kernel for kernel in made if kernel.defines != chosen.defines]
+
+
+def _turned(
+    target: View, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[int, tuple[int, int]] | None:
+    """The axis of the source's nearest elements and the tile to turn, where turning pays."""
     nearest = min(
         (i for i in range(len(shape)) if strides[i]), key=lambda i: strides[i], default=-1
     )
     if strides[-1] and strides[nearest] < strides[-1]:
         tile = _tile(shape[nearest], shape[-1], target.dtype.itemsize)
         if prod(tile) >= SMALLEST_TILE:
-            return _transpose(source, target, shape, strides, nearest, tile, compute)
-    return _copy(source, target, shape, strides, compute)
+            return nearest, tile
+    return None
 
 
 def _copy(
-    source: View, target: View, shape: tuple[int, ...], strides: tuple[int, ...], compute: Compute
-) -> Kernel:
+    source: View, target: View, shape: tuple[int, ...], strides: tuple[int, ...], compute: Compute,
+    threads: int = THREADS, per_thread: int = 0,
+) -> Kernel:  # fmt: skip
     # The last vector of a target with one axis may be cut short.
     line = shape[-1:] if len(shape) > 1 else ()
     vector, piece = pieces(target, line), 1
@@ -57,11 +82,11 @@ def _copy(
     whole = (*shape[:-1], -(-shape[-1] // vector))
     vectors = prod(whole)
     whole, (whole_strides,) = collapse(whole, (*strides[:-1], strides[-1] * vector))
-    per_thread = UNDER_WAY if vectors >= MANY_VECTORS else 1
+    per_thread = per_thread or (UNDER_WAY if vectors >= MANY_VECTORS else 1)
     defines = {
         "SRC_TYPE": source.dtype.value,
         "DST_TYPE": target.dtype.value,
-        "THREADS": THREADS,
+        "THREADS": threads,
         "VECTOR": vector,
         "SRC_VECTOR": piece,
         "PER_THREAD": per_thread,
@@ -69,8 +94,8 @@ def _copy(
         "INDEX": index_type(vectors),
     }
     args = (source, target, *integers(source.elements, strides[-1]), *axes(whole, whole_strides))
-    blocks = -(-vectors // (THREADS * per_thread))
-    kernel: Kernel = launch(COPY, "strided_copy", args, blocks, THREADS, defines, compute)
+    blocks = -(-vectors // (threads * per_thread))
+    kernel: Kernel = launch(COPY, "strided_copy", args, blocks, threads, defines, compute)
     return kernel
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from graphexec.command import Command, Cost, Kernel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
-from graphexec.ops.softmax.variants import Problem, choose
+from graphexec.ops.softmax.variants import Problem, choose, others
 from graphexec.tensor import TensorType, View
 
 Array = np.ndarray[Any, Any]
@@ -109,7 +109,8 @@ class Softmax(Op):
         reads = [x] if mask is None else [x, mask.broadcast_to(x.shape)]
         cost = self.cost(call.types, call.attrs, call.type)
         # All threads of a row have read it before the first writes; then each reads what it writes.
-        return [call.kernel("softmax", rows, reads, [out], cost, inplace=[(0, 0)])]
+        label = "causal softmax" if rows.causal else "softmax"
+        return [call.kernel(label, rows, reads, [out], cost, inplace=[(0, 0)])]
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,22 @@ class _Rows:
     causal: bool
 
     def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+        kernel: Kernel = choose(*self._problem(reads, writes))
+        return kernel
+
+    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> Sequence[Kernel]:
+        """The same with other blocks."""
+        kernels: Sequence[Kernel] = others(*self._problem(reads, writes))
+        return kernels
+
+    def _problem(
+        self, reads: Sequence[View], writes: Sequence[View]
+    ) -> tuple[Problem, partial[None]]:  # fmt: skip
         x, mask = reads[0], reads[1] if len(reads) > 1 else None
         axis = self.axis + len(x.shape)
         problem = Problem(x, writes[0], mask, axis, self.scale, self.causal)
         compute = partial(softmax_on_cpu, axis=axis, scale=self.scale, causal=self.causal)
-        kernel: Kernel = choose(problem, compute)
-        return kernel
+        return problem, compute
 
 
 OP = Softmax()

@@ -7,6 +7,7 @@ fits (ONE_PASS).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -74,16 +75,33 @@ class Problem:
 
 def choose(problem: Problem, compute: Compute) -> Kernel:
     """The kernel for a problem."""
-    variant = _rows if problem.step(problem.out) == 1 else _columns
-    return variant(problem, compute)
+    if problem.step(problem.out) == 1:
+        return _rows(problem, compute, _row_block(problem, _row_vector(problem)))
+    return _columns(problem, compute)
 
 
-def _rows(p: Problem, compute: Compute) -> Kernel:
+def others(problem: Problem, compute: Compute) -> list[Kernel]:
+    """Kernels for the same problem with other blocks, to be measured; some for rows."""
+    if problem.step(problem.out) != 1:
+        return []
+    vector = _row_vector(problem)
+    chosen = _row_block(problem, vector)
+    blocks = dict.fromkeys(_row_blocks(problem, vector))
+    return [_rows(problem, compute, block) for block in blocks if block != chosen]
+
+
+def _row_vector(p: Problem) -> int:
+    """Elements that a thread reads at once."""
+    if p.step(p.x) != 1:
+        return 1
+    _, strides = p.across(*([p.x] if p.mask is None else [p.x, p.mask]))
+    vector: int = min(pieces(p.x, (*strides[0], p.length)), pieces(p.out, ()))
+    return vector
+
+
+def _rows(p: Problem, compute: Compute, block: tuple[int, int, int]) -> Kernel:
     shape, strides = p.across(*([p.x] if p.mask is None else [p.x, p.mask]))
-    vector = 1
-    if p.step(p.x) == 1:
-        vector = min(pieces(p.x, (*strides[0], p.length)), pieces(p.out, ()))
-    threads, lanes, per_thread = _row_block(p, vector)
+    vector, (threads, lanes, per_thread) = _row_vector(p), block
     defines = {
         **_common(p, vector, per_thread, one_pass=lanes * vector * per_thread >= p.length),
         "THREADS": threads,
@@ -116,6 +134,24 @@ def _row_block(p: Problem, vector: int) -> tuple[int, int, int]:
         if threads <= most:
             return threads, threads, -(-vectors // threads)
     return LONG_ROW_THREADS, LONG_ROW_THREADS, max(1, p.held(AT_EASE) // vector)
+
+
+def _row_blocks(p: Problem, vector: int) -> Iterator[tuple[int, int, int]]:
+    """Blocks as of `_row_block` that can do the same: parts of a wavefront or blocks for a row, in
+    one pass where a thread can hold its part, else in two."""
+    vectors = p.length // vector
+    if p.length <= LANES * p.held(HELD):
+        for lanes in (8, 16, 32):
+            per_thread = -(-vectors // lanes)
+            if per_thread * vector <= p.held(HELD):
+                yield from ((threads, lanes, per_thread) for threads in (128, 256, 512))
+        return
+    for nbytes in (HELD // 4, AT_EASE, HELD):
+        threads = -(-p.length // p.held(nbytes) // 64) * 64
+        if threads <= MOST_THREADS:
+            yield threads, threads, -(-vectors // threads)
+    for threads in (256, LONG_ROW_THREADS, MOST_THREADS):
+        yield threads, threads, max(1, p.held(AT_EASE) // vector)
 
 
 def _columns(p: Problem, compute: Compute) -> Kernel:

@@ -38,6 +38,6 @@ def test_a_trace_that_is_not_there_or_cannot_be_written(invoke, graph, tmp_path)
 
 
 def test_a_trace_is_for_pages(invoke, graph, tmp_path):
-    done = invoke("plan", graph(), *CPU, "--trace", "run.json", "-o", tmp_path / "plan.svg")
+    done = invoke("plan", graph(), *CPU, "--trace", "run.json", "-o", tmp_path / "plan.mmd")
     assert done.exit_code == 2
     assert "write .html" in done.stderr

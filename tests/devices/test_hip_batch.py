@@ -10,6 +10,7 @@ from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
 from hypothesis import given, settings
 from strategies import repeated_graphs
 
+import graphexec as gx
 from graphexec.command import GemmBatch
 from graphexec.comparison import compare_executable
 from graphexec.devices.hip import Mode
@@ -32,12 +33,23 @@ def test_numbers(lab: Lab, name: str, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_inputs_that_stay_on_the_device_take_pointers(lab: Lab, mode: Mode) -> None:
-    with lab.compile(chains(4, 3), mode, resident=True) as exe:
+@pytest.mark.parametrize("apart", [False, True])
+def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, apart: bool) -> None:
+    """Equal ones that are declared one after another lie at a stride; others take pointers."""
+    g = gx.Graph("resident")
+    for n in range(4):
+        size = (n + 1) * 100 if apart else 100
+        a, b = g.input(f"a{n}", (24, 24)), g.input(f"b{n}", (24, 24))
+        g.output(**{f"pad{n}": g.softmax(g.input(f"pad{n}_in", (size,)))})
+        g.output(**{f"y{n}": g.gemm(a, b, name=f"g{n}")})
+    emulated.emulator.trace()
+    with emulated.compile(g, mode, resident=True) as exe:
         works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
         assert any(isinstance(work, GemmBatch) for work in works)
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
+    found = {c.name for c in calls(emulated.emulator) if "Gemm" in c.name}
+    assert found == {"hipblasGemmBatchedEx" if apart else "hipblasGemmStridedBatchedEx"}
 
 
 def test_a_step_of_all_chains_is_one_call(emulated: Lab) -> None:

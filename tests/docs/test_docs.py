@@ -41,17 +41,18 @@ def folder(tmp_path) -> Path:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)])
 def test_every_command_runs(page, folder):
-    for about, text in blocks(page, "yaml"):
-        if title := re.search(r"title=(\S+)", about):
+    for _, text in blocks(page, "yaml"):
+        if title := re.match(r"# (\S+\.yaml)\n", text):
             (folder / title[1]).write_text(text)
     run_all(commands(page), folder)
 
 
 def run_all(lines: list[str], folder: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "GRAPHEXEC_PROFILES": str(folder / "profiles")}
     for command in lines:
         done = subprocess.run(
-            command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, timeout=120,
+            command, shell=True, cwd=folder, env=environment, timeout=120,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stderr}"
@@ -105,15 +106,28 @@ def test_the_example_op_is_right():
         )
 
 
+def script(name: str):
+    """A script of the folder `scripts`, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
+    spec = importlib.util.spec_from_loader(name, loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_every_picture_is_drawn_by_the_script_and_shown(tmp_path):
+    script("make_pictures").draw(tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    pages = "".join((DOCS / page).read_text("utf-8") for page in PAGES)
+    shown = set(re.findall(r"\(images/([^)]+)\)", pages))
+    assert drawn | {"page-light.png", "page-dark.png"} == shown
+    assert shown == {path.name for path in (DOCS / "images").iterdir()}
+
+
 @pytest.mark.parametrize("page", ["ops", "api"])
 def test_the_references_are_up_to_date(page):
-    path = ROOT / "scripts" / "make_reference"
-    loader = importlib.machinery.SourceFileLoader("make_reference", str(path))
-    spec = importlib.util.spec_from_loader("make_reference", loader)
-    script = importlib.util.module_from_spec(spec)
-    loader.exec_module(script)
     written = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    assert getattr(script, page)() == written, "run scripts/make_reference"
+    assert getattr(script("make_reference"), page)() == written, "run scripts/make_reference"
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
@@ -126,4 +140,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    assert (tmp_path / "site" / "index.html").is_file()
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for path in pages:
+        assert "```" not in path.read_text(encoding="utf-8"), f"{path.name}: a block that is none"

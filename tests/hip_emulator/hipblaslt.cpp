@@ -1,4 +1,5 @@
-// hipBLASLt: descriptors, one algorithm, and Matmul.
+// hipBLASLt: descriptors, a few algorithms that differ in the workspace they need, and Matmul.
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -30,6 +31,17 @@ PreferenceTable& preferences() {
 }
 
 namespace {
+
+constexpr unsigned char algorithm_tag = 0xa1;
+constexpr int algorithm_count = 3;
+
+std::size_t algorithm_workspace(int index) { return static_cast<std::size_t>(index) << 20; }
+
+// Whether these are the bytes of an algorithm that the heuristic gave, with room for it to work.
+bool can_use(const unsigned char* algorithm, std::size_t workspace_bytes) {
+    return algorithm[0] == algorithm_tag && algorithm[1] < algorithm_count &&
+           algorithm_workspace(algorithm[1]) <= workspace_bytes;
+}
 
 template <class Body, class... Args>
 hipblasStatus_t lt_call(const char* name, Body body, const Args&... args) {
@@ -316,17 +328,23 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmulAlgoGetHeuristic(
             const std::shared_ptr<MatmulDesc> found = matmul_descs().find(desc);
             const Layouts l{layouts().find(a), layouts().find(b), layouts().find(c),
                             layouts().find(d)};
-            if (!found || !l.all() || !preferences().find(preference) || requested < 1 ||
-                !results || !returned) {
+            const std::shared_ptr<Preference> limits = preferences().find(preference);
+            if (!found || !l.all() || !limits || requested < 1 || !results || !returned) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }
             *returned = 0;
             Gemm gemm;
             const hipblasStatus_t status = prepare(*found, l, gemm);
             if (status != HIPBLAS_STATUS_SUCCESS) return status;
-            *results = {};
-            results->waves = 1;
-            *returned = 1;
+            for (int i = 0; i < std::min(requested, algorithm_count); ++i) {
+                if (algorithm_workspace(i) > limits->workspace_bytes) break;
+                results[i] = {};
+                results[i].algorithm[0] = algorithm_tag;
+                results[i].algorithm[1] = static_cast<unsigned char>(i);
+                results[i].workspace_bytes = algorithm_workspace(i);
+                results[i].waves = 1;
+                ++*returned;
+            }
             return HIPBLAS_STATUS_SUCCESS;
         },
         handle, desc, a, b, c, d, preference, requested, out(returned));
@@ -336,7 +354,7 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmul(
     void* handle, hipblasLtMatmulDesc_t desc, const void* alpha, const void* a,
     hipblasLtMatrixLayout_t layout_a, const void* b, hipblasLtMatrixLayout_t layout_b,
     const void* beta, const void* c, hipblasLtMatrixLayout_t layout_c, void* d,
-    hipblasLtMatrixLayout_t layout_d, const void* /*algorithm: there is one*/, void* workspace,
+    hipblasLtMatrixLayout_t layout_d, const void* algorithm, void* workspace,
     std::size_t workspace_bytes, hipStream_t stream) {
     return lt_call(
         "hipblasLtMatmul",
@@ -356,6 +374,10 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmul(
             gemm.c = operand_of(*l.c, c);
             gemm.d = operand_of(*l.d, d);
             if (workspace && !memory().holds(workspace, workspace_bytes)) {
+                return HIPBLAS_STATUS_INVALID_VALUE;
+            }
+            if (algorithm && !can_use(static_cast<const unsigned char*>(algorithm),
+                                      workspace ? workspace_bytes : 0)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }
             queue_gemm(stream, std::move(gemm), {static_cast<char*>(workspace), workspace_bytes},

@@ -41,7 +41,7 @@ def test_a_profile_replaces_the_time_it_has():
     net.node(net.input(), mflop=20_000)
     program = net.program()
     command = program.commands[1]
-    measured = profile.Profile("x", {costs.signature(command): 250.0})
+    measured = profile.Profile("x", {costs.signature(command): costs.Measured(250.0)})
     model = measured.applied_to(costs.GPU, "p.json")
     assert model.alone(command) == (250.0, pytest.approx(0.4))
     assert model.alone(program.commands[0]) == costs.GPU.alone(program.commands[0])
@@ -50,7 +50,7 @@ def test_a_profile_replaces_the_time_it_has():
 
 def test_profiles_are_written_and_read_back():
     found = profile.loads(GOOD)
-    assert found.commands == {"kernel none: f16[2] -> f16[2]": 7.5}
+    assert found.commands == {"kernel none: f16[2] -> f16[2]": costs.Measured(7.5)}
     assert profile.loads(found.to_json()) == found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from rewritten import after, applied, assert_right, draw
@@ -61,7 +62,7 @@ def test_the_strategy_has_something_for_every_rewrite() -> None:
         found |= {note.rewrite for note in compiled.notes if note.applied}
     assert found >= {
         "dead-nodes", "common-subexpressions", "fold-casts", "fold-copies", "permuted-results",
-        "accumulate-in-place",
+        "accumulate-in-place", "fuse-attention",
     }  # fmt: skip
 
 
@@ -87,3 +88,18 @@ def test_what_is_said_of_the_examples(file: Path, golden: Callable[[str, str], N
         for note in plan_graph(gx.load(file), device=device).notes:
             lines.append(f"  {note.rewrite}: {'' if note.applied else 'not: '}{note.text}")
     golden(f"rewrites/{file.stem}.txt", "\n".join(lines))
+
+
+def test_a_scale_stays_in_softmax_because_alpha_would_overflow() -> None:
+    """Scores of 20,000 times a scale of 8 are more than f16 holds, but not more than f32."""
+    found = {}
+    for name, alpha, scale in (("kept", 1.0, 8.0), ("folded", 8.0, 1.0)):
+        g = gx.Graph("g")
+        a, b = g.input("a", (2, 4), "f16"), g.input("b", (4, 2), "f16")
+        g.output(p=g.softmax(g.gemm(a, b, alpha=alpha, name="s"), scale=scale, name="p"))
+        assert [n.attrs.get("alpha", alpha) for n in plan_graph(g).rewritten.nodes] == [alpha] * 2
+        inputs = {"a": np.full((2, 4), 100, np.float16), "b": np.full((4, 2), 50, np.float16)}
+        with gx.compile(g, device="cpu", no_rewrite=["fuse-attention"]) as exe:
+            found[name] = exe.run(**inputs)["p"]
+    assert (found["kept"] == 0.5).all()
+    assert np.isnan(found["folded"]).all()

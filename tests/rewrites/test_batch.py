@@ -32,7 +32,8 @@ def lowered(graph: gx.Graph, resident: bool = False) -> Program:
 
 
 def batched(graph: gx.Graph, resident: bool = False) -> Program:
-    return rewritten(lowered(graph, resident), GPU)
+    """By the costs of the CPU, where transfers take no longer than anything else."""
+    return rewritten(lowered(graph, resident), CPU)
 
 
 def compute(program: Program) -> list[Command]:
@@ -167,9 +168,43 @@ def test_what_depends_on_one_another_stays_apart() -> None:
 
 
 def test_commands_that_fill_the_device_stay_apart() -> None:
-    program = lowered(chains(4, 1, 4096, "f16"))
+    program = lowered(chains(4, 2, 4096, "f16"), resident=True)
     assert rewritten(program, GPU) is program
-    assert compute(rewritten(lowered(chains(4, 1, 256, "f16")), GPU))[0].nodes
+    assert compute(rewritten(lowered(chains(4, 2, 256, "f16"), resident=True), GPU))[0].nodes
+
+
+def test_what_transfers_hide_stays_apart() -> None:
+    """One GEMM for all would start after the last upload, and the first download after it."""
+    g = gx.Graph("g")
+    w = g.input("w", (1024, 1024), "f16")
+    for n in range(32):
+        x = g.input(f"x{n}", (512, 1024), "f16")
+        g.output(**{f"y{n}": g.gemm(x, w, name=f"g{n}")})
+    program = lowered(g)
+    assert rewritten(program, GPU) is program
+
+
+def test_many_more_bytes_are_not_taken_for_a_little_time() -> None:
+    """One after another, the branches need room for one: 3 matrices of 8 MiB, and not 3 · 16."""
+    program = lowered(in_turn(16, 2048))
+    costs = replace(CPU, flops=100e6, wave=0.0)
+    assert rewritten(program, costs) is program
+    small = lowered(in_turn(16, 256))
+    assert rewritten(small, costs) is not small
+
+
+def in_turn(branches: int, size: int) -> gx.Graph:
+    """Branches whose ends are added up one by one."""
+    g = gx.Graph("in_turn")
+    x = g.input("x", (size, size), "f16")
+    total = x
+    for branch in range(branches):
+        y = x
+        for step in range(3):
+            y = g.gemm(y, x, name=f"c{branch}_{step}")
+        total = g.gemm(total, y, name=f"sum{branch}")
+    g.output(out=total)
+    return g
 
 
 def test_it_can_be_switched_off() -> None:
@@ -338,15 +373,7 @@ def written_before(plan: Plan, index: int, wanted: Range) -> bool:
 
 def test_a_limit_too_low_for_batches_is_kept_without() -> None:
     """One after another, chains need room for one."""
-    g = gx.Graph("g")
-    x = g.input("x", (64, 64))
-    total = x
-    for chain in range(8):
-        y = x
-        for step in range(3):
-            y = g.gemm(y, x, name=f"c{chain}_{step}")
-        total = g.gemm(total, y, name=f"sum{chain}")
-    g.output(out=total)
+    g = in_turn(8, 64)
     apart = ["common-subexpressions"]  # the chains are the same
     free = gx.make_plan(g, no_rewrite=apart).stats
     assert free is not None

@@ -70,7 +70,8 @@ def check_flows(events: list[dict], slices: dict[int, list[tuple[float, float]]]
 
 @pytest.fixture(scope="module")
 def measured():
-    with gx.compile(gx.load("graphs/multi_head_attention.yaml"), device=CpuDevice(delays=1)) as exe:
+    graph = gx.load("graphs/multi_head_attention.yaml")
+    with gx.compile(graph, device=CpuDevice(delays=1), no_rewrite=["all"]) as exe:
         x = np.ones((2, 64, 64), np.float32)
         plain = exe.run(x=x)
         outputs, trace = measure(exe, {"x": x})
@@ -112,6 +113,14 @@ def test_slices_lead_back_to_the_file(measured, document):
         "reads_bytes": 65536, "writes_bytes": 131072,
     }  # fmt: skip
     assert document["otherData"]["file"] == "graphs/multi_head_attention.yaml"
+
+
+def test_a_launch_of_several_nodes_names_them_all():
+    with gx.compile(gx.load("graphs/multi_head_attention.yaml"), device="cpu") as exe:
+        _, trace = measure(exe, {"x": np.ones((2, 64, 64), np.float32)})
+        events = json.loads(to_json(exe.plan, trace))["traceEvents"]
+    batch = next(e["args"] for e in events if e["name"].startswith("q … v"))
+    assert (batch["node"], batch["nodes"], batch["line"]) == ("q", "q, k, v", 15)
 
 
 def test_arrows_are_the_waits_between_streams(measured, document):

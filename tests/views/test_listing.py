@@ -1,11 +1,12 @@
 """The graph and the memory as text and as data."""
 
+import json
 import re
 
 import graphexec as gx
 from graphexec.pipeline import plan_graph
 from graphexec.views.listing import graph_to_text, memory_to_dict, memory_to_text
-from graphexec.views.outline import of_graph, of_plan
+from graphexec.views.outline import of_graph, of_plan, to_dict
 
 
 def test_the_graph_of_multi_head_attention(golden):
@@ -15,6 +16,18 @@ def test_the_graph_of_multi_head_attention(golden):
 
 def test_the_memory_of_attention(golden, attention):
     golden("views/attention_memory.txt", memory_to_text(attention))
+
+
+def test_the_memory_of_attention_as_data(golden, attention):
+    golden("views/attention_memory.json", json.dumps(memory_to_dict(attention), indent=1) + "\n")
+
+
+def test_the_graph_of_attention_as_data(golden, attention):
+    golden("views/attention_graph.json", json.dumps(to_dict(of_plan(attention)), indent=1) + "\n")
+
+
+def test_the_plan_of_attention_as_data(golden, attention):
+    golden("views/attention.json", attention.to_json())
 
 
 def test_rows_that_share_bytes_do_not_overlap_in_time():

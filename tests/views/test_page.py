@@ -1,9 +1,7 @@
 """The page: self-contained text, and what a real browser makes of it."""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,7 @@ from graphexec.views.page import to_html
 
 @pytest.fixture(scope="module")
 def compiled():
-    return plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    return plan_graph(gx.load("graphs/multi_head_attention.yaml"), no_rewrite=["all"])
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +72,24 @@ def test_names_cannot_break_out(sketch):
     assert "<b>" not in page
 
 
+def test_rewrites_are_told_and_what_they_took_in_is_found():
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    outline = of_graph(compiled.graph)
+    page = to_html(compiled.plan, outline=outline, notes=compiled.notes)
+    done = [note for note in compiled.notes if note.applied]
+    assert f"{len(done)} rewrites of what was written" in page
+    assert "became the attention" in page
+    data = data_of(page)
+    merged = next(n for n, i in enumerate(data["launches"]) if i["command"] == "attention")
+    assert f'data-n="scores" data-l="{merged}"' in page
+    assert any("fuse-attention" in text for text in data["launches"][merged]["rewrites"])
+    assert "scores" in data["search"][data["launches"][merged]["instruction"]]
+    batch = next(n for n, i in enumerate(data["launches"]) if "…" in i["node"])
+    for node in "qkv":
+        assert f'data-n="{node}" data-l="{batch}"' in page
+    assert "rewrites of what" not in to_html(compiled.plan, outline=outline)
+
+
 # In a browser ---------------------------------------------------------------------------
 
 
@@ -90,22 +106,11 @@ def show(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
-@pytest.fixture
-def shot(browser):
-    """`shot(name)` keeps a picture for the documentation where GRAPHEXEC_SHOTS names a folder."""
-
-    def shot(name: str) -> None:
-        if folder := os.environ.get("GRAPHEXEC_SHOTS"):
-            browser.save_screenshot(str(Path(folder) / name))
-
-    return shot
-
-
 def css(browser, selector: str):
     return browser.find_elements("css selector", selector)
 
 
-def test_a_click_lights_up_a_node_everywhere(show, page, shot):
+def test_a_click_lights_up_a_node_everywhere(show, page):
     browser = show(page)
     launches = data_of(page)["launches"]
     scores = next(n for n, i in enumerate(launches) if i["node"] == "scores")
@@ -118,7 +123,6 @@ def test_a_click_lights_up_a_node_everywhere(show, page, shot):
     for said in ("scores", "gemm", "f32[2, 4, 64, 64]", "line 25", "predicted", "measured"):
         assert said in about
     assert len(css(browser, "path.hot")) == len(launches[scores]["waits"])
-    shot("page-light.png")
 
 
 def test_pointing_is_a_click_that_does_not_last(show, page):
@@ -160,7 +164,7 @@ def test_keys_walk_the_list_and_zoom(show, page):
     assert css(browser, "#about h2")[0].text == "Nothing chosen"
 
 
-def test_dark_and_light(show, page, shot):
+def test_dark_and_light(show, page):
     browser = show(page)
     ground = "return getComputedStyle(document.body).backgroundColor"
     ink = "return getComputedStyle(document.querySelector('.picture text.tx')).fill"
@@ -169,7 +173,11 @@ def test_dark_and_light(show, page, shot):
     dark = browser.execute_script(ground), browser.execute_script(ink)
     assert light == ("rgb(255, 255, 255)", "rgb(27, 27, 27)")
     assert dark == ("rgb(22, 24, 27)", "rgb(236, 236, 236)")
-    shot("page-dark.png")
+    critical = css(browser, "g[data-l] > rect.kn")[0]
+    edge = "return getComputedStyle(arguments[0]).stroke"
+    assert browser.execute_script(edge, critical) == "rgb(255, 255, 255)"
+    critical.click()
+    assert browser.execute_script(edge, critical) == "rgb(255, 77, 90)", "what is chosen is red"
     css(browser, "#theme")[0].click()
     assert browser.execute_script(ground) == light[0]
 

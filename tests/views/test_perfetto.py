@@ -83,7 +83,8 @@ def perfetto(browser) -> Iterator[Callable[[str], Callable[[str], list]]]:
 
 @pytest.fixture(scope="module")
 def measured() -> tuple[Plan, str]:
-    with gx.compile(gx.load(FILE), device=CpuDevice(delays=1), streams=3) as exe:
+    device = CpuDevice(delays=1)
+    with gx.compile(gx.load(FILE), device=device, streams=3, no_rewrite=["all"]) as exe:
         _, trace = measure(exe, {"x": np.ones((2, 64, 64), np.float32)})
         return exe.plan, to_json(exe.plan, trace, file=FILE)
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.command import Command, Program
+from graphexec.command import Command, GemmBatch, Program
 from graphexec.costs import CostModel
 from graphexec.rewrites.batch.agenda import agenda
 from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import merged, partitioned
-from graphexec.rewrites.batch.worth import faster_as_one
+from graphexec.rewrites.batch.worth import faster_as_one, loses
 from graphexec.rewriting import Note, ProgramRewrite, Target
 from graphexec.scheduled import dependencies
 
@@ -42,7 +42,27 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     batching = _Batching(program, target.costs)
     for alike in order:
         batching.take(alike)
-    return batching.program(), tuple(batching.notes)
+    found = batching.program()
+    if found is program:
+        return program, ()
+    against = loses(program, found, target)
+    if against is None:
+        return found, tuple(_made(c) for c in found.commands if c.nodes)
+    return program, tuple(_not_made(c, against) for c in found.commands if c.nodes)
+
+
+def _made(batch: Command) -> Note:
+    how = " with arrays of pointers" if isinstance(batch.work, GemmBatch) else ""
+    return Note(batch.nodes, f"{_members(batch)} run as one {batch.label}{how}")
+
+
+def _not_made(batch: Command, against: str) -> Note:
+    return Note(batch.nodes, f"{_members(batch)} stay apart: {against}", applied=False)
+
+
+def _members(batch: Command) -> str:
+    between = "and" if len(batch.nodes) == 2 else "…"
+    return f"'{batch.nodes[0]}' {between} '{batch.nodes[-1]}' ({len(batch.nodes)})"
 
 
 class _Batching:
@@ -53,7 +73,7 @@ class _Batching:
         self.layout = Layout(program.storages)
         self.commands: list[Command] = []
         self.became: dict[int, int] = {}  # old index to new
-        self.notes: list[Note] = []  # one a batch
+        self.batches = 0
 
     def take(self, alike: list[int]) -> None:
         """Add commands that could be one: as one, as several batches, or as they are."""
@@ -81,9 +101,7 @@ class _Batching:
             self.layout.forget(before)
             return False
         self._add(one, alike)
-        first, *_, last = one.nodes
-        text = f"'{first}' … '{last}' run as one command, {len(one.nodes)} of them ({one.label})"
-        self.notes.append(Note(one.nodes, text))
+        self.batches += 1
         return True
 
     def _add(self, command: Command, old: list[int]) -> None:
@@ -96,7 +114,7 @@ class _Batching:
 
     def program(self) -> Program:
         """The whole, or the old one if nothing was merged."""
-        if not self.notes:
+        if not self.batches:
             return self.old
         groups = self.old.groups + tuple(self.layout.groups)
         return replace(self.old, commands=tuple(self.commands), groups=groups)

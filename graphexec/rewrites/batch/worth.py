@@ -1,20 +1,35 @@
-"""Whether a batch pays.
+"""Whether batches pay: each by itself, and all of them together.
 
-On a GPU launches follow one another even on many streams: eight streams of f16 GEMMs of 256³ took
-2 µs a GEMM on an H200, as long as the launch, with most of the device idle. So commands apart take
-all their launches and all their work, and as one a single launch and the same work; only a command
-too small to fill the device has something to gain, and one that fills it nothing worth waiting for
-the slowest member.
+Launches follow one another even on many streams: eight streams of f16 GEMMs of 256³ took 2 µs a
+GEMM on an H200, as long as the launch, with most of the device idle; the workers of the CPU device
+share one interpreter. So commands apart take all their launches and all their work, and as one a
+single launch and the same work. A command too small to fill the device has something to gain; one
+that fills it has nothing worth waiting for the slowest member.
+
+That a batch waits for all its members can cost more than it saves, most of all the overlap of
+transfers with computing. And its tensors live as long as any of them. Both show only in the whole
+program. With batches it is scheduled in a few ways and simulated; without, it is taken to be as
+fast as any schedule could be by the lower bounds of graphexec.lower_bounds. Batches are made if the
+time goes down all the same, and by more than the bytes go up, if these are many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphexec.command import Command
-from graphexec.costs import CostModel
+from graphexec.command import Command, Program
+from graphexec.costs import CostModel, tasks_of
+from graphexec.lower_bounds import bounds
+from graphexec.rewriting import Target
+from graphexec.scheduled import dependencies
+from graphexec.scheduling import chains, greedy, heft, one_stream
+from graphexec.scheduling.assignment import Assignment
+from graphexec.simulate import COMPUTE, Tasks, simulate
 
 _GAIN = 0.9  # of the time apart; what is nearer to it may be an error of the model
+_LESS = 0.98  # of the time of the whole program
+_ALL_UP_TO = 500  # commands; larger programs are scheduled in one way
+_FEW_BYTES = 64 << 20  # of an arena: nothing to save for
 
 
 def faster_as_one(members: Sequence[Command], one: Command, costs: CostModel) -> bool:
@@ -27,4 +42,65 @@ def faster_as_one(members: Sequence[Command], one: Command, costs: CostModel) ->
     return together <= _GAIN * apart
 
 
-__all__ = ["faster_as_one"]
+def loses(before: Program, after: Program, target: Target) -> str | None:
+    """What speaks against the program `after`, with batches; None if it is to be preferred."""
+    streams = target.streams
+    old, new = _tasks(before, target.costs), _tasks(after, target.costs)
+    least = max(bounds(old, streams).best, _in_turn(old))
+    ways = _schedules(new, streams)
+    time = max(_in_turn(new), min(simulate(new, w.order, w.stream).makespan for w in ways))
+    if time > _LESS * least:
+        return f"a run would take {time:.4g} µs, apart perhaps {least:.4g} µs"
+    nbytes = _peak(after, ways[0].order)
+    if nbytes > _FEW_BYTES:
+        more = nbytes / _peak(before, greedy.candidate(old, streams).order)
+        if more * time > least:
+            return (
+                f"a run would take {time / least:.2f} times as long, but {more:.2f} times the bytes"
+            )
+    return None
+
+
+def _tasks(program: Program, costs: CostModel) -> Tasks:
+    return tasks_of(program.commands, dependencies(program.commands), costs)
+
+
+def _in_turn(tasks: Tasks) -> float:
+    """Microseconds that launches and computing take if neither overlaps."""
+    each = zip(tasks.time, tasks.share, tasks.engine, strict=True)
+    work = sum(time * share for time, share, engine in each if engine == COMPUTE)
+    return tasks.launch * len(tasks) + work
+
+
+def _schedules(tasks: Tasks, streams: int) -> list[Assignment]:
+    ways = (greedy.candidate, one_stream.candidate, heft.candidate, chains.candidate)
+    return [way(tasks, streams) for way in ways[: 2 if len(tasks) > _ALL_UP_TO else None]]
+
+
+def _peak(program: Program, order: Sequence[int]) -> int:
+    """Live bytes in this order; a group lives as long as any of its storages."""
+    group_of = {name: group for group in program.groups for name in group.storages}
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for place, index in enumerate(order):
+        command = program.commands[index]
+        for view in command.reads + command.writes:
+            group = group_of.get(view.storage)
+            name = view.storage if group is None else group.storages[0]
+            first.setdefault(name, place)
+            last[name] = place
+    change = [0] * (len(order) + 1)
+    for name, place in first.items():
+        storage, group = program.storages[name], group_of.get(name)
+        if storage.role == "arena" and storage.space == "device":
+            nbytes = storage.nbytes if group is None else group.stride * len(group.storages)
+            change[place] += nbytes
+            change[last[name] + 1] -= nbytes
+    live = most = 0
+    for step in change:
+        live += step
+        most = max(most, live)
+    return most
+
+
+__all__ = ["faster_as_one", "loses"]

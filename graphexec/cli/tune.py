@@ -1,0 +1,147 @@
+"""graphexec tune: measure what a graph's commands and plans take, for the plans to come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from graphexec.cli.options import (
+    Loader,
+    chosen_device,
+    device_option,
+    loader_options,
+    streams_option,
+)
+from graphexec.cli.progress import Progress
+from graphexec.cli.report import failure, note
+from graphexec.cli.verbosity import level
+
+if TYPE_CHECKING:
+    from graphexec.costs import Measured
+    from graphexec.devices.base import Device
+    from graphexec.graph import Graph
+    from graphexec.profile import Profile
+    from graphexec.profile_cache import Kept
+
+    Report = Callable[[str, int, int], None]
+
+
+@click.command()
+@click.argument("file")
+@loader_options
+@device_option
+@streams_option
+@click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0,
+              show_default=True, help="Measure for about so long, the dearest first.")  # fmt: skip
+@click.option("--show", is_flag=True, help="Measure nothing; print what is kept.")
+def tune(
+    file: str, loader: Loader, device: str, streams: int | Literal["auto"], budget: float,
+    show: bool,
+) -> int:  # fmt: skip
+    """Measure what the graph in FILE takes on the device, and keep that for its next plans.
+
+    Each distinct command is timed; GEMMs with each of hipBLASLt's algorithms too; then the best
+    plans by prediction are run. The result is a file that plan, run, explain and compile use from
+    then on, unless --no-profile is given. It is for this graph with these dims, this device and
+    these versions.
+    """
+    progress = Progress()
+    with progress.step(f"loading {file}"):
+        graph = loader.load(file)
+    chosen = chosen_device(device, None, None)
+    if show:
+        return _show_kept(graph, chosen)
+    from graphexec.tuning.tune import tune as measure
+
+    with _bar() as report:
+        tuned = measure(graph, chosen, streams=streams, seconds=budget, report=report)
+    for what in tuned.failed:
+        note(f"could not be measured: {what}")
+    if tuned.path is None:
+        failure(f"nothing was measured in {budget:g} s; allow more with --budget")
+        return 1
+    if not tuned.complete:
+        measured, of = len(tuned.profile.commands), tuned.commands
+        note(f"not everything was measured: {measured} of {of} commands in {budget:g} s")
+    click.echo(_described(tuned.profile))
+    note(f"kept in {tuned.path}")
+    return 0
+
+
+def _show_kept(graph: Graph, device: Device) -> int:
+    kept = _kept(graph, device)
+    if kept is None:
+        failure(f"nothing was measured of '{graph.name}' here: graphexec tune does")
+        return 1
+    click.echo(_described(kept.profile))
+    note(f"kept in {kept.path}")
+    return 0
+
+
+def _kept(graph: Graph, device: Device) -> Kept | None:
+    from graphexec.pipeline import programmed
+    from graphexec.profile_cache import find
+
+    typed, _ = programmed(graph, device=device.name, streams=1, resident=False)
+    return find(typed, device.machine)
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty() or level() < 0:
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.description}"))  # fmt: skip
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("")
+        yield lambda what, done, total: bars.update(
+            task, description=escape(what), completed=done, total=total
+        )
+
+
+# Showing --------------------------------------------------------------------------------------
+
+
+def _described(profile: Profile) -> str:
+    from graphexec.views.table import table
+
+    versions = ", ".join(f"{name} {version}" for name, version in profile.versions.items())
+    lines = [f"{profile.graph} on {profile.device}", versions, ""]
+    if profile.constants:
+        said = ", ".join(f"{name} {time:g} µs" for name, time in profile.constants.items())
+        lines += [said, ""]
+    rows = [
+        (key, f"{m.us:.4g}", "" if m.share is None else f"{m.share:.0%}", _choice(key, m))
+        for key, m in sorted(profile.commands.items(), key=lambda item: (-item[1].us, item[0]))
+    ]
+    lines.append(table(("command", "µs", "fills", "computed by"), rows, "<>><", limit=72))
+    for key, schedule in sorted(profile.schedules.items()):
+        tried = sorted(schedule.tried.items(), key=lambda item: (item[1], item[0]))
+        plans = [(n, f"{us:.4g}", "taken" if n == schedule.best else "") for n, us in tried]
+        lines += ["", table((f"plan, {key}", "µs", ""), plans, "<><")]
+    return "\n".join(lines)
+
+
+def _choice(key: str, measured: Measured) -> str:
+    """Which way is the fastest, and how much faster than the default."""
+    from graphexec.costs import GEMM
+
+    if not measured.choice:
+        return "" if not measured.tried else f"default, best of {len(measured.tried)}"
+    name = f"hipBLASLt {measured.choice - 1}" if key.startswith(GEMM) else str(measured.choice)
+    times = measured.tried["0"] / measured.us if measured.us else 1.0
+    return f"{name}, {times:.2f} × as fast, best of {len(measured.tried)}"
+
+
+__all__ = ["tune"]

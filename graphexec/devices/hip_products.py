@@ -1,0 +1,150 @@
+"""How a session computes its matrix products: hipBLAS, or hipBLASLt with a chosen algorithm.
+
+Each stream with GEMMs has handles of its own and one workspace, which both libraries use: what is
+on one stream runs in order. Choices come from a profile (graphexec.profile). A product goes to
+hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins at an
+address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing or
+has no such algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from graphexec.command import Gemm, GemmBatch
+from graphexec.costs import gemm_signature
+from graphexec.devices.base import Step
+from graphexec.devices.hip_bindings import Bindings, HipError, LtGemm
+from graphexec.devices.hip_gemm import GemmCall, gemm_call
+from graphexec.devices.hip_memory import WORKSPACE, Memory
+from graphexec.devices.hip_resources import Resources
+from graphexec.plan import Launch, Plan
+
+Pointer = Any
+Handle = Any
+
+_ALIGNMENT = 256  # bytes; what hipBLASLt's heuristic expects unless told otherwise
+
+
+class Products:
+    """Prepares the products of a plan; `algorithms` are places in hipBLASLt's list by the
+    signature of a GEMM."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
+        algorithms: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        self._hip, self._resources, self._memory = hip, resources, memory
+        self._algorithms = algorithms
+        self._workspaces: dict[int, Pointer] = {}
+        self._lt_handles: dict[int, Handle] = {}
+        self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
+                         if s.blas_handle is not None}  # fmt: skip
+
+    def prepare(self, work: Gemm, instruction: Launch) -> Step:
+        """The product as one call."""
+        call = gemm_call(work)
+        choice = self._algorithms.get(gemm_signature(work)) if self._algorithms else None
+        if choice is not None:
+            step = self._by_lt(call, choice, instruction)
+            if step is not None:
+                return step
+        return self._by_blas([call], instruction)
+
+    def prepare_batch(self, work: GemmBatch, instruction: Launch) -> Step:
+        """All products of a batch as one call."""
+        return self._by_blas([gemm_call(member) for member in work.members], instruction)
+
+    def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
+        """One BLAS call for calls that differ in their addresses only."""
+        assert instruction.blas_handle is not None
+        handle, node = self._handles[instruction.blas_handle], instruction.node
+        blas, first = self._hip.blas, calls[0]
+        a, b, c = map(self._memory.of, first.views)
+        if len(calls) == 1 and first.offsets is None:
+            return blas.gemm(handle, first.gemm, a, b, c, node=node)
+        tables = [self._addresses(calls, operand) for operand in range(3)]
+        gemm = replace(first.gemm, batch=len(tables[0]))
+        over_a, over_b, over_c = (self._step(calls, n, table) for n, table in enumerate(tables))
+        if over_a is not None and over_b is not None and over_c is not None:
+            gemm = replace(gemm, stride_a=over_a, stride_b=over_b, stride_c=over_c)
+            return blas.gemm(handle, gemm, a, b, c, node=node)
+        a, b, c = map(self._memory.table, tables)
+        return blas.gemm_batched(handle, gemm, a, b, c, node=node)
+
+    def _addresses(self, calls: Sequence[GemmCall], operand: int) -> list[int]:
+        """Where the matrices of an operand lie."""
+        return [
+            int(self._memory.of(call.views[operand])) + offset
+            for call in calls
+            for offset in call.matrices[operand]
+        ]
+
+    def _step(self, calls: Sequence[GemmCall], operand: int, table: Sequence[int]) -> int | None:
+        """Elements from one matrix to the next, where that is the same throughout one allocation:
+        a BLAS knows more of matrices at a stride than of pointers."""
+        views = [call.views[operand] for call in calls]
+        steps = {after - before for before, after in pairwise(table)}
+        if len(steps) > 1 or len({self._memory.block(view) for view in views}) > 1:
+            return None
+        step, odd = divmod(steps.pop(), views[0].dtype.itemsize)
+        return None if odd or step < 0 else step
+
+    def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
+        """The product by hipBLASLt; None where it cannot be."""
+        lt = self._hip.lt
+        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
+        if lt is None or call.offsets or any(int(p) % _ALIGNMENT for p in (a, b, c)):
+            return None
+        stream = instruction.stream
+        try:
+            product = lt.gemm(
+                self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
+                self._workspaces[stream], WORKSPACE, node=instruction.node, choice=choice,
+            )  # fmt: skip
+        except HipError:
+            return None
+        self._resources.own(product, LtGemm.close)
+        step: Step = product.step
+        return step
+
+    def _handle(self, stream: int) -> Handle:
+        blas, own = self._hip.blas, self._resources.own
+        handle = own(blas.create(), blas.destroy)
+        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
+        # In this order: binding the stream resets the workspace.
+        blas.set_stream(handle, self._resources.streams[stream])
+        blas.set_workspace(handle, workspace, WORKSPACE)
+        self._workspaces[stream] = workspace
+        return handle
+
+    def _lt_handle(self, stream: int) -> Handle:
+        lt = self._hip.lt
+        if stream not in self._lt_handles:
+            self._lt_handles[stream] = self._resources.own(lt.create(), lt.destroy)
+        return self._lt_handles[stream]
+
+
+def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
+    """How many algorithms hipBLASLt lists for a product, at most `most`; 0 where it is missing or
+    does not do this one."""
+    call, lt = gemm_call(work), hip.lt
+    if lt is None or call.offsets:
+        return 0
+    handle = lt.create()
+    try:
+        product = LtGemm(lt, call.gemm, "DEFAULT", None)
+        try:
+            return min(most, len(product.algorithms(handle, WORKSPACE)))
+        finally:
+            product.close()
+    except HipError:
+        return 0
+    finally:
+        lt.destroy(handle)
+
+
+__all__ = ["Products", "count_algorithms"]

@@ -1,0 +1,149 @@
+"""Where profiles are kept, so that plans use what was measured without being told.
+
+A profile is for one graph (its nodes, types and attributes, hence its dims), one kind of hardware
+and the versions of what runs there. All three are in a hash that the file is named by, after the
+name of the graph. A file that is damaged, or is not for what its name says, is no profile: a
+warning names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphexec.atomic_file import write_text
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import DataError, GraphError
+from graphexec.profile import Profile, load
+from graphexec.typed import TypedGraph, TypedNode
+
+if TYPE_CHECKING:
+    from graphexec.devices.base import Machine
+
+VARIABLE = "GRAPHEXEC_PROFILES"
+
+
+class ProfileWarning(UserWarning):
+    """A file among the profiles is not used."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A profile and the file it is in."""
+
+    path: Path
+    profile: Profile
+
+
+def folder() -> Path | None:
+    """`$GRAPHEXEC_PROFILES`, `$XDG_CACHE_HOME/graphexec/profiles`, or that under `~/.cache`; None
+    for a user without a home."""
+    if chosen := os.environ.get(VARIABLE, ""):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # as the XDG specification asks
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError:
+            return None
+    return Path(base) / "graphexec" / "profiles"
+
+
+def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:
+    """The profile of `graph` on a machine, which is only asked for if there may be one.
+
+    Warns of a file that should be the profile and is none.
+    """
+    place = folder()
+    if place is None or not any(_named_like(place, graph)):
+        return None
+    here = machine()
+    path = place / file_name(graph, here)
+    if not path.is_file():
+        return None
+    try:
+        profile = load(path)
+    except GraphError as exc:
+        why = exc.diagnostics[0].message
+    else:
+        why = _foreign(profile, graph, here)
+    if why:
+        message = f"the profile '{path}' is not used: {why}"
+        warnings.warn(message, ProfileWarning, stacklevel=2)
+        return None
+    return Kept(path, profile)
+
+
+def _foreign(profile: Profile, graph: TypedGraph, here: Machine) -> str:
+    """Why a profile is not for what its file's name says; empty if it is."""
+    if profile.signature != signature(graph):
+        return f"it is of another graph, '{profile.graph}'"
+    if profile.device != here.architecture or profile.versions != here.versions:
+        return f"it was measured on something else, '{profile.device}'"
+    return ""
+
+
+def keep(graph: TypedGraph, machine: Machine, profile: Profile) -> Path:
+    """Write the profile to its place, whole or not at all. DataError if that fails."""
+    place = folder()
+    if place is None:
+        help = f"set {VARIABLE} to a folder"
+        raise DataError([Diagnostic("there is no place to keep profiles at", help=help)])
+    path = place / file_name(graph, machine)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        message = f"cannot make the folder '{place}': {exc.strerror or exc}"
+        raise DataError([Diagnostic(message)]) from exc
+    write_text(path, profile.to_json())
+    return path
+
+
+def file_name(graph: TypedGraph, machine: Machine) -> str:
+    """What the profile of a graph on a machine is called."""
+    parts = (signature(graph), machine.architecture, repr(sorted(machine.versions.items())))
+    return f"{_slug(graph.name)}-{_hash(*parts)[:16]}.json"
+
+
+def signature(graph: TypedGraph) -> str:
+    """What two graphs have in common if they compute the same in the same way. The order of the
+    nodes does not matter; their names do."""
+    parts = [f"input {name} {type}" for name, type in graph.inputs.items()]
+    parts += [f"weight {name} {weight.type}" for name, weight in graph.weights.items()]
+    parts += [f"output {name} {tensor}" for name, tensor in graph.outputs.items()]
+    parts += [_node(node) for node in graph.nodes]
+    return _hash(*sorted(parts))
+
+
+def _node(node: TypedNode) -> str:
+    operands, attrs = sorted(node.operands.items()), sorted(node.attrs.items())
+    return f"node {node.name} {node.op.name} {operands} {attrs} {node.type} {node.after}"
+
+
+def _hash(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60] or "graph"
+
+
+def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
+    """Files of graphs of this name. There are few, and hashing a large graph takes its time."""
+    try:
+        return list(place.glob(f"{_slug(graph.name)}-*.json"))
+    except OSError:
+        return []
+
+
+__all__ = ["VARIABLE", "Kept", "ProfileWarning", "file_name", "find", "folder", "keep", "signature"]

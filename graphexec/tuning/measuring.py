@@ -1,0 +1,110 @@
+"""Times of probes on a device, in microseconds.
+
+A probe's plan is loaded, its inputs are filled with random numbers (what is multiplied decides how
+much power a GPU draws, and so how fast it runs), and it is run some times for warming up and some
+more for the median. On a GPU the plan is one captured graph and the time is taken by events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from graphexec.devices.base import Device, Session, Timed
+from graphexec.errors import DeviceUnavailable
+from graphexec.pipeline import plan_program
+from graphexec.tensor import DType, View
+from graphexec.tuning.probes import Probe
+
+Array = np.ndarray[Any, Any]
+
+_WARM_UP = 3  # runs
+_LEAST, _MOST = 7, 41  # runs for a median,
+_SECONDS = 0.03  # ... which take about this long
+_TURN = 3  # runs of one plan before the next has its turn
+_FILLED = 256 << 20  # bytes; larger inputs stay zero
+_PATTERN = 1 << 18  # random numbers, repeated
+
+
+class Loaded:
+    """A probe loaded on a device; its inputs hold numbers of `dtype`. Closed on leaving `with`."""
+
+    def __init__(self, probe: Probe, device: Device, dtype: DType = DType.F32) -> None:
+        order = range(len(probe.program.commands))
+        self._plan = plan_program(probe.program, order, probe.stream, device.name)
+        self._dtype = dtype
+        self._session: Session = device.open(self._plan, {})
+        try:
+            self.fill()
+        except BaseException:
+            self._session.close()
+            raise
+
+    def fill(self) -> None:
+        """Put the same random numbers into the inputs, whenever it is called."""
+        random = np.random.default_rng(0)
+        numbers = random.standard_normal(_PATTERN, np.float32).astype(self._dtype.numpy())
+        pattern = numbers.view(np.uint8)
+        for buffer in self._plan.buffers:
+            if buffer.role == "input" and buffer.bytes <= _FILLED:
+                self._session.put(buffer.id, np.resize(pattern, buffer.bytes))
+
+    def time(self) -> float:
+        """Microseconds of a run, the median of some."""
+        return time_runs(self._session)
+
+    def result(self, view: View) -> Array:
+        """The bytes (uint8) around a view after one run on the same inputs as ever."""
+        buffer, offset = self._plan.places[view.storage]
+        low, high = view.byte_range()
+        self.fill()
+        self._session.issue()
+        self._session.fetch(buffer)
+        self._session.wait()
+        return self._session.get(buffer)[offset + low : offset + high]
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+
+def time_runs(session: Session) -> float:
+    """Microseconds of a run of a loaded plan, the median of some. Raises DeviceUnavailable."""
+    timed = _timed(session)
+    for _ in range(_WARM_UP):
+        timed.time_run()
+    found: list[float] = []
+    end = time.monotonic() + _SECONDS
+    while len(found) < _LEAST or (len(found) < _MOST and time.monotonic() < end):
+        found.append(timed.time_run() * 1e6)
+    return median(found)
+
+
+def time_in_turns(sessions: Sequence[Session], rounds: int = 9) -> list[float]:
+    """Microseconds of a run of each of some loaded plans, medians. The plans take turns of a few
+    runs, so that a slow moment hits all of them. Raises DeviceUnavailable."""
+    timed = [_timed(session) for session in sessions]
+    found: list[list[float]] = [[] for _ in timed]
+    for _ in range(rounds):
+        for session, times in zip(timed, found, strict=True):
+            session.time_run()  # caches hold what the last plan used
+            times += [session.time_run() * 1e6 for _ in range(_TURN)]
+    return [median(times) for times in found]
+
+
+def _timed(session: Session) -> Timed:
+    if not isinstance(session, Timed):
+        raise DeviceUnavailable("this device does not measure what it runs")
+    return session
+
+
+__all__ = ["Loaded", "time_in_turns", "time_runs"]

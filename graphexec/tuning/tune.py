@@ -1,0 +1,229 @@
+"""tune: measure what a graph needs on a device, and keep it as a profile.
+
+In this order, as long as the time lasts: the constants of the device; every distinct command by its
+default way, those that take most first; for each in turn the other ways of computing it and what it
+takes beside others like it; then the plans that are best by what is known so far, with inputs in
+host memory and in device memory. What there was no time for is left to the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphexec.arrays import read_inputs
+from graphexec.costs import Measured, model_of
+from graphexec.devices.base import find_device
+from graphexec.errors import ExecutionError
+from graphexec.executable import Executable
+from graphexec.pipeline import Compiled, Streams, Variant, alternative_plans, programmed
+from graphexec.profile import MeasuredSchedule, Profile, schedule_key
+from graphexec.profile_cache import keep, signature
+from graphexec.rewrites import batch
+from graphexec.tuning.commands import CommandTimes, Work, distinct
+from graphexec.tuning.constants import measure_constants
+from graphexec.tuning.measuring import time_in_turns
+
+if TYPE_CHECKING:
+    from graphexec.devices.base import Device, Session
+    from graphexec.graph import Graph
+    from graphexec.typed import TypedGraph
+
+Report = Callable[[str, int, int], None]
+"""Told what is measured next, how many things were and how many there are."""
+
+PLANS = 3
+"""How many plans are measured from end to end, and the one on one stream."""
+
+_FOR_COMMANDS = 0.75  # of the time
+_GAIN = 0.99  # of the time on one stream
+
+
+class Budget:
+    """Seconds that may be spent."""
+
+    def __init__(self, seconds: float) -> None:
+        self._start, self.seconds = time.monotonic(), seconds
+
+    def left(self, part: float = 1.0) -> bool:
+        """Whether less than this part of them is spent."""
+        return time.monotonic() - self._start < part * self.seconds
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was measured, where it is kept (None if there is nothing to keep), and what is missing:
+    commands that could not be run, and whether the time was too short for all."""
+
+    profile: Profile
+    path: Path | None
+    failed: tuple[str, ...] = ()
+    complete: bool = True
+    commands: int = 0
+
+
+def tune(
+    graph: Graph, device: str | Device = "auto", *, streams: Streams = 4, seconds: float = 60.0,
+    report: Report | None = None,
+) -> Tuned:  # fmt: skip
+    """Measure the commands and plans of `graph` on `device` for about `seconds`, and keep that.
+
+    The next `compile` for as many `streams` uses it. Nothing is kept unless something was
+    measured. `report(what, done, total)` is called before each measurement. Raises
+    DeviceUnavailable for a device that does not measure, DataError if the profile cannot be
+    written, and what compiling the graph raises.
+    """
+    chosen = find_device(device) if isinstance(device, str) else device
+    tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
+    tuner.measure()
+    path = None
+    if tuner.profile.commands:
+        path = keep(tuner.typed, chosen.machine(), tuner.profile)
+    return Tuned(tuner.profile, path, tuple(tuner.failed), tuner.complete, len(tuner.works))
+
+
+class _Tuner:
+    def __init__(
+        self, graph: Graph, device: Device, streams: Streams, budget: Budget,
+        report: Report | None,
+    ) -> None:  # fmt: skip
+        self._graph, self._device, self._streams = graph, device, streams
+        self._budget, self._report, self._done = budget, report, 0
+        self._capabilities = device.capabilities()
+        self.typed = self._program(False, None, ())[0]
+        machine = device.machine()
+        self.profile = Profile(
+            machine.architecture, {}, graph=graph.name, signature=signature(self.typed),
+            versions=dict(machine.versions),
+        )  # fmt: skip
+        self.works = self._works(None)
+        self.failed: list[str] = []
+        self.complete = True
+
+    def measure(self) -> None:
+        """Everything, as long as the time lasts."""
+        if not self._begin("launches and waits"):
+            return
+        self.profile = replace(self.profile, constants=measure_constants(self._device))
+        times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
+        self._alone(self.works, times)
+        for work in self.works:
+            if work.key in self.profile.commands and self._begin(work.key, _FOR_COMMANDS):
+                self._closer(work, times)
+        # By these times other commands may be worth a batch.
+        known = {work.key for work in self.works}
+        more = [work for work in self._works(self.profile) if work.key not in known]
+        self.works += more
+        self._alone(more, times)
+        for resident in (False, True):
+            if self.profile.commands and self._begin(schedule_key(self._streams, resident)):
+                self._plans(resident)
+
+    def _works(self, costs: Profile | None) -> list[Work]:
+        """The commands of the plans that `costs` lead to; without costs, those of batches and
+        their members."""
+        off = [(), (batch.REWRITE.name,)] if costs is None else [()]
+        programs = [
+            self._program(resident, costs, names)[1].program
+            for resident in (False, True)
+            for names in off
+        ]
+        return distinct(programs, model_of(self._device.name))
+
+    def _program(
+        self, resident: bool, costs: Profile | None, off: tuple[str, ...]
+    ) -> tuple[TypedGraph, Variant]:
+        return programmed(
+            self._graph, device=self._device.name, streams=self._streams, resident=resident,
+            costs=costs, capabilities=self._capabilities, no_rewrite=off,
+        )  # fmt: skip
+
+    def _alone(self, works: Sequence[Work], times: CommandTimes) -> None:
+        for work in works:
+            if self._begin(work.key, _FOR_COMMANDS):
+                self._know(work, times.alone(work))
+
+    def _closer(self, work: Work, times: CommandTimes) -> None:
+        """Other ways of computing a command, and what it takes beside others."""
+        for found in times.choices(work, self.profile.commands[work.key]):
+            self._know(work, found)
+            if not self._has_time(_FOR_COMMANDS):
+                return
+        if self._streams != 1:
+            self._know(work, times.beside_others(work, self.profile.commands[work.key]))
+
+    def _plans(self, resident: bool) -> None:
+        """The best plans by prediction, run from end to end, taking turns."""
+        found = alternative_plans(
+            self._graph, PLANS, streams=self._streams, device=self._device.name,
+            resident=resident, costs=self.profile, capabilities=self._capabilities,
+        )  # fmt: skip
+        with ExitStack() as opened:
+            loaded: dict[str, Session] = {}
+            for compiled in found:
+                exe = self._loaded(compiled, resident)
+                if exe is not None and compiled.plan.stats is not None:
+                    opened.enter_context(exe)
+                    loaded[compiled.plan.stats.schedule] = exe.session
+            times = time_in_turns(list(loaded.values()))
+        tried = {name: round(time, 3) for name, time in zip(loaded, times, strict=True)}
+        if tried:
+            schedule = MeasuredSchedule(_fastest(tried), tried)
+            key = schedule_key(self._streams, resident)
+            schedules = {**self.profile.schedules, key: schedule}
+            self.profile = replace(self.profile, schedules=schedules)
+
+    def _loaded(self, compiled: Compiled, resident: bool) -> Executable | None:
+        """A plan with its inputs in place; None if the device has no room for it."""
+        try:
+            exe = Executable(self._graph, lambda graph, resident: compiled, self._device,
+                             resident=resident)  # fmt: skip
+            try:
+                exe.run(**read_inputs((), exe.inputs, 0)[0])
+            except BaseException:
+                exe.close()
+                raise
+        except ExecutionError as exc:
+            self._note(str(exc))
+            return None
+        return exe
+
+    def _know(self, work: Work, found: Measured | None) -> None:
+        if found is None:
+            self._note(work.key)
+            return
+        self.profile = replace(
+            self.profile, commands={**self.profile.commands, work.key: found}
+        )  # fmt: skip
+
+    def _note(self, what: str) -> None:
+        self.complete = False
+        self.failed.append(what)
+
+    def _begin(self, what: str, part: float = 1.0) -> bool:
+        """Whether there is time for the next thing to measure; says what it is."""
+        if not self._has_time(part):
+            return False
+        if self._report is not None:
+            self._report(what, self._done, 1 + 2 * len(self.works) + 2)
+        self._done += 1
+        return True
+
+    def _has_time(self, part: float = 1.0) -> bool:
+        left = self._budget.left(part)
+        self.complete = self.complete and left
+        return left
+
+
+def _fastest(tried: Mapping[str, float]) -> str:
+    """The plan to take: another than that on one stream must be clearly faster."""
+    best = min(tried, key=lambda name: (tried[name], name))
+    one = tried.get("one stream")
+    return "one stream" if one is not None and tried[best] > _GAIN * one else best
+
+
+__all__ = ["Budget", "Tuned", "tune"]

@@ -1,0 +1,51 @@
+"""Other kernels that do what a command's kernel does, and programs that use them.
+
+A recipe (graphexec.command.Recipe) may have a method `variants(reads, writes)` that gives kernels
+to try beside the one that calling it gives: other blocks, other vectors, the same entry point. A
+profile's choice n for the command is the n-th of them, counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from graphexec.command import Command, Kernel, Program
+from graphexec.costs import Measured, signature
+
+
+def variants(command: Command) -> Sequence[Kernel]:
+    """The kernels to try for a command beside its own; none for a batch."""
+    if command.nodes or not has_variants(command):
+        return ()
+    recipe: Any = command.recipe
+    return tuple(recipe.variants(command.reads, command.writes))
+
+
+def has_variants(command: Command) -> bool:
+    """Whether the command's recipe knows variants."""
+    return hasattr(command.recipe, "variants")
+
+
+def with_variant(command: Command, choice: int) -> Command:
+    """The command with the kernel of that choice; as it is for 0 and if there is none."""
+    if not choice or not isinstance(command.work, Kernel):
+        return command
+    kernels = variants(command)
+    return replace(command, work=kernels[choice - 1]) if choice <= len(kernels) else command
+
+
+def with_choices(program: Program, measured: Mapping[str, Measured]) -> Program:
+    """The program with the kernels that were measured to be the fastest."""
+    chosen = {key for key, found in measured.items() if found.choice}
+    if not any(map(has_variants, program.commands)) or not chosen:
+        return program
+    commands = []
+    for command in program.commands:
+        known = measured.get(signature(command)) if has_variants(command) else None
+        commands.append(with_variant(command, known.choice) if known is not None else command)
+    return replace(program, commands=tuple(commands))
+
+
+__all__ = ["has_variants", "variants", "with_choices", "with_variant"]

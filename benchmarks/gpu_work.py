@@ -142,7 +142,7 @@ def projection_rows() -> Iterator[Row]:
         inputs = {"x": random(*shape)}
         inputs |= {f"w{name}": random(width, width) * width**-0.5 for name in "qkvo"}
         exact = projected(**{n: t.double() for n, t in inputs.items()}, heads=heads)
-        compiled = torch.compile(projected, mode="max-autotune-no-cudagraphs")
+        compiled = torch.compile(projected)
         with_sdpa = lambda i=inputs, h=heads: projected(**i, heads=h)  # noqa: E731
         ways = {
             "graphexec": ours(projections_graph(shape, heads), inputs),

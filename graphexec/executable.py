@@ -239,8 +239,7 @@ class Executable:
             self._check_open()
             while self._pending:  # `device_array` is the first session's memory
                 self._pending[0].collect()
-            for _ in range(times):
-                self._sessions[0].issue()
+            self._sessions[0].issue(times=times)
             self._sessions[0].wait(self.timeout)
 
     def _device_twin(self) -> Executable:

@@ -105,8 +105,9 @@ class Session(Protocol):
         """The bytes (uint8) of an output buffer, fetched before `wait`; the caller's own."""
         ...
 
-    def issue(self, tap: Tap | None = None) -> None:
-        """Enqueue one run and return at once. With `tap`, what every launch writes is shown."""
+    def issue(self, tap: Tap | None = None, times: int = 1) -> None:
+        """Enqueue `times` runs, each behind the one before, and return. With `tap`, one run, and
+        what every launch writes is shown."""
         ...
 
     def done(self) -> bool:

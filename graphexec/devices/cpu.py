@@ -163,8 +163,12 @@ class CpuSession:
         """A copy of the output buffer."""
         return self._memory[buffer].copy()
 
-    def issue(self, tap: Tap | None = None) -> None:
+    def issue(self, tap: Tap | None = None, times: int = 1) -> None:
         """Queue the plan on the workers, after the end of a run that nobody has waited for."""
+        for _ in range(times):
+            self._issue(tap)
+
+    def _issue(self, tap: Tap | None) -> None:
         if self._closed:
             raise SessionClosed("the executable is closed")
         if not self._awaited:

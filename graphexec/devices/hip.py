@@ -218,18 +218,21 @@ class HipSession:
 
     # Running --------------------------------------------------------------------------------
 
-    def issue(self, tap: Tap | None = None) -> None:
-        """Enqueue one run, behind earlier ones; returns at once. With `tap`, call by call with
-        stops to look."""
+    def issue(self, tap: Tap | None = None, times: int = 1) -> None:
+        """Enqueue runs, behind earlier ones; returns at once. With `tap`, call by call with stops
+        to look."""
         with self._issuing():
             if tap is not None:
                 self._issue_tapped(tap)
                 return
             if self._logged is not None:
-                self._logged.issue()
+                for _ in range(times):
+                    self._logged.issue()
                 return
-            for step in self._replay if self.mode == "graph" else self._steps:
-                step()
+            steps = self._replay if self.mode == "graph" else self._steps
+            for _ in range(times):
+                for step in steps:
+                    step()
 
     @contextmanager
     def _issuing(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The HIP device against PyTorch and JAX on the same GPU, side by side in one process.
 
-    python benchmarks/gpu.py [--only WORD] [--json FILE]
+    python benchmarks/gpu.py [--only attention,softmax] [--json FILE]
 
 Needs PyTorch with the GPU's platform (CUDA here, where graphexec runs as HIP over CUDA; ROCm on an
 AMD GPU), and JAX for its columns. Inputs and outputs stay on the device unless a row says
@@ -56,7 +56,7 @@ HEADER = ["work", "graphexec, µs", "others take", "others take, whole runs", "m
 def main() -> None:
     warnings.simplefilter("error", CaptureWarning)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="groups whose name has this in it")
+    parser.add_argument("--only", default=",".join(GROUPS), help="groups, by comma")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"copies {top.copy:.0f} GB/s, f16 {top.f16:.0f} TFLOP/s, f32 {top.f32:.1f} TFLOP/s\n")
     rows = []
     for name, group in GROUPS.items():
-        if args.only in name:
+        if name in args.only.split(","):
             for row in group():
                 rows.append(row)
                 print(" | ".join(row.line()), flush=True)

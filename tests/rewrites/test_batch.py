@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from branches import BRANCHES, chains
 from hypothesis import given, settings
-from strategies import repeated_graphs
+from hypothesis import strategies as st
+from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, Program
+from graphexec.command import ALIGNMENT, Command, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.comparison import evaluate
 from graphexec.costs import CPU, GPU, CostModel
 from graphexec.pipeline import plan_graph
@@ -252,6 +253,22 @@ def test_launches_say_which_nodes_and_bytes(name: str) -> None:
     assert Plan.from_json(plan.to_json()) == plan
     done = [n for i in plan.instructions if isinstance(i, Launch) for n in i.members]
     assert set(graph.nodes) <= set(done)
+
+
+@settings(max_examples=60)
+@given(repeated_graphs(), stream_counts(), st.booleans())
+def test_groups_lie_at_their_stride(graph: gx.Graph, streams: int, resident: bool) -> None:
+    compiled = plan_graph(graph, streams=streams, resident=resident)
+    places, storages = compiled.allocation.places, compiled.program.storages
+    for group in compiled.program.groups:
+        buffer, first = places[group.storages[0]]
+        assert [places[name] for name in group.storages] == [
+            (buffer, first + n * group.stride) for n in range(len(group.storages))
+        ]
+        assert {storages[name].nbytes <= group.stride for name in group.storages} == {True}
+        assert group.stride % ALIGNMENT == first % ALIGNMENT == 0
+    grouped = [name for group in compiled.program.groups for name in group.storages]
+    assert len(grouped) == len(set(grouped))
 
 
 def test_groups_take_one_another_s_place() -> None:

@@ -443,6 +443,30 @@ def test_the_operands_of_a_launch_do_not_alias(
     assert kinds(draft.plan()) == found
 
 
+@settings(max_examples=300)
+@given(st.data())
+def test_the_operands_of_a_batch_do_not_alias(data: st.DataObject) -> None:
+    """Many ranges are looked at in another way than few; hazards are the same."""
+    buffers = st.sampled_from(["arena", "other"])
+    dense = [at(32 * n, 32 * n + 32, data.draw(buffers)) for n in range(20)]
+    odd = st.builds(
+        lambda low, size, buffer: at(low, low + size, buffer),
+        st.integers(0, 600), st.integers(1, 80), buffers,
+    )  # fmt: skip
+    reads = [*dense[:10], *data.draw(st.lists(odd, max_size=2))]
+    writes = [*dense[10:], *data.draw(st.lists(odd, max_size=1))]
+    pairs = sum(
+        w is not o and w != o and w.buffer == o.buffer and w.low < o.high and o.low < w.high
+        for w in writes for o in (*reads, *writes)
+    )  # fmt: skip
+    draft = Draft(streams=1)
+    draft.buffers.append(Buffer("other", 1024, "device", "arena"))
+    draft.launch(0, "init", writes=[at(0, 1024), at(0, 1024, "other")])
+    draft.launch(0, "y", reads, writes)
+    draft.join()
+    assert kinds(draft.plan()) == ["ALIAS"] * pairs
+
+
 @pytest.mark.parametrize("buffer", ["in", "weights"])
 def test_inputs_and_weights_are_not_written(buffer: str) -> None:
     draft = Draft(streams=1)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from branches import BRANCHES, chains
 from hypothesis import given, settings
-from strategies import repeated_graphs
+from hypothesis import strategies as st
+from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, Program
+from graphexec.command import ALIGNMENT, Command, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.comparison import evaluate
 from graphexec.costs import CPU, GPU, CostModel
 from graphexec.pipeline import plan_graph
@@ -144,15 +145,15 @@ def test_windows_of_one_tensor_need_no_group() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"alpha": 0.5}, {"trans_b": True}, {"out_dtype": "f32"}],
+    [{}, {"alpha": 0.5}, {"trans_b": True}, {"out_dtype": "f32"}],
 )
 def test_what_differs_stays_apart(other: dict[str, object]) -> None:
     g = gx.Graph("g")
-    for n, settings_ in enumerate([{}, other]):
+    for n in range(8):
         x = g.input(f"x{n}", (16, 16), "f16")
-        g.output(**{f"y{n}": g.gemm(x, x, name=f"g{n}", **settings_)})
-    program = lowered(g)
-    assert rewritten(program, GPU) is program
+        g.output(**{f"y{n}": g.gemm(x, x, name=f"g{n}", **(other if n % 2 else {}))})
+    sizes = {len(c.nodes) for c in compute(batched(g))}
+    assert sizes == ({4} if other else {8})
 
 
 def test_what_depends_on_one_another_stays_apart() -> None:
@@ -252,6 +253,22 @@ def test_launches_say_which_nodes_and_bytes(name: str) -> None:
     assert Plan.from_json(plan.to_json()) == plan
     done = [n for i in plan.instructions if isinstance(i, Launch) for n in i.members]
     assert set(graph.nodes) <= set(done)
+
+
+@settings(max_examples=60)
+@given(repeated_graphs(), stream_counts(), st.booleans())
+def test_groups_lie_at_their_stride(graph: gx.Graph, streams: int, resident: bool) -> None:
+    compiled = plan_graph(graph, streams=streams, resident=resident)
+    places, storages = compiled.allocation.places, compiled.program.storages
+    for group in compiled.program.groups:
+        buffer, first = places[group.storages[0]]
+        assert [places[name] for name in group.storages] == [
+            (buffer, first + n * group.stride) for n in range(len(group.storages))
+        ]
+        assert {storages[name].nbytes <= group.stride for name in group.storages} == {True}
+        assert group.stride % ALIGNMENT == first % ALIGNMENT == 0
+    grouped = [name for group in compiled.program.groups for name in group.storages]
+    assert len(grouped) == len(set(grouped))
 
 
 def test_groups_take_one_another_s_place() -> None:

@@ -92,12 +92,13 @@ class _Batching:
 
     def _merge(self, alike: list[int]) -> bool:
         """Add the commands as one, if that can be done and pays."""
-        if len(alike) < 2:
+        like, count, costs = self.old.commands[alike[0]], len(alike), self.costs
+        if count < 2 or not faster_as_one(like, count, costs):
             return False
         before = len(self.layout.groups)
         members = [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
         one = merged(members, self.layout)
-        if one is None or not faster_as_one(members, one, self.costs):
+        if one is None or not faster_as_one(like, count, costs, one):
             self.layout.forget(before)
             return False
         self._add(one, alike)

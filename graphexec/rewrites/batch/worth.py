@@ -32,14 +32,15 @@ _ALL_UP_TO = 500  # commands; larger programs are scheduled in one way
 _FEW_BYTES = 64 << 20  # of an arena: nothing to save for
 
 
-def faster_as_one(members: Sequence[Command], one: Command, costs: CostModel) -> bool:
-    """Whether the batch `one` takes clearly less time than its members."""
-    alone = [costs.alone(member) for member in members]
-    work = sum(time * share for time, share in alone)
-    longest = max(time for time, _ in alone)
-    apart = costs.launch * len(members) + max(work, longest)
-    together = costs.launch + max(work, longest, costs.alone(one)[0])
-    return together <= _GAIN * apart
+def faster_as_one(
+    member: Command, count: int, costs: CostModel, one: Command | None = None
+) -> bool:
+    """Whether `count` commands like `member` take clearly less time as the batch `one`, or if that
+    is not known yet, as any."""
+    time, share = costs.alone(member)
+    work = max(time, count * time * share)
+    together = work if one is None else max(work, costs.alone(one)[0])
+    return costs.launch + together <= _GAIN * (costs.launch * count + work)
 
 
 def loses(before: Program, after: Program, target: Target) -> str | None:

@@ -10,7 +10,8 @@ from graphexec.tensor import TensorType, View
 from graphexec.typed import TypedNode
 
 POINTERS_COST = 0.15
-"""The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch."""
+"""The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch: on an
+H100, 14 % for eight products of 256³ and nothing for large ones."""
 
 ANY_BATCH = "any-batch"
 """The capability of devices to which all batches are alike."""

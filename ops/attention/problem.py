@@ -7,7 +7,8 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from graphexec.command import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
+from graphexec.command import Argument, Scalar, TritonKernel
+from graphexec.ops.attention.configurations import Sizes, configure
 from graphexec.ops.launch import Compute
 from graphexec.ops.strides import collapse
 from graphexec.tensor import View
@@ -16,21 +17,6 @@ SOURCE = Path(__file__).with_name("flash.py")
 LARGEST_HEAD = 256
 """Head and value sizes up to this have a configuration."""
 _INT32 = 2**31
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """M queries, N keys, head size D, value size, `batch` entries over `rank` batch axes."""
-
-    batch: int
-    rank: int
-    queries: int
-    keys: int
-    head: int
-    value: int
-    causal: bool
-    has_mask: bool
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -75,20 +61,13 @@ def flash_kernel(problem: Problem, compute: Compute) -> TritonKernel:
         args += strides
     for view, strides in mask:
         args += [view, *strides]
-    return TritonKernel(SOURCE, "attention", tuple(args), partial(_configure, sizes), compute)
+    return TritonKernel(SOURCE, "attention", tuple(args), partial(configure, sizes), compute)
 
 
 def has_flash(problem: Problem, capabilities: frozenset[str]) -> bool:
     """Whether a device with these capabilities computes the problem as one command."""
     fits = max(problem.q.shape[-1], problem.v.shape[-1]) <= LARGEST_HEAD
     return fits and f"attention:{problem.q.dtype}" in capabilities
-
-
-def _configure(sizes: Sizes, gpu: Gpu) -> TritonLaunch:
-    from graphexec.ops.attention.flash import configure  # needs Triton
-
-    launch: TritonLaunch = configure(sizes, gpu)
-    return launch
 
 
 def _wide(strides: tuple[int, ...]) -> tuple[Scalar, ...]:
@@ -101,4 +80,4 @@ def _step(view: View, axis: int) -> Scalar:
     return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
 
 
-__all__ = ["LARGEST_HEAD", "SOURCE", "Problem", "Sizes", "flash_kernel", "has_flash"]
+__all__ = ["LARGEST_HEAD", "SOURCE", "Problem", "flash_kernel", "has_flash"]

@@ -216,7 +216,7 @@ def test_it_compiles(gpu: str, variant: str) -> None:
 
 
 def test_every_configuration_is_known() -> None:
-    from graphexec.ops.attention.flash import CONFIGURATIONS
+    from graphexec.ops.attention.configurations import CONFIGURATIONS
 
     for table in CONFIGURATIONS.values():
         heads = (16, 32, 64, 128, 256)
@@ -308,3 +308,20 @@ def test_why_not(
     kernel = VARIANTS["plain"].kernel()
     with pytest.raises(NotCompiled, match=reason):
         hip_triton.identity(kernel, GPUS["sm_90"])
+
+
+def test_a_kernel_that_is_cached_needs_no_triton() -> None:
+    """Importing it takes as long as loading a plan."""
+    program = """
+import sys
+import graphexec as gx
+from graphexec.command import Gpu, TritonKernel
+from graphexec.devices.hip_triton import identity
+from graphexec.pipeline import plan_graph
+plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", capabilities=["attention:f16"])
+kernels = [c.work for c in plan.program.commands if isinstance(c.work, TritonKernel)]
+assert len(kernels) == 1
+assert identity(kernels[0], Gpu("sm_90", 32, 132))
+assert "triton" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])

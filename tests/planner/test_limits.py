@@ -170,7 +170,7 @@ def test_back_to_back_runs_are_proved_with_256_readers_between_two_writers():
 def test_costs_come_from_a_model_a_profile_or_a_file(tmp_path):
     g = wide()
     command = next(c for c in plan_graph(g).program.commands if c.node == "b0_0")
-    measured = Profile("cpu", {signature(command): 1234.5})
+    measured = Profile("cpu", {signature(command): costs.Measured(1234.5)})
     path = tmp_path / "profile.json"
     path.write_text(measured.to_json())
     assert gx.make_plan(g).stats.costs == "cpu model"

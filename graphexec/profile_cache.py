@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphexec.atomic_file import write_text
+from graphexec.cache_folder import cache_folder
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, GraphError
 from graphexec.profile import Profile, load
@@ -46,13 +47,7 @@ def folder() -> Path | None:
     for a user without a home."""
     if chosen := os.environ.get(VARIABLE, ""):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the XDG specification asks
-        try:
-            base = str(Path.home() / ".cache")
-        except RuntimeError:
-            return None
-    return Path(base) / "graphexec" / "profiles"
+    return cache_folder("profiles")
 
 
 def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:

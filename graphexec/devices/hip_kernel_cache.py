@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import graphexec
+from graphexec.cache_folder import cache_folder
 from graphexec.command import Gpu, Kernel, TritonKernel
 from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
@@ -42,7 +43,7 @@ _lock = threading.Lock()
 class KernelCache:
     """The kernels of one session on devices of one architecture.
 
-    `folder` is where entries are kept; by default `default_folder()`.
+    `folder` is where entries are kept; by default `cache_folder("kernels")`.
     """
 
     def __init__(self, hip: Bindings, architecture: str, folder: Path | None = None) -> None:
@@ -50,7 +51,7 @@ class KernelCache:
         gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
         self._hip, self._gpu = hip, gpu
         self._options = (f"--offload-arch={architecture}", *OPTIONS)
-        self._folder = default_folder() if folder is None else folder
+        self._folder = cache_folder("kernels") if folder is None else folder
         self._environment = (
             *self._options,
             *(hip.platform.name, hip.platform.runtime_version),
@@ -169,17 +170,6 @@ class KernelCache:
         return self._folder and self._folder / f"{key.hex()}.kernel"
 
 
-def default_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/graphexec/kernels`, or under `~/.cache`; None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the XDG specification asks
-        try:
-            base = str(Path.home() / ".cache")
-        except RuntimeError:
-            return None
-    return Path(base) / "graphexec" / "kernels"
-
-
 def read_entry(path: Path, key: bytes) -> bytes | None:
     """The code kept at `path`; None unless it is there, undamaged, and kept for this `key`."""
     try:
@@ -209,4 +199,4 @@ def write_entry(path: Path, key: bytes, code: bytes) -> None:
             raise
 
 
-__all__ = ["OPTIONS", "KernelCache", "default_folder", "read_entry", "write_entry"]
+__all__ = ["OPTIONS", "KernelCache", "read_entry", "write_entry"]

@@ -18,9 +18,10 @@ import pytest
 from kernel_cases import cases
 from kernel_harness import Harness
 
+from graphexec.cache_folder import cache_folder
 from graphexec.command import Kernel
 from graphexec.devices import hip_kernel_cache
-from graphexec.devices.hip_kernel_cache import KernelCache, default_folder
+from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_status import HipError
 from graphexec.devices.kernel_source import self_contained
 from graphexec.errors import ExecutionError
@@ -226,10 +227,10 @@ def test_a_full_disk_leaves_nothing_behind(
 
 def test_where_entries_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "graphexec" / "kernels"
+    assert cache_folder("kernels") == tmp_path / "graphexec" / "kernels"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "graphexec" / "kernels"
+    assert cache_folder("kernels") == tmp_path / ".cache" / "graphexec" / "kernels"
 
 
 def test_a_user_without_a_home(

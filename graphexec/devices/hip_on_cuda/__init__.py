@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphexec.cache_folder import cache_folder
+
 __all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
 
 SOURCES = Path(__file__).parent
@@ -125,7 +127,9 @@ def build(cache: Path | None = None) -> Path:
     """
     toolkit = find_cuda()
     compiler = _compiler()
-    cache = _default_cache() if cache is None else cache
+    cache = cache_folder("hip_on_cuda") if cache is None else cache
+    if cache is None:
+        raise HipOnCudaError("there is no folder to build in: set XDG_CACHE_HOME")
     folder = cache / _fingerprint(toolkit, compiler)
     if folder.is_dir():
         return folder
@@ -244,11 +248,6 @@ def _compiler() -> tuple[str, ...]:
         if shutil.which(name):
             return (name,)
     raise HipOnCudaError("no C compiler was found (cc or gcc; $CC names another)")
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "graphexec" / "hip_on_cuda"
 
 
 def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:

@@ -114,7 +114,8 @@ class Attention(Op):
         kernel = flash_kernel(problem, attention_on_cpu(problem))
         reads = [v for v in problem.views() if v is not problem.out]
         cost = self.cost(call.types, call.attrs, call.type)
-        return [call.command("attention", kernel, reads, [call.out], cost)]
+        label = "causal attention" if problem.causal else "attention"
+        return [call.command(label, kernel, reads, [call.out], cost)]
 
 
 def problem_of(call: Call) -> Problem:

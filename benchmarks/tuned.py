@@ -160,9 +160,7 @@ def workloads(quick: bool) -> Iterator[tuple[gx.Graph, bool]]:
 
 
 def loaded(graph: gx.Graph, compiled: Compiled, device: Device, opened: ExitStack) -> Executable:
-    exe = opened.enter_context(
-        Executable(graph, lambda graph, resident: compiled, device, resident=True)
-    )
+    exe = opened.enter_context(Executable(graph, lambda *_: compiled, device, resident=True))
     return exe
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError, ExecutionError, SessionClosed
+from graphexec.errors import DataError, ExecutionError, NotCompiled, SessionClosed
 from graphexec.pending import Pending
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
@@ -39,19 +41,26 @@ class Executable:
     Owns them until `close()`. Safe to use from several threads, which take turns.
     """
 
+    _compiled: Compiled
+    _weights: dict[str, Array]
+
     def __init__(
-        self, source: Graph, plan: Callable[[Graph, bool], Compiled], device: Device, *,
+        self, source: Graph, plan: Callable[[Graph, bool, bool], Compiled], device: Device, *,
         resident: bool = False, timeout: float | None = None, base: Executable | None = None,
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
+        `plan(source, resident, able)` makes the plan with all that the device can do or, if one of
+        its kernels does not compile, with what every device of its kind can do.
         A `base` of the same graph that lives longer lends its weights, if they lie alike.
         """
-        self._compiled = compiled = plan(source, resident)
-        if compiled.profile is not None and compiled.profile.algorithms:
-            device = device.tuned(compiled.profile.algorithms)
-        self.device_name = device.name
-        self.device = device
+        try:
+            self._open(plan(source, resident, True), device, base)
+        except NotCompiled as exc:
+            message = f"{source.name} is planned as for any device of this kind: {exc}"
+            warnings.warn(message, FallbackWarning, stacklevel=3)
+            self._open(plan(source, resident, False), device, base)
+        compiled = self._compiled
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
@@ -65,12 +74,18 @@ class Executable:
         self._twin: Executable | None = None
         self._resized = PlanCache(source, self._like)
         self._closed = False
-        lender = base if base is not None and _same_weights(base._compiled, compiled) else None
-        self._weights: dict[str, Array] = lender._weights if lender else _read_weights(compiled)
-        lending = lender._sessions[0] if lender else None
-        self._sessions: list[Session] = [device.open(compiled.plan, self._weights, lending)]
         self._pending: deque[Pending] = deque()
         self._proved = 1
+
+    def _open(self, compiled: Compiled, device: Device, base: Executable | None) -> None:
+        if compiled.profile is not None and compiled.profile.algorithms:
+            device = device.tuned(compiled.profile.algorithms)
+        lender = base if base is not None and _same_weights(base._compiled, compiled) else None
+        weights = lender._weights if lender else _read_weights(compiled)
+        lending = lender._sessions[0] if lender else None
+        self._sessions: list[Session] = [device.open(compiled.plan, weights, lending)]
+        self._compiled, self._weights = compiled, weights
+        self.device, self.device_name = device, device.name
 
     @property
     def graph(self) -> TypedGraph:
@@ -233,14 +248,17 @@ class Executable:
         """Run the plan on what lies in device memory `times` times, and wait for the last.
 
         On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
-        the inputs must be done, or be on a stream that the caller has waited for.
+        the inputs must be done, or be on a stream that the caller has waited for. All of them may
+        take `times` times as long as one. Raises DataError unless `times` is at least 1.
         """
+        if times < 1:
+            raise DataError([Diagnostic(f"times must be at least 1, not {times}")])
         with self.lock:
             self._check_open()
             while self._pending:  # `device_array` is the first session's memory
                 self._pending[0].collect()
             self._sessions[0].issue(times=times)
-            self._sessions[0].wait(self.timeout)
+            self._sessions[0].wait(None if self.timeout is None else self.timeout * times)
 
     def _device_twin(self) -> Executable:
         """The same graph with its inputs and outputs in device memory, made when first needed."""

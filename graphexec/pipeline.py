@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError, NotCompiled
+from graphexec.errors import InputError
 from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.profile import Profile
@@ -318,28 +317,20 @@ def compile(
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
-    from graphexec.devices.base import FallbackWarning, find_device
+    from graphexec.devices.base import find_device
     from graphexec.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def loaded(capabilities: Collection[str]) -> Executable:
-        def plan(source: Graph, resident: bool) -> Compiled:
-            return plan_graph(
-                source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
-                no_rewrite=no_rewrite, capabilities=capabilities, resident=resident,
-                costs=costs, memory_limit=memory_limit,
-                machine=(lambda: chosen.machine()) if use_profile else None,
-            )  # fmt: skip
+    def plan(source: Graph, resident: bool, able: bool) -> Compiled:
+        return plan_graph(
+            source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
+            no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
+            capabilities=chosen.capabilities() if able else target_of(chosen.name).capabilities,
+            machine=(lambda: chosen.machine()) if use_profile else None,
+        )  # fmt: skip
 
-        return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
-
-    try:
-        return loaded(chosen.capabilities())
-    except NotCompiled as exc:
-        message = f"{graph.name} is planned as for any device of this kind: {exc}"
-        warnings.warn(message, FallbackWarning, stacklevel=2)
-        return loaded(target_of(chosen.name).capabilities)
+    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
 
 
 __all__ = [

@@ -147,6 +147,11 @@ class View:
             strides=tuple(self.strides[a] for a in axes),
         )
 
+    def turned(self) -> View:
+        """The same elements with the last two axes exchanged."""
+        rank = len(self.shape)
+        return self.transpose((*range(rank - 2), rank - 1, rank - 2))
+
     def broadcast_to(self, shape: tuple[int, ...]) -> View:
         """The view repeated to `shape` by NumPy's rules (stride 0); the caller checked them."""
         if shape == self.shape:

@@ -72,6 +72,7 @@ class HipDevice:
             "hip-python": platform.hip_python_version,
             "hiprtc": ".".join(map(str, hip.kernels.version())),
             "hipblaslt": hip.lt.version() if hip.lt is not None else "none",
+            "triton": "none" if hip_triton.why_not() else hip_triton.version(),
         }
         return Machine(f"{p.architecture} {p.name}", versions)
 

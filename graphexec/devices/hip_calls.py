@@ -125,12 +125,6 @@ class Bindings:
             l2_cache=fields.l2CacheSize,
         )
 
-    def device_attribute(self, name: str, device: int) -> int:
-        """An attribute of a device by the end of its HIP name, such as "WarpSize"."""
-        attribute = self._hip.hipDeviceAttribute_t[f"hipDeviceAttribute{name}"]
-        value: int = self._call(self._hip.hipDeviceGetAttribute, attribute, device)
-        return value
-
     def synchronize_device(self) -> None:
         """Wait for every stream of the device. Not for use within a run: it hides missing edges."""
         self._call(self._hip.hipDeviceSynchronize)
@@ -157,14 +151,6 @@ class Bindings:
     def host_free(self, pointer: Pointer) -> None:
         """Free pinned host memory."""
         self._call(self._hip.hipHostFree, pointer)
-
-    def host_register(self, pointer: Pointer, nbytes: int) -> None:
-        """Pin host memory that was allocated elsewhere."""
-        self._call(self._hip.hipHostRegister, pointer, nbytes, 0)
-
-    def host_unregister(self, pointer: Pointer) -> None:
-        """Undo `host_register`."""
-        self._call(self._hip.hipHostUnregister, pointer)
 
     def pointer(self, address: int) -> Pointer:
         """A pointer prepared for calls. hip-python builds one at each call from a plain int."""
@@ -199,26 +185,6 @@ class Bindings:
         kind = self._directions[direction]
         function = self._hip.hipMemcpyAsync
         return self._step(function, to, source, nbytes, kind, stream, node=node)
-
-    def prepare_copy_2d(
-        self,
-        to: Pointer,
-        to_pitch: int,
-        source: Pointer,
-        source_pitch: int,
-        width: int,
-        height: int,
-        direction: Direction,
-        stream: Stream,
-        node: str | None = None,
-    ) -> Step:
-        """A copy of `height` rows of `width` bytes that are a pitch apart on each side."""
-        return self._step(
-            self._hip.hipMemcpy2DAsync,
-            *(to, to_pitch, source, source_pitch, width, height),
-            *(self._directions[direction], stream),
-            node=node,
-        )
 
     def prepare_fill(
         self, to: Pointer, value: int, nbytes: int, stream: Stream, node: str | None = None

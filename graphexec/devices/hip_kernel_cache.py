@@ -46,8 +46,10 @@ class KernelCache:
     `folder` is where entries are kept; by default `cache_folder("kernels")`.
     """
 
-    def __init__(self, hip: Bindings, architecture: str, folder: Path | None = None) -> None:
-        properties = hip.properties(0)
+    def __init__(
+        self, hip: Bindings, architecture: str, device: int = 0, folder: Path | None = None
+    ) -> None:
+        self._properties = properties = hip.properties(device)
         gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
         self._hip, self._gpu = hip, gpu
         self._options = (f"--offload-arch={architecture}", *OPTIONS)
@@ -89,7 +91,7 @@ class KernelCache:
         )
         if self._gpu.architecture.startswith("gfx"):
             # A block may have all there is there, and functions of modules take no attributes.
-            if needed > self._hip.properties(0).shared_memory_per_block:
+            if needed > self._properties.shared_memory_per_block:
                 raise refusal
             return
         try:

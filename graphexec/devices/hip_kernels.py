@@ -95,18 +95,6 @@ class Kernels:
         attribute = self._hip.hipFuncAttribute.hipFuncAttributeMaxDynamicSharedMemorySize
         self._call(self._hip.hipFuncSetAttribute, function, attribute, nbytes)
 
-    def function_attribute(self, function: Function, name: str) -> int:
-        """An attribute of a kernel by the end of its HIP name, such as "NUM_REGS"."""
-        attribute = self._hip.hipFunction_attribute[f"HIP_FUNC_ATTRIBUTE_{name}"]
-        value: int = self._call(self._hip.hipFuncGetAttribute, attribute, function)
-        return value
-
-    def blocks_per_multiprocessor(self, function: Function, threads: int, shared_bytes: int) -> int:
-        """How many blocks of a kernel run on one multiprocessor at a time."""
-        occupancy = self._hip.hipModuleOccupancyMaxActiveBlocksPerMultiprocessor
-        blocks: int = self._call(occupancy, function, threads, shared_bytes)
-        return blocks
-
     def _compile_log(self, program: Any) -> str:
         log = bytearray(self._call(self._hiprtc.hiprtcGetProgramLogSize, program))
         self._call(self._hiprtc.hiprtcGetProgramLog, program, self._types.CStr(log))

@@ -32,6 +32,7 @@ class Resources:
         self._owned = ExitStack()
         self._threads = threading.local()
         self.streams: list[Stream] = []
+        self.kept: list[Any] = []  # what the streams may be reading; kept while the device hangs
 
     def enter_thread(self) -> None:
         """Make the device this thread's: the current device belongs to the thread."""
@@ -97,6 +98,7 @@ class Resources:
             return
         owned.close()
         self.streams.clear()
+        self.kept.clear()
 
     def _is_done(self, stream: Stream) -> bool:
         try:

@@ -55,7 +55,7 @@ class HipSession:
         self._closed, self._hung = False, False
         self._running = False  # something may be left on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
-        self._taken: list[DeviceArray | Array] = []  # what the run reads, kept until it is done
+        self._taken: list[DeviceArray | Array] = self._resources.kept  # what the run reads
         self._fetched: dict[str, Array] = {}
         self._memory: Memory
         self._prepared: list[Step] = []  # one an instruction
@@ -199,7 +199,6 @@ class HipSession:
             self._resources.close(GRACE if self._hung else None)
         finally:
             self._memory.forget()
-            self._taken.clear()
             self._fetched.clear()
 
     def _enter(self) -> None:
@@ -225,7 +224,9 @@ class HipSession:
     def _load(self, weights: Mapping[str, Array]) -> None:
         plan, hip, resources = self._plan, self._hip, self._resources
         resources.enter_thread()
-        kernels = KernelCache(hip, hip.properties(self._device.index).architecture)
+        kernels = KernelCache(
+            hip, hip.properties(self._device.index).architecture, self._device.index
+        )
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None

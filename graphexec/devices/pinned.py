@@ -6,7 +6,6 @@ again. On a fast link the host's memory is then what limits `Executable.map`.
 
 from __future__ import annotations
 
-import bisect
 import ctypes
 import threading
 import weakref
@@ -22,7 +21,6 @@ Array = np.ndarray[Any, Any]
 Pointer = Any
 
 _lock = threading.RLock()  # finalizers run wherever an array is dropped, also inside of it
-_blocks: list[tuple[int, int]] = []  # address and past-last address of all arrays there are
 
 
 def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
@@ -43,18 +41,20 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     if nbytes == 0:
         return np.empty(shape, dtype)
     pointer = hip.host_malloc(nbytes)
-    array: Array = _bytes_at(hip, pointer, nbytes, lambda: hip.host_free(pointer)).view(dtype)
-    return array.reshape(shape)
+    array = _bytes_at(pointer, nbytes, lambda: hip.host_free(pointer), by_caller=True)
+    typed: Array = array.view(dtype).reshape(shape)
+    return typed
 
 
 def is_pinned(array: Array) -> bool:
-    """Whether all of `array` lies in one block of pinned memory of ours, in C order."""
-    if not _blocks or not array.flags.c_contiguous or array.nbytes == 0:
-        return False
-    first = array.ctypes.data
-    with _lock:
-        at = bisect.bisect_right(_blocks, (first, 1 << 64)) - 1
-        return at >= 0 and first + array.nbytes <= _blocks[at][1]
+    """Whether `array` is one of `pinned_empty`, or a window on one in C order.
+
+    Results that were left in pinned memory are none: who has them may change them at any time.
+    """
+    owner: Any = array.base
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return getattr(owner, "pinned_by_caller", False) and bool(array.flags.c_contiguous)
 
 
 class PinnedPool:
@@ -72,7 +72,7 @@ class PinnedPool:
             pointer = idle.pop() if idle else None
         if pointer is None:
             pointer = self._hip.host_malloc(nbytes)
-        return _bytes_at(self._hip, pointer, nbytes, lambda: self._take_back(pointer, nbytes))
+        return _bytes_at(pointer, nbytes, lambda: self._take_back(pointer, nbytes), by_caller=False)
 
     def close(self) -> None:
         """Free what is idle, and from now on whatever comes back."""
@@ -91,26 +91,14 @@ class PinnedPool:
         self._hip.host_free(pointer)
 
 
-def _bytes_at(hip: Bindings, pointer: Pointer, nbytes: int, dropped: Callable[[], None]) -> Array:
+def _bytes_at(pointer: Pointer, nbytes: int, dropped: Callable[[], None], by_caller: bool) -> Array:
     """The memory as an array; `dropped` is called when neither it nor a view of it is left."""
-    address = int(pointer)
-    owner = _owner_type(nbytes).from_address(address)
-    block = (address, address + nbytes)
-    with _lock:
-        bisect.insort(_blocks, block)
-
-    def forget() -> None:
-        with _lock:
-            del _blocks[bisect.bisect_left(_blocks, block)]
-        dropped()
-
-    weakref.finalize(owner, forget).atexit = False  # the process's end frees it
+    kind: Any = type(
+        "PinnedBytes", (ctypes.c_ubyte * nbytes,), {"pinned_by_caller": by_caller}
+    )  # a class of its own, since only instances of such can be referred to weakly
+    owner = kind.from_address(int(pointer))
+    weakref.finalize(owner, dropped).atexit = False  # the process's end frees it
     return np.frombuffer(owner, dtype=np.uint8)
-
-
-def _owner_type(nbytes: int) -> Any:
-    """A ctypes array type whose instances can be referred to weakly."""
-    return type("PinnedBytes", (ctypes.c_ubyte * nbytes,), {})
 
 
 __all__ = ["PinnedPool", "is_pinned", "pinned_empty"]

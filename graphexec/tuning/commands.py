@@ -141,7 +141,7 @@ class CommandTimes:
     def _result(self, work: Work, device: Device) -> Array | None:
         """What the command writes, if that is the same bits each time."""
         probe = repeated(work.command, work.program, 1)
-        target = probe.program.commands[0].writes[-1]
+        target = probe.program.commands[-1].writes[-1]
         try:
             with Loaded(probe, device, work.dtype) as loaded:
                 first, second = loaded.result(target), loaded.result(target)

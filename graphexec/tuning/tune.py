@@ -180,7 +180,7 @@ class _Tuner:
     def _loaded(self, compiled: Compiled, resident: bool) -> Executable | None:
         """A plan with its inputs in place; None if the device has no room for it."""
         try:
-            exe = Executable(self._graph, lambda graph, resident: compiled, self._device,
+            exe = Executable(self._graph, lambda *_: compiled, self._device,
                              resident=resident)  # fmt: skip
             try:
                 exe.run(**read_inputs((), exe.inputs, 0)[0])

@@ -122,7 +122,7 @@ def problem_of(call: Call) -> Problem:
     """The views of a call with the batch axes of the result."""
     attrs, batch = call.attrs, call.out.shape[:-2]
     q, k, v = (
-        _turned(call.operands[n]) if attrs[f"trans_{n}"] else call.operands[n] for n in "qkv"
+        call.operands[n].turned() if attrs[f"trans_{n}"] else call.operands[n] for n in "qkv"
     )
     mask = call.operands.get("mask")
     return Problem(
@@ -175,11 +175,6 @@ def _operand_shape(types: Mapping[str, TensorType], attrs: Attrs, name: str) -> 
             f"operand '{name}' needs at least two axes, {ROLES[name]}; found {list(shape)}", name
         )
     return (*shape[:-2], shape[-1], shape[-2]) if attrs[f"trans_{name}"] else shape
-
-
-def _turned(view: View) -> View:
-    rank = len(view.shape)
-    return view.transpose((*range(rank - 2), rank - 1, rank - 2))
 
 
 OP = Attention()

@@ -61,7 +61,7 @@ def configure(sizes: Sizes, gpu: Gpu) -> TritonLaunch:
     family = next(f for f in CONFIGURATIONS if gpu.architecture.startswith(f))
     block_m, block_n, warps, stages = CONFIGURATIONS[family][max(head, value), sizes.causal]
     if sizes.has_mask:  # its blocks need room too
-        block_n, stages = block_n // 2, min(stages, 2)
+        block_n, stages = max(16, block_n // 2), min(stages, 2)
     # Few queries, as in decoding, need no more rows than a matrix instruction has.
     block_m = min(block_m, max(16, power_of_two(sizes.queries)))
     block_n = min(block_n, max(16, power_of_two(sizes.keys)))

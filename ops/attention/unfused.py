@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from graphexec.blas_layout import matrix_layout
 from graphexec.command import Command, Gemm
 from graphexec.op import Call
 from graphexec.ops.attention.problem import Problem
@@ -20,7 +21,7 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
 
     def matrix(name: str, view: View) -> View:
         """The view, or a packed copy where a BLAS cannot walk it."""
-        if _has_layout(view):
+        if matrix_layout(view) is not None:
             return view
         packed = call.scratch(name, TensorType(view.shape, view.dtype))
         commands.append(strided_copy(call, view, packed))
@@ -29,7 +30,7 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
     wide = TensorType((*p.q.shape[:-1], p.k.shape[-2]), dtype.accumulator)
     scores, probs = call.scratch("scores", wide), call.scratch("probs", wide)
     q, k, v = matrix("q", p.q), matrix("k", p.k), matrix("v", p.v)
-    commands.append(call.command("gemm", Gemm(q, _turned(k), scores)))
+    commands.append(call.command("gemm", Gemm(q, k.turned(), scores)))
     rows = softmax.Problem(scores, probs, p.mask, len(wide.shape) - 1, p.scale, p.causal)
     compute = partial(softmax_on_cpu, axis=rows.axis, scale=p.scale, causal=p.causal)
     reads = [scores] if p.mask is None else [scores, p.mask]
@@ -54,18 +55,6 @@ def _into(call: Call, out: View, target: View) -> Command:
     order = tuple(sorted(range(len(target.shape)), key=lambda axis: -target.strides[axis]))
     copy: Command = strided_copy(call, out.transpose(order), target.transpose(order))
     return copy
-
-
-def _turned(view: View) -> View:
-    rank = len(view.shape)
-    return view.transpose((*range(rank - 2), rank - 1, rank - 2))
-
-
-def _has_layout(view: View) -> bool:
-    """Whether one of the last two axes has its elements side by side."""
-    (rows, columns), (row_step, column_step) = view.shape[-2:], view.strides[-2:]
-    along = column_step == 1 and (rows == 1 or row_step >= columns)
-    return along or (row_step == 1 and (columns == 1 or column_step >= rows))
 
 
 __all__ = ["unfused"]

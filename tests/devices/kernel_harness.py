@@ -72,7 +72,7 @@ class Harness:
             pytest.skip(f"this device's wavefronts do not have {lanes} lanes")
 
     def cache(self, folder: Path | None = None) -> KernelCache:
-        return KernelCache(self.hip, self.hip.properties(0).architecture, folder)
+        return KernelCache(self.hip, self.hip.properties(0).architecture, folder=folder)
 
     def run(
         self, commands: Sequence[Command], tensors: Mapping[str, Array], sizes: Mapping[str, int]

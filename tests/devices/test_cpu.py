@@ -85,7 +85,7 @@ def wrong(
 ) -> Executable:
     """The graph on the CPU with its plan changed, and not verified."""
 
-    def plan(source: gx.Graph, resident: bool) -> Any:
+    def plan(source: gx.Graph, resident: bool, able: bool) -> Any:
         compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
         return replace(compiled, plan=change(compiled.plan))
 

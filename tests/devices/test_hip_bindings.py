@@ -100,7 +100,7 @@ def test_every_call_fits_hip_pythons_signatures(interpreter: Path) -> None:
     script = str(HERE / "hip_signatures.py")
     done = subprocess.run([interpreter, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout.split()[0]) > 80
+    assert int(done.stdout.split()[0]) >= 80
 
 
 def test_importing_the_module_does_not_import_hip_python() -> None:

@@ -80,7 +80,7 @@ def kernel_of(folder: Path, text: str, *defines: tuple[str, str]) -> Kernel:
 
 
 def cache(hip: Any, folder: Path, architecture: str = "gfx90a") -> KernelCache:
-    return KernelCache(hip, architecture, folder / "cache")
+    return KernelCache(hip, architecture, folder=folder / "cache")
 
 
 def entry(folder: Path) -> Path:
@@ -292,7 +292,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         from test_hip_kernel_cache import FakeHip, kernel_of
         from graphexec.devices.hip_kernel_cache import KernelCache
         folder = Path(sys.argv[1])
-        cache = KernelCache(FakeHip(), "gfx90a", folder / "cache")
+        cache = KernelCache(FakeHip(), "gfx90a", folder=folder / "cache")
         kernels = [kernel_of(folder, "", ("A", str(i))) for i in range(200)]
         print("ready", flush=True)
         sys.stdin.readline()

@@ -462,6 +462,33 @@ def test_an_output_with_two_names_is_two_arrays(lab: Lab) -> None:
         assert found["b"].any()
 
 
+def test_a_result_is_an_ordinary_input(lab: Lab) -> None:
+    """It may lie in pinned memory, but who has it may change it at any time."""
+    g = gx.Graph("again")
+    g.output(y=g.softmax(g.input("x", (24, 24))))
+    with lab.compile(g) as exe:
+        inputs = pinned(inputs_of(exe))
+        result = exe.run(**inputs)["y"]
+        assert not is_pinned(result)
+        expected = bits(exe.run(x=result.copy()))
+        for seed in range(6):
+            lab.seed(seed)
+            pending = exe.submit(x=result)
+            kept = result.copy()
+            result[...] = 7
+            assert bits(pending.result()) == expected
+            result[...] = kept
+
+
+def test_replays_take_their_time(lab: Lab) -> None:
+    with lab.compile(small(), resident=True, timeout=30.0) as exe:
+        exe.run(**inputs_of(exe))
+        exe.replay(20)
+        for times in (0, -1):
+            with pytest.raises(DataError, match="times must be at least 1"):
+                exe.replay(times)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_replays_back_to_back(lab: Lab, mode: Mode) -> None:
     with lab.compile("diamond", mode, resident=True) as exe:

@@ -185,6 +185,20 @@ def test_what_cannot_be_had_is_planned_without(how: str, triton: StandIn, emulat
         assert_right(exe, inputs, exe.run(**inputs))
 
 
+def test_so_are_other_sizes(triton: StandIn, emulated: Lab) -> None:
+    """A kernel that cannot be had for one size does not cost the others theirs."""
+    g = gx.Graph("attention", dims={"S": 20})
+    q, k, v = (g.input(name, (2, 3, "S", HEAD), "f16") for name in "qkv")
+    g.output(out=g.attention(q, k, v, name="ctx"))
+    with gx.compile(g, device=Capable()) as exe:
+        assert labels(exe) == ["attention"]
+        triton.fails = True
+        longer = {name: np.ones((2, 3, 40, HEAD), np.float16) for name in "qkv"}
+        with pytest.warns(FallbackWarning, match="attention is planned as for any device"):
+            found = exe.run(**longer)["out"]
+        assert np.allclose(found, 1, atol=2e-3)
+
+
 def test_the_emulator_has_no_triton(emulated: Lab) -> None:
     assert not {c for c in HipDevice().capabilities() if c.startswith("attention")}
     with gx.compile(attention(), device="hip") as exe:

@@ -30,11 +30,12 @@ pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 
 GPUS = {
     "sm_90": Gpu("sm_90", 32, 132),
+    "sm_80": Gpu("sm_80", 32, 108),
     "gfx942": Gpu("gfx942:sramecc+:xnack-", 64, 304),
     "gfx90a": Gpu("gfx90a", 64, 104),
     "gfx1100": Gpu("gfx1100", 32, 96),
 }
-SHARED = {"sm_90": 227 << 10, "gfx942": 64 << 10, "gfx90a": 64 << 10, "gfx1100": 64 << 10}
+SHARED = dict.fromkeys(GPUS, 64 << 10) | {"sm_90": 227 << 10, "sm_80": 163 << 10}
 HALVES = frozenset({"attention:f16", "attention:bf16"})
 
 

@@ -17,6 +17,7 @@ from graphexec.errors import DeviceUnavailable, ExecutionError
 from graphexec.pipeline import plan_graph, plan_program
 from graphexec.plan import Launch, Wait
 from graphexec.profile import load, schedule_key
+from graphexec.tensor import DType
 from graphexec.tuning import tune as tuning
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
@@ -79,9 +80,10 @@ def test_a_repeated_command_computes_what_the_command_computes() -> None:
         if w.command.node == "join" and isinstance(w.command.work, Gemm)
     )  # fmt: skip
     probe = repeated(work.command, work.program, 1)
-    view = probe.program.commands[0].writes[-1]
+    view = probe.program.commands[-1].writes[-1]
     with Loaded(probe, CPU) as loaded:
         first, second = (loaded.result(view).view(np.float32).reshape(16, 16) for _ in range(2))
+    assert view.dtype is DType.F32
     assert (first == second).all()
     assert np.isfinite(first).all()
     assert first.any()

@@ -137,11 +137,15 @@ def _variants(
     lowered = lower(rewritten, resident, able)
     program, more = rewrite_program(lowered, target, names)
     yield Variant(rewritten, tuned(program), (*notes, *more))
+    given_up = tuple(
+        replace(note, applied=False, text=f"given up for the memory limit: {note.text}")
+        for note in more if note.applied
+    )  # fmt: skip
     if program is not lowered:  # tensors of a batch live as long as any of them
-        yield Variant(rewritten, tuned(lowered), notes)
-    brief, notes = rewrite_graph(graph, target, without_lengthening(names))
+        yield Variant(rewritten, tuned(lowered), (*notes, *given_up))
+    brief, fewer = rewrite_graph(graph, target, without_lengthening(names))
     if brief != rewritten:
-        yield Variant(brief, tuned(lower(brief, resident, able)), notes)
+        yield Variant(brief, tuned(lower(brief, resident, able)), (*fewer, *given_up))
 
 
 def _compiled(

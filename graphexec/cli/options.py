@@ -192,7 +192,7 @@ def planner_options(command: Command) -> Command:
                   help="Plan with the measured times in a file (docs/planner.md).")  # fmt: skip
     @click.option("--no-profile", is_flag=True, help="Plan with the device's model, not a profile.")
     @click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
-                  help="Use no more device memory: 512MiB, 2GB. Costs concurrency.")  # fmt: skip
+                  help="The most arena and weights may take: 512MiB, 2GB. Costs time.")  # fmt: skip
     @rewrite_options
     @wraps(command)
     def with_planner(

@@ -89,12 +89,12 @@ class Session(Protocol):
 
     def put(self, buffer: str, array: Array) -> None:
         """Give an input buffer its bytes (uint8) before the next `issue`; `array` may be reused
-        at once."""
+        at once, one of `pinned_empty` when the run is done."""
         ...
 
     def take(self, buffer: str, value: object) -> None:
         """As `put`, from an array in device memory, ordered after the stream that wrote it.
-        `value` is kept until the next `take`. Raises NotTaken."""
+        `value` is kept until the run is done. Raises NotTaken."""
         ...
 
     def fetch(self, buffer: str) -> None:

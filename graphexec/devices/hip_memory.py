@@ -1,4 +1,5 @@
-"""The memory of a session: one allocation a buffer, pinned on the host, and weights uploaded once.
+"""The memory of a session: an allocation a buffer, one for the inputs and outputs that stay on the
+device, pinned memory on the host, and weights uploaded once.
 
 Everything is taken before the first run; the one exception is pinned memory for buffers in device
 memory, which is taken when the host first fills or reads them, and used again.

@@ -2,8 +2,8 @@
 
 Kept by construction: streams are non-blocking and the null stream is never used; the only waits
 are the plan's; every BLAS handle is bound to one stream and has a workspace of its own; host
-memory of transfers is pinned; all memory is taken before the first run; a run makes the calls of
-the plan and no others.
+memory of transfers is pinned; device memory is taken before the first run; a run makes the calls
+of the plan and no others.
 """
 
 from __future__ import annotations

@@ -397,6 +397,11 @@ def test_a_limit_too_low_for_batches_is_kept_without() -> None:
     limit = free.arena_bytes // 2
     tight = gx.make_plan(g, memory_limit=limit, no_rewrite=apart)
     assert not any(i.nodes for i in tight.instructions if isinstance(i, Launch))
+    told = plan_graph(g, memory_limit=limit, no_rewrite=apart).notes
+    given_up = [note for note in told if note.rewrite == "batch"]
+    assert given_up
+    assert not any(note.applied for note in given_up)
+    assert all(note.text.startswith("given up for the memory limit: ") for note in given_up)
     assert tight.buffer("arena").bytes <= limit
     assert gx.make_plan(g, memory_limit=free.arena_bytes, no_rewrite=apart).stats == free
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graphexec.command import Command
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
+from graphexec.not_computed import not_computed
 from graphexec.plan import Record, Wait, title
 from graphexec.scheduled import Prediction
 from graphexec.views.table import count, size
@@ -39,6 +40,7 @@ class _Story:
     def __init__(self, compiled: Compiled) -> None:
         self.synchronized, self.allocation = compiled.synchronized, compiled.allocation
         self.schedule = compiled.synchronized.schedule
+        self.graph, self.rewritten = compiled.graph, compiled.rewritten
         self.program, self.plan = compiled.program, compiled.plan
         self.notes = compiled.notes
         self.commands = self.program.commands
@@ -178,21 +180,51 @@ class _Story:
     # One node -------------------------------------------------------------------------------
 
     def node(self, name: str) -> Iterator[str]:
-        """What became of a node: its rewrites, its commands, its bytes; or a tensor's bytes."""
-        mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
+        """What became of a node: its rewrites, its commands or those that do its work now, its
+        bytes; or a tensor's bytes; or those of the tensor that an output is."""
         notes = [note for note in self.notes if name in note.nodes]
-        if not mine and name not in self.program.tensors and not notes:
-            known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
-            known += [node for note in self.notes for node in note.nodes]
-            message = f"the plan has no node or tensor '{name}'"
-            raise InputError([Diagnostic(message, help=did_you_mean(name, known))])
+        if not self._commands(name) and name not in self.program.tensors and not notes:
+            tensor = self.graph.outputs.get(name)
+            if tensor is None:
+                raise self._unknown(name)
+            yield f"output '{name}' is tensor '{tensor}'"
+            yield from self.node(tensor)
+            return
         for note in notes:
             how = "" if note.applied else " did not apply"
             yield f"rewrite {note.rewrite}{how}: {note.text}"
-        for index in mine:
+        yield from self._instead(name)
+        yield from self._work(name)
+
+    def _unknown(self, name: str) -> InputError:
+        known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
+        known += [node for note in self.notes for node in note.nodes]
+        message = f"the plan has no node or tensor '{name}'"
+        help = did_you_mean(name, [*known, *self.graph.outputs])
+        return InputError([Diagnostic(message, help=help)])
+
+    def _instead(self, name: str) -> Iterator[str]:
+        """Of a node without a command: where its work is done, as told of any node."""
+        computed = {node for c in self.commands for node in (c.node, *c.nodes)}
+        gone = not_computed(self.graph, self.rewritten, computed).get(name)
+        if gone is None or gone.how == "left out":
+            return
+        by = " and ".join(f"'{other}'" for other in gone.by)
+        if gone.how == "view":
+            yield f"no command computes '{name}': its readers read {by} in place"
+            return
+        yield f"its work is done by {by}"
+        for other in gone.by:
+            yield from self._work(other)
+
+    def _work(self, name: str) -> Iterator[str]:
+        for index in self._commands(name):
             yield from self._command(index)
         if name in self.program.tensors:
             yield from self._bytes(name)
+
+    def _commands(self, name: str) -> list[int]:
+        return [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
 
     def _command(self, index: int) -> Iterator[str]:
         start, end = self.timeline.start[index], self.timeline.end[index]

@@ -16,6 +16,7 @@ from graphexec.errors import InputError
 from graphexec.not_computed import not_computed
 from graphexec.plan import Record, Wait, title
 from graphexec.scheduled import Prediction
+from graphexec.views.predict import simulate
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class _Story:
         self.per_node = Counter(command.node for command in self.commands)
         self.before_on_stream = self._before_on_stream()
         self.waits = self._waits()
+        # What is due to what is read off the plan, as its pictures do it.
+        self.times = simulate(
+            self.plan, (), prediction.tasks.event, [*self.plan.predicted.values()]
+        )
+        self.held_up_by = self._held_up_by()
 
     def _before_on_stream(self) -> dict[int, int]:
         """The command directly before each command on its stream."""
@@ -79,6 +85,12 @@ class _Story:
             elif isinstance(step, Wait) and step.role == "dependency":
                 pending.setdefault(step.stream, []).append(recorded[step.event])
         return found
+
+    def _held_up_by(self) -> dict[int, int | None]:
+        """For each command the one whose end, or the event after it, its start is due to."""
+        order = self.schedule.order
+        causes = (None if launch is None else order[launch] for launch in self.times.after)
+        return dict(zip(order, causes, strict=True))
 
     # The whole plan -------------------------------------------------------------------------
 
@@ -137,22 +149,20 @@ class _Story:
         return f"  A further stream would take {1 - then / now:.1%} less ({then:.4g} µs)."
 
     def _holding_up(self) -> list[int]:
-        """From the first command to the last to end: each started when the one before ended."""
-        if not self.commands:
-            return []
-        end = self.timeline.end
-        command = max(range(len(self.commands)), key=lambda c: (end[c], -c))
-        found = [command]
-        while (previous := self._held_up_by(command)) is not None:
-            found.append(command := previous)
-        return found[::-1]
+        """The critical path, from the first command to the last to end."""
+        return [self.schedule.order[launch] for launch in sorted(self.times.critical())]
 
-    def _held_up_by(self, command: int) -> int | None:
-        """What ended last of all that had to end before `command` could start."""
-        needs = list(self.schedule.predecessors[command])
-        if command in self.before_on_stream:
-            needs.append(self.before_on_stream[command])
-        return max(needs, key=lambda c: (self.timeline.end[c], -c), default=None)
+    def _when(self, index: int) -> str:
+        """What determines the predicted start of a command."""
+        held = self.held_up_by[index]
+        own, event = self.schedule.stream[index], self.prediction.tasks.event
+        if held is not None:
+            text = f"when {self._name(held)} has ended ({self.timeline.end[held]:.2f} µs)"
+            waited = self.schedule.stream[held] != own
+            return text + (f" and its event has arrived ({event:g} µs later)" if waited else "")
+        if self.timeline.start[index] > 0:
+            return f"when stream {own} has forked from the first (an event, {event:g} µs)"
+        return "when the run does"
 
     def _all_waits(self) -> Iterator[str]:
         waits = sum(map(len, self.waits.values()))
@@ -231,9 +241,7 @@ class _Story:
         label = self.commands[index].label
         yield f"{self._name(index)}: {label}, predicted from {start:.2f} to {end:.2f} µs"
         yield f"  stream: {self._why_stream(index)}"
-        held = self._held_up_by(index)
-        if held is not None:
-            yield f"  starts when {self._name(held)} has ended ({self.timeline.end[held]:.2f} µs)"
+        yield f"  starts {self._when(index)}"
         for need in self.schedule.predecessors[index]:
             yield f"  after {self._name(need)}: {self._why(need, index)}; {self._how(need, index)}"
         if not self.schedule.predecessors[index]:

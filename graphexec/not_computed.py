@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,58 +37,49 @@ def not_computed(
     `rewritten` is what the rewrites made of `graph`. A node that they took out went into all its
     readers, as rewrites take none out whose readers still need its result.
     """
-    return _Search(graph, rewritten, computed).found()
+    same, kept = rewritten.same, {node.name for node in rewritten.nodes}
+    seen_in, takers = _seen_in(rewritten, computed), _takers(graph, rewritten, computed)
+
+    def fate(name: str) -> tuple[How, tuple[str, ...]]:
+        instead = same.get(name, name)
+        if instead in kept:
+            return ("repeats", (instead,)) if instead != name else ("view", seen_in[name])
+        found = tuple(takers.get(instead, ()))
+        return ("part of", found) if found else ("left out", ())
+
+    nodes = [node for node in graph.nodes if node.name not in computed]
+    return {node.name: NotComputed(node.name, node.op.name, *fate(node.name)) for node in nodes}
 
 
-class _Search:
-    def __init__(
-        self, graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str]
-    ) -> None:  # fmt: skip
-        self.graph, self.same, self.computed = graph, rewritten.same, frozenset(computed)
-        self.kept = {node.name: node for node in rewritten.nodes}
-        self.readers: dict[str, list[str]] = {}
-        for node in graph.nodes:
-            for operand in node.operands.values():
-                self.readers.setdefault(operand, []).append(node.name)
+def _seen_in(graph: TypedGraph, computed: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The tensors, computed or given, in which the elements of each view are."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in graph.nodes:
+        if node.name not in computed:
+            tensors = (t for name in node.operands.values() for t in found.get(name, (name,)))
+            found[node.name] = tuple(dict.fromkeys(tensors))
+    return found
 
-    def found(self) -> dict[str, NotComputed]:
-        nodes = [node for node in self.graph.nodes if node.name not in self.computed]
-        return {n.name: NotComputed(n.name, n.op.name, *self.fate(n.name)) for n in nodes}
 
-    def fate(self, name: str) -> tuple[How, tuple[str, ...]]:
-        instead = self.same.get(name, name)
-        if instead != name and (instead in self.computed or instead in self.kept):
-            return "repeats", (instead,)
-        if name in self.kept:
-            return "view", self.seen_in(name)
-        takers = self.takers(name)
-        return ("part of", takers) if takers else ("left out", ())
-
-    def seen_in(self, name: str) -> tuple[str, ...]:
-        """The tensors at the end of a chain of views: computed, or given."""
-        if name in self.computed or name not in self.kept:
-            return (name,)
-        return _unique(t for x in self.kept[name].operands.values() for t in self.seen_in(x))
-
-    def takers(self, name: str) -> tuple[str, ...]:
-        """The nearest nodes after `name` that are computed."""
-        found: dict[str, None] = {}
-        pending, known = list(self.readers.get(name, ())), set[str]()
+def _takers(
+    graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str]
+) -> dict[str, list[str]]:
+    """The computed nodes that each node that is gone went into, by walking back from them."""
+    same, kept = rewritten.same, {node.name for node in rewritten.nodes}
+    reads: dict[str, list[str]] = {}  # of a node and those that repeat it
+    for node in graph.nodes:
+        operands = reads.setdefault(same.get(node.name, node.name), [])
+        operands += (same.get(name, name) for name in node.operands.values())
+    found: dict[str, list[str]] = {}
+    for taker in (node.name for node in graph.nodes if node.name in computed):
+        pending = list(reads[taker])
         while pending:
-            reader = pending.pop(0)
-            if reader in known:
+            name = pending.pop()
+            if name in kept or name not in reads or taker in found.get(name, ()):
                 continue
-            known.add(reader)
-            instead = self.same.get(reader, reader)
-            if instead in self.computed:
-                found[instead] = None
-            else:
-                pending += self.readers.get(reader, ())
-        return tuple(found)
-
-
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+            found.setdefault(name, []).append(taker)
+            pending += reads[name]
+    return found
 
 
 __all__ = ["NotComputed", "not_computed"]

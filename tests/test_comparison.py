@@ -267,6 +267,39 @@ def test_a_repeated_attention_is_equal_to_the_one_that_is_computed() -> None:
     assert where["ctx_b"] == NotComputed("ctx_b", "gemm", "repeats", ("ctx_a",))
 
 
+def test_what_was_taken_in_twice_over_is_followed_to_the_end() -> None:
+    """Equal attentions, of which one is left, which writes to where a copy moves it."""
+    graph = gx.Graph("twice")
+    q = graph.input("q", (2, 8, 4))
+    for one in "ab":
+        scores = graph.gemm(q, q, trans_b=True, name=f"scores_{one}")
+        graph.gemm(graph.softmax(scores, name=f"probs_{one}"), q, name=f"ctx_{one}")
+        graph.copy(f"ctx_{one}", permute=[1, 0, 2], reshape=[8, 8], name=f"merged_{one}")
+    graph.output(y=graph.gemm("merged_a", "merged_b", trans_b=True, name="y"))
+    compiled = plan_graph(graph)
+    computed = {node for i in compiled.plan.instructions if isinstance(i, Launch)
+                for node, _ in i.results}  # fmt: skip
+    where = not_computed(compiled.graph, compiled.rewritten, computed)
+    assert computed & {n.name for n in compiled.graph.nodes} == {"merged_a", "y"}
+    assert (where["merged_b"].how, where["merged_b"].by) == ("repeats", ("merged_a",))
+    gone = [f"{node}_{one}" for node in ("scores", "probs", "ctx") for one in "ab"]
+    assert {n: where[n].by for n in gone} == dict.fromkeys(gone, ("merged_a",))
+    assert {where[n].how for n in gone} == {"part of"}
+
+
+def test_a_long_chain_of_views_and_of_dead_nodes() -> None:
+    graph = gx.Graph("long")
+    view = dead = graph.input("x", (2, 6))
+    for step in range(3000):
+        view = graph.copy(view, reshape=[(2, 6), (3, 4)][step % 2], name=f"view_{step}")
+        dead = graph.softmax(dead, name=f"dead_{step}")
+    graph.output(y=graph.softmax(view, name="y"))
+    compiled = plan_graph(graph, verify=False)
+    where = not_computed(compiled.graph, compiled.rewritten, {"y"})
+    assert {n.by for n in where.values() if n.how == "view"} == {("x",)}
+    assert sum(n.how == "left out" for n in where.values()) == 3000
+
+
 def _results(exe: Executable) -> list[Any]:
     return [result for i in exe.plan.instructions if isinstance(i, Launch) for result in i.results]
 

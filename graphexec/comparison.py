@@ -3,7 +3,8 @@
 Two questions are answered. Are the outputs right, end to end? And which node is the first whose
 own work is wrong: its result is measured against the float64 op on the very operands it had in
 that run. So a rounding error that grows along the graph blames nobody, and a race blames the node
-that read too early.
+that read too early. A node without a command of its own has no result to measure: it is named,
+and the node that does its work is measured with all that it took in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.graph import Graph
+from graphexec.not_computed import NotComputed, not_computed
 from graphexec.tensor import DType, TensorType
 from graphexec.typed import TypedGraph
 from graphexec.weights import read_weight
@@ -49,10 +51,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`outputs` end to end, `nodes` each by itself."""
+    """`outputs` end to end, `nodes` each by itself; `not_computed` are those that no command
+    computes, with what stands for them. Nothing is known of their results."""
 
     outputs: tuple[Row, ...]
     nodes: tuple[Row, ...]
+    not_computed: tuple[NotComputed, ...] = ()
 
     @property
     def first_bad(self) -> str | None:
@@ -103,13 +107,16 @@ def compare_executable(
     given = {name: np.asarray(inputs[name], np.float64) for name in graph.inputs}
     given |= {name: read_weight(w).astype(np.float64) for name, w in graph.weights.items()}
     depth, coarsest = _depths(graph), _coarsest(graph)
+    absent = not_computed(graph, exe.rewritten, seen)
     nodes = []
     for node in graph.nodes:
         arrays = {key: given[name] for key, name in node.operands.items()}
         expected = node.op.reference(arrays, node.attrs, node.type)
-        # A node without commands, or one that was rewritten away, is what its op says; one that
-        # another stands for is what that computed.
-        result = seen.get(same.get(node.name, node.name), expected)
+        result = seen.get(same.get(node.name, node.name))
+        if result is None:  # who does its work is held to what its op says
+            given[node.name] = expected
+            continue
+        absent.pop(node.name, None)  # the equal node was computed for both
         given[node.name] = result.reshape(node.type.shape)
         coarse = max((types[t].dtype for t in (*node.operands.values(), node.name)), key=_grain)
         allowed = tolerance if tolerance is not None else TOLERANCE[coarse]
@@ -121,7 +128,7 @@ def compare_executable(
             _row(name, "output", types[tensor], outputs[name].astype(np.float64), exact[tensor],
                  tolerance if tolerance is not None else allowed)
         )  # fmt: skip
-    return Comparison(tuple(ends), tuple(nodes))
+    return Comparison(tuple(ends), tuple(nodes), tuple(absent.values()))
 
 
 def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from graphexec.command import Command
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
+from graphexec.not_computed import not_computed
 from graphexec.plan import Record, Wait, title
 from graphexec.scheduled import Prediction
+from graphexec.views.predict import simulate
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class _Story:
     def __init__(self, compiled: Compiled) -> None:
         self.synchronized, self.allocation = compiled.synchronized, compiled.allocation
         self.schedule = compiled.synchronized.schedule
+        self.graph, self.rewritten = compiled.graph, compiled.rewritten
         self.program, self.plan = compiled.program, compiled.plan
         self.notes = compiled.notes
         self.commands = self.program.commands
@@ -49,6 +52,11 @@ class _Story:
         self.per_node = Counter(command.node for command in self.commands)
         self.before_on_stream = self._before_on_stream()
         self.waits = self._waits()
+        # What is due to what is read off the plan, as its pictures do it.
+        self.times = simulate(
+            self.plan, (), prediction.tasks.event, [*self.plan.predicted.values()]
+        )
+        self.held_up_by = self._held_up_by()
 
     def _before_on_stream(self) -> dict[int, int]:
         """The command directly before each command on its stream."""
@@ -77,6 +85,12 @@ class _Story:
             elif isinstance(step, Wait) and step.role == "dependency":
                 pending.setdefault(step.stream, []).append(recorded[step.event])
         return found
+
+    def _held_up_by(self) -> dict[int, int | None]:
+        """For each command the one whose end, or the event after it, its start is due to."""
+        order = self.schedule.order
+        causes = (None if launch is None else order[launch] for launch in self.times.after)
+        return dict(zip(order, causes, strict=True))
 
     # The whole plan -------------------------------------------------------------------------
 
@@ -135,22 +149,20 @@ class _Story:
         return f"  A further stream would take {1 - then / now:.1%} less ({then:.4g} µs)."
 
     def _holding_up(self) -> list[int]:
-        """From the first command to the last to end: each started when the one before ended."""
-        if not self.commands:
-            return []
-        end = self.timeline.end
-        command = max(range(len(self.commands)), key=lambda c: (end[c], -c))
-        found = [command]
-        while (previous := self._held_up_by(command)) is not None:
-            found.append(command := previous)
-        return found[::-1]
+        """The critical path, from the first command to the last to end."""
+        return [self.schedule.order[launch] for launch in sorted(self.times.critical())]
 
-    def _held_up_by(self, command: int) -> int | None:
-        """What ended last of all that had to end before `command` could start."""
-        needs = list(self.schedule.predecessors[command])
-        if command in self.before_on_stream:
-            needs.append(self.before_on_stream[command])
-        return max(needs, key=lambda c: (self.timeline.end[c], -c), default=None)
+    def _when(self, index: int) -> str:
+        """What determines the predicted start of a command."""
+        held = self.held_up_by[index]
+        own, event = self.schedule.stream[index], self.prediction.tasks.event
+        if held is not None:
+            text = f"when {self._name(held)} has ended ({self.timeline.end[held]:.2f} µs)"
+            waited = self.schedule.stream[held] != own
+            return text + (f" and its event has arrived ({event:g} µs later)" if waited else "")
+        if self.timeline.start[index] > 0:
+            return f"when stream {own} has forked from the first (an event, {event:g} µs)"
+        return "when the run does"
 
     def _all_waits(self) -> Iterator[str]:
         waits = sum(map(len, self.waits.values()))
@@ -178,30 +190,58 @@ class _Story:
     # One node -------------------------------------------------------------------------------
 
     def node(self, name: str) -> Iterator[str]:
-        """What became of a node: its rewrites, its commands, its bytes; or a tensor's bytes."""
-        mine = [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
+        """What became of a node: its rewrites, its commands or those that do its work now, its
+        bytes; or a tensor's bytes; or those of the tensor that an output is."""
         notes = [note for note in self.notes if name in note.nodes]
-        if not mine and name not in self.program.tensors and not notes:
-            known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
-            known += [node for note in self.notes for node in note.nodes]
-            message = f"the plan has no node or tensor '{name}'"
-            raise InputError([Diagnostic(message, help=did_you_mean(name, known))])
+        if not self._commands(name) and name not in self.program.tensors and not notes:
+            tensor = self.graph.outputs.get(name)
+            if tensor is None:
+                raise self._unknown(name)
+            yield f"output '{name}' is tensor '{tensor}'"
+            yield from self.node(tensor)
+            return
         for note in notes:
             how = "" if note.applied else " did not apply"
             yield f"rewrite {note.rewrite}{how}: {note.text}"
-        for index in mine:
+        yield from self._instead(name)
+        yield from self._work(name)
+
+    def _unknown(self, name: str) -> InputError:
+        known = [*self.program.tensors, *(n for c in self.commands for n in (c.node, *c.nodes))]
+        known += [node for note in self.notes for node in note.nodes]
+        message = f"the plan has no node or tensor '{name}'"
+        help = did_you_mean(name, [*known, *self.graph.outputs])
+        return InputError([Diagnostic(message, help=help)])
+
+    def _instead(self, name: str) -> Iterator[str]:
+        """Of a node without a command: where its work is done, as told of any node."""
+        computed = {node for c in self.commands for node in (c.node, *c.nodes)}
+        gone = not_computed(self.graph, self.rewritten, computed).get(name)
+        if gone is None or gone.how == "left out":
+            return
+        by = " and ".join(f"'{other}'" for other in gone.by)
+        if gone.how == "view":
+            yield f"no command computes '{name}': its readers read {by} in place"
+            return
+        yield f"its work is done by {by}"
+        for other in gone.by:
+            yield from self._work(other)
+
+    def _work(self, name: str) -> Iterator[str]:
+        for index in self._commands(name):
             yield from self._command(index)
         if name in self.program.tensors:
             yield from self._bytes(name)
+
+    def _commands(self, name: str) -> list[int]:
+        return [i for i, c in enumerate(self.commands) if name in (c.nodes or (c.node,))]
 
     def _command(self, index: int) -> Iterator[str]:
         start, end = self.timeline.start[index], self.timeline.end[index]
         label = self.commands[index].label
         yield f"{self._name(index)}: {label}, predicted from {start:.2f} to {end:.2f} µs"
         yield f"  stream: {self._why_stream(index)}"
-        held = self._held_up_by(index)
-        if held is not None:
-            yield f"  starts when {self._name(held)} has ended ({self.timeline.end[held]:.2f} µs)"
+        yield f"  starts {self._when(index)}"
         for need in self.schedule.predecessors[index]:
             yield f"  after {self._name(need)}: {self._why(need, index)}; {self._how(need, index)}"
         if not self.schedule.predecessors[index]:

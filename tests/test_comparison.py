@@ -15,6 +15,7 @@ import graphexec as gx
 from graphexec.command import Command, Cost, Kernel, Parallel
 from graphexec.comparison import compare_executable, evaluate
 from graphexec.executable import Executable
+from graphexec.not_computed import NotComputed, not_computed
 from graphexec.op import Attrs, Call, Op, Operand
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Wait
@@ -212,7 +213,7 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
     assert not found.outputs[0].ok
 
 
-def test_nodes_without_commands_and_nodes_rewritten_away_are_as_their_ops_say() -> None:
+def test_nodes_that_no_command_computes_are_not_compared() -> None:
     graph = gx.Graph("g")
     graph.input("x", (2, 6))
     graph.copy("x", reshape=[3, 4], name="seen")
@@ -220,7 +221,87 @@ def test_nodes_without_commands_and_nodes_rewritten_away_are_as_their_ops_say() 
     graph.output(y=graph.softmax("seen", name="s"))
     found = gx.compare(graph, {"x": np.ones((2, 6), np.float32)}, device="cpu")
     assert found.ok
-    assert {r.name: r.relative for r in found.nodes if r.name != "s"} == {"seen": 0, "dead": 0}
+    assert [r.name for r in found.nodes] == ["s"]
+    assert found.not_computed == (
+        NotComputed("seen", "copy", "view", ("x",)),
+        NotComputed("dead", "softmax", "left out"),
+    )
+
+
+def test_what_rewrites_take_in_is_said_to_be_in_the_node_that_does_it() -> None:
+    graph = gx.load(Path(__file__).parent.parent / "graphs" / "multi_head_attention.yaml")
+    types = infer(graph).inputs
+    rng = np.random.default_rng(5)
+    inputs = {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()}
+    found = gx.compare(graph, inputs, device="cpu")
+    assert found.ok
+    assert [r.name for r in found.nodes] == ["q", "k", "v", "merged", "y"]
+    assert all(r.relative > 0 for r in found.nodes)
+    assert {n.name: (n.how, *n.by) for n in found.not_computed} == {
+        **{f"{x}_{part}": ("view", x) for x in "qkv" for part in ("split", "heads")},
+        **dict.fromkeys(("scores", "probs", "ctx"), ("part of", "merged")),
+    }
+    with gx.compile(graph, device="cpu", no_rewrite=["all"]) as exe:
+        whole = compare_executable(exe, inputs)
+    assert [n.how for n in whole.not_computed] == ["view"] * 3  # copies that only reshape
+    assert {"scores", "probs", "ctx", "q_heads"} <= {r.name for r in whole.nodes}
+
+
+def test_a_repeated_attention_is_equal_to_the_one_that_is_computed() -> None:
+    graph = gx.Graph("twice")
+    q = graph.input("q", (2, 8, 4))
+    for one in "ab":
+        scores = graph.gemm(q, q, trans_b=True, name=f"scores_{one}")
+        graph.gemm(graph.softmax(scores, name=f"probs_{one}"), q, name=f"ctx_{one}")
+    graph.output(y=graph.gemm("ctx_a", "ctx_b", trans_b=True, name="y"))
+    given = np.random.default_rng(6).standard_normal((2, 8, 4), np.float32)
+    with gx.compile(graph, device="cpu") as exe:
+        found = compare_executable(exe, {"q": given})
+        commands = {node for node, _ in _results(exe)}
+        where = not_computed(exe.graph, exe.rewritten, commands)
+    assert found.ok
+    assert [r.name for r in found.nodes] == ["ctx_a", "ctx_b", "y"]  # ctx_b: of what ctx_a made
+    assert {n.name: n.by for n in found.not_computed} == {
+        f"{node}_{one}": ("ctx_a",) for node in ("scores", "probs") for one in "ab"
+    }
+    assert where["ctx_b"] == NotComputed("ctx_b", "gemm", "repeats", ("ctx_a",))
+
+
+def test_what_was_taken_in_twice_over_is_followed_to_the_end() -> None:
+    """Equal attentions, of which one is left, which writes to where a copy moves it."""
+    graph = gx.Graph("twice")
+    q = graph.input("q", (2, 8, 4))
+    for one in "ab":
+        scores = graph.gemm(q, q, trans_b=True, name=f"scores_{one}")
+        graph.gemm(graph.softmax(scores, name=f"probs_{one}"), q, name=f"ctx_{one}")
+        graph.copy(f"ctx_{one}", permute=[1, 0, 2], reshape=[8, 8], name=f"merged_{one}")
+    graph.output(y=graph.gemm("merged_a", "merged_b", trans_b=True, name="y"))
+    compiled = plan_graph(graph)
+    computed = {node for i in compiled.plan.instructions if isinstance(i, Launch)
+                for node, _ in i.results}  # fmt: skip
+    where = not_computed(compiled.graph, compiled.rewritten, computed)
+    assert computed & {n.name for n in compiled.graph.nodes} == {"merged_a", "y"}
+    assert (where["merged_b"].how, where["merged_b"].by) == ("repeats", ("merged_a",))
+    gone = [f"{node}_{one}" for node in ("scores", "probs", "ctx") for one in "ab"]
+    assert {n: where[n].by for n in gone} == dict.fromkeys(gone, ("merged_a",))
+    assert {where[n].how for n in gone} == {"part of"}
+
+
+def test_a_long_chain_of_views_and_of_dead_nodes() -> None:
+    graph = gx.Graph("long")
+    view = dead = graph.input("x", (2, 6))
+    for step in range(3000):
+        view = graph.copy(view, reshape=[(2, 6), (3, 4)][step % 2], name=f"view_{step}")
+        dead = graph.softmax(dead, name=f"dead_{step}")
+    graph.output(y=graph.softmax(view, name="y"))
+    compiled = plan_graph(graph, verify=False)
+    where = not_computed(compiled.graph, compiled.rewritten, {"y"})
+    assert {n.by for n in where.values() if n.how == "view"} == {("x",)}
+    assert sum(n.how == "left out" for n in where.values()) == 3000
+
+
+def _results(exe: Executable) -> list[Any]:
+    return [result for i in exe.plan.instructions if isinstance(i, Launch) for result in i.results]
 
 
 def test_a_node_of_several_commands_is_measured_by_the_last() -> None:

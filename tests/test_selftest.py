@@ -42,6 +42,11 @@ def test_on_the_cpu() -> None:
     assert [(check.name, check.detail) for check in found if not check.ok] == []
 
 
+def test_only_what_was_computed_is_counted() -> None:
+    """The output and 'ctx': of scores and probabilities an attention leaves nothing to compare."""
+    assert checks()["graph attention"](gx.CpuDevice()).startswith("2 comparisons, worst ")
+
+
 @pytest.mark.parametrize("mode", ["graph", "stream"])
 def test_on_the_hip_device(mode: Any) -> None:
     from hip_lab import Lab

@@ -25,8 +25,11 @@ from graphexec.cli.report import number, print_json
 from graphexec.cli.run import prepared
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from graphexec.comparison import Comparison, Row
     from graphexec.devices.hip import Mode
+    from graphexec.not_computed import NotComputed
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")
@@ -48,12 +51,16 @@ def compare(
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
     Outputs are compared end to end; each node by itself, on the operands it had in this run.
-    Relative errors are in the Frobenius norm. Exit code 1 if one is out of tolerance.
+    Relative errors are in the Frobenius norm. Nodes that no command computes are named below the
+    table. Exit code 1 if an output or a node is out of tolerance.
 
     \b
     --json prints one object:
       graph, device, ok, first_bad              first_bad: name of a node or null
       outputs, nodes: [{name, op, dtype, max_abs, relative, tolerance, ok}]
+      not_computed: [{name, op, how, by}]       by: names; how: "part of" these
+                                                nodes, "view" of these tensors,
+                                                "repeats" one, "left out" (by: [])
     Errors that are NaN or infinite are null.
     """
     from graphexec.comparison import compare_executable
@@ -74,6 +81,10 @@ def _print(found: Comparison, graph: str, device: str) -> None:
     click.echo(_table("output", found.outputs))
     if found.nodes:
         click.echo(f"\n{_table('node', found.nodes)}")
+    if found.not_computed:
+        click.echo("\nnot compared, as no command computes them:")
+        for line in _absent(found.not_computed):
+            click.echo(f"  {line}")
     if found.ok:
         click.echo("\nall within tolerance")
     elif found.first_bad is not None:
@@ -94,6 +105,19 @@ def _table(what: str, rows: tuple[Row, ...]) -> str:
     return table(head, cells, "<<<>>><")
 
 
+def _absent(nodes: tuple[NotComputed, ...]) -> Iterator[str]:
+    """A line for all nodes with the same fate."""
+    fates: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for node in nodes:
+        fates.setdefault((node.how, node.by), []).append(node.name)
+    for (how, by), names in fates.items():
+        what = {
+            "part of": "computed as part of", "view": "read in place from", "repeats": "equal to",
+            "left out": "left out, for no output needs this",
+        }[how]  # fmt: skip
+        yield f"{', '.join(names)}: {what} {', '.join(by)}".rstrip()
+
+
 def _document(found: Comparison, graph: str, device: str) -> dict[str, object]:
     def rows(some: tuple[Row, ...]) -> list[dict[str, object]]:
         return [{**asdict(row), "ok": row.ok} for row in some]
@@ -101,4 +125,5 @@ def _document(found: Comparison, graph: str, device: str) -> dict[str, object]:
     return {
         "graph": graph, "device": device, "ok": found.ok, "first_bad": found.first_bad,
         "outputs": rows(found.outputs), "nodes": rows(found.nodes),
+        "not_computed": [asdict(node) for node in found.not_computed],
     }  # fmt: skip

@@ -26,9 +26,10 @@ def explain(
     """Say why the plan of the graph in FILE is as it is.
 
     Without NODE: what the rewrites did, what bounds the time, what a further stream would bring,
-    why each wait is there, and how small the arena could be. With NODE, a node or tensor: what
-    the rewrites did to it and what not, why it is on its stream, what it waits for and why, who
-    shares its bytes and why that is safe.
+    why each wait is there, and how small the arena could be. With NODE, a node, tensor or
+    output: what the rewrites did to it and what not, which command does its work now if it is
+    gone, why that is on its stream, what it waits for and why, who shares its bytes and why that
+    is safe.
     """
     from graphexec.explain import explain as in_words
     from graphexec.pipeline import plan_graph

@@ -2,6 +2,8 @@
 
 import json
 
+ATTENTION = "graphs/attention.yaml"
+
 CPU = ("--device", "cpu")
 
 
@@ -35,3 +37,26 @@ def test_a_result_that_is_nan_is_out_of_tolerance(invoke, graph):
     done = invoke("compare", path, *CPU, "--json", "-D", "N=16")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["ok"] is False
+
+
+def test_nodes_that_were_not_computed_are_not_in_the_table(invoke):
+    done = invoke("compare", ATTENTION, *CPU)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.endswith("ok")] == [
+        "out", "ctx"]  # fmt: skip
+    assert (
+        "\nnot compared, as no command computes them:\n"
+        "  scores, probs: computed as part of ctx\n" in done.stdout
+    )
+    unfused = invoke("compare", ATTENTION, *CPU, "--no-rewrite", "all").stdout
+    assert "not compared" not in unfused
+    assert len([line for line in unfused.splitlines() if line.endswith("ok")]) == 4
+
+
+def test_json_names_what_was_not_computed(invoke):
+    found = json.loads(invoke("compare", ATTENTION, *CPU, "--json").stdout)
+    assert [row["name"] for row in found["nodes"]] == ["ctx"]
+    assert found["not_computed"] == [
+        {"name": "scores", "op": "gemm", "how": "part of", "by": ["ctx"]},
+        {"name": "probs", "op": "softmax", "how": "part of", "by": ["ctx"]},
+    ]

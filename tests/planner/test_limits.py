@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import shapes
@@ -14,13 +16,16 @@ from graphexec import costs
 from graphexec.cli.app import app
 from graphexec.costs import CostModel, signature
 from graphexec.errors import InputError
+from graphexec.explain import explain
 from graphexec.pipeline import plan_graph
+from graphexec.plan import title
 from graphexec.profile import Profile
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.verify import find_hazards
+from graphexec.views.layout import layout
 
 
 def wide(branches: int = 8, steps: int = 3) -> gx.Graph:
@@ -244,6 +249,53 @@ def test_explain_a_node(file):
     assert found.exit_code == 0, found.output
     for words in ("gemm, predicted from", "stream: ", "after b0_2", "after b1_2", "tensor join0"):
         assert words in found.stdout
+
+
+EXAMPLES = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
+
+
+def explained_plans():
+    """Of every example and of a wide graph, on either device and few streams or many."""
+    for device in ("cpu", "hip"):
+        for streams in (2, 4):
+            yield plan_graph(wide(5), device=device, streams=streams)
+            for name in EXAMPLES:
+                yield plan_graph(gx.load(f"graphs/{name}.yaml"), device=device, streams=streams)
+
+
+def test_what_a_start_is_explained_by_adds_up_to_it():
+    """The end of the command that is named, and the event's latency, are the predicted start."""
+    waited = forked = 0
+    for compiled in explained_plans():
+        event = compiled.synchronized.schedule.prediction.tasks.event
+        nodes = {c.node for c in compiled.program.commands}
+        text = "\n".join(explain(compiled, node) for node in nodes)
+        starts = re.findall(
+            r"predicted from (.*) to .* µs\n  stream: .*\n  starts when (.*)\n", text
+        )
+        assert len(starts) == len(compiled.program.commands)
+        for start, cause in starts:
+            if ended := re.search(r" has ended \((\S+) µs\)", cause):
+                later = re.search(r" and its event has arrived \((\S+) µs later\)", cause)
+                waited += later is not None
+                due = float(ended[1]) + (float(later[1]) if later else 0)
+            else:
+                due = event if "has forked" in cause else 0.0
+                forked += "has forked" in cause
+            assert float(start) == pytest.approx(due, abs=0.011)
+    assert waited > 20
+    assert forked > 2
+
+
+def test_what_holds_a_plan_up_is_what_its_picture_marks():
+    for compiled in explained_plans():
+        (said,) = re.findall(r"What holds it up: (.*)\.", explain(compiled))
+        shown = layout(compiled.plan, 100)
+        path = [shown.launches[n] for n in sorted(shown.critical)]
+        names = [title(launch.node, launch.nodes) for launch in path]
+        if len(names) > 12:
+            names = [*names[:6], f"({len(names) - 12} more)", *names[-6:]]
+        assert said.split(" → ") == names
 
 
 def test_explain_tells_the_commands_of_one_node_apart():

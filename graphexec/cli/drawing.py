@@ -49,6 +49,17 @@ class Drawing:
 
         return of_plan(self.plan) if self.graph is None else of_graph(self.graph)
 
+    @property
+    def ansi(self) -> bool:
+        """Whether text may carry colours."""
+        return self.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def told(self, text: str) -> str:
+        """Text of a plan that is refuted says so first."""
+        from graphexec.views.text import refuted
+
+        return f"{refuted(self.hazards, self.ansi)}\n\n{text}" if self.hazards else text
+
     def boxes(self, usual: int) -> int:
         """How many boxes to draw at most."""
         return self.most or usual
@@ -83,8 +94,7 @@ def format_of(target: Path | None) -> str:
 def _text(d: Drawing) -> str:
     from graphexec.views.text import to_text
 
-    color = d.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return to_text(d.plan, color=color)
+    return to_text(d.plan, d.ansi, d.hazards)
 
 
 def _dot(d: Drawing) -> str:
@@ -158,7 +168,7 @@ def _graph_json(d: Drawing) -> str:
 def _graph_text(d: Drawing) -> str:
     from graphexec.views.listing import graph_to_text
 
-    return graph_to_text(d.outline)
+    return d.told(graph_to_text(d.outline))
 
 
 # Memory ---------------------------------------------------------------------------------
@@ -180,7 +190,7 @@ def _memory_png(d: Drawing) -> bytes:
 def _memory_text(d: Drawing) -> str:
     from graphexec.views.listing import memory_to_text
 
-    return memory_to_text(d.plan)
+    return d.told(memory_to_text(d.plan))
 
 
 def _memory_json(d: Drawing) -> str:

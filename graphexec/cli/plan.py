@@ -19,12 +19,14 @@ from graphexec.cli.options import (
     planner_options,
 )
 from graphexec.cli.progress import Progress
+from graphexec.cli.report import warn
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
     from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
+    from graphexec.verify import Hazard
     from graphexec.views.paint import Color
 
 _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
@@ -61,8 +63,9 @@ def plan(
     """Show the plan of the graph in FILE.
 
     The plan is proved free of races, unless FILE is itself a plan (.json), which is shown as it
-    is, with its races in red. The JSON is documented in docs/plan-format.md; `graphexec check`
-    proves it again.
+    is: a warning says how many hazards it has, text tells the first, and pictures of the plan
+    have them in red. Showing them is exit code 0; `graphexec check FILE` tells each and is 1. The
+    JSON is documented in docs/plan-format.md.
     """
     from graphexec.atomic_file import check_file, write_files
 
@@ -81,8 +84,8 @@ def plan(
         drawing = Drawing(made, graph, color, most, target is None, notes=notes)
         if trace_file is not None:
             drawing = replace(drawing, trace=_trace(trace_file, made))
-        if graph is None and chosen not in ("text", "json"):
-            drawing = _with_races(drawing)
+        if graph is None:
+            drawing = replace(drawing, hazards=_races(file, made))
         picture = write(view, chosen, drawing)
     if isinstance(picture, str):
         picture = (picture.rstrip("\n") + "\n").encode(errors="replace")
@@ -110,7 +113,15 @@ def _trace(path: str, plan: Plan) -> Trace:
     return from_json(read_text(path), plan, path)
 
 
-def _with_races(drawing: Drawing) -> Drawing:
+def _races(file: str, plan: Plan) -> list[Hazard]:
+    """What the verifier says of a plan that was read, told also where the format has no room."""
+    from graphexec.diagnostics import Diagnostic
     from graphexec.verify import find_hazards
+    from graphexec.views.table import count
 
-    return replace(drawing, hazards=find_hazards(drawing.plan))
+    hazards = find_hazards(plan)
+    if hazards:
+        text = f"{file}: this plan is refuted: {count(len(hazards), 'hazard')}"
+        advice = f"`graphexec check {file}` says each in full"
+        warn([Diagnostic(text, severity="warning", help=advice)])
+    return hazards

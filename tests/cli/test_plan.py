@@ -73,6 +73,24 @@ def test_a_plan_file_is_shown_as_it_is_also_with_races(invoke, racy):
         assert done.stdout.startswith(start)
 
 
+@pytest.mark.parametrize("view", ["plan", "memory", "graph"])
+def test_text_of_a_refuted_plan_says_so_and_so_does_a_warning(invoke, racy, view):
+    judged = json.loads(invoke("check", racy, "--json").stdout)["files"][0]["hazards"]
+    done = invoke("plan", racy, "--view", view)
+    assert f"✗ refuted: {len(judged)} hazard" in done.stdout
+    assert judged[0]["message"] in done.stdout
+    assert "\x1b" not in done.stdout
+    assert f"warning: {racy}: this plan is refuted: {len(judged)} hazard" in done.stderr
+    assert done.exit_code == 0
+
+
+def test_a_plan_without_hazards_is_not_warned_of(invoke, graph, tmp_path):
+    invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
+    done = invoke("plan", tmp_path / "plan.json")
+    assert "hazard" not in done.output
+    assert done.stderr == ""
+
+
 def test_json_is_a_fixed_point(invoke, graph, tmp_path):
     invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
     again = invoke("plan", tmp_path / "plan.json", "--format", "json")

@@ -65,6 +65,25 @@ class Drawing:
         return self.most or usual
 
 
+def check_options(
+    view: View, format: str, *, color: Color | None, most: int | None, traced: bool
+) -> None:  # fmt: skip
+    """A UsageError for an option given that the picture has no use for."""
+    view = "plan" if format == "html" else view
+    drawn = format not in ("text", "json") and not (traced and format != "html")
+    what = f"a {format} of a measured run" if traced else f"--view {view} as {format}"
+    if most is not None and not drawn:
+        raise click.UsageError(f"--max-nodes is for pictures; {what} shows everything.")
+    if color is None or (drawn and view != "graph"):
+        return
+    if drawn and format != "mermaid":
+        if color != "op":
+            raise click.UsageError(f"--view graph is coloured by op; --color {color} is for "
+                                   "pictures of the plan and of memory.")  # fmt: skip
+        return
+    raise click.UsageError(f"--color is for pictures with colours; {what} has none to choose.")
+
+
 def write(view: View, format: str, drawing: Drawing) -> str | bytes:
     """The picture or text. A UsageError when a view has no such format."""
     if format == "html":
@@ -100,7 +119,7 @@ def _text(d: Drawing) -> str:
 def _dot(d: Drawing) -> str:
     from graphexec.views.dot import to_dot
 
-    return to_dot(d.plan, d.hazards)
+    return to_dot(d.plan, d.hazards, color=d.color, most=d.most)
 
 
 def _svg(d: Drawing) -> str:
@@ -128,7 +147,7 @@ def _html(d: Drawing) -> str:
 def _mermaid(d: Drawing) -> str:
     from graphexec.views.mermaid import MOST, plan_to_mermaid
 
-    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards)
+    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards, color=d.color)
 
 
 # The graph ------------------------------------------------------------------------------
@@ -207,4 +226,4 @@ _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
     "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg, "png": _memory_png},
 }  # fmt: skip
 
-__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "format_of", "write"]
+__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "check_options", "format_of", "write"]

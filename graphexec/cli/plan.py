@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
+from graphexec.cli.drawing import (
+    ENDINGS,
+    FORMATS,
+    Drawing,
+    View,
+    check_options,
+    format_of,
+    write,
+)
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import (
     Loader,
@@ -45,8 +53,9 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
     "--view", type=click.Choice(["graph", "plan", "memory"]), default="plan", show_default=True,
     help="What to draw: the graph as written; a lane a stream; or bytes over time.",
 )  # fmt: skip
-@click.option("--color", type=click.Choice(["stream", "op", "cost"]), default="stream",
-              show_default=True, help="What the colours of a picture mean.")  # fmt: skip
+@click.option("--color", type=click.Choice(["stream", "op", "cost"]),
+              help="What the colours of a picture of the plan or of memory mean. Default: stream. "
+                   "The graph is coloured by op.")  # fmt: skip
 @click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
 @click.option(
@@ -57,8 +66,8 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 @device_option
 @planner_options
 def plan(
-    file: str, loader: Loader, format: str | None, target: Path | None, view: View, color: Color,
-    most: int | None, trace_file: str | None, device: str, planner: Planner,
+    file: str, loader: Loader, format: str | None, target: Path | None, view: View,
+    color: Color | None, most: int | None, trace_file: str | None, device: str, planner: Planner,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
@@ -77,11 +86,12 @@ def plan(
     if trace_file is not None and (chosen, view) not in _SHOWS_TRACES and chosen != "html":
         raise click.UsageError("--trace is shown in a page and in pictures of the plan: "
                                "write .html, .svg or .png.")  # fmt: skip
+    check_options(view, chosen, color=color, most=most, traced=trace_file is not None)
     progress = Progress()
     with progress.step(f"planning {file}"):
         made, graph, notes = _plan(file, loader, device, planner)
     with progress.step("drawing"):
-        drawing = Drawing(made, graph, color, most, target is None, notes=notes)
+        drawing = Drawing(made, graph, color or "stream", most, target is None, notes=notes)
         if trace_file is not None:
             drawing = replace(drawing, trace=_trace(trace_file, made))
         if graph is None:

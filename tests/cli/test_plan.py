@@ -130,6 +130,32 @@ def test_the_most_boxes_and_the_colours_can_be_chosen(invoke, graph, tmp_path):
     assert invoke("plan", graph(), "--max-nodes", "0").exit_code == 2
 
 
+@pytest.mark.parametrize(("options", "says"), [
+    (["--color", "op"], "--view plan as text has none"),
+    (["--color", "op", "--view", "memory", "--format", "json"], "has none"),
+    (["--color", "op", "--view", "graph", "--format", "mermaid"], "--view graph as mermaid"),
+    (["--color", "cost", "--view", "graph", "--format", "svg"], "is coloured by op"),
+    (["--max-nodes", "3"], "--max-nodes is for pictures"),
+    (["--max-nodes", "3", "--view", "memory"], "--view memory as text shows everything"),
+    (["--max-nodes", "3", "--trace", "run.json", "--format", "svg"], "of a measured run"),
+])  # fmt: skip
+def test_an_option_without_a_use_is_refused(invoke, graph, options, says):
+    done = invoke("plan", graph(), *CPU, *options)
+    assert done.exit_code == 2
+    assert says in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("format", ["dot", "mermaid", "svg"])
+def test_every_picture_honours_colours_and_the_most_boxes(invoke, graph, format):
+    def draw(*options):
+        done = invoke("plan", graph(), *CPU, "--format", format, *options)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    assert len({draw(), draw("--color", "op"), draw("--color", "cost")}) == 3
+    assert len(draw("--max-nodes", "1")) < len(draw())
+
+
 def test_a_measured_run_is_drawn_under_the_prediction(invoke, graph, tmp_path):
     trace = tmp_path / "run.json"
     assert invoke("run", graph(), *CPU, "--trace", trace).exit_code == 0

@@ -45,7 +45,8 @@ class Drawing:
     @cached_property
     def outline(self) -> Outline:
         """What the user wrote, or what the plan says of it."""
-        from graphexec.views.outline import of_graph, of_plan
+        from graphexec.views.outline import of_graph
+        from graphexec.views.recovered import of_plan
 
         return of_plan(self.plan) if self.graph is None else of_graph(self.graph)
 

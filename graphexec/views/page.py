@@ -15,8 +15,9 @@ from graphexec.plan import Launch, Plan
 from graphexec.verify import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
 from graphexec.views.certificate import certificate
-from graphexec.views.outline import Outline, of_plan
+from graphexec.views.outline import Outline
 from graphexec.views.page_data import launches_of, page_data
+from graphexec.views.recovered import of_plan
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from graphexec.views import graph, lanes, memory, png, svg
 from graphexec.views.graph_dot import to_dot as graph_to_dot
 from graphexec.views.layers import place
 from graphexec.views.mermaid import graph_to_mermaid, plan_to_mermaid
-from graphexec.views.outline import collapsed, of_graph, of_plan
+from graphexec.views.outline import collapsed, of_graph
+from graphexec.views.recovered import of_plan
 
 
 def parse(picture: str) -> ElementTree.Element:

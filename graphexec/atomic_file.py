@@ -21,14 +21,18 @@ def write_files(files: Mapping[Path, Writer]) -> None:
 
     Existing files are replaced. Raises DataError when one cannot be written.
     """
-    # A symbolic link stays a link: what it points to is replaced.
-    places = {path.resolve(): write for path, write in files.items()}
+    # A symbolic link stays a link: what it points to is replaced. Devices and pipes are written to.
+    places = {path.resolve(): write for path, write in files.items() if not _is_special(path)}
     partial = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in places}
     try:
         for path, write in places.items():
             _unfinished.add(partial[path])
             with partial[path].open("wb") as stream:
                 write(stream)
+        for path in files:
+            if _is_special(path):
+                with path.open("wb") as stream:
+                    files[path](stream)
         for path in places:
             os.replace(partial[path], path)
     except OSError as exc:
@@ -44,6 +48,8 @@ def write_text(path: Path, text: str) -> None:
 
 def check_file(path: Path) -> None:
     """Raise DataError unless a file could be put at `path` now; leaves nothing there."""
+    if _is_special(path):
+        return
     place = path.resolve()
     probe = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
@@ -58,6 +64,11 @@ def check_file(path: Path) -> None:
 def discard_unfinished() -> None:
     """Remove all files that are being written: for a process about to be ended."""
     _discard(list(_unfinished))
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: /dev/null, a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _discard(paths: Iterable[Path]) -> None:

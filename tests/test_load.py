@@ -11,6 +11,7 @@ from graphexec.diagnostics import Mark
 from graphexec.errors import GraphError
 from graphexec.graph import Input, Node, Weight
 from graphexec.op import Attribute, Op, Operand
+from graphexec.pipeline import make_plan
 from graphexec.stages.load import load, loads
 
 ATTENTION = """\
@@ -438,3 +439,11 @@ sections = st.fixed_dictionaries(
 @given(values | sections, st.none() | st.dictionaries(words, values, max_size=2))
 def test_random_structures(value, dims):
     attempt(json.dumps(value).replace("Infinity", ".inf").replace("NaN", ".nan"), dims=dims)
+
+
+def test_a_plan_is_no_graph(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(make_plan(load("graphs/attention.yaml")).to_json())
+    with pytest.raises(GraphError, match="this is a plan, not a graph") as caught:
+        load(path)
+    assert str(caught.value).count("error: ") == 1

@@ -10,6 +10,7 @@ import click
 
 from graphexec.cli.files import read_text
 from graphexec.cli.options import (
+    Finite,
     Loader,
     Rewrites,
     chosen_device,
@@ -22,7 +23,7 @@ from graphexec.cli.options import (
     seed_option,
 )
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import note, print_json
+from graphexec.cli.report import failure, note, print_json
 
 if TYPE_CHECKING:
     from graphexec.bench import Result
@@ -65,7 +66,7 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--detailed", is_flag=True, help="Also the time of every launch and the waiting.")
 @click.option("--baseline", metavar="OLD", type=click.Path(dir_okay=False),
               help="Compare with what --json printed before; exit 1 when slower.")  # fmt: skip
-@click.option("--threshold", metavar="PERCENT", type=click.FloatRange(min=0), default=10.0,
+@click.option("--threshold", metavar="PERCENT", type=Finite(min=0), default=10.0,
               show_default=True, help="So much slower than the baseline is accepted.")  # fmt: skip
 @markers_option
 @json_option
@@ -191,12 +192,14 @@ def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
         if old[key] != new[key]:
             note(f"the baseline is of another {key}: {old[key]}, now {new[key]}")
     before = {(r["mode"], r["asked"]): r for r in old["results"]}
-    slower = False
+    slower, compared = False, 0
     for r in new["results"]:
         past = before.get((r["mode"], r["asked"]))
         if past is None:
-            note(f"the baseline has no run with {r['asked']} streams")
+            way = f" in mode {r['mode']}" if r["mode"] else ""
+            note(f"the baseline has no run with {r['asked']} streams{way}")
             continue
+        compared += 1
         now, then = r["whole"]["median"], past["whole"]["median"]
         change = 100 * (now / then - 1) if then > 0 else 0.0
         verdict = "slower" if change > threshold else "as fast" if change > -threshold else "faster"
@@ -206,4 +209,6 @@ def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
             f"{way}{r['asked']} streams: {then:.3f} ms before, {now:.3f} ms now "
             f"({change:+.1f} %): {verdict}", err=True,
         )  # fmt: skip
-    return 1 if slower else 0
+    if not compared:
+        failure("the baseline has nothing to compare with")
+    return 1 if slower or not compared else 0

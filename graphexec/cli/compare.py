@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.cli.options import (
+    Finite,
     Loader,
     Planner,
     device_option,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @mode_option
 @timeout_option
 @seed_option
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="X",
+@click.option("--tolerance", type=Finite(min=0), metavar="X",
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import wraps
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from graphexec.op import Op
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Finite(click.FloatRange):
+    """A number in a range that is no NaN and not infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)
@@ -235,7 +247,7 @@ mode_option = click.option(
 )  # fmt: skip
 
 timeout_option = click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    "--timeout", metavar="SECONDS", type=Finite(min=0, min_open=True),
     help="Give up a run that takes longer, and say which nodes are pending.",
 )  # fmt: skip
 

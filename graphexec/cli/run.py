@@ -67,7 +67,7 @@ def prepared(
         chosen = chosen_device(device, mode, timeout, markers)
         exe = compile(graph, device=chosen, timeout=timeout, **planner.to_compile())
     seconds = time.perf_counter() - start
-    if level() > 0 and exe.plan.stats is not None:
+    if exe.plan.stats is not None and (level() > 0 or exe.plan.stats.costs.startswith("profile")):
         note(f"planned with the {exe.plan.stats.costs}")
     with exe:
         with progress.step("reading inputs"):

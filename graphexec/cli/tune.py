@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from graphexec.cli.options import (
+    Finite,
     Loader,
     chosen_device,
     device_option,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @loader_options
 @device_option
 @streams_option
-@click.option("--budget", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0,
+@click.option("--budget", metavar="SECONDS", type=Finite(min=0), default=60.0,
               show_default=True, help="Measure for about so long, the dearest first.")  # fmt: skip
 @click.option("--show", is_flag=True, help="Measure nothing; print what is kept.")
 def tune(

@@ -28,6 +28,7 @@ from graphexec.devices.base import Step, Tap, prepare
 from graphexec.devices.cpu_cores import Cores, silence_numpy, single_threaded_blas
 from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.device_array import NotTaken
+from graphexec.devices.how_far import told
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import completions
@@ -52,6 +53,7 @@ class _Run:
     def __init__(self, events: int, tap: Tap | None) -> None:
         self.events = [threading.Event() for _ in range(events)]
         self.tap = tap
+        self.completed: list[int] = []  # launches, by the numbers of their instructions
         self.failure: ExecutionError | None = None
         self.cancelled = False
 
@@ -196,7 +198,10 @@ class CpuSession:
         run = self._current()
         try:
             for event in self._host_events:
-                _wait(run.events[event], timeout)
+                if not _is_set(run.events[event], timeout):
+                    raise TimedOut(
+                        f"the run did not finish within {timeout:g} s; {self._how_far(run)}"
+                    )
         except BaseException:
             run.cancelled = True  # Ctrl-C: workers pass over what is still queued
             raise
@@ -205,6 +210,12 @@ class CpuSession:
         if run.failure is not None:
             raise run.failure
         self._idle = True  # every stream has joined before what the host waited for
+
+    def _how_far(self, run: _Run) -> str:
+        launches = {n: i for n, i in enumerate(self._plan.instructions) if isinstance(i, Launch)}
+        completed = list(run.completed)
+        pending = [i for n, i in launches.items() if n not in set(completed)]
+        return told([launches[n] for n in completed], pending)
 
     def close(self) -> None:
         """Stop the workers and give the memory back."""
@@ -247,7 +258,7 @@ class CpuSession:
         ]
         put = self._queues[instruction.stream].put
 
-        def perform(run: _Run) -> None:
+        def perform(run: _Run, number: int) -> None:
             if run.stopped:
                 return
             try:
@@ -258,12 +269,13 @@ class CpuSession:
                 if run.tap is not None:
                     for node, written in results:
                         run.tap(node, written)
+                run.completed.append(number)
             except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
 
-        return lambda: put(self._timed(partial(perform, self._current())))
+        return lambda: put(self._timed(partial(perform, self._current(), self._number)))
 
     def record(self, instruction: Record) -> Step:
         """Queue setting the event."""
@@ -334,12 +346,14 @@ class CpuSession:
         return self._memory[buffer][offset + low : offset + high]
 
 
-def _wait(event: threading.Event, timeout: float | None) -> None:
-    """In slices: a signal that arrives just before the thread blocks is noticed at the next."""
+def _is_set(event: threading.Event, timeout: float | None) -> bool:
+    """Whether an event is set in time. It waits in slices: a signal that arrives just before the
+    thread blocks is noticed at the next."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while not event.wait(_SLICE if timeout is None else min(_SLICE, timeout)):
         if deadline is not None and time.monotonic() >= deadline:
-            raise TimedOut(f"the run did not finish within {timeout:g} s")
+            return False
+    return True
 
 
 def _work(queue: SimpleQueue[Step | None]) -> None:

@@ -24,11 +24,11 @@ from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_memory import Memory, too_little
 from graphexec.devices.hip_products import Products
-from graphexec.devices.hip_progress import listed, progress
 from graphexec.devices.hip_replay import CaptureWarning, capture
 from graphexec.devices.hip_resources import EXIT_PATIENCE, GRACE, Resources
 from graphexec.devices.hip_steps import Steps, nothing
 from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
+from graphexec.devices.how_far import listed, progress
 from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
 from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.tensor import DType
+
 if TYPE_CHECKING:
     from graphexec.devices.hip_bindings import Bindings
 
@@ -27,12 +29,14 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """An uninitialized C-contiguous array in pinned memory; in ordinary memory without a GPU.
 
     Given as an input to `run`, `submit` or `map` on a GPU, the device reads it in place: leave it
-    as it is until the result is there. Raises OutOfMemory when so much cannot be pinned.
+    as it is until the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises
+    OutOfMemory when so much cannot be pinned.
     """
     from graphexec.devices.hip_bindings import load
     from graphexec.errors import DeviceUnavailable
 
-    dtype = np.dtype(dtype)
+    ours = isinstance(dtype, str) and dtype in set(DType)
+    dtype = DType(dtype).numpy() if ours else np.dtype(dtype)
     nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     try:
         hip = load()

@@ -37,6 +37,13 @@ class Document:
                 help=f"keys: {', '.join(SECTIONS)}",
             )  # fmt: skip
             return
+        for key, _ in root.pairs:
+            if key.value == "plan_version":
+                self.problems.add(
+                    key, "this is a plan, not a graph",
+                    help="graphexec plan and graphexec check read plans; the others take the graph",
+                )  # fmt: skip
+                return
         self.sections = self.members(root, "the graph", SECTIONS)
         top = Mark(root.line, root.column)
         if "version" not in self.sections:

@@ -105,6 +105,8 @@ def _read(path: str) -> bytes:
 
 def _similar_file(path: str) -> str:
     folder, name = os.path.split(path)
+    if os.path.exists(path):
+        return ""
     try:
         return did_you_mean(name, sorted(os.listdir(folder or "."))[:1000])
     except (OSError, ValueError):

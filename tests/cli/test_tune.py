@@ -47,8 +47,8 @@ def test_the_other_commands_use_it_and_say_so(invoke, graph, folder):
     (path,) = folder.iterdir()
     assert f"profile {path.name}" in invoke("plan", file, *CPU).stdout
     assert f"profile {path.name}" in invoke("explain", file, *CPU).stdout
-    assert f"profile {path.name}" in invoke("-v", "run", file, *CPU).stderr
-    assert "profile" not in invoke("run", file, *CPU).stderr
+    assert f"profile {path.name}" in invoke("run", file, *CPU).stderr
+    assert "profile" not in invoke("-q", "run", file, *CPU).stderr
     assert "cpu model" in invoke("plan", file, *CPU, "--no-profile").stdout
     assert "cpu model" in invoke("plan", file, *CPU, "-D", "N=8").stdout
     assert "cpu model" in invoke("-v", "run", file, *CPU, "--no-profile").stderr

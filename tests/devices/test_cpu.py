@@ -440,6 +440,8 @@ def test_a_run_that_takes_too_long() -> None:
         with pytest.raises(gx.ExecutionError, match=r"did not finish within 0\.05 s") as caught:
             exe.run(x=ones())
         assert type(caught.value).__name__ == "TimedOut"
+        assert "completed last: node '" in str(caught.value)
+        assert "pending: 'slow'" in str(caught.value)
         proceed.set()
     with gx.compile(graph, device=CpuDevice(), streams=2, timeout=PATIENCE) as exe:
         assert (exe.run(x=ones())["y"] == 32).all()

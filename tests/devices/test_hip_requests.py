@@ -508,3 +508,9 @@ def copies_of(arrays: dict[str, DeviceArray]) -> gx.Graph:
         copy = g.copy(g.input(name, array.type.shape, array.type.dtype.value), name=f"{name}_copy")
         g.output(**{name: copy})
     return g
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_pinned_arrays_have_the_dtypes_of_graphs(lab: Lab, dtype: DType) -> None:
+    assert gx.pinned_empty((4, 8), dtype.value).dtype == dtype.numpy()
+    assert gx.pinned_empty((4, 8), dtype.numpy()).dtype == dtype.numpy()

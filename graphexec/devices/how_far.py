@@ -1,8 +1,8 @@
-"""How far a run that hangs has come, as far as the plan's events tell."""
+"""How far a run that takes too long has come, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graphexec.plan import Launch, Plan, Record
 
@@ -14,21 +14,23 @@ def progress(plan: Plan, is_done: Callable[[int], bool]) -> str:
 
     A launch counts as completed if a later record on its stream is done.
     """
-    completed: list[Launch] = []
     open: dict[int, list[Launch]] = {}
     for instruction in plan.instructions:
         if isinstance(instruction, Launch):
             open.setdefault(instruction.stream, []).append(instruction)
         elif isinstance(instruction, Record) and is_done(instruction.event):
-            completed += open.pop(instruction.stream, [])
+            open.pop(instruction.stream, None)
     left = {id(launch) for launches in open.values() for launch in launches}
     order = [i for i in plan.instructions if isinstance(i, Launch)]
-    last = [launch.title for launch in order if id(launch) not in left][-1:]
-    pending = dict.fromkeys(
-        name for launch in order if id(launch) in left for name in launch.members
-    )
-    done = f"node '{last[0]}'" if completed else "nothing"
-    return f"completed last: {done}; pending: {listed(list(pending))}"
+    done = [launch for launch in order if id(launch) not in left]
+    return told(done, [launch for launch in order if id(launch) in left])
+
+
+def told(completed: Sequence[Launch], pending: Sequence[Launch]) -> str:
+    """The last of the launches that completed, and the nodes of those that are pending."""
+    last = f"node '{completed[-1].title}'" if completed else "nothing"
+    nodes = dict.fromkeys(name for launch in pending for name in launch.members)
+    return f"completed last: {last}; pending: {listed(list(nodes))}"
 
 
 def listed(names: list[str]) -> str:
@@ -37,4 +39,4 @@ def listed(names: list[str]) -> str:
     return (", ".join(f"'{name}'" for name in names[:_SHOWN]) or "nothing") + more
 
 
-__all__ = ["listed", "progress"]
+__all__ = ["listed", "progress", "told"]

@@ -45,13 +45,44 @@ class Drawing:
     @cached_property
     def outline(self) -> Outline:
         """What the user wrote, or what the plan says of it."""
-        from graphexec.views.outline import of_graph, of_plan
+        from graphexec.views.outline import of_graph
+        from graphexec.views.recovered import of_plan
 
         return of_plan(self.plan) if self.graph is None else of_graph(self.graph)
+
+    @property
+    def ansi(self) -> bool:
+        """Whether text may carry colours."""
+        return self.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def told(self, text: str) -> str:
+        """Text of a plan that is refuted says so first."""
+        from graphexec.views.text import refuted
+
+        return f"{refuted(self.hazards, self.ansi)}\n\n{text}" if self.hazards else text
 
     def boxes(self, usual: int) -> int:
         """How many boxes to draw at most."""
         return self.most or usual
+
+
+def check_options(
+    view: View, format: str, *, color: Color | None, most: int | None, traced: bool
+) -> None:  # fmt: skip
+    """A UsageError for an option given that the picture has no use for."""
+    view = "plan" if format == "html" else view
+    drawn = format not in ("text", "json") and not (traced and format != "html")
+    what = f"a {format} of a measured run" if traced else f"--view {view} as {format}"
+    if most is not None and not drawn:
+        raise click.UsageError(f"--max-nodes is for pictures; {what} shows everything.")
+    if color is None or (drawn and view != "graph"):
+        return
+    if drawn and format != "mermaid":
+        if color != "op":
+            raise click.UsageError(f"--view graph is coloured by op; --color {color} is for "
+                                   "pictures of the plan and of memory.")  # fmt: skip
+        return
+    raise click.UsageError(f"--color is for pictures with colours; {what} has none to choose.")
 
 
 def write(view: View, format: str, drawing: Drawing) -> str | bytes:
@@ -83,14 +114,13 @@ def format_of(target: Path | None) -> str:
 def _text(d: Drawing) -> str:
     from graphexec.views.text import to_text
 
-    color = d.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return to_text(d.plan, color=color)
+    return to_text(d.plan, d.ansi, d.hazards)
 
 
 def _dot(d: Drawing) -> str:
     from graphexec.views.dot import to_dot
 
-    return to_dot(d.plan, d.hazards)
+    return to_dot(d.plan, d.hazards, color=d.color, most=d.most)
 
 
 def _svg(d: Drawing) -> str:
@@ -118,7 +148,7 @@ def _html(d: Drawing) -> str:
 def _mermaid(d: Drawing) -> str:
     from graphexec.views.mermaid import MOST, plan_to_mermaid
 
-    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards)
+    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards, color=d.color)
 
 
 # The graph ------------------------------------------------------------------------------
@@ -158,7 +188,7 @@ def _graph_json(d: Drawing) -> str:
 def _graph_text(d: Drawing) -> str:
     from graphexec.views.listing import graph_to_text
 
-    return graph_to_text(d.outline)
+    return d.told(graph_to_text(d.outline))
 
 
 # Memory ---------------------------------------------------------------------------------
@@ -180,7 +210,7 @@ def _memory_png(d: Drawing) -> bytes:
 def _memory_text(d: Drawing) -> str:
     from graphexec.views.listing import memory_to_text
 
-    return memory_to_text(d.plan)
+    return d.told(memory_to_text(d.plan))
 
 
 def _memory_json(d: Drawing) -> str:
@@ -197,4 +227,4 @@ _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
     "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg, "png": _memory_png},
 }  # fmt: skip
 
-__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "format_of", "write"]
+__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "check_options", "format_of", "write"]

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphexec.cli.drawing import ENDINGS, FORMATS, Drawing, View, format_of, write
+from graphexec.cli.drawing import (
+    ENDINGS,
+    FORMATS,
+    Drawing,
+    View,
+    check_options,
+    format_of,
+    write,
+)
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import (
     Loader,
@@ -19,12 +27,14 @@ from graphexec.cli.options import (
     planner_options,
 )
 from graphexec.cli.progress import Progress
+from graphexec.cli.report import warn
 
 if TYPE_CHECKING:
     from graphexec.plan import Plan
     from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.typed import TypedGraph
+    from graphexec.verify import Hazard
     from graphexec.views.paint import Color
 
 _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
@@ -43,8 +53,9 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
     "--view", type=click.Choice(["graph", "plan", "memory"]), default="plan", show_default=True,
     help="What to draw: the graph as written; a lane a stream; or bytes over time.",
 )  # fmt: skip
-@click.option("--color", type=click.Choice(["stream", "op", "cost"]), default="stream",
-              show_default=True, help="What the colours of a picture mean.")  # fmt: skip
+@click.option("--color", type=click.Choice(["stream", "op", "cost"]),
+              help="What the colours of a picture of the plan or of memory mean. Default: stream. "
+                   "The graph is coloured by op.")  # fmt: skip
 @click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
               help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
 @click.option(
@@ -55,14 +66,15 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 @device_option
 @planner_options
 def plan(
-    file: str, loader: Loader, format: str | None, target: Path | None, view: View, color: Color,
-    most: int | None, trace_file: str | None, device: str, planner: Planner,
+    file: str, loader: Loader, format: str | None, target: Path | None, view: View,
+    color: Color | None, most: int | None, trace_file: str | None, device: str, planner: Planner,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
     The plan is proved free of races, unless FILE is itself a plan (.json), which is shown as it
-    is, with its races in red. The JSON is documented in docs/plan-format.md; `graphexec check`
-    proves it again.
+    is: a warning says how many hazards it has, text tells the first, and pictures of the plan
+    have them in red. Showing them is exit code 0; `graphexec check FILE` tells each and is 1. The
+    JSON is documented in docs/plan-format.md.
     """
     from graphexec.atomic_file import check_file, write_files
 
@@ -74,15 +86,16 @@ def plan(
     if trace_file is not None and (chosen, view) not in _SHOWS_TRACES and chosen != "html":
         raise click.UsageError("--trace is shown in a page and in pictures of the plan: "
                                "write .html, .svg or .png.")  # fmt: skip
+    check_options(view, chosen, color=color, most=most, traced=trace_file is not None)
     progress = Progress()
     with progress.step(f"planning {file}"):
         made, graph, notes = _plan(file, loader, device, planner)
     with progress.step("drawing"):
-        drawing = Drawing(made, graph, color, most, target is None, notes=notes)
+        drawing = Drawing(made, graph, color or "stream", most, target is None, notes=notes)
         if trace_file is not None:
             drawing = replace(drawing, trace=_trace(trace_file, made))
-        if graph is None and chosen not in ("text", "json"):
-            drawing = _with_races(drawing)
+        if graph is None:
+            drawing = replace(drawing, hazards=_races(file, made))
         picture = write(view, chosen, drawing)
     if isinstance(picture, str):
         picture = (picture.rstrip("\n") + "\n").encode(errors="replace")
@@ -110,7 +123,15 @@ def _trace(path: str, plan: Plan) -> Trace:
     return from_json(read_text(path), plan, path)
 
 
-def _with_races(drawing: Drawing) -> Drawing:
+def _races(file: str, plan: Plan) -> list[Hazard]:
+    """What the verifier says of a plan that was read, told also where the format has no room."""
+    from graphexec.diagnostics import Diagnostic
     from graphexec.verify import find_hazards
+    from graphexec.views.table import count
 
-    return replace(drawing, hazards=find_hazards(drawing.plan))
+    hazards = find_hazards(plan)
+    if hazards:
+        text = f"{file}: this plan is refuted: {count(len(hazards), 'hazard')}"
+        advice = f"`graphexec check {file}` says each in full"
+        warn([Diagnostic(text, severity="warning", help=advice)])
+    return hazards

@@ -1,9 +1,10 @@
-"""A plan as Graphviz DOT: launches coloured by stream, data solid, waits dashed.
+"""A plan as Graphviz DOT: launches coloured by stream, op or cost, data solid, waits dashed.
 
 Nodes are numbered (n0, n1, …) in issue order, so that no name can break the syntax. A wait
 runs from the launch before the record to the launch after the wait; where there is none, from
 the start of the stream or to the host. Launches that follow one another on a stream without
-sharing data are joined by a dotted line.
+sharing data are joined by a dotted line. Where fewer boxes are wanted, a node is a block of
+launches (see blocks.py), and edges between the same two nodes are one.
 """
 
 from __future__ import annotations
@@ -11,209 +12,162 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Record, Wait
-from graphexec.views.dataflow import Edge, data_edges
+from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.views.blocks import Block, blocks
+from graphexec.views.dataflow import data_edges
+from graphexec.views.dot_boundary import Boundary, Line, typed
+from graphexec.views.dot_look import ALARM, FAINT, FILLS, HEAD, INK, Look
 from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
-from graphexec.views.table import count, printable, shape, size
+from graphexec.views.paint import Color, is_transfer
+from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
     from graphexec.verify import Hazard
 
-# Okabe and Ito's colours, told apart by colour-blind readers, lightened to carry dark text.
-FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85", "#CFCFCF")
-_STROKES = ("#1F78A8", "#A56F00", "#00704F", "#97527A", "#857B00", "#004F80", "#A14400", "#555555")
-_INK, _SOFT, _FAINT, _ALARM = "#222222", SOFT, "#8A8A8A", "#C0122F"
-_KINDS = {"input": "input", "output": "output", "weights": "weight", "arena": "never written"}
-
-_KEY = f'<font point-size="10" color="{_SOFT}">  ── data   ╌╌ wait   ┈┈ stream order</font>'
-
-HEAD = f"""\
-  graph [bgcolor=white, nodesep=0.3, ranksep=0.42, labelloc=t, labeljust=l, pad=0.2,
-         fontname="Helvetica,Arial,sans-serif", fontsize=14, fontcolor="{_INK}"];
-  node  [shape=box, style="filled,rounded", fontname="Helvetica,Arial,sans-serif", fontsize=12,
-         penwidth=1.5, margin="0.16,0.06", height=0.45, fontcolor="{_INK}"];
-  edge  [fontname="Helvetica,Arial,sans-serif", fontsize=10, fontcolor="{_SOFT}",
-         color="{_INK}", arrowsize=0.75];"""
+_KEY = f'<font point-size="10" color="{SOFT}">  ── data   ╌╌ wait   ┈┈ stream order</font>'
 
 
-def to_dot(plan: Plan, hazards: Sequence[Hazard] = ()) -> str:
+def to_dot(
+    plan: Plan, hazards: Sequence[Hazard] = (), *, color: Color = "stream",
+    most: int | None = None,
+) -> str:  # fmt: skip
     """The plan as a DOT digraph, the same text for the same plan. Ends with a newline.
 
     Launches are boxes; transfers and buffers have shapes of their own. Edges of data carry
     dtype and shape of the tensor, waits their event. Also draws plans with races, and names
     of any characters. `hazards` are what the verifier found; launches that race are joined in red.
+    `most` is about how many nodes to draw; without it every launch and every buffer is one.
     """
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
-    edges = data_edges(plan)
-    boundary = _Boundary(plan, launches, edges)
-    waits = list(_waits(plan))
-    sections = {
-        "buffers": boundary.nodes(),
-        "launches, in issue order": _launches(plan, launches),
-        "data": [*boundary.edges(), *_data(launches, edges)],
-        "stream order": _stream_order(plan, launches, edges),
-        "waits": waits,
-    }
-    if hazards:
-        sections["races"] = _races(plan, hazards)
-    lines = [f"digraph {quoted(plan.graph)} {{", HEAD, f"  label=<{_title(plan)}>;"]
-    for title, section in sections.items():
-        lines += ["", f"  // {title}", *section]
-    return "\n".join([*lines, "}", ""])
+    return _Picture(plan, hazards, color, most).text()
 
 
-def _title(plan: Plan) -> str:
-    """Name, figures, and a swatch a stream."""
-    facts = [printable(plan.device)]
-    facts += [" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items())] if plan.dims else []
-    if plan.stats is not None:
-        facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
-    lanes = list(_lanes(plan).items())
-    swatches = "".join(
-        f'<td bgcolor="{FILLS[lane % len(FILLS)]}" cellpadding="4">stream {stream}</td>'
-        for stream, lane in lanes[: len(FILLS)]
-    )
-    more = f"<td>and {len(lanes) - len(FILLS)} more</td>" if len(lanes) > len(FILLS) else ""
-    return (
-        '<table border="0" cellborder="0" cellspacing="4" cellpadding="1"><tr>'
-        f'<td align="left"><b>{html(plan.graph)}</b>   '
-        f'<font color="{_SOFT}">{html(" · ".join(facts))}</font></td></tr>'
-        '<tr><td align="left"><table border="0" cellborder="0" cellspacing="4">'
-        f"<tr>{swatches}{more}<td>{_KEY}</td></tr></table></td></tr></table>"
-    )
+class _Picture:
+    def __init__(
+        self, plan: Plan, hazards: Sequence[Hazard], color: Color, most: int | None
+    ) -> None:  # fmt: skip
+        self.plan, self.hazards, self.look = plan, hazards, Look(plan, color)
+        self.launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        self.host = {b.id for b in plan.buffers if b.space == "host"}
+        self.flows = data_edges(plan)
+        self.blocks = blocks(plan, most or max(len(self.launches), 1))
+        at = {n: k for k, b in enumerate(self.blocks) for n in b.members}
+        self.block = [at[n] for n in range(len(self.launches))]
+        self.boundary = Boundary(plan, self.launches, self.flows)
+        self.few = most is not None and len(self.blocks) + len(self.boundary.keys) > most
+        if self.few:
+            self.boundary.take_together()
+        self.few = self.few or len(self.blocks) < len(self.launches)
 
-
-def _lanes(plan: Plan) -> dict[int, int]:
-    """Streams in order of their numbers, also those a foreign plan forgot to declare."""
-    used = {i.stream for i in plan.instructions if not isinstance(i, HostWait)}
-    return {s: lane for lane, s in enumerate(sorted({s.id for s in plan.streams} | used))}
-
-
-# Launches -------------------------------------------------------------------------------
-
-
-def _launches(plan: Plan, launches: Iterable[Launch]) -> Iterator[str]:
-    lanes = _lanes(plan)
-    host = {b.id for b in plan.buffers if b.space == "host"}
-    for number, launch in enumerate(launches):
-        lane = lanes[launch.stream] % len(FILLS)
-        transfer = launch.node.endswith((".h2d", ".d2h"))
-        touches_host = any(r.buffer in host for r in (*launch.reads, *launch.writes))
-        below = f"{launch.command} · s{launch.stream}"
-        attributes = {
-            "fillcolor": FILLS[lane],
-            "color": _STROKES[lane],
-            "tooltip": f"{launch.title}: {below}",
+    def text(self) -> str:
+        marks, waits = _waits(self.plan, self.block)
+        sections = {
+            "buffers": self.boundary.nodes(),
+            "launches, in issue order": map(self.box, range(len(self.blocks)), self.blocks),
+            "data": self.drawn([*self.boundary.edges(self.block), *self.data()], "tensor"),
+            "stream order": self.drawn(self.stream_order(), "launch"),
+            "waits": [*marks, *self.drawn(waits, "wait")],
         }
-        if transfer or touches_host:
-            attributes |= {"shape": "parallelogram", "style": "filled", "margin": "0,0.04"}
-        yield node(f"n{number}", label(launch.title, below), attributes)
+        if self.hazards:
+            sections["races"] = self.races()
+        lines = [f"digraph {quoted(self.plan.graph)} {{", HEAD, f"  label=<{self.title()}>;"]
+        for title, section in sections.items():
+            lines += ["", f"  // {title}", *section]
+        return "\n".join([*lines, "}", ""])
 
+    def title(self) -> str:
+        """Name, figures, and a swatch a stream, op or cost."""
+        plan, streams = self.plan, len(self.look.lanes)
+        facts = [printable(plan.device)]
+        if plan.dims:
+            facts.append(" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items()))
+        if plan.stats is not None:
+            facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
+        if len(self.blocks) < len(self.launches):
+            facts.append(f"drawn as {count(len(self.blocks), 'block')}")
+        swatches = "".join(
+            f'<td bgcolor="{fill}" cellpadding="4">{html(name)}</td>'
+            for fill, name in self.look.swatches()
+        )
+        left_out = streams - len(FILLS) if self.look.paint.by == "stream" else 0
+        more = f"<td>and {left_out} more</td>" if left_out > 0 else ""
+        return (
+            '<table border="0" cellborder="0" cellspacing="4" cellpadding="1"><tr>'
+            f'<td align="left"><b>{html(plan.graph)}</b>   '
+            f'<font color="{SOFT}">{html(" · ".join(facts))}</font></td></tr>'
+            '<tr><td align="left"><table border="0" cellborder="0" cellspacing="4">'
+            f"<tr>{swatches}{more}<td>{_KEY}</td></tr></table></td></tr></table>"
+        )
 
-def _stream_order(plan: Plan, launches: list[Launch], edges: list[Edge]) -> Iterator[str]:
-    joined = {(e.writer, e.reader) for e in edges}
-    lanes = _lanes(plan)
-    last: dict[int, int] = {}
-    for number, launch in enumerate(launches):
-        before = last.get(launch.stream)
-        if before is not None and (before, number) not in joined:
-            color = _STROKES[lanes[launch.stream] % len(_STROKES)]
-            attributes = {"style": "dotted", "arrowhead": "none", "color": color, "weight": "2"}
-            yield edge(f"n{before}", f"n{number}", attributes)
-        last[launch.stream] = number
+    def box(self, number: int, block: Block) -> str:
+        first = self.launches[block.members[0]]
+        touches_host = any(r.buffer in self.host for r in (*first.reads, *first.writes))
+        below = f"{block.commands} · s{block.stream}"
+        given = self.look.box(first, block.members) | {"tooltip": f"{block.name}: {below}"}
+        if len(block.members) > 1:
+            given |= {"peripheries": "2"}
+        elif is_transfer(first) or touches_host:
+            given |= {"shape": "parallelogram", "style": "filled", "margin": "0,0.04"}
+        return node(f"n{number}", label(block.name, below), given)
 
+    def data(self) -> Iterator[Line]:
+        for flow in self.flows:
+            if flow.writer is not None:
+                straight = self.launches[flow.writer].stream == self.launches[flow.reader].stream
+                weight = {"weight": "3"} if straight else {}
+                ends = f"n{self.block[flow.writer]}", f"n{self.block[flow.reader]}"
+                yield *ends, typed(flow.tensor) | weight
 
-# Data -----------------------------------------------------------------------------------
+    def stream_order(self) -> Iterator[Line]:
+        joined = {(self.block[e.writer], self.block[e.reader])
+                  for e in self.flows if e.writer is not None}  # fmt: skip
+        last: dict[int, int] = {}
+        for number, block in enumerate(self.blocks):
+            before = last.get(block.stream)
+            if before is not None and (before, number) not in joined:
+                color = self.look.stroke(block.stream)
+                given = {"style": "dotted", "arrowhead": "none", "color": color, "weight": "2"}
+                yield f"n{before}", f"n{number}", given
+            last[block.stream] = number
 
+    def races(self) -> Iterator[str]:
+        indices = [n for n, i in enumerate(self.plan.instructions) if isinstance(i, Launch)]
+        number = {index: self.block[n] for n, index in enumerate(indices)}
+        alarm = attributes({"color": ALARM, "penwidth": "4"})
+        lines: list[Line] = []
+        racing: list[str] = []
+        for hazard in self.hazards:
+            sites = (s for s in (hazard.first, hazard.second) if s is not None)
+            ends = [f"n{number[site.index]}" for site in sites if site.index in number]
+            racing += ends
+            if len(ends) == 2:
+                style = {"label": f" {hazard.kind} race ", "color": ALARM, "fontcolor": ALARM,
+                         "penwidth": "2.5", "dir": "none", "constraint": "false"}  # fmt: skip
+                lines.append((ends[0], ends[1], style))
+        yield from (f"  {end} [{alarm}];" for end in dict.fromkeys(racing))
+        yield from self.drawn(lines, "race")
 
-def _data(launches: list[Launch], edges: list[Edge]) -> Iterator[str]:
-    for flow in edges:
-        if flow.writer is not None:
-            straight = launches[flow.writer].stream == launches[flow.reader].stream
-            weight = {"weight": "3"} if straight else {}
-            yield edge(f"n{flow.writer}", f"n{flow.reader}", _type(flow.tensor) | weight)
-
-
-def _type(tensor: PlacedTensor | None) -> dict[str, str]:
-    return {} if tensor is None else {"label": f" {tensor.dtype} {shape(tensor.shape)} "}
-
-
-class _Boundary:
-    """Buffers whose bytes come from before the run or are read after it, and their edges."""
-
-    def __init__(self, plan: Plan, launches: list[Launch], edges: list[Edge]) -> None:
-        self.launches = launches
-        self.by_name = {t.name: t for t in plan.tensors}
-        self.buffers = {b.id: b for b in plan.buffers}
-        self.before = [e for e in edges if e.writer is None]
-        self.read = {e.reader: e.tensor for e in reversed(edges) if e.writer is not None}
-        outside = [(b.id, None) for b in plan.buffers if b.role in ("input", "output")]
-        weights = [(e.buffer, self._name(e)) for e in self.before]
-        self.ids = {key: f"b{n}" for n, key in enumerate(dict.fromkeys([*outside, *weights]))}
-
-    def nodes(self) -> Iterator[str]:
-        for (buffer, tensor), id in self.ids.items():
-            yield self._node(id, buffer, tensor)
-
-    def edges(self) -> Iterator[str]:
-        for flow in self.before:
-            target = self.launches[flow.reader].node.removesuffix(".h2d")
-            tensor = flow.tensor or self.by_name.get(target)
-            yield edge(self.ids[flow.buffer, self._name(flow)], f"n{flow.reader}", _type(tensor))
-        for number, launch in enumerate(self.launches):
-            for buffer in dict.fromkeys(r.buffer for r in launch.writes):
-                if (buffer, None) in self.ids and self.buffers[buffer].role == "output":
-                    tensor = self.read.get(number)
-                    yield edge(f"n{number}", self.ids[buffer, None], _type(tensor))
-
-    def _name(self, flow: Edge) -> str | None:
-        """One node an input or output buffer; several weights may share one buffer."""
-        buffer = self.buffers.get(flow.buffer)
-        if flow.tensor is None or (buffer is not None and buffer.role in ("input", "output")):
-            return None
-        return flow.tensor.name
-
-    def _node(self, id: str, buffer_id: str, tensor: str | None) -> str:
-        buffer = self.buffers.get(buffer_id)
-        role = buffer.role if buffer is not None else "arena"
-        name = tensor or buffer_id.removeprefix("in.").removeprefix("out.")
-        facts = [_KINDS[role], *([buffer.space] if buffer is not None else [])]
-        if tensor is None and buffer is not None:
-            facts.append(size(buffer.bytes))
-        attributes = {
-            "shape": "folder" if role == "weights" else "cylinder",
-            "style": "filled",
-            "height": "0.65",
-            "fillcolor": "#F2F2F2",
-            "color": _ALARM if role == "arena" else _SOFT,
-            "tooltip": f"{name}: buffer {buffer_id}",
-        }
-        return node(id, label(name, " · ".join(facts)), attributes)
-
-
-def _races(plan: Plan, hazards: Sequence[Hazard]) -> Iterator[str]:
-    indices = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
-    number = {index: n for n, index in enumerate(indices)}
-    for hazard in hazards:
-        sites = [s for s in (hazard.first, hazard.second) if s is not None and s.index in number]
-        for site in sites:
-            alarm = attributes({"color": _ALARM, "penwidth": "4"})
-            yield f"  n{number[site.index]} [{alarm}];"
-        if len(sites) == 2:
-            ends = [f"n{number[site.index]}" for site in sites]
-            style = {"label": f" {hazard.kind} race ", "color": _ALARM, "fontcolor": _ALARM,
-                     "penwidth": "2.5", "dir": "none", "constraint": "false"}  # fmt: skip
-            yield edge(ends[0], ends[1], style)
+    def drawn(self, edges: Iterable[Line], noun: str) -> Iterator[str]:
+        """The statements; in a picture of few boxes one for all edges between the same two."""
+        if not self.few:
+            yield from (edge(*each) for each in edges)
+            return
+        same: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+        for source, target, given in edges:
+            if source != target:
+                same.setdefault((source, target, given.get("color", "")), []).append(given)
+        for (source, target, _), found in same.items():
+            label = {"label": f" {count(len(found), noun)} "} if len(found) > 1 else {}
+            yield edge(source, target, found[0] | label)
 
 
 # Waits ----------------------------------------------------------------------------------
 
 
-def _waits(plan: Plan) -> Iterator[str]:
-    """Edges of waits, and the marks they begin or end at where there is no launch."""
-    records, after = _launch_before_record(plan), _launch_after(plan)
+def _waits(plan: Plan, block: Sequence[int]) -> tuple[list[str], list[Line]]:
+    """The marks that waits begin or end at where there is no launch, and their edges."""
+    records, after = _launch_before_record(plan, block), _launch_after(plan, block)
     marks: dict[str, str] = {}
-    edges: list[str] = []
+    edges: list[Line] = []
     for number, instruction in enumerate(plan.instructions):
         if not isinstance(instruction, (Wait, HostWait)):
             continue
@@ -225,17 +179,19 @@ def _waits(plan: Plan) -> Iterator[str]:
             marks[source] = "never recorded"
         if target == "host":
             marks[target] = "host"
-        edges.append(edge(source, target, _wait_style(instruction)))
-    for id, text in marks.items():
-        color = _ALARM if id == "never" else _SOFT
-        shape = {"shape": "oval", "style": "dashed", "height": "0.3"}
-        yield node(id, quoted(text), shape | {"color": color, "fontcolor": color})
-    yield from edges
+        edges.append((source, target, _wait_style(instruction)))
+    return [_mark(id, text) for id, text in marks.items()], edges
+
+
+def _mark(id: str, text: str) -> str:
+    color = ALARM if id == "never" else SOFT
+    shape = {"shape": "oval", "style": "dashed", "height": "0.3"}
+    return node(id, quoted(text), shape | {"color": color, "fontcolor": color})
 
 
 def _wait_style(wait: Wait | HostWait) -> dict[str, str]:
     role = wait.role if isinstance(wait, Wait) else "join"
-    color = _INK if role == "dependency" else _FAINT
+    color = INK if role == "dependency" else FAINT
     label = f" e{wait.event} " if role == "dependency" else f" e{wait.event} {role} "
     if isinstance(wait, HostWait):
         label = f" e{wait.event} "
@@ -243,29 +199,32 @@ def _wait_style(wait: Wait | HostWait) -> dict[str, str]:
             "arrowhead": "open"}  # fmt: skip
 
 
-def _launch_before_record(plan: Plan) -> dict[int, str]:
+def _launch_before_record(plan: Plan, block: Sequence[int]) -> dict[int, str]:
     last: dict[int, str] = {}
     found: dict[int, str] = {}
     number = 0
     for instruction in plan.instructions:
         if isinstance(instruction, Launch):
-            last[instruction.stream] = f"n{number}"
+            last[instruction.stream] = f"n{block[number]}"
             number += 1
         elif isinstance(instruction, Record):
             found[instruction.event] = last.get(instruction.stream, f"start{instruction.stream}")
     return found
 
 
-def _launch_after(plan: Plan) -> dict[int, str]:
+def _launch_after(plan: Plan, block: Sequence[int]) -> dict[int, str]:
     """For each wait, by its place among the instructions, the next launch on its stream."""
     following: dict[int, str] = {}
     found: dict[int, str] = {}
-    number = sum(isinstance(i, Launch) for i in plan.instructions)
+    number = len(block)
     for place in range(len(plan.instructions) - 1, -1, -1):
         instruction = plan.instructions[place]
         if isinstance(instruction, Launch):
             number -= 1
-            following[instruction.stream] = f"n{number}"
+            following[instruction.stream] = f"n{block[number]}"
         elif isinstance(instruction, Wait) and instruction.stream in following:
             found[place] = following[instruction.stream]
     return found
+
+
+__all__ = ["to_dot"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphexec.views.dot import FILLS, HEAD
+from graphexec.views.dot_look import FILLS, HEAD
 from graphexec.views.dot_syntax import edge, html, label, node, quoted
 from graphexec.views.outline import Outline, collapsed
 

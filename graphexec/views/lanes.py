@@ -8,6 +8,7 @@ Launches that race are outlined in red and joined by a red line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
@@ -27,6 +28,7 @@ MOST = 240
 """So many boxes one can still read."""
 _TOP = 66.0
 _MOST_RACES = 6  # that are written out
+_READABLE, _LETTER = 1100.0, 6.6  # pixels: a line of text at most, a letter of it
 
 
 def to_svg(
@@ -213,13 +215,15 @@ class _Lanes:
         return LEFT + mid, self.middle(block.stream)
 
     def notes(self) -> Iterator[str]:
-        y = self.host + 36
-        for n, hazard in enumerate(self.hazards[:_MOST_RACES]):
-            line = f"{hazard.kind} hazard: {hazard.message}".split("\n")[0]
-            yield svg.text(14, y + 15 * n, svg.fitted(line, self.width - 24, 6.6), "rt")
+        """The first hazards, in as many lines as they need."""
+        told = [f"{h.kind} hazard: {h.message}" for h in self.hazards[:_MOST_RACES]]
         if len(self.hazards) > _MOST_RACES:
-            more = f"and {len(self.hazards) - _MOST_RACES} more"
-            yield svg.text(14, y + 15 * _MOST_RACES, more, "rt")
+            told.append(f"and {len(self.hazards) - _MOST_RACES} more")
+        columns = int(min(self.width - 28, _READABLE) / _LETTER)
+        lines = (line for text in told for line in wrap(text, columns, subsequent_indent="    "))
+        for n, line in enumerate(lines):
+            indent = 16 if line.startswith("    ") else 0  # blanks at the front are not drawn
+            yield svg.text(14 + indent, self.host + 36 + 15 * n, line.lstrip(), "rt")
 
 
 __all__ = ["LEFT", "MOST", "to_svg"]

@@ -96,6 +96,25 @@ def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
     return steps
 
 
+def on_axis(
+    steps: Sequence[tuple[float, int]], found: Sequence[Tenant], times: Times, axis: Times
+) -> list[tuple[float, int]]:
+    """Steps at `times` moved to where `axis` has what happens then. The two may order what no
+    wait orders differently; a step never stands left of the one before it."""
+    places: dict[float, float] = {}
+    for tenant in found:
+        for at, place in (
+            (tenant.begin(times), tenant.begin(axis)), (tenant.end(times), tenant.end(axis)),
+        ):  # fmt: skip
+            at = round(at, 6)
+            places[at] = max(places.get(at, 0.0), place)
+    moved, right = [], 0.0
+    for at, used in steps:
+        right = max(right, places[at])
+        moved.append((right, used))
+    return moved
+
+
 def _readers(plan: Plan) -> dict[tuple[int, str], list[int]]:
     found: dict[tuple[int, str], list[int]] = {}
     for edge in data_edges(plan):
@@ -121,4 +140,4 @@ class _Names:
         return printable(here[0]) if len(here) == 1 else f"{printable(own)} (scratch)"
 
 
-__all__ = ["Tenant", "tenants", "usage"]
+__all__ = ["Tenant", "on_axis", "tenants", "usage"]

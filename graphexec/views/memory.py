@@ -1,7 +1,9 @@
 """The arenas of a plan over time: which tensor sits on which bytes, and how many are in use.
 
 The axis is that of the lanes (see layout.py). Bytes go upwards from 0, so boxes side by side in
-one height share memory; below is the number of bytes in use, with its peak.
+one height share memory; below are the bytes in use at each moment of the predicted run, and their
+peak. The axis stretches some launches more than others; so a step stands by the launch that makes
+it, and may be a little off where nothing orders two streams.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from graphexec.plan import Buffer, Plan
 from graphexec.views import svg
 from graphexec.views.lanes import LEFT, MOST
 from graphexec.views.layout import Layout, layout
-from graphexec.views.lifetimes import Tenant, tenants, usage
+from graphexec.views.lifetimes import Tenant, on_axis, tenants, usage
 from graphexec.views.paint import Color, Paint
 from graphexec.views.table import count, printable, size
 
@@ -107,7 +109,8 @@ class _Memory:
         return svg.group(lines, f"{tenant.name}: {size(tenant.bytes)}, {at}", t=numbers)
 
     def use(self, own: list[Tenant], buffer: Buffer, top: float) -> Iterator[str]:
-        steps = usage(own, self.places.x)
+        predicted = self.places.predicted
+        steps = on_axis(usage(own, predicted), own, predicted, self.places.x)
         if not steps:
             return
         low = top + _USE

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.views.blocks import blocks
+from graphexec.views.blocks import Block, blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.layout import lanes
 from graphexec.views.outline import Outline, collapsed
-from graphexec.views.svg import FILLS
+from graphexec.views.paint import Color, Paint
+from graphexec.views.predict import microseconds
+from graphexec.views.svg import FILLS, RAMP, TRANSFER
 from graphexec.views.table import fit, printable, shape
 
 if TYPE_CHECKING:
@@ -35,24 +37,41 @@ def graph_to_mermaid(outline: Outline, most: int = MOST) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plan_to_mermaid(plan: Plan, most: int = MOST, hazards: Sequence[Hazard] = ()) -> str:
+def plan_to_mermaid(
+    plan: Plan, most: int = MOST, hazards: Sequence[Hazard] = (), *, color: Color = "stream"
+) -> str:
     """The plan as a flowchart, a subgraph a stream, waits dotted, races thick and red."""
     made = blocks(plan, most)
+    classes = _classes(plan, made, color)
     block = {n: k for k, b in enumerate(made) for n in b.members}
     lines = ["flowchart LR"]
     for stream, row in lanes(plan).items():
         mine = [(k, b) for k, b in enumerate(made) if b.stream == stream]
         if mine:
             lines.append(f'  subgraph s{row}["stream {stream}"]')
-            lines += [
-                f"    n{k}[{_text(b.name, b.commands)}]:::f{row % len(FILLS)}" for k, b in mine
-            ]
+            lines += [f"    n{k}[{_text(b.name, b.commands)}]:::{classes[k]}" for k, b in mine]
             lines.append("  end")
     edges = [*_data(plan, block), *_waits(plan, block), *_races(plan, block, hazards)]
     lines += dict.fromkeys(edges)
-    lines += [f"  classDef f{n} fill:{color},stroke:#3F3F3F,color:#1B1B1B"
-              for n, color in enumerate(FILLS)]  # fmt: skip
+    ramp = {f"c{n}": fill for n, fill in enumerate(RAMP)}
+    fills = {f"f{n}": fill for n, fill in enumerate(FILLS)}
+    shown = fills if color == "stream" else ramp if color == "cost" else fills | {"tr": TRANSFER}
+    lines += [f"  classDef {name} fill:{fill},stroke:#3F3F3F,color:#1B1B1B"
+              for name, fill in shown.items()]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _classes(plan: Plan, made: Sequence[Block], color: Color) -> list[str]:
+    """The class of each block."""
+    rows, us = lanes(plan), microseconds(plan)
+    if color == "stream":
+        return [f"f{rows[b.stream] % len(FILLS)}" for b in made]
+    paint = Paint(plan, color, us, rows)
+    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    return [
+        paint.of(launches[b.members[0]], sum(us[n] for n in b.members) / len(b.members))
+        for b in made
+    ]
 
 
 def _data(plan: Plan, block: dict[int, int]) -> Iterator[str]:

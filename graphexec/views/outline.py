@@ -1,6 +1,6 @@
 """What the user wrote, as boxes and arrows: inputs, weights, ops, outputs, and tensors between.
 
-Made from a typed graph; or, where there is only a plan, from its launches and their data.
+Made from a typed graph; or, where there is only a plan, from its launches (see recovered.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from graphexec.plan import Launch, PlacedTensor, Plan
 from graphexec.views.blocks import summary
-from graphexec.views.dataflow import data_edges
-from graphexec.views.table import count, printable, shape
+from graphexec.views.table import count, printable
 
 if TYPE_CHECKING:
     from graphexec.typed import TypedGraph
@@ -69,41 +67,6 @@ def of_graph(graph: TypedGraph) -> Outline:
         arrows.append(Arrow(at[tensor], len(boxes), str(types[tensor])))
         boxes.append(Box("output", name, "output", str(types[tensor])))
     return Outline(graph.name, tuple(boxes), tuple(arrows))
-
-
-def of_plan(plan: Plan) -> Outline:
-    """The graph that a plan computes, as far as the plan says: nodes that move no bytes are
-    not in it, and edges follow from who reads whose bytes."""
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
-    types = {t.name: _type(t) for t in plan.tensors}
-    boxes: list[Box] = []
-    at: dict[str, int] = {}
-    for launch in launches:
-        if launch.node not in at:
-            at[launch.node] = len(boxes)
-            boxes.append(_box(launch, types))
-    arrows: dict[tuple[int, int], Arrow] = {}
-    for edge in data_edges(plan):
-        if edge.writer is None:
-            continue
-        ends = at[launches[edge.writer].node], at[launches[edge.reader].node]
-        if ends[0] < ends[1]:
-            label = "" if edge.tensor is None else _type(edge.tensor)
-            arrows.setdefault(ends, Arrow(*ends, label))
-    return Outline(plan.graph, tuple(boxes), tuple(arrows.values()))
-
-
-def _box(launch: Launch, types: dict[str, str]) -> Box:
-    for ending, kind in ((".h2d", "input"), (".d2h", "output")):
-        if launch.node.endswith(ending):
-            name = launch.node.removesuffix(ending)
-            return Box(kind, name, kind, types.get(name, ""), None, (launch.node,))  # type: ignore[arg-type]
-    type = types.get(launch.node, "")
-    return Box("op", launch.title, launch.command, type, None, launch.members)
-
-
-def _type(tensor: PlacedTensor) -> str:
-    return f"{tensor.dtype}{shape(tensor.shape)}"
 
 
 def collapsed(outline: Outline, most: int) -> Outline:
@@ -184,4 +147,4 @@ def named(outline: Outline) -> Outline:
     return Outline(printable(outline.graph), boxes, outline.arrows)
 
 
-__all__ = ["Arrow", "Box", "Outline", "collapsed", "named", "of_graph", "of_plan", "to_dict"]
+__all__ = ["Arrow", "Box", "Outline", "collapsed", "named", "of_graph", "to_dict"]

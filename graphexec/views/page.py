@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from graphexec.plan import Launch, Plan, Wait
+from graphexec.plan import Launch, Plan
 from graphexec.verify import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
-from graphexec.views.outline import Outline, of_plan
+from graphexec.views.certificate import certificate
+from graphexec.views.outline import Outline
 from graphexec.views.page_data import launches_of, page_data
+from graphexec.views.recovered import of_plan
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
@@ -61,16 +63,6 @@ def to_html(
         "script": _read("page.js"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: pieces[found[1]], _read("page.html"))
-
-
-def certificate(plan: Plan, hazards: Sequence[Hazard]) -> str:
-    """What the verifier found, in a line; of hazards the first three."""
-    if not hazards:
-        waits = sum(isinstance(i, Wait) and i.role == "dependency" for i in plan.instructions)
-        return f"✓ proved free of races, with {count(waits, 'dependency wait')}"
-    told = [f"{h.kind}: {h.message}" for h in hazards[:3]]
-    more = [f"and {len(hazards) - 3} more"] if len(hazards) > 3 else []
-    return "\n".join([f"✗ refuted: {count(len(hazards), 'hazard')}", *told, *more])
 
 
 def _facts(plan: Plan, launches: int) -> str:
@@ -132,4 +124,4 @@ def _read(name: str) -> str:
     return resources.files("graphexec.views").joinpath(name).read_text(encoding="utf-8")
 
 
-__all__ = ["certificate", "to_html"]
+__all__ = ["to_html"]

@@ -43,7 +43,7 @@ class Paint:
         """Swatches with their meaning, from x to the right; `more` are classes of boxes and lines
         with a meaning of their own."""
         found: list[str] = []
-        for cls, name in (*self._entries(), *more):
+        for cls, name in (*self.entries(), *more):
             if cls[0] in "wr":  # a line
                 found.append(path(f"M{x:.1f} {y - 3.5:.1f}h16", cls, cls[0] == "w"))
             else:
@@ -52,7 +52,8 @@ class Paint:
             x += 36 + 6.5 * len(name)
         return found
 
-    def _entries(self) -> list[tuple[str, str]]:
+    def entries(self) -> list[tuple[str, str]]:
+        """The classes of boxes and what they mean, the first eight of many."""
         if self.by == "cost":
             steps = len(RAMP) - 1
             grow = (self.most - self.least) / steps

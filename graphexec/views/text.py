@@ -13,26 +13,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Stats, Wait
+from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.views.certificate import bounds, refutation
 from graphexec.views.table import count, fit, pad, printable, shape, size, table, width
+
+if TYPE_CHECKING:
+    from graphexec.verify import Hazard
 
 _COLUMNS = 100
 _MOST_LANES = 12  # more streams are named in a column instead
 _MOST_WIDE = 6  # up to here lanes are wide enough for arrowheads of their own
 _COLORS = (36, 33, 32, 35, 34, 31, 96, 93)
-_DIM, _BOLD = 2, 1
+_DIM, _BOLD, _RED = 2, 1, 31
 
 
-def to_text(plan: Plan, color: bool = False) -> str:
+def to_text(plan: Plan, color: bool = False, hazards: Sequence[Hazard] = ()) -> str:
     """The plan as text, about 100 columns wide; `color` adds ANSI escapes (a colour a stream).
 
-    Any plan that can be read can be shown, also one with races. Ends without a newline.
+    Any plan that can be read can be shown, also one with races: `hazards` are what the verifier
+    found, told first and marked in the table. Ends without a newline.
     """
-    body = "\n".join(_Lanes(plan, color).lines())
-    return "\n\n".join(
-        part for part in (_header(plan), body, _memory(plan), _figures(plan)) if part
-    )
+    body = "\n".join(_Lanes(plan, color, hazards).lines())
+    verdict = refuted(hazards, color)
+    figures = _figures(plan, bool(hazards))
+    parts = (_header(plan), verdict, body, _memory(plan), figures)
+    return "\n\n".join(part for part in parts if part)
+
+
+def refuted(hazards: Sequence[Hazard], color: bool) -> str:
+    """The first hazards, a line each, red on a terminal; nothing where there is none."""
+    lines = refutation(hazards).splitlines() if hazards else []
+    return "\n".join(f"\x1b[{_RED}m{line}\x1b[0m" if color else line for line in lines)
 
 
 def _header(plan: Plan) -> str:
@@ -90,8 +103,10 @@ def _rows(instructions: Sequence[Instruction]) -> Iterator[_Row]:
 class _Lanes:
     """The table of instructions."""
 
-    def __init__(self, plan: Plan, color: bool) -> None:
+    def __init__(self, plan: Plan, color: bool, hazards: Sequence[Hazard]) -> None:
         self.color, self.predicted = color, plan.predicted
+        sites = (s for h in hazards for s in (h.first, h.second) if s is not None)
+        self.racing = {site.index for site in sites}
         self.rows = list(_rows(plan.instructions))
         self.recorded = {i.event: i.stream for i in plan.instructions if isinstance(i, Record)}
         # A plan somebody else wrote may use streams it does not declare.
@@ -147,7 +162,8 @@ class _Lanes:
         if self.time:
             padded.insert(0, pad(self._time(row), self.time - 2, ">"))
         text = f"{row.number:>{self.index}}  {self._drawing(position, row)}  {'  '.join(padded)}  "
-        return (text + self._sync(row)).rstrip()
+        sync, alarm = self._sync(row), self._alarm(row)
+        return (text + (self._paint(sync, _RED) if alarm else sync)).rstrip()
 
     def _time(self, row: _Row) -> str:
         """Predicted start and end of a launch."""
@@ -166,7 +182,13 @@ class _Lanes:
                 origin = ""  # the arrow says so, and lanes take the room
             parts.append(f"◂e{row.wait.event}{origin} ({row.wait.role})")
         parts += [f"▸e{record.event}" for record in row.records]
+        parts += ["✗ hazard"] if self._alarm(row) else []
         return " ".join(parts)
+
+    def _alarm(self, row: _Row) -> bool:
+        """Whether a hazard is about the launch."""
+        number = row.number + (row.wait is not None)  # the launch follows its wait
+        return row.launch is not None and number in self.racing
 
     def _host(self, row: _Row) -> str:
         assert row.host is not None
@@ -236,7 +258,7 @@ def _memory(plan: Plan) -> str:
     return f"{buffers}\n\n{table(head, rows, '<<>><<')}"
 
 
-def _figures(plan: Plan) -> str:
+def _figures(plan: Plan, refuted: bool) -> str:
     stats = plan.stats
     if stats is None:
         return ""
@@ -248,17 +270,5 @@ def _figures(plan: Plan) -> str:
         saved = 1 - stats.arena_bytes / stats.naive_bytes
         text += f" · {size(stats.naive_bytes)} without reuse ({saved:.0%} saved)"
     text += f" · lower bound {size(stats.arena_lower_bound)}"
-    return f"{text}\n{_certificate(stats)}" if stats.predicted_ns is not None else text
-
-
-def _certificate(stats: Stats) -> str:
-    """How far from the best: of this order, of any arena for it, of any schedule."""
-    arena = f"arena {size(stats.arena_bytes)}"
-    if stats.arena_lower_bound:
-        arena += f" = {stats.arena_bytes / stats.arena_lower_bound:.2f} × lower bound"
-    time = f"predicted {(stats.predicted_ns or 0) / 1000:.4g} µs"
-    if stats.makespan_lower_bound_ns:
-        ratio = (stats.predicted_ns or 0) / stats.makespan_lower_bound_ns
-        time += f" = {ratio:.2f} × lower bound"
-    how = f" ({stats.schedule}; {stats.costs})" if stats.schedule else ""
-    return f"waits {stats.waits} = minimum for this order; {arena}; {time}{how}"
+    certified = stats.predicted_ns is not None and not refuted
+    return f"{text}\n{bounds(stats)}" if certified else text

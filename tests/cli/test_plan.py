@@ -73,6 +73,24 @@ def test_a_plan_file_is_shown_as_it_is_also_with_races(invoke, racy):
         assert done.stdout.startswith(start)
 
 
+@pytest.mark.parametrize("view", ["plan", "memory", "graph"])
+def test_text_of_a_refuted_plan_says_so_and_so_does_a_warning(invoke, racy, view):
+    judged = json.loads(invoke("check", racy, "--json").stdout)["files"][0]["hazards"]
+    done = invoke("plan", racy, "--view", view)
+    assert f"✗ refuted: {len(judged)} hazard" in done.stdout
+    assert judged[0]["message"] in done.stdout
+    assert "\x1b" not in done.stdout
+    assert f"warning: {racy}: this plan is refuted: {len(judged)} hazard" in done.stderr
+    assert done.exit_code == 0
+
+
+def test_a_plan_without_hazards_is_not_warned_of(invoke, graph, tmp_path):
+    invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
+    done = invoke("plan", tmp_path / "plan.json")
+    assert "hazard" not in done.output
+    assert done.stderr == ""
+
+
 def test_json_is_a_fixed_point(invoke, graph, tmp_path):
     invoke("plan", graph(), *CPU, "-o", tmp_path / "plan.json")
     again = invoke("plan", tmp_path / "plan.json", "--format", "json")
@@ -110,6 +128,32 @@ def test_the_most_boxes_and_the_colours_can_be_chosen(invoke, graph, tmp_path):
         assert done.exit_code == 0
         assert "drawn as" in (tmp_path / "plan.svg").read_text()
     assert invoke("plan", graph(), "--max-nodes", "0").exit_code == 2
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["--color", "op"], "--view plan as text has none"),
+    (["--color", "op", "--view", "memory", "--format", "json"], "has none"),
+    (["--color", "op", "--view", "graph", "--format", "mermaid"], "--view graph as mermaid"),
+    (["--color", "cost", "--view", "graph", "--format", "svg"], "is coloured by op"),
+    (["--max-nodes", "3"], "--max-nodes is for pictures"),
+    (["--max-nodes", "3", "--view", "memory"], "--view memory as text shows everything"),
+    (["--max-nodes", "3", "--trace", "run.json", "--format", "svg"], "of a measured run"),
+])  # fmt: skip
+def test_an_option_without_a_use_is_refused(invoke, graph, options, says):
+    done = invoke("plan", graph(), *CPU, *options)
+    assert done.exit_code == 2
+    assert says in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("format", ["dot", "mermaid", "svg"])
+def test_every_picture_honours_colours_and_the_most_boxes(invoke, graph, format):
+    def draw(*options):
+        done = invoke("plan", graph(), *CPU, "--format", format, *options)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    assert len({draw(), draw("--color", "op"), draw("--color", "cost")}) == 3
+    assert len(draw("--max-nodes", "1")) < len(draw())
 
 
 def test_a_measured_run_is_drawn_under_the_prediction(invoke, graph, tmp_path):

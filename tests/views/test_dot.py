@@ -3,13 +3,17 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from graphexec.plan import Buffer, HostWait, Launch, PlacedTensor, Plan, Range, Record, Stream, Wait
 from graphexec.tensor import DType
+from graphexec.verify import find_hazards
+from graphexec.views.blocks import blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.dot import to_dot
+from graphexec.views.table import count
 
 
 def graphviz(dot: str, format: str = "plain") -> str:
@@ -109,6 +113,53 @@ def test_weights_in_one_buffer_are_drawn_each():
     assert dot.count('shape="folder"') == 2
     assert "<b>wq</b>" in dot
     assert "<b>wk</b>" in dot
+    graphviz(dot)
+
+
+@pytest.mark.parametrize("most", [1, 5, 40])
+def test_few_boxes_are_the_blocks_of_the_lanes(chains, most):
+    plan = chains(8, 4, 25)
+    dot = to_dot(plan, most=most)
+    made = blocks(plan, most)
+    shown = re.findall(r"^  n(\d+) \[label", dot, re.MULTILINE)
+    assert shown == [str(n) for n in range(len(made))]
+    assert f"drawn as {count(len(made), 'block')}" in dot
+    ends = re.findall(r'^  (\w+) -> (\w+) \[.*?\bcolor="(.*?)"', dot, re.MULTILINE)
+    assert len(ends) == len(set(ends))
+    assert all(source != target for source, target, _ in ends)
+    graphviz(dot)
+
+
+def test_buffers_of_one_role_are_one_where_few_boxes_are_wanted(sketch):
+    s = sketch("wide", 1)
+    for n in range(9):
+        s.tensor(f"x{n}", (4,))
+        s.input(0, f"x{n}")
+    s.output(0, "y", "x0")
+    dot = to_dot(s.plan(), most=3)
+    assert dot.count('shape="cylinder"') == 2
+    assert "9 × input" in dot
+    graphviz(dot)
+
+
+def test_races_between_blocks_are_drawn_once(chains):
+    plan = chains(4, 2, 20)
+    kept = tuple(i for i in plan.instructions if getattr(i, "role", "") != "dependency")
+    racy = replace(plan, instructions=kept)
+    dot = to_dot(racy, find_hazards(racy), most=6)
+    assert 1 <= dot.count('dir="none"') <= 36
+    graphviz(dot)
+
+
+@pytest.mark.parametrize(("color", "fills"), [("op", 3), ("cost", 2)])
+def test_colours_by_op_and_by_cost(attention, color, fills):
+    dot = to_dot(attention, color=color)
+    found = re.findall(r'  n\d+ \[.*?fillcolor="(#\w+)"', dot)
+    assert len(set(found)) >= fills
+    legend = dot.split("// buffers")[0]
+    assert all(f'bgcolor="{fill}"' in legend for fill in found)
+    assert ("softmax" if color == "op" else "µs") in legend
+    assert "stream 0" not in legend
     graphviz(dot)
 
 

@@ -6,7 +6,8 @@ import re
 import graphexec as gx
 from graphexec.pipeline import plan_graph
 from graphexec.views.listing import graph_to_text, memory_to_dict, memory_to_text
-from graphexec.views.outline import of_graph, of_plan, to_dict
+from graphexec.views.outline import of_graph, to_dict
+from graphexec.views.recovered import of_plan
 
 
 def test_the_graph_of_multi_head_attention(golden):

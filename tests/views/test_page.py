@@ -9,8 +9,10 @@ import graphexec as gx
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan
 from graphexec.trace import Span, Trace
+from graphexec.verify import Hazard
 from graphexec.views.outline import of_graph
 from graphexec.views.page import to_html
+from graphexec.views.text import to_text
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,16 @@ def test_the_certificate_is_never_a_claim(compiled, attention):
     racy = Plan("p", "cpu", {}, attention.streams, attention.buffers, attention.tensors, kept)
     assert "✗ refuted" in to_html(racy)
     assert 'class="rx"' in to_html(racy)
+
+
+def test_the_certificate_says_how_near_the_best_the_plan_is(compiled):
+    page = to_html(compiled.plan)
+    found = re.search(r'<p id="certificate" class="proved">(.*?)</p>', page, re.DOTALL)
+    assert found
+    assert found[1].splitlines()[1] == to_text(compiled.plan).splitlines()[-1]
+    assert "minimum for this order" in found[1]
+    refuted = to_html(compiled.plan, hazards=[Hazard("RAW", "x")])
+    assert "minimum for this order" not in refuted
 
 
 def test_names_cannot_break_out(sketch):

@@ -14,8 +14,11 @@ from graphexec.verify import find_hazards
 from graphexec.views import graph, lanes, memory, png, svg
 from graphexec.views.graph_dot import to_dot as graph_to_dot
 from graphexec.views.layers import place
+from graphexec.views.listing import memory_to_dict, memory_to_text
 from graphexec.views.mermaid import graph_to_mermaid, plan_to_mermaid
-from graphexec.views.outline import collapsed, of_graph, of_plan
+from graphexec.views.outline import collapsed, of_graph
+from graphexec.views.recovered import of_plan
+from graphexec.views.table import size
 
 
 def parse(picture: str) -> ElementTree.Element:
@@ -99,6 +102,33 @@ def test_collapsing_keeps_arrows_forward(chains):
     small = collapsed(of_plan(chains(8, 4, 50)), 30)
     assert all(a.source < a.target for a in small.arrows)
     assert sum(len(b.names) for b in small.boxes) == 8 * 50 + 3
+
+
+def test_hazards_are_written_out_in_whole_words(racing):
+    hazards = find_hazards(racing)
+    root = parse(lanes.to_svg(racing, hazards=hazards))
+    texts = root.iter("{http://www.w3.org/2000/svg}text")
+    notes = [t for t in texts if t.get("class") == "rt"]
+    told = " ".join("".join(t.itertext()) for t in notes)
+    assert all(str(h) in told for h in hazards[:6])
+    assert "…" not in told
+    width, height = (float(root.get(side, "0")) for side in ("width", "height"))
+    assert max(len("".join(t.itertext())) * 6.6 for t in notes) < width
+    assert max(float(t.get("y", "0")) for t in notes) < height
+
+
+@pytest.mark.parametrize("name", ["multi_head_attention", "parallel_branches", "copies"])
+@pytest.mark.parametrize("device", ["cpu", "hip"])
+def test_the_peak_is_the_same_in_the_picture_and_in_the_text(name, device):
+    graph = gx.load(f"graphs/{name}.yaml")
+    plan = plan_graph(graph, device=device, streams=4, no_rewrite=["all"]).plan
+    peak = memory_to_dict(plan)["peak_bytes"]
+    assert f"peak {size(peak)} of {size(plan.stats.arena_bytes)}" in memory.to_svg(plan)
+    assert f", peak {size(peak)}," in memory_to_text(plan)
+    line = re.search(r'class="pr" d="M[\d.]+ [\d.]+((?:H[\d.]+V[\d.]+)+)V', memory.to_svg(plan))
+    assert line
+    at = [float(x) for x in re.findall(r"H([\d.]+)", line[1])]
+    assert at == sorted(at)
 
 
 def test_memory_shows_sharing_and_the_peak(compiled):

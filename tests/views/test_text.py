@@ -1,10 +1,12 @@
 """The plan as a table: what it shows, and that it stays readable."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from graphexec.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
+from graphexec.verify import find_hazards
 from graphexec.views.table import count, fit, pad, size, table, width
 from graphexec.views.text import to_text
 
@@ -133,3 +135,19 @@ def test_wide_characters_take_two_columns():
 
 def test_a_table_without_rows():
     assert table(("a", "bb"), [], "<>") == "a  bb\n─  ──"
+
+
+def test_hazards_are_told_first_marked_in_the_table_and_red_on_a_terminal(attention):
+    kept = tuple(i for i in attention.instructions if getattr(i, "role", "") != "dependency")
+    racy = replace(attention, instructions=kept)
+    hazards = find_hazards(racy)
+    lines = to_text(racy, False, hazards).splitlines()
+    assert lines[2] == f"✗ refuted: {len(hazards)} hazards"
+    assert lines[3] == str(hazards[0])
+    marked = {int(line.split()[0]) for line in lines if line.endswith("✗ hazard")}
+    sites = {s.index for h in hazards for s in (h.first, h.second) if s is not None}
+    launches = {n for n, i in enumerate(kept) if isinstance(i, Launch)}
+    assert len(marked) == len(sites & launches) > 1
+    assert "\x1b[31m✗ refuted" in to_text(racy, True, hazards)
+    assert "✗" not in to_text(attention)
+    assert "\x1b[m" not in to_text(racy, True, hazards)

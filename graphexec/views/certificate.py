@@ -1,0 +1,48 @@
+"""What is known of a plan, in a few lines: proved or refuted, and how near the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphexec.plan import Plan, Stats, Wait
+from graphexec.views.table import count, printable, size
+
+if TYPE_CHECKING:
+    from graphexec.verify import Hazard
+
+_TOLD = 3  # hazards; one missing wait makes many
+
+
+def certificate(plan: Plan, hazards: Sequence[Hazard]) -> str:
+    """What the verifier found; then how near the plan is to the best, unless it is refuted."""
+    if hazards:
+        return refutation(hazards)
+    waits = sum(isinstance(i, Wait) and i.role == "dependency" for i in plan.instructions)
+    proved = f"✓ proved free of races, with {count(waits, 'dependency wait')}"
+    if plan.stats is None or plan.stats.predicted_ns is None:
+        return proved
+    return f"{proved}\n{bounds(plan.stats)}"
+
+
+def refutation(hazards: Sequence[Hazard]) -> str:
+    """How many hazards, and the first of them, a line each."""
+    told = [printable(f"{h.kind} hazard: {h.message}") for h in hazards[:_TOLD]]
+    more = [f"and {len(hazards) - _TOLD} more"] if len(hazards) > _TOLD else []
+    return "\n".join([f"✗ refuted: {count(len(hazards), 'hazard')}", *told, *more])
+
+
+def bounds(stats: Stats) -> str:
+    """How far from the best: of this order, of any arena for it, of any schedule."""
+    arena = f"arena {size(stats.arena_bytes)}"
+    if stats.arena_lower_bound:
+        arena += f" = {stats.arena_bytes / stats.arena_lower_bound:.2f} × lower bound"
+    time = f"predicted {(stats.predicted_ns or 0) / 1000:.4g} µs"
+    if stats.makespan_lower_bound_ns:
+        ratio = (stats.predicted_ns or 0) / stats.makespan_lower_bound_ns
+        time += f" = {ratio:.2f} × lower bound"
+    how = f" ({stats.schedule}; {stats.costs})" if stats.schedule else ""
+    return f"waits {stats.waits} = minimum for this order; {arena}; {time}{how}"
+
+
+__all__ = ["bounds", "certificate", "refutation"]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 GOLDEN = Path(__file__).parent / "golden"
 
 # The machine may be busy with something else: time is no property of an example.
-# CI tries the same examples every time, so that what fails there is the change; elsewhere they differ.
+# CI tries the same examples every time: what fails there is the change. Elsewhere they differ.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),

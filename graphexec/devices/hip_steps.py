@@ -38,6 +38,7 @@ class Steps:
             for i in plan.instructions
             if isinstance(i, Record)
         }
+        self._nodes = _nodes_of_events(plan)
 
     def launch(self, instruction: Launch) -> Step:
         """A kernel launch, a BLAS call or a copy on the instruction's stream."""
@@ -64,12 +65,12 @@ class Steps:
     def record(self, instruction: Record) -> Step:
         """Record the event on the stream."""
         event, stream = self.events[instruction.event], self._streams[instruction.stream]
-        return self._hip.prepare_record(event, stream)
+        return self._hip.prepare_record(event, stream, self._nodes.get(instruction))
 
     def wait_event(self, instruction: Wait) -> Step:
         """Let the stream wait for the event."""
         event, stream = self.events[instruction.event], self._streams[instruction.stream]
-        return self._hip.prepare_wait(stream, event)
+        return self._hip.prepare_wait(stream, event, self._nodes.get(instruction))
 
     def host_wait(self, instruction: HostWait) -> Step:
         """Nothing to issue: the host waits for stream 0, where the plan's last record is."""
@@ -108,6 +109,24 @@ class Steps:
         if isinstance(argument, View):
             return ctypes.c_void_p(int(self._memory.of(argument)))
         return _CTYPES[argument.type](argument.value)
+
+
+def _nodes_of_events(plan: Plan) -> dict[Record | Wait, str]:
+    """For whom the plan's events are, should a call about one fail: a record's node is the last
+    one before it on its stream, a wait's the next one."""
+    found: dict[Record | Wait, str] = {}
+    last: dict[int, str] = {}
+    waiting: dict[int, list[Wait]] = {}
+    for instruction in plan.instructions:
+        match instruction:
+            case Launch(stream=stream, node=node):
+                last[stream] = node
+                found |= dict.fromkeys(waiting.pop(stream, ()), node)
+            case Record(stream=stream) if stream in last:
+                found[instruction] = last[stream]
+            case Wait(stream=stream):
+                waiting.setdefault(stream, []).append(instruction)
+    return found
 
 
 def nothing() -> None:

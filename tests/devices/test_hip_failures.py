@@ -33,6 +33,7 @@ from graphexec.cli.app import app
 from graphexec.devices.hip import CaptureWarning, HipDevice, Mode
 from graphexec.devices.hip_bindings import HipError
 from graphexec.errors import OutOfMemory, SessionClosed, TimedOut
+from graphexec.plan import Launch, Record, Wait
 
 APART = ["batch"]  # what is switched off for several streams with a GEMM each
 CAPTURING = {
@@ -561,3 +562,18 @@ def test_a_hundred_executables_leak_nothing(emulated: Lab) -> None:
                 before = resident_kib()
         gc.collect()
         assert resident_kib() - before < 16384
+
+
+@pytest.mark.parametrize("call", ["hipEventRecord", "hipStreamWaitEvent"])
+def test_failures_of_events_name_a_node(emulated: Lab, call: str) -> None:
+    with emulated.compile("diamond", "stream", 2, no_rewrite=["all"]) as exe:
+        nodes = {i.node for i in exe.plan.instructions if isinstance(i, Launch)}
+        roles = [i.role for i in exe.plan.instructions if isinstance(i, Wait)]
+        records = sum(isinstance(i, Record) for i in exe.plan.instructions)
+        # The first record forks and the last wait joins: no command is near.
+        number = records if call == "hipEventRecord" else roles.index("dependency") + 1
+        emulated.emulator.fail(f"{call}:{number}=719")
+        with pytest.raises(gx.ExecutionError, match=f"{call} failed") as caught:
+            exe.run(**inputs_of(exe))
+        emulated.emulator.fail("")
+        assert caught.value.node in nodes

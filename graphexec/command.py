@@ -101,36 +101,42 @@ class Gpu:
     multiprocessors: int
 
 
+Argument = View | Scalar | tuple[Scalar, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TritonLaunch:
-    """How a Triton kernel is compiled for one GPU, and how many blocks of it are launched.
+    """What a Triton kernel is on one GPU: a function in the Python file `source`, how it is
+    compiled, what it is passed, and how many blocks of it are launched.
 
-    `constants` are its compile-time parameters by name, `options` the compiler's, such as
-    num_warps.
+    `args` are its parameters in order, but for the `constants`, which are compile-time parameters
+    by name. The compiler is told which of them are 1 or multiples of 16. `options` are the
+    compiler's, such as num_warps. The threads of a block are what the compiled kernel asks for.
     """
 
+    source: Path
+    args: tuple[Argument, ...]
     constants: Mapping[str, int | bool | float | None]
     options: Mapping[str, int | bool | str]
     grid: tuple[int, int, int]
 
 
-Argument = View | Scalar | tuple[Scalar, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class TritonKernel:
-    """One launch of the function `entry` in the Triton source `source`, a Python file.
+    """One launch of a function called `entry` in a Triton source.
 
-    `args` are its parameters in order, but for those that `configure(gpu)` makes constants. The
-    compiler is told which of them are 1 or multiples of 16. The threads of a block are what the
-    compiled kernel asks for. `compute` is as in Kernel.
+    Which source that is, and how it is launched, is known for a GPU only: `configure(views, gpu)`.
+    `compute` is as in Kernel.
     """
 
-    source: Path
     entry: str
-    args: tuple[Argument, ...]
-    configure: Callable[[Gpu], TritonLaunch] = field(compare=False)
+    views: tuple[View, ...]
+    configure: Callable[[tuple[View, ...], Gpu], TritonLaunch] = field(compare=False)
     compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+
+    def on(self, gpu: Gpu) -> TritonLaunch:
+        """The launch on a GPU."""
+        return self.configure(self.views, gpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ class Memcpy:
 
 Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
 
-Recipe = Callable[[Sequence[View], Sequence[View]], Kernel]
+Recipe = Callable[[Sequence[View], Sequence[View]], Kernel | TritonKernel]
 """`recipe(reads, writes)` is a kernel over these views; further leading axes, the same in all of
 them, are a batch. Equal recipes do the same to views of the same shapes. So a recipe is a frozen
 dataclass or a plain function."""

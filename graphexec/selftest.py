@@ -66,6 +66,9 @@ def checks() -> dict[str, Test]:
         for op, build in ops.items()
         for dtype in DTYPES
     }
+    found |= {
+        f"many attentions {t}": partial(_compared, _many_attentions(t)) for t in ("f16", "bf16")
+    }
     found |= {f"graph {build.__name__}": partial(_compared, build()) for build in EXAMPLES}
     found |= {
         "weights from a file": _weights,
@@ -133,6 +136,19 @@ def _attentions(dtype: str) -> Graph:
         masked=g.attention(q, k, v, mask=mask, scale=0.5, name="masked"),
         rows=g.copy(narrow, permute=[0, 2, 1, 3], reshape=[2, 150, -1], name="rows"),
         early=g.attention(k, q, q, causal=True, name="early"),
+    )
+    return g
+
+
+def _many_attentions(dtype: str) -> Graph:
+    """Enough blocks of queries to fill a GPU: other kernels may be used then."""
+    g = Graph(f"many_attentions_{dtype}")
+    q, k = (g.input(name, (10, 16, n, 64), dtype) for name, n in (("q", 130), ("k", 150)))
+    wide, few = g.input("wide", (10, 16, 130, 128), dtype), g.input("few", (10, 1, 150, 128), dtype)
+    g.output(
+        plain=g.attention(q, k, k, name="plain"),
+        causal=g.attention(q, k, k, causal=True, name="causal"),
+        grouped=g.attention(wide, few, few, causal=True, name="grouped"),
     )
     return g
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graphexec.command import Command, Kernel, Program
+from graphexec.command import Command, Kernel, Program, TritonKernel
 from graphexec.costs import Measured, signature
 
 
-def variants(command: Command) -> Sequence[Kernel]:
+def variants(command: Command) -> Sequence[Kernel | TritonKernel]:
     """The kernels to try for a command beside its own; none for a batch."""
     if command.nodes or not has_variants(command):
         return ()
@@ -30,7 +30,7 @@ def has_variants(command: Command) -> bool:
 
 def with_variant(command: Command, choice: int) -> Command:
     """The command with the kernel of that choice; as it is for 0 and if there is none."""
-    if not choice or not isinstance(command.work, Kernel):
+    if not choice or not isinstance(command.work, Kernel | TritonKernel):
         return command
     kernels = variants(command)
     return replace(command, work=kernels[choice - 1]) if choice <= len(kernels) else command

@@ -317,9 +317,11 @@ class CpuSession:
             case GemmBatch(members):
                 flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
                 return in_turn([self._gemm(gemm) for gemm in members], flops, self._cores)
-            case (Kernel() | TritonKernel()) as kernel:
-                arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
-                return partial(kernel.compute, arrays, parallel)
+            case Kernel(args=args, compute=compute):
+                views = [v for v in args if isinstance(v, View)]
+                return partial(compute, [self._array(v) for v in views], parallel)
+            case TritonKernel(views=views, compute=compute):
+                return partial(compute, [self._array(v) for v in views], parallel)
             case Memcpy() as copy:
                 return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
             case None:

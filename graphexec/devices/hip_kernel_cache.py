@@ -20,7 +20,7 @@ from typing import Any
 
 import graphexec
 from graphexec.cache_folder import cache_folder
-from graphexec.command import Gpu, Kernel, TritonKernel
+from graphexec.command import Gpu, Kernel, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_triton import TritonBinary
@@ -99,9 +99,9 @@ class KernelCache:
         except HipError as exc:
             raise refusal from exc
 
-    def grid(self, kernel: TritonKernel) -> tuple[int, int, int]:
-        """How many blocks are launched on this GPU."""
-        return kernel.configure(self._gpu).grid
+    def launch(self, kernel: TritonKernel) -> TritonLaunch:
+        """How it is launched on this GPU."""
+        return kernel.on(self._gpu)
 
     def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
         if key not in self._modules:

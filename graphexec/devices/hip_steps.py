@@ -85,7 +85,8 @@ class Steps:
         )  # fmt: skip
 
     def _triton(self, work: TritonKernel, instruction: Launch) -> Step:
-        kernels, grid = self._hip.kernels, self._kernels.grid(work)
+        kernels, launch = self._hip.kernels, self._kernels.launch(work)
+        grid = launch.grid
         function, binary = self._kernels.triton(work, self._resources.stack())
         scratch = binary.scratch_bytes * prod(grid) and self._resources.own(
             self._hip.malloc(binary.scratch_bytes * prod(grid)), self._hip.free
@@ -95,7 +96,7 @@ class Steps:
         return kernels.prepare_launch(
             function, grid, (binary.threads, 1, 1), binary.shared_bytes,
             self._streams[instruction.stream],
-            kernels.pack([*map(self._argument, passed(work.args)), *extra]), instruction.node,
+            kernels.pack([*map(self._argument, passed(launch.args)), *extra]), instruction.node,
         )  # fmt: skip
 
     def _memcpy(self, work: Memcpy, instruction: Launch) -> Step:

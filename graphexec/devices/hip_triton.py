@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from graphexec.command import Argument, Gpu, Scalar, TritonKernel
+from graphexec.command import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.errors import NotCompiled
 from graphexec.tensor import DType, View
 
@@ -93,37 +93,40 @@ def identity(kernel: TritonKernel, gpu: Gpu) -> str:
     reason = why_not()
     if reason:
         raise NotCompiled(reason)
-    launch = kernel.configure(gpu)
+    launch = kernel.on(gpu)
     kinds = [
-        tuple(map(_described, a)) if isinstance(a, tuple) else _described(a) for a in kernel.args
+        tuple(map(_described, a)) if isinstance(a, tuple) else _described(a) for a in launch.args
     ]
     parts = (kernel.entry, kinds, sorted(launch.constants.items()), sorted(launch.options.items()),
              gpu.architecture, gpu.warp_size, version())  # fmt: skip
-    return f"{parts}\n{kernel.source.read_text(encoding='utf-8')}"
+    return f"{parts}\n{launch.source.read_text(encoding='utf-8')}"
 
 
 def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
     """Compile `kernel` for `gpu`. No GPU is needed. Raises NotCompiled."""
+    launch = kernel.on(gpu)
+    source = launch.source
     try:
         with _compiling:
-            return _compiled(kernel, gpu)
+            return _compiled(kernel.entry, launch, gpu)
     except Exception as exc:  # Triton raises whatever its passes, LLVM or ptxas come upon
-        what = f"the Triton kernel '{kernel.entry}' of {kernel.source} for {gpu.architecture}"
+        what = f"the Triton kernel '{kernel.entry}' of {source} for {gpu.architecture}"
         raise NotCompiled(f"{what} does not compile: {type(exc).__name__}: {exc}") from exc
 
 
-def _compiled(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
+def _compiled(entry: str, launch: TritonLaunch, gpu: Gpu) -> TritonBinary:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
-    launch = kernel.configure(gpu)
-    function = getattr(load_source(kernel.source), kernel.entry)
+    function = getattr(load_source(launch.source), entry)
     on_amd = gpu.architecture.startswith("gfx")
     signature, constants, attributes = _signature(
-        kernel.args, launch.constants, function.arg_names, on_amd
+        launch.args, launch.constants, function.arg_names, on_amd
     )
-    source = ASTSource(function, signature, constants, attributes)
+    language = GluonASTSource if function.is_gluon() else ASTSource
+    source = language(function, signature, constants, attributes)
     target = (
         GPUTarget("hip", gpu.architecture.split(":")[0], gpu.warp_size)
         if on_amd

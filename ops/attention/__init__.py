@@ -11,8 +11,8 @@ import numpy as np
 from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ops.attention.on_cpu import attention_on_cpu
-from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, flash_kernel, has_flash
+from graphexec.ops.attention.on_gpu import Flash
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, has_flash
 from graphexec.ops.attention.unfused import unfused
 from graphexec.tensor import DType, TensorType, View
 
@@ -111,11 +111,11 @@ class Attention(Op):
         if not has_flash(problem, call.capabilities):
             commands: list[Command] = unfused(call, problem)
             return commands
-        kernel = flash_kernel(problem, attention_on_cpu(problem))
-        reads = [v for v in problem.views() if v is not problem.out]
+        q, k, v, out, *mask = problem.views()
         cost = self.cost(call.types, call.attrs, call.type)
         label = "causal attention" if problem.causal else "attention"
-        return [call.command(label, kernel, reads, [call.out], cost)]
+        recipe = Flash(problem.scale, problem.causal)
+        return [call.kernel(label, recipe, [q, k, v, *mask], [out], cost)]
 
 
 def problem_of(call: Call) -> Problem:

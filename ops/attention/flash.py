@@ -1,4 +1,4 @@
-"""Attention on the GPU: one Triton source for AMD and NVIDIA, configured by configurations.py.
+"""Attention on the GPU: one Triton source for AMD and NVIDIA, launched by portable.py.
 
 The softmax is taken online, so that scores live in registers only (Milakov and Gimelshein 2018,
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691). A program takes

@@ -1,4 +1,7 @@
-"""The Triton kernel of attention: numbers in Triton's interpreter, compiled without a GPU."""
+"""The Triton kernels of attention: numbers in Triton's interpreter, compiled without a GPU.
+
+Gluon, in which the kernel for Hopper is written, has no interpreter: its numbers are checked on a
+GPU (tests/devices/test_attention_on_a_gpu.py)."""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec.command import Gpu, Scalar, TritonKernel
+from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
 from graphexec.errors import NotCompiled
 from graphexec.pipeline import plan_graph
-from graphexec.tensor import DType
+from graphexec.tensor import DType, View
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 
@@ -202,6 +205,15 @@ VARIANTS = {
     "smallest": shape_of(16, m=100, n=50, causal=True),
     "ones": shape_of(1, m=1, n=1, batch=(1, 1), causal=True, mask=True),
 }
+HOPPER = {
+    "plain": shape_of(128, m=1024, batch=(2, 16)),
+    "causal": shape_of(64, m=1000, n=1001, batch=(2, 16), causal=True),
+    "bf16": shape_of(64, m=1024, batch=(32,), dtype=DType.BF16.numpy()),
+    "one entry": shape_of(128, m=132 * 128, n=4096, batch=(1, 1), causal=False),
+    "one entry, causal": shape_of(64, m=132 * 128, n=132 * 128, batch=(), causal=True),
+    "one key": shape_of(128, m=16, n=1, batch=(12, 12)),
+    "one query": shape_of(128, m=1, n=300, batch=(12, 12), causal=True),
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -216,9 +228,62 @@ def test_it_compiles(gpu: str, variant: str) -> None:
     assert hip_triton.TritonBinary.from_bytes(made.to_bytes()) == made
 
 
-def test_every_configuration_is_known() -> None:
-    from graphexec.ops.attention.configurations import CONFIGURATIONS
+@pytest.mark.parametrize("variant", HOPPER)
+def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
+    """Within what a multiprocessor has, and with all accumulators in registers."""
+    case, gpu = HOPPER[variant], GPUS["sm_90"]
+    kernel = case.kernel()
+    assert kernel.on(gpu).source.name == "flash_hopper.py"
+    made = hip_triton.compile_kernel(kernel, gpu)
+    assert (made.threads, made.shared_bytes <= SHARED["sm_90"]) == (384, True)
+    assert made.scratch_bytes == 3 * 128  # descriptors, of a program
+    assert "cp.async.bulk.tensor.4d" in ptx(case)
+    assert "STACK:0 " in resources(made.code, tmp_path / "code")
 
+
+def resources(code: bytes, path: Path) -> str:
+    """What NVIDIA's tool says of compiled code: registers, stack, shared memory."""
+    import triton
+
+    path.write_bytes(code)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    return subprocess.run([tool, "-res-usage", path], check=True, capture_output=True,
+                          text=True).stdout  # fmt: skip
+
+
+def test_where_the_kernel_for_hopper_is_used() -> None:
+    gpu = GPUS["sm_90"]
+
+    def used(case: Case, gpu: Gpu = gpu) -> bool:
+        return case.kernel().on(gpu).source.name == "flash_hopper.py"
+
+    many = {"m": 1024, "batch": (2, 16)}
+    assert used(shape_of(128, **many))
+    assert not used(shape_of(128, **many), GPUS["sm_80"])
+    assert not used(shape_of(128, **many), GPUS["gfx942"])
+    assert not used(shape_of(128, **many), Gpu("sm_90", 32, 300)), "fewer tiles than processors"
+    assert not used(shape_of(80, **many))
+    assert not used(shape_of(128, 64, **many))
+    assert not used(shape_of(64, mask=True, m=512, n=512, batch=(2, 40)))
+    assert not used(shape_of(64, m=1024, n=512, batch=(2, 16), causal=True)), "rows see nothing"
+    assert used(shape_of(64, m=1024, n=512, batch=(2, 16)))
+    negative = shape_of(128, **many)
+    negative.attrs["scale"] = -1.0
+    assert not used(negative)
+
+
+def test_a_program_walks_tiles() -> None:
+    gpu = GPUS["sm_90"]
+    assert HOPPER["plain"].kernel().on(gpu).grid == (132, 1, 1)
+    assert HOPPER["one query"].kernel().on(gpu).grid == (132, 1, 1)
+    assert VARIANTS["plain"].kernel().on(gpu).grid == (8 * 16, 1, 1)
+
+
+def test_every_configuration_is_known() -> None:
+    from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
+
+    assert {len(others) for others in OTHERS.values()} == {ALTERNATIVES}
+    assert set(OTHERS) == set(CONFIGURATIONS)
     for table in CONFIGURATIONS.values():
         heads = (16, 32, 64, 128, 256)
         assert set(table) == {(d, causal) for d in heads for causal in (False, True)}
@@ -251,12 +316,12 @@ def ptx(case: Case) -> str:
 
 
 def test_the_parameters_that_are_passed_are_those_of_the_compiled_kernel() -> None:
-    for case in VARIANTS.values():
+    for case in (*VARIANTS.values(), *HOPPER.values()):
         text = ptx(case)
         params = re.findall(r"\.param \.(\w+)", text[: text.index(".reqntid")])
         types = [{"View": "u64", "i32": "u32", "i64": "u64", "f32": "f32"}[
             a.type if isinstance(a, Scalar) else "View"
-        ] for a in hip_triton.passed(case.kernel().args)]  # fmt: skip
+        ] for a in hip_triton.passed(case.kernel().on(GPUS["sm_90"]).args)]  # fmt: skip
         assert params == [*types, "u64", "u64"]  # and two pointers to scratch memory
 
 
@@ -286,12 +351,18 @@ def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
         "    tl.store(x, tl.nothing(1))\n"
     )
     kernel = VARIANTS["plain"].kernel()
-    wrong = replace(kernel, source=source, args=kernel.args[:1])
+
+    def given(count: int) -> TritonKernel:
+        def configure(views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
+            launch = kernel.on(gpu)
+            return replace(launch, source=source, args=launch.args[:count])
+
+        return replace(kernel, configure=configure)
+
     with pytest.raises(NotCompiled, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
-        hip_triton.compile_kernel(wrong, GPUS["sm_90"])
-    many = replace(wrong, args=kernel.args[:3])
+        hip_triton.compile_kernel(given(1), GPUS["sm_90"])
     with pytest.raises(NotCompiled, match="2 arguments too many"):
-        hip_triton.compile_kernel(many, GPUS["sm_90"])
+        hip_triton.compile_kernel(given(3), GPUS["sm_90"])
 
 
 @pytest.mark.parametrize(("version", "reason"), [

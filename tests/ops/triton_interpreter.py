@@ -84,8 +84,8 @@ def count_with_scalars() -> None:
 
 def interpret(kernel: TritonKernel, gpu: Gpu, storages: dict[str, np.ndarray[Any, Any]]) -> None:
     """Run every block of the kernel, one after another."""
-    launch = kernel.configure(gpu)
-    function = getattr(load_source(kernel.source), kernel.entry)
+    launch = kernel.on(gpu)
+    function = getattr(load_source(launch.source), kernel.entry)
 
     def given(argument: Argument) -> Any:
         if isinstance(argument, tuple):
@@ -95,7 +95,7 @@ def interpret(kernel: TritonKernel, gpu: Gpu, storages: dict[str, np.ndarray[Any
         return argument.value
 
     names = [name for name in function.arg_names if name not in launch.constants]
-    args = dict(zip(names, map(given, kernel.args), strict=True))
+    args = dict(zip(names, map(given, launch.args), strict=True))
     function[launch.grid](**args, **launch.constants)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from graphexec.command import Command, Gemm, Kernel, Memcpy, Storage
+from graphexec.command import Command, Gemm, Kernel, Memcpy, Storage, TritonKernel
 from graphexec.tensor import View
 
 
@@ -20,7 +20,7 @@ def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
             return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out)
         case Memcpy(src, dst):
             return "memcpy", _shape(src), _shape(dst)
-        case Kernel() if command.recipe is not None:
+        case Kernel() | TritonKernel() if command.recipe is not None:
             views = (*command.reads, *command.writes)
             return command.label, command.recipe, command.inplace, *map(_shape, views)
     return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
-from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, Work
+from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.tensor import View
 
@@ -57,7 +57,7 @@ def _work(members: Sequence[Command], layout: Layout) -> Work | None:
     # What is written is dense, so that threads can go along it.
     if reads is None or writes is None or not all(view.is_dense for view in writes):
         return None
-    if isinstance(first.work, Kernel):
+    if isinstance(first.work, Kernel | TritonKernel):
         return None if first.recipe is None else first.recipe(reads, writes)
     return Memcpy(reads[0], writes[0]) if reads[0].is_dense else None
 

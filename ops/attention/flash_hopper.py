@@ -1,0 +1,303 @@
+"""Attention on NVIDIA's Hopper, in Gluon: one warp loads tiles, two warpgroups multiply them.
+
+As FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608) does it: the tensor memory accelerator
+fills a ring of blocks of keys and values, and while one product of a warpgroup is at work it takes
+the softmax of the one before. A program stays on its multiprocessor and walks tiles of 128 queries,
+so that descriptors and barriers are set up once and the next tile's blocks arrive while this one's
+result is stored. Keys are walked from the last to the first: hidden ones come first.
+
+What is taken for granted is told by hopper.py. The barriers: `full` (of q, k, v) are passed when a
+tile has arrived, `free` when both warpgroups have read it. Needs Triton; nobody imports this module
+where there is none.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+GROUPS = gl.constexpr(2)  # warpgroups that multiply, of four warps each
+ROWS = gl.constexpr(64)  # queries of a warpgroup
+BLOCK_M = gl.constexpr(128)
+BLOCK_N = gl.constexpr(128)
+STAGES = gl.constexpr(2)  # blocks of keys and of values in shared memory
+LOG2E = gl.constexpr(1.4426950408889634)
+
+
+@gluon.jit
+def attention(
+    q, k, v, out, scale, M, N, outer, inner, section,
+    q_outer, q_inner, q_m, k_outer, k_inner, k_n, v_outer, v_inner, v_n,
+    out_outer, out_inner, out_m,
+    HEAD: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """out = softmax(scale · q @ kᵀ) @ v over outer × inner batch entries.
+
+    q and out are (outer, inner, M, HEAD), k and v (outer, inner, N, HEAD), neighbours along HEAD.
+    The other strides are those of tensors that have an axis of extent 1 where they are 0.
+    """
+    # Parameters that are 1 are constants.
+    outer, inner, section = gl.to_tensor(outer), gl.to_tensor(inner), gl.to_tensor(section)
+    dtype: gl.constexpr = q.dtype.element_ty
+    q_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, HEAD], dtype)
+    k_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, HEAD], dtype)
+    barrier: gl.constexpr = mbarrier.MBarrierLayout()
+    tensors = (
+        _described(q, outer, inner, M, q_outer, q_inner, q_m, ROWS, HEAD),
+        _described(k, outer, inner, N, k_outer, k_inner, k_n, BLOCK_N, HEAD),
+        _described(v, outer, inner, N, v_outer, v_inner, v_n, BLOCK_N, HEAD),
+    )
+    steps = (q_outer != 0, q_inner != 0, k_outer != 0, k_inner != 0, v_outer != 0, v_inner != 0)
+    tiles = (
+        gl.allocate_shared_memory(dtype, [GROUPS, ROWS, HEAD], q_tile),
+        gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, HEAD], k_tile),
+        gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, HEAD], k_tile),
+    )
+    full = (
+        gl.allocate_shared_memory(gl.int64, [1, 1], barrier),
+        gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier),
+        gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier),
+    )
+    free = (
+        gl.allocate_shared_memory(gl.int64, [1, 1], barrier),
+        gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier),
+        gl.allocate_shared_memory(gl.int64, [STAGES, 1], barrier),
+    )
+    for n in gl.static_range(3):
+        for stage in gl.static_range(1 if n == 0 else STAGES):
+            mbarrier.init(full[n].index(stage), 1)
+            mbarrier.init(free[n].index(stage), GROUPS)
+    fence_async_shared()
+
+    batch = outer * inner
+    sizes = (M, N, inner, batch, section)
+    target = (out, out_outer, out_inner, out_m)
+    factor = scale * LOG2E
+    gl.warp_specialize(
+        [
+            (_multiply, (0, tiles, full, free, target, factor, sizes, HEAD, CAUSAL)),
+            (_multiply, (1, tiles, full, free, target, factor, sizes, HEAD, CAUSAL)),
+            (_load, (tensors, steps, tiles, full, free, sizes, HEAD, CAUSAL)),
+        ],
+        [4, 1],  # warps of the last two
+        [240, 24],  # and their registers; the first has what is left: 240
+    )
+
+
+@gluon.jit
+def _described(
+    x, outer, inner, length, outer_stride, inner_stride, stride, BLOCK: gl.constexpr,
+    HEAD: gl.constexpr,
+):  # fmt: skip
+    """The descriptor of a tensor, for blocks of (1, 1, BLOCK, HEAD); rows past its end are 0."""
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for(
+        [1, 1, BLOCK, HEAD], x.dtype.element_ty
+    )
+    # An axis that is broadcast has one entry; a stride is wanted all the same.
+    outer_extent = gl.where(outer_stride == 0, 1, outer)
+    inner_extent = gl.where(inner_stride == 0, 1, inner)
+    outer_stride = gl.where(outer_stride == 0, HEAD, outer_stride)
+    inner_stride = gl.where(inner_stride == 0, HEAD, inner_stride)
+    return tma.make_tensor_descriptor(
+        x, [outer_extent, inner_extent, length, HEAD], [outer_stride, inner_stride, stride, 1],
+        [1, 1, BLOCK, HEAD], layout,
+    )  # fmt: skip
+
+
+@gluon.jit
+def _tile(turn, sizes, CAUSAL: gl.constexpr):
+    """Of this program's tile number `turn`: whether there is one; first query; batch entry; how
+    many blocks of keys it sees; and how many of these, the first ones, are seen by every query."""
+    M, N, _inner, batch, section = sizes
+    programs, program = gl.num_programs(0), gl.program_id(0)
+    blocks = (M + BLOCK_M - 1) // BLOCK_M
+    if CAUSAL:
+        # The tiles with the most keys first, dealt out there and back, so that all programs get as
+        # much to do; in sections of batch entries whose keys and values stay in the cache.
+        tile = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
+        first = tile // (blocks * section) * section
+        width = gl.maximum(gl.minimum(section, batch - first), 1)
+        rest = tile - first * blocks
+        row = (blocks - 1 - rest // width) * BLOCK_M
+        entry = first + rest % width
+        seen = gl.minimum(N, row + BLOCK_M + N - M)
+        by_all = gl.minimum(N, row + N - M + 1)
+    else:
+        tile = turn * programs + program
+        row = tile % blocks * BLOCK_M
+        entry = tile // blocks
+        seen = N
+        by_all = N
+    return tile < blocks * batch, row, entry, (seen + BLOCK_N - 1) // BLOCK_N, by_all // BLOCK_N
+
+
+@gluon.jit
+def _load(
+    tensors, steps, tiles, full, free, sizes, HEAD: gl.constexpr, CAUSAL: gl.constexpr
+):  # fmt: skip
+    """Fetch queries, keys and values in the order in which they are multiplied."""
+    inner = sizes[2]
+    count = 0  # blocks of keys so far
+    turn = 0
+    more, row, entry, blocks, _by_all = _tile(turn, sizes, CAUSAL)
+    while more:
+        i, j = entry // inner, entry % inner
+        q_at, k_at, v_at = steps[0] * i, steps[2] * i, steps[4] * i
+        q_of, k_of, v_of = steps[1] * j, steps[3] * j, steps[5] * j
+        mbarrier.wait(free[0].index(0), (turn & 1) ^ 1)
+        mbarrier.expect(full[0].index(0), BLOCK_M * HEAD * 2)
+        for group in gl.static_range(GROUPS):
+            at = [q_at, q_of, row + group * ROWS, 0]
+            _fetch(tensors[0], at, full[0].index(0), tiles[0].index(group), ROWS, HEAD)
+        for back in range(blocks):
+            key = (blocks - 1 - back) * BLOCK_N
+            stage, passed = count % STAGES, (count // STAGES & 1) ^ 1
+            mbarrier.wait(free[1].index(stage), passed)
+            mbarrier.expect(full[1].index(stage), BLOCK_N * HEAD * 2)
+            at = [k_at, k_of, key, 0]
+            _fetch(tensors[1], at, full[1].index(stage), tiles[1].index(stage), BLOCK_N, HEAD)
+            mbarrier.wait(free[2].index(stage), passed)
+            mbarrier.expect(full[2].index(stage), BLOCK_N * HEAD * 2)
+            at = [v_at, v_of, key, 0]
+            _fetch(tensors[2], at, full[2].index(stage), tiles[2].index(stage), BLOCK_N, HEAD)
+            count += 1
+        turn += 1
+        more, row, entry, blocks, _by_all = _tile(turn, sizes, CAUSAL)
+
+
+@gluon.jit
+def _fetch(tensor, at, barrier, tile, BLOCK: gl.constexpr, HEAD: gl.constexpr):
+    wide = tile._reinterpret(tile.dtype, [1, 1, BLOCK, HEAD], tensor.layout)
+    tma.async_copy_global_to_shared(tensor, at, barrier, wide)
+
+
+@gluon.jit
+def _multiply(
+    group, tiles, full, free, target, factor, sizes, HEAD: gl.constexpr, CAUSAL: gl.constexpr
+):  # fmt: skip
+    """The work of a warpgroup: its 64 queries of every tile."""
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    o_rows: gl.constexpr = gl.SliceLayout(1, o_layout)
+    M, N, inner = sizes[0], sizes[1], sizes[2]
+    q, k, v = tiles[0].index(group), tiles[1], tiles[2]
+    dtype: gl.constexpr = q.dtype
+    rows = group * ROWS + gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
+    count = 0  # blocks of keys so far
+    turn = 0
+    more, row, entry, blocks, by_all = _tile(turn, sizes, CAUSAL)
+    while more:
+        last = rows * 0 + (N - 1)  # key that a query sees
+        if CAUSAL:
+            last = gl.minimum(last, row + rows + (N - M))
+        mbarrier.wait(full[0].index(0), turn & 1)
+        stage, phase = count % STAGES, count // STAGES & 1
+        mbarrier.wait(full[1].index(stage), phase)
+        s = warpgroup_mma_wait(0, deps=[_scores(q, k.index(stage), s_layout)])
+        mbarrier.arrive(free[1].index(stage))
+        top = gl.full([ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
+        e, top, keep = _softmax(s, top, factor, (blocks - 1) * BLOCK_N, last, True)
+        total = _partial_sums(e)
+        p = gl.convert_layout(e.to(dtype), p_layout)
+        acc = gl.full([ROWS, HEAD], 0.0, gl.float32, o_layout)
+        mbarrier.wait(full[2].index(stage), phase)
+        count += 1
+        for back in range(1, blocks - by_all):
+            key = (blocks - 1 - back) * BLOCK_N
+            acc, p, keep, total, top = _step(
+                q, k, v, full, free, count, acc, p, keep, total, top, factor, key, last, True
+            )
+            count += 1
+        for _ in range(gl.maximum(blocks - by_all, 1), blocks):
+            acc, p, keep, total, top = _step(
+                q, k, v, full, free, count, acc, p, keep, total, top, factor, 0, last, False
+            )
+            count += 1
+        mbarrier.arrive(free[0].index(0))
+        stage = (count - 1) % STAGES
+        acc = acc * gl.convert_layout(keep, o_rows)[:, None]
+        o = warpgroup_mma(p, v.index(stage), acc, is_async=True)
+        acc, p = warpgroup_mma_wait(0, deps=[o, p])
+        mbarrier.arrive(free[2].index(stage))
+        total = gl.convert_layout(gl.sum(total, 1), o_rows)
+        acc = acc * (1.0 / total)[:, None]
+        _store(acc, target, entry // inner, entry % inner, row + group * ROWS, M, HEAD)
+        turn += 1
+        more, row, entry, blocks, by_all = _tile(turn, sizes, CAUSAL)
+
+
+@gluon.jit
+def _step(
+    q, k, v, full, free, count, acc, p, keep, total, top, factor, key, last, HIDDEN: gl.constexpr
+):  # fmt: skip
+    """The scores of block `count` and their softmax, beside the product of the weights `p` of the
+    block before with its values. `keep` is what `acc` shrinks by before that is added."""
+    o_layout: gl.constexpr = acc.type.layout
+    stage, phase = count % STAGES, count // STAGES & 1
+    before = (count - 1) % STAGES
+    mbarrier.wait(full[1].index(stage), phase)
+    s = _scores(q, k.index(stage), gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16]))
+    acc = acc * gl.convert_layout(keep, gl.SliceLayout(1, o_layout))[:, None]
+    o = warpgroup_mma(p, v.index(before), acc, is_async=True)
+    s = warpgroup_mma_wait(1, deps=[s])
+    mbarrier.arrive(free[1].index(stage))
+    e, top, keep = _softmax(s, top, factor, key, last, HIDDEN)
+    total = total * gl.convert_layout(keep, gl.SliceLayout(1, total.type.layout))[:, None]
+    total += _partial_sums(e)
+    # Here, because ptxas moves the wait for the product before the softmax unless a loop, as a
+    # barrier's is, lies between them.
+    mbarrier.wait(full[2].index(stage), phase)
+    weights = gl.convert_layout(e.to(q.dtype), p.type.layout)
+    acc, p, weights = warpgroup_mma_wait(0, deps=[o, p, weights])
+    mbarrier.arrive(free[2].index(before))
+    return acc, weights, keep, total, top
+
+
+@gluon.jit
+def _scores(q, k, layout: gl.constexpr):
+    """q @ kᵀ, still at work."""
+    zero = gl.full([ROWS, BLOCK_N], 0.0, gl.float32, layout)
+    return warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _softmax(s, top, factor, key, last, HIDDEN: gl.constexpr):
+    """Powers of two of the scores less the new maximum; it; and what older ones shrink by."""
+    if HIDDEN:
+        keys = key + gl.arange(0, BLOCK_N, gl.SliceLayout(0, s.type.layout))
+        s = gl.where(keys[None, :] <= last[:, None], s, float("-inf"))
+    highest = gl.maximum(top, gl.max(s, 1) * factor)
+    base = highest
+    if HIDDEN:  # a whole block of keys may be
+        base = gl.where(highest == float("-inf"), 0.0, highest)
+    return gl.exp2(s * factor - base[:, None]), highest, gl.exp2(top - base)
+
+
+@gluon.jit
+def _partial_sums(e):
+    """(ROWS, 4): the sums of what each of the four threads of a row holds, which is two of every
+    eight neighbours. They are added up at the end only."""
+    return gl.sum(gl.sum(e.reshape([ROWS, BLOCK_N // 8, 4, 2]), 3), 1)
+
+
+@gluon.jit
+def _store(result, target, i, j, row, M, HEAD: gl.constexpr):
+    out, outer, inner, stride = target
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // HEAD, HEAD // 8], [4, 1], [1, 0])
+    rows = row + gl.arange(0, ROWS, gl.SliceLayout(1, layout))
+    columns = gl.arange(0, HEAD, gl.SliceLayout(0, layout))
+    at = out + i.to(gl.int64) * outer + j.to(gl.int64) * inner
+    at = at + rows.to(gl.int64)[:, None] * stride + columns[None, :]
+    result = gl.convert_layout(result.to(out.dtype.element_ty), layout)
+    gl.store(at, result, mask=(rows < M)[:, None])
+
+
+__all__ = ["attention"]

@@ -1,0 +1,81 @@
+"""When and how the kernel of flash_hopper.py is launched."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
+from graphexec.ops.attention.problem import Problem
+from graphexec.ops.strides import collapse
+from graphexec.tensor import View
+
+SOURCE = Path(__file__).with_name("flash_hopper.py")
+HEADS = (64, 128)
+BLOCK_M = 128  # queries of a tile, as in the kernel
+_ALIGNMENT = 16  # bytes; what the tensor memory accelerator wants of addresses and strides
+_RANK = 2  # batch axes at most
+_CACHED = 128 << 20
+"""Bytes of keys and values that are read at a time. That this is more than the 50 MB of the
+second-level cache is measured: the fewer parts, the more evenly the programs are loaded."""
+
+
+def fits(problem: Problem, gpu: Gpu) -> bool:
+    """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no query that
+    sees nothing, at most two batch axes, addresses and strides as the hardware wants them."""
+    p = problem
+    extents, _ = _batch(p)
+    return (
+        gpu.architecture == "sm_90"
+        and p.mask is None
+        and p.q.shape[-1] == p.v.shape[-1] in HEADS
+        and p.scale > 0  # a maximum may then be scaled after it was taken
+        and not (p.causal and p.q.shape[-2] > p.k.shape[-2])
+        and len(extents) <= _RANK
+        and p.out.strides[-1] == 1
+        and all(map(_loads_in_blocks, (p.q, p.k, p.v)))
+    )
+
+
+def fills(problem: Problem, gpu: Gpu) -> bool:
+    """Whether there is a tile for every multiprocessor."""
+    return _tiles(problem) >= gpu.multiprocessors
+
+
+def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
+    """One program a multiprocessor, which walks tiles."""
+    p = problem
+    extents, batches = _batch(p)
+    outer = (1,) * (_RANK - len(extents))
+    padded = [(*(0 for _ in outer), *strides) for strides in batches]
+    keys, head = p.k.shape[-2], p.k.shape[-1]
+    section = max(1, _CACHED // (2 * keys * head * p.k.dtype.itemsize))
+    args: list[Argument] = [p.q, p.k, p.v, p.out, Scalar("f32", p.scale)]
+    args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *outer, *extents, section)]
+    for view, batch in zip((p.q, p.k, p.v, p.out), padded, strict=True):
+        args += [Scalar("i64", stride) for stride in (*batch, view.strides[-2])]
+    grid = (min(_tiles(p), gpu.multiprocessors), 1, 1)
+    constants = {"HEAD": head, "CAUSAL": p.causal}
+    return TritonLaunch(SOURCE, tuple(args), constants, {"num_warps": 4}, grid)
+
+
+def _tiles(problem: Problem) -> int:
+    shape: tuple[int, ...] = problem.q.shape
+    return prod(shape[:-2]) * -(-shape[-2] // BLOCK_M)
+
+
+def _batch(problem: Problem) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The batch axes, merged where they can be, and the strides of q, k, v and out along them."""
+    views = (problem.q, problem.k, problem.v, problem.out)
+    strides = (view.strides[:-2] for view in views)
+    merged: tuple[tuple[int, ...], list[tuple[int, ...]]] = collapse(views[0].shape[:-2], *strides)
+    return merged
+
+
+def _loads_in_blocks(view: View) -> bool:
+    aligned = (view.offset, *view.strides[:-1])
+    size = view.dtype.itemsize
+    return view.strides[-1] == 1 and all(n * size % _ALIGNMENT == 0 for n in aligned)
+
+
+__all__ = ["BLOCK_M", "HEADS", "SOURCE", "fills", "fits", "launch"]

@@ -1,0 +1,62 @@
+"""Attention as one kernel of a GPU: the recipe, and which kernel it is on which GPU.
+
+Apart from the kernels, so that a plan whose kernels are cached is loaded without Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from graphexec.command import Gpu, TritonKernel, TritonLaunch
+from graphexec.errors import NotCompiled
+from graphexec.ops.attention import hopper, portable
+from graphexec.ops.attention.on_cpu import attention_on_cpu
+from graphexec.ops.attention.problem import Problem
+from graphexec.tensor import View
+
+_HOPPER = 1
+_PORTABLE = 2  # the first of portable.ALTERNATIVES
+
+
+@dataclass(frozen=True)
+class Flash:
+    """The recipe of attention; it reads q, k, v and perhaps a mask."""
+
+    scale: float
+    causal: bool
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
+        """The kernel that suits the GPU best as far as is known."""
+        return self._kernel(reads, writes, 0)
+
+    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> tuple[TritonKernel, ...]:
+        """Other kernels, some of which there are for some GPUs and problems only."""
+        count = _PORTABLE + portable.ALTERNATIVES
+        return tuple(self._kernel(reads, writes, choice) for choice in range(1, count))
+
+    def _kernel(
+        self, reads: Sequence[View], writes: Sequence[View], choice: int
+    ) -> TritonKernel:  # fmt: skip
+        q, k, v, *mask = reads
+        views = (q, k, v, writes[0], *mask)
+        compute = attention_on_cpu(Problem.of(views, self.scale, self.causal))
+        return TritonKernel("attention", views, partial(_launch, self, choice), compute)
+
+
+def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
+    """What is launched on a GPU. Raises NotCompiled for a choice that there is not."""
+    problem = Problem.of(views, recipe.scale, recipe.causal)
+    on_hopper = hopper.fits(problem, gpu)
+    launched: TritonLaunch
+    if choice == _HOPPER and not on_hopper:
+        raise NotCompiled(f"the kernel for Hopper does not compute this on {gpu.architecture}")
+    if choice == _HOPPER or (choice == 0 and on_hopper and hopper.fills(problem, gpu)):
+        launched = hopper.launch(problem, gpu)
+    else:
+        launched = portable.launch(problem, gpu, choice - _PORTABLE if choice else None)
+    return launched
+
+
+__all__ = ["Flash"]

@@ -1,0 +1,123 @@
+"""How the kernel of flash.py is launched: arguments, blocks, warps and stages."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
+from graphexec.ops.attention.problem import Problem
+from graphexec.ops.strides import collapse, power_of_two
+from graphexec.tensor import View
+
+SOURCE = Path(__file__).with_name("flash.py")
+_INT32 = 2**31
+
+# fmt: off
+# (block of queries, block of keys, warps, stages) by family of architectures, padded head size
+# and whether causal; the family "" serves what has no rows of its own.
+CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
+    "sm_9": {
+        (16, False): (128, 128, 4, 3), (16, True): (128, 128, 4, 3),
+        (32, False): (128, 128, 4, 3), (32, True): (128, 128, 4, 3),
+        (64, False): (64, 128, 4, 3), (64, True): (64, 64, 4, 3),
+        (128, False): (128, 64, 8, 3), (128, True): (64, 64, 4, 3),
+        (256, False): (128, 64, 8, 2), (256, True): (128, 64, 8, 2),
+    },
+    "gfx9": {
+        (16, False): (128, 64, 4, 1), (16, True): (128, 64, 4, 1),
+        (32, False): (128, 64, 4, 1), (32, True): (128, 64, 4, 1),
+        (64, False): (128, 64, 4, 1), (64, True): (128, 64, 4, 1),
+        (128, False): (128, 64, 4, 1), (128, True): (128, 64, 4, 1),
+        (256, False): (64, 32, 4, 1), (256, True): (64, 32, 4, 1),
+    },
+    "": {
+        (16, False): (64, 64, 4, 2), (16, True): (64, 64, 4, 2),
+        (32, False): (64, 64, 4, 2), (32, True): (64, 64, 4, 2),
+        (64, False): (64, 64, 4, 2), (64, True): (64, 64, 4, 2),
+        (128, False): (64, 32, 4, 2), (128, True): (64, 32, 4, 2),
+        (256, False): (32, 16, 4, 1), (256, True): (32, 16, 4, 1),
+    },
+}
+# fmt: on
+
+
+# What `tune` tries besides: blocks of queries and of keys, warps, stages.
+OTHERS = {
+    "sm_9": ((128, 64, 8, 3), (128, 128, 8, 2), (64, 128, 4, 3), (64, 64, 4, 3), (32, 64, 4, 3)),
+    "gfx9": ((128, 32, 4, 1), (64, 64, 4, 1), (256, 64, 8, 1), (128, 128, 8, 1), (32, 64, 2, 1)),
+    "": ((128, 64, 8, 2), (64, 32, 4, 2), (64, 64, 4, 3), (32, 64, 4, 2), (32, 32, 2, 2)),
+}
+ALTERNATIVES = 5
+"""How many there are for each family."""
+
+
+def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> TritonLaunch:
+    """The kernel of flash.py for a problem on a GPU, as the table says or by an alternative."""
+    p = problem
+    extents, batches = collapse(p.q.shape[:-2], *(view.strides[:-2] for view in p.views()))
+    views = [
+        (view, (_wide(batch), _step(view, -2), _step(view, -1)))
+        for view, batch in zip(p.views(), batches, strict=True)
+    ]
+    queries, keys = p.q.shape[-2], p.k.shape[-2]
+    args: list[Argument] = [view for view, _ in views[:4]]
+    args += [Scalar("f32", p.scale), Scalar("i32", queries), Scalar("i32", keys)]
+    args.append(tuple(Scalar("i32", extent) for extent in extents))
+    for _, strides in views[:4]:
+        args += strides
+    for view, strides in views[4:]:
+        args += [view, *strides]
+
+    block_m, block_n, warps, stages = _blocks(p, gpu, alternative)
+    head, value = map(_padded, (p.q.shape[-1], p.v.shape[-1]))
+    has_mask = p.mask is not None
+    constants = {
+        "HEAD": p.q.shape[-1], "VALUE": p.v.shape[-1], "BLOCK_HEAD": head, "BLOCK_VALUE": value,
+        "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
+        "CAUSAL": p.causal, "HAS_MASK": has_mask,
+        # A running maximum may then be scaled after it was taken.
+        "SCALE_LAST": p.scale > 0 and not has_mask,
+        # Rows that see no key at all may exist.
+        "BLIND_ROWS": has_mask or (p.causal and queries > keys),
+        "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0,
+    }  # fmt: skip
+    if not has_mask:
+        constants |= {"mask": None, "mask_batch": None, "mask_m": None, "mask_n": None}
+    grid = (-(-queries // block_m) * prod(extents), 1, 1)
+    options = {"num_warps": warps, "num_stages": stages}
+    return TritonLaunch(SOURCE, tuple(args), constants, options, grid)
+
+
+def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, int, int, int]:
+    p = problem
+    family = next(f for f in CONFIGURATIONS if gpu.architecture.startswith(f))
+    largest = max(map(_padded, (p.q.shape[-1], p.v.shape[-1])))
+    found = CONFIGURATIONS[family][largest, p.causal]
+    if alternative is not None:
+        found = OTHERS[family][alternative]
+    block_m, block_n, warps, stages = found
+    if p.mask is not None:  # its blocks need room too
+        block_n, stages = max(16, block_n // 2), min(stages, 2)
+    # Few queries, as in decoding, need no more rows than a matrix instruction has.
+    block_m = min(block_m, max(16, power_of_two(p.q.shape[-2])))
+    block_n = min(block_n, max(16, power_of_two(p.k.shape[-2])))
+    return block_m, block_n, warps, stages
+
+
+def _padded(size: int) -> int:
+    padded: int = max(16, power_of_two(size))
+    return padded
+
+
+def _wide(strides: tuple[int, ...]) -> tuple[Scalar, ...]:
+    return tuple(Scalar("i64", stride) for stride in strides)
+
+
+def _step(view: View, axis: int) -> Scalar:
+    """The stride along an axis: wide where an offset along it may be."""
+    stride = view.strides[axis]
+    return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
+
+
+__all__ = ["ALTERNATIVES", "CONFIGURATIONS", "OTHERS", "SOURCE", "launch"]

@@ -1,0 +1,108 @@
+"""Attention by every kernel there is for the GPU at hand, its numbers against float64.
+
+Not collected unless `GRAPHEXEC_HIP_LIBRARY_PATH` names the libraries of a real device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from attention_cases import FROBENIUS
+from exact import Array, draw, wide
+
+import graphexec as gx
+from graphexec.costs import Measured, signature
+from graphexec.devices.hip import HipDevice
+from graphexec.executable import FallbackWarning
+from graphexec.ops.attention.portable import ALTERNATIVES
+from graphexec.pipeline import plan_graph
+from graphexec.profile import Profile
+
+CHOICES = range(2 + ALTERNATIVES)
+HOPPER = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """(batch, heads, queries, head size), heads and length of k and v, and more."""
+
+    q: tuple[int, int, int, int]
+    keys: int
+    heads: int | None = None
+    causal: bool = False
+    scale: float | None = None
+    by_rows: bool = False  # (batch, length, heads, head size) in memory, seen turned
+
+    def graph(self, dtype: str) -> gx.Graph:
+        g = gx.Graph("attention")
+        b, h, m, d = self.q
+        shapes = {"q": (b, h, m, d)} | dict.fromkeys("kv", (b, self.heads or h, self.keys, d))
+        views = {}
+        for name, (batch, heads, length, width) in shapes.items():
+            if self.by_rows:
+                x = g.input(name, (batch, length, heads, width), dtype)
+                views[name] = g.copy(x, permute=[0, 2, 1, 3], name=f"{name}_turned")
+            else:
+                views[name] = g.input(name, (batch, heads, length, width), dtype)
+        more: dict[str, Any] = {} if self.scale is None else {"scale": self.scale}
+        g.output(out=g.attention(**views, causal=self.causal, name="y", **more))
+        return g
+
+    def exact(self, q: Array, k: Array, v: Array) -> Array:
+        q, k, v = map(wide, (q, k, v))
+        if self.by_rows:
+            q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        m, n = q.shape[-2], k.shape[-2]
+        z = q @ k.swapaxes(-1, -2) * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
+        if self.causal:
+            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
+        e = np.exp(z - z.max(-1, keepdims=True))
+        return np.asarray((e / e.sum(-1, keepdims=True)) @ v)
+
+
+CASES = {
+    "even": Case((4, 40, 256, 128), 256),
+    "even, causal": Case((4, 40, 256, 64), 256, causal=True),
+    "odd": Case((3, 50, 200, 64), 333),
+    "odd, causal": Case((5, 30, 131, 128), 515, causal=True),
+    "longer tiles than queries": Case((12, 12, 3, 64), 1000, causal=True),
+    "one key": Case((12, 12, 5, 128), 1),
+    "many tiles of one entry": Case((1, 1, 20000, 64), 300),
+    "many tiles of one entry, causal": Case((1, 1, 17000, 64), 17100, causal=True),
+    "grouped": Case((4, 40, 140, 64), 150, heads=1),
+    "rows": Case((3, 48, 140, 64), 150, causal=True, by_rows=True),
+    "large": Case((3, 48, 140, 128), 300, scale=10.0),
+    "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_numbers(name: str, dtype: str, choice: int) -> None:
+    case, device = CASES[name], HipDevice()
+    able = device.capabilities()
+    if f"attention:{dtype}" not in able:
+        pytest.skip("Triton is missing")
+    graph = case.graph(dtype)
+    plan = plan_graph(graph, device="hip", capabilities=able, resident=True)
+    (command,) = [c for c in plan.program.commands if "attention" in c.label]
+    profile = Profile("", {signature(command): Measured(1.0, choice=choice)})
+    rng = np.random.default_rng(1)
+    try:
+        exe = gx.compile(graph, device=device, costs=profile)
+    except FallbackWarning:
+        assert choice != 0
+        pytest.skip("there is no such kernel for this GPU")
+    with exe:
+        inputs = {n: draw(rng, t.shape, dtype) for n, t in exe.inputs.items()}
+        found = wide(exe.run(**inputs)["out"])
+        again = exe.run(**inputs)["out"]
+    expected = case.exact(**inputs)
+    assert np.isfinite(found).all()
+    assert np.array_equal(wide(again), found)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error <= FROBENIUS[dtype], error

@@ -116,7 +116,7 @@ class TritonLaunch:
 
     source: Path
     args: tuple[Argument, ...]
-    constants: Mapping[str, int | bool | float | None]
+    constants: Mapping[str, int | bool | float | str | None]
     options: Mapping[str, int | bool | str]
     grid: tuple[int, int, int]
 

@@ -33,18 +33,20 @@ LOG2E = gl.constexpr(1.4426950408889634)
 
 @gluon.jit
 def attention(
-    q, k, v, out, scale, M, N, outer, inner, section,
+    q, k, v, out, scale, M, N, outer, inner,
     q_outer, q_inner, q_m, k_outer, k_inner, k_n, v_outer, v_inner, v_n,
     out_outer, out_inner, out_m,
-    HEAD: gl.constexpr, CAUSAL: gl.constexpr,
+    HEAD: gl.constexpr, ORDER: gl.constexpr, HIDES: gl.constexpr,
 ):  # fmt: skip
     """out = softmax(scale · q @ kᵀ) @ v over outer × inner batch entries.
 
     q and out are (outer, inner, M, HEAD), k and v (outer, inner, N, HEAD), neighbours along HEAD.
-    The other strides are those of tensors that have an axis of extent 1 where they are 0.
+    The other strides are those of tensors that have an axis of extent 1 where they are 0. ORDER is
+    that of the tiles and tells of causality (see _tile), HIDES that some queries of a tile do not
+    see all of its last block of keys.
     """
     # Parameters that are 1 are constants.
-    outer, inner, section = gl.to_tensor(outer), gl.to_tensor(inner), gl.to_tensor(section)
+    outer, inner = gl.to_tensor(outer), gl.to_tensor(inner)
     dtype: gl.constexpr = q.dtype.element_ty
     q_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, HEAD], dtype)
     k_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, HEAD], dtype)
@@ -77,14 +79,14 @@ def attention(
     fence_async_shared()
 
     batch = outer * inner
-    sizes = (M, N, inner, batch, section)
+    sizes = (M, N, inner, batch)
     target = (out, out_outer, out_inner, out_m)
     factor = scale * LOG2E
     gl.warp_specialize(
         [
-            (_multiply, (0, tiles, full, free, target, factor, sizes, HEAD, CAUSAL)),
-            (_multiply, (1, tiles, full, free, target, factor, sizes, HEAD, CAUSAL)),
-            (_load, (tensors, steps, tiles, full, free, sizes, HEAD, CAUSAL)),
+            (_multiply, (0, tiles, full, free, target, factor, sizes, HEAD, ORDER, HIDES)),
+            (_multiply, (1, tiles, full, free, target, factor, sizes, HEAD, ORDER, HIDES)),
+            (_load, (tensors, steps, tiles, full, free, sizes, HEAD, ORDER)),
         ],
         [4, 1],  # warps of the last two
         [240, 24],  # and their registers; the first has what is left: 240
@@ -112,64 +114,77 @@ def _described(
 
 
 @gluon.jit
-def _tile(turn, sizes, CAUSAL: gl.constexpr):
-    """Of this program's tile number `turn`: whether there is one; first query; batch entry; how
-    many blocks of keys it sees; and how many of these, the first ones, are seen by every query."""
-    M, N, _inner, batch, section = sizes
-    programs, program = gl.num_programs(0), gl.program_id(0)
+def _tile(turn, sizes, ORDER: gl.constexpr):
+    """Of this program's turn: whether there is one; first query; batch entry; how many blocks of
+    keys it sees, 0 for a turn without a tile; how many of these, the first ones, every query sees.
+
+    ORDER is "" where every query sees every key: the blocks of queries of an entry are neighbours
+    in time, so that its keys are read from memory once. "causal": those that see the most keys
+    first, dealt out there and back, so that all programs get as much to do. "causal pairs": as "",
+    but a program takes a block counted from the end and then the same from the start, which
+    together see as many keys as any other two; less even where pairs are few.
+    """
+    M, N, _inner, batch = sizes
+    program, programs = gl.program_id(0), gl.num_programs(0)
     blocks = (M + BLOCK_M - 1) // BLOCK_M
-    if CAUSAL:
-        # The tiles with the most keys first, dealt out there and back, so that all programs get as
-        # much to do; in sections of batch entries whose keys and values stay in the cache.
-        tile = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
-        first = tile // (blocks * section) * section
-        width = gl.maximum(gl.minimum(section, batch - first), 1)
-        rest = tile - first * blocks
-        row = (blocks - 1 - rest // width) * BLOCK_M
-        entry = first + rest % width
-        seen = gl.minimum(N, row + BLOCK_M + N - M)
-        by_all = gl.minimum(N, row + N - M + 1)
+    if ORDER == "causal pairs":
+        pairs = (blocks + 1) // 2
+        number = turn // 2 * programs + program
+        entry = number // pairs
+        more = entry < batch
+        block = gl.where(turn % 2 == 0, blocks - 1 - number % pairs, number % pairs)
+        twice = (turn % 2 == 1) & (block == blocks - 1 - block)
+    elif ORDER == "causal":
+        number = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
+        more = number < blocks * batch
+        block = blocks - 1 - number // batch
+        entry = number % batch
+        twice = False
     else:
-        tile = turn * programs + program
-        row = tile % blocks * BLOCK_M
-        entry = tile // blocks
-        seen = N
-        by_all = N
-    return tile < blocks * batch, row, entry, (seen + BLOCK_N - 1) // BLOCK_N, by_all // BLOCK_N
+        number = turn * programs + program
+        entry = number // blocks
+        more = entry < batch
+        block = number % blocks
+        twice = False
+    row = block * BLOCK_M
+    seen = N
+    by_all = N
+    if ORDER != "":
+        seen = gl.where(twice, 0, gl.minimum(N, row + BLOCK_M + N - M))
+        by_all = gl.minimum(N, row + N - M + 1)
+    return more, row, entry, (seen + BLOCK_N - 1) // BLOCK_N, by_all // BLOCK_N
 
 
 @gluon.jit
 def _load(
-    tensors, steps, tiles, full, free, sizes, HEAD: gl.constexpr, CAUSAL: gl.constexpr
+    tensors, steps, tiles, full, free, sizes, HEAD: gl.constexpr, ORDER: gl.constexpr
 ):  # fmt: skip
     """Fetch queries, keys and values in the order in which they are multiplied."""
     inner = sizes[2]
     count = 0  # blocks of keys so far
+    done = 0  # tiles so far
     turn = 0
-    more, row, entry, blocks, _by_all = _tile(turn, sizes, CAUSAL)
+    more, row, entry, blocks, _by_all = _tile(turn, sizes, ORDER)
     while more:
-        i, j = entry // inner, entry % inner
-        q_at, k_at, v_at = steps[0] * i, steps[2] * i, steps[4] * i
-        q_of, k_of, v_of = steps[1] * j, steps[3] * j, steps[5] * j
-        mbarrier.wait(free[0].index(0), (turn & 1) ^ 1)
-        mbarrier.expect(full[0].index(0), BLOCK_M * HEAD * 2)
-        for group in gl.static_range(GROUPS):
-            at = [q_at, q_of, row + group * ROWS, 0]
-            _fetch(tensors[0], at, full[0].index(0), tiles[0].index(group), ROWS, HEAD)
+        if blocks > 0:
+            i, j = entry // inner, entry % inner
+            mbarrier.wait(free[0].index(0), (done & 1) ^ 1)
+            mbarrier.expect(full[0].index(0), BLOCK_M * HEAD * 2)
+            for group in gl.static_range(GROUPS):
+                at = [steps[0] * i, steps[1] * j, row + group * ROWS, 0]
+                _fetch(tensors[0], at, full[0].index(0), tiles[0].index(group), ROWS, HEAD)
+            done += 1
         for back in range(blocks):
-            key = (blocks - 1 - back) * BLOCK_N
+            i, j, key = entry // inner, entry % inner, (blocks - 1 - back) * BLOCK_N
             stage, passed = count % STAGES, (count // STAGES & 1) ^ 1
-            mbarrier.wait(free[1].index(stage), passed)
-            mbarrier.expect(full[1].index(stage), BLOCK_N * HEAD * 2)
-            at = [k_at, k_of, key, 0]
-            _fetch(tensors[1], at, full[1].index(stage), tiles[1].index(stage), BLOCK_N, HEAD)
-            mbarrier.wait(free[2].index(stage), passed)
-            mbarrier.expect(full[2].index(stage), BLOCK_N * HEAD * 2)
-            at = [v_at, v_of, key, 0]
-            _fetch(tensors[2], at, full[2].index(stage), tiles[2].index(stage), BLOCK_N, HEAD)
+            for n in gl.static_range(1, 3):
+                mbarrier.wait(free[n].index(stage), passed)
+                mbarrier.expect(full[n].index(stage), BLOCK_N * HEAD * 2)
+                at = [steps[2 * n] * i, steps[2 * n + 1] * j, key, 0]
+                _fetch(tensors[n], at, full[n].index(stage), tiles[n].index(stage), BLOCK_N, HEAD)
             count += 1
         turn += 1
-        more, row, entry, blocks, _by_all = _tile(turn, sizes, CAUSAL)
+        more, row, entry, blocks, _by_all = _tile(turn, sizes, ORDER)
 
 
 @gluon.jit
@@ -180,58 +195,80 @@ def _fetch(tensor, at, barrier, tile, BLOCK: gl.constexpr, HEAD: gl.constexpr):
 
 @gluon.jit
 def _multiply(
-    group, tiles, full, free, target, factor, sizes, HEAD: gl.constexpr, CAUSAL: gl.constexpr
+    group, tiles, full, free, target, factor, sizes, HEAD: gl.constexpr, ORDER: gl.constexpr,
+    HIDES: gl.constexpr,
 ):  # fmt: skip
     """The work of a warpgroup: its 64 queries of every tile."""
+    count = 0  # blocks of keys so far
+    done = 0  # tiles so far
+    turn = 0
+    more, row, entry, blocks, by_all = _tile(turn, sizes, ORDER)
+    while more:
+        if blocks > 0:
+            _attend(
+                group, tiles, full, free, target, factor, sizes, count, done, row, entry, blocks,
+                by_all, HEAD, ORDER, HIDES,
+            )  # fmt: skip
+            count += blocks
+            done += 1
+        turn += 1
+        more, row, entry, blocks, by_all = _tile(turn, sizes, ORDER)
+
+
+@gluon.jit
+def _attend(
+    group, tiles, full, free, target, factor, sizes, count, done, row, entry, blocks, by_all,
+    HEAD: gl.constexpr, ORDER: gl.constexpr, HIDES: gl.constexpr,
+):  # fmt: skip
+    """Queries from `row` on, over all their keys, and the result stored."""
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    s_rows: gl.constexpr = gl.SliceLayout(1, s_layout)
     o_rows: gl.constexpr = gl.SliceLayout(1, o_layout)
     M, N, inner = sizes[0], sizes[1], sizes[2]
     q, k, v = tiles[0].index(group), tiles[1], tiles[2]
-    dtype: gl.constexpr = q.dtype
-    rows = group * ROWS + gl.arange(0, ROWS, gl.SliceLayout(1, s_layout))
-    count = 0  # blocks of keys so far
-    turn = 0
-    more, row, entry, blocks, by_all = _tile(turn, sizes, CAUSAL)
-    while more:
-        last = rows * 0 + (N - 1)  # key that a query sees
-        if CAUSAL:
-            last = gl.minimum(last, row + rows + (N - M))
-        mbarrier.wait(full[0].index(0), turn & 1)
-        stage, phase = count % STAGES, count // STAGES & 1
-        mbarrier.wait(full[1].index(stage), phase)
-        s = warpgroup_mma_wait(0, deps=[_scores(q, k.index(stage), s_layout)])
-        mbarrier.arrive(free[1].index(stage))
-        top = gl.full([ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, s_layout))
-        e, top, keep = _softmax(s, top, factor, (blocks - 1) * BLOCK_N, last, True)
-        total = _partial_sums(e)
-        p = gl.convert_layout(e.to(dtype), p_layout)
-        acc = gl.full([ROWS, HEAD], 0.0, gl.float32, o_layout)
-        mbarrier.wait(full[2].index(stage), phase)
-        count += 1
+    row += group * ROWS
+    last = gl.full([ROWS], N - 1, gl.int32, s_rows)  # key that a query sees
+    if ORDER != "":
+        last = gl.minimum(last, row + gl.arange(0, ROWS, s_rows) + (N - M))
+    mbarrier.wait(full[0].index(0), done & 1)
+    stage, phase = count % STAGES, count // STAGES & 1
+    mbarrier.wait(full[1].index(stage), phase)
+    s = warpgroup_mma_wait(0, deps=[_scores(q, k.index(stage), s_layout)])
+    mbarrier.arrive(free[1].index(stage))
+    top = gl.full([ROWS], float("-inf"), gl.float32, s_rows)
+    key = (blocks - 1) * BLOCK_N
+    e, top, keep = _softmax(s, top, factor, key, last, HIDES)
+    total = _partial_sums(e)
+    p = gl.convert_layout(e.to(q.dtype), p_layout)
+    acc = gl.full([ROWS, HEAD], 0.0, gl.float32, o_layout)
+    mbarrier.wait(full[2].index(stage), phase)
+    count += 1
+    if ORDER != "":
         for back in range(1, blocks - by_all):
             key = (blocks - 1 - back) * BLOCK_N
             acc, p, keep, total, top = _step(
                 q, k, v, full, free, count, acc, p, keep, total, top, factor, key, last, True
             )
             count += 1
-        for _ in range(gl.maximum(blocks - by_all, 1), blocks):
-            acc, p, keep, total, top = _step(
-                q, k, v, full, free, count, acc, p, keep, total, top, factor, 0, last, False
-            )
-            count += 1
-        mbarrier.arrive(free[0].index(0))
-        stage = (count - 1) % STAGES
-        acc = acc * gl.convert_layout(keep, o_rows)[:, None]
-        o = warpgroup_mma(p, v.index(stage), acc, is_async=True)
-        acc, p = warpgroup_mma_wait(0, deps=[o, p])
-        mbarrier.arrive(free[2].index(stage))
-        total = gl.convert_layout(gl.sum(total, 1), o_rows)
-        acc = acc * (1.0 / total)[:, None]
-        _store(acc, target, entry // inner, entry % inner, row + group * ROWS, M, HEAD)
-        turn += 1
-        more, row, entry, blocks, by_all = _tile(turn, sizes, CAUSAL)
+        by_all = gl.minimum(by_all, blocks - 1)
+    else:
+        by_all = blocks - 1
+    for _ in range(by_all):
+        acc, p, keep, total, top = _step(
+            q, k, v, full, free, count, acc, p, keep, total, top, factor, 0, last, False
+        )
+        count += 1
+    mbarrier.arrive(free[0].index(0))
+    stage = (count - 1) % STAGES
+    acc = acc * gl.convert_layout(keep, o_rows)[:, None]
+    o = warpgroup_mma(p, v.index(stage), acc, is_async=True)
+    acc, p = warpgroup_mma_wait(0, deps=[o, p])
+    mbarrier.arrive(free[2].index(stage))
+    total = gl.convert_layout(gl.sum(total, 1), o_rows)
+    acc = acc * (1.0 / total)[:, None]
+    _store(acc, target, entry // inner, entry % inner, row, M, HEAD)
 
 
 @gluon.jit
@@ -289,14 +326,15 @@ def _partial_sums(e):
 
 
 @gluon.jit
-def _store(result, target, i, j, row, M, HEAD: gl.constexpr):
+def _store(acc, target, i, j, row, M, HEAD: gl.constexpr):
+    """Store rows of a result where i and j are its batch entry, 16 bytes at a time."""
     out, outer, inner, stride = target
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // HEAD, HEAD // 8], [4, 1], [1, 0])
     rows = row + gl.arange(0, ROWS, gl.SliceLayout(1, layout))
     columns = gl.arange(0, HEAD, gl.SliceLayout(0, layout))
-    at = out + i.to(gl.int64) * outer + j.to(gl.int64) * inner
-    at = at + rows.to(gl.int64)[:, None] * stride + columns[None, :]
-    result = gl.convert_layout(result.to(out.dtype.element_ty), layout)
+    out += i.to(gl.int64) * outer + j.to(gl.int64) * inner
+    at = out + rows.to(gl.int64)[:, None] * stride + columns[None, :]
+    result = gl.convert_layout(acc.to(out.dtype.element_ty), layout)
     gl.store(at, result, mask=(rows < M)[:, None])
 
 

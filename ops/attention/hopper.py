@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
@@ -12,12 +12,11 @@ from graphexec.tensor import View
 
 SOURCE = Path(__file__).with_name("flash_hopper.py")
 HEADS = (64, 128)
-BLOCK_M = 128  # queries of a tile, as in the kernel
+BLOCK_M, BLOCK_N = 128, 128  # queries and keys of a tile, as in the kernel
 _ALIGNMENT = 16  # bytes; what the tensor memory accelerator wants of addresses and strides
 _RANK = 2  # batch axes at most
-_CACHED = 128 << 20
-"""Bytes of keys and values that are read at a time. That this is more than the 50 MB of the
-second-level cache is measured: the fewer parts, the more evenly the programs are loaded."""
+_CACHE = 40 << 20  # bytes of keys and values that stay in the second-level cache, of 50 MB
+_EVEN = 1.1  # the longest a program may take of the average; reading keys again costs about as much
 
 
 def fits(problem: Problem, gpu: Gpu) -> bool:
@@ -49,14 +48,29 @@ def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
     outer = (1,) * (_RANK - len(extents))
     padded = [(*(0 for _ in outer), *strides) for strides in batches]
     keys, head = p.k.shape[-2], p.k.shape[-1]
-    section = max(1, _CACHED // (2 * keys * head * p.k.dtype.itemsize))
     args: list[Argument] = [p.q, p.k, p.v, p.out, Scalar("f32", p.scale)]
-    args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *outer, *extents, section)]
+    args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *outer, *extents)]
     for view, batch in zip((p.q, p.k, p.v, p.out), padded, strict=True):
         args += [Scalar("i64", stride) for stride in (*batch, view.strides[-2])]
     grid = (min(_tiles(p), gpu.multiprocessors), 1, 1)
-    constants = {"HEAD": head, "CAUSAL": p.causal}
+    hides = p.causal or keys % BLOCK_N != 0
+    constants = {"HEAD": head, "ORDER": _order(p, gpu), "HIDES": hides}
     return TritonLaunch(SOURCE, tuple(args), constants, {"num_warps": 4}, grid)
+
+
+def _order(problem: Problem, gpu: Gpu) -> str:
+    """In which order programs walk tiles (flash_hopper._tile says what these mean)."""
+    if not problem.causal:
+        return ""
+    cached = 2 * prod(problem.k.shape) * problem.k.dtype.itemsize <= _CACHE
+    turns = _pairs(problem) / gpu.multiprocessors
+    return "causal" if cached or ceil(turns) > _EVEN * turns else "causal pairs"
+
+
+def _pairs(problem: Problem) -> int:
+    """Pairs of tiles, where a block in the middle is a pair by itself."""
+    shape: tuple[int, ...] = problem.q.shape
+    return prod(shape[:-2]) * ceil(shape[-2] / (2 * BLOCK_M))
 
 
 def _tiles(problem: Problem) -> int:
@@ -78,4 +92,4 @@ def _loads_in_blocks(view: View) -> bool:
     return view.strides[-1] == 1 and all(n * size % _ALIGNMENT == 0 for n in aligned)
 
 
-__all__ = ["BLOCK_M", "HEADS", "SOURCE", "fills", "fits", "launch"]
+__all__ = ["BLOCK_M", "BLOCK_N", "HEADS", "SOURCE", "fills", "fits", "launch"]

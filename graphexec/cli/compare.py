@@ -10,16 +10,15 @@ import click
 from graphexec.cli.options import (
     Finite,
     Loader,
-    Planner,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     mode_option,
-    planner_options,
     seed_option,
     timeout_option,
 )
+from graphexec.cli.planning import Planner, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import number, print_json
 from graphexec.cli.run import prepared

@@ -156,8 +156,6 @@ class CpuSession:
             issued = time.perf_counter()
             self.wait()
             end = time.perf_counter()
-            self._idle = False  # a worker may still be telling of a join
-            self._drain()
         finally:
             self._recorder = before
         spans: dict[type, list[Span]] = {Launch: [], Wait: [], Record: []}
@@ -258,9 +256,9 @@ class CpuSession:
         ]
         put = self._queues[instruction.stream].put
 
-        def perform(run: _Run, number: int) -> None:
+        def perform(run: _Run, number: int) -> bool:
             if run.stopped:
-                return
+                return False
             try:
                 if self._device.delays is not None:
                     time.sleep(self._random.choice((0, 0, 0.0005, 0.002)))
@@ -274,13 +272,21 @@ class CpuSession:
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
+                return False
+            return True
 
         return lambda: put(self._timed(partial(perform, self._current(), self._number)))
 
     def record(self, instruction: Record) -> Step:
         """Queue setting the event."""
         put, event = self._queues[instruction.stream].put, instruction.event
-        return lambda: put(self._timed(self._current().events[event].set))
+
+        def step() -> None:
+            wake = self._current().events[event].set
+            recorder, number = self._recorder, self._number
+            put(wake if recorder is None else partial(_tell_and, wake, recorder, number))
+
+        return step
 
     def wait_event(self, instruction: Wait) -> Step:
         """Queue waiting for the event: it blocks the stream's worker, not the host."""
@@ -292,16 +298,17 @@ class CpuSession:
         self._host_events.append(instruction.event)
         return lambda: None
 
-    def _timed(self, task: Step) -> Step:
-        """The task as it is or, if somebody wants to know, with its times told."""
+    def _timed(self, task: Callable[[], bool]) -> Step:
+        """The task as it is or, if somebody wants to know, with its times told, unless it says
+        that it was not done."""
         recorder, number = self._recorder, self._number
         if recorder is None:
             return task
 
         def timed() -> None:
             start = time.perf_counter()
-            task()
-            recorder(number, start, time.perf_counter())
+            if task():
+                recorder(number, start, time.perf_counter())
 
         return timed
 
@@ -360,6 +367,13 @@ def _work(queue: SimpleQueue[Step | None]) -> None:
     silence_numpy()
     while (task := queue.get()) is not None:
         task()
+
+
+def _tell_and(wake: Step, recorder: Recorder, number: int) -> None:
+    """Tell of a record, then do it: who waits for it goes on, and tells of that, at once."""
+    now = time.perf_counter()
+    recorder(number, now, now)
+    wake()
 
 
 def _memcpy(target: Array, source: Array, parallel: Any) -> None:

@@ -735,7 +735,7 @@ def test_weights_are_uploaded_once_and_shared(tmp_path: Path) -> None:
         x = np.arange(16, dtype=np.float32).reshape(4, 4)
         pending = [exe.submit(x=i * x) for i in range(4)]
         assert all(np.array_equal(p.result()["y"], i * x) for i, p in enumerate(pending))
-        memories = [s._memory["weights"] for s in exe._sessions]
+        memories = [s._memory.buffers["weights"] for s in exe._sessions]
         assert len(memories) == 2
         assert np.shares_memory(*memories)
 

@@ -19,12 +19,15 @@ _unfinished: set[Path] = set()
 def write_files(files: Mapping[Path, Writer]) -> None:
     """Write all of `files` and then put each in its place; on any failure none is left behind.
 
-    Existing files are replaced. Raises DataError when one cannot be written.
+    Existing files are replaced, unless they are write-protected. Raises DataError when one cannot
+    be written.
     """
     # A symbolic link stays a link: what it points to is replaced. Devices and pipes are written to.
     places = {path.resolve(): write for path, write in files.items() if not _is_special(path)}
     partial = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in places}
     try:
+        for path in places:
+            _check_protection(path)
         for path, write in places.items():
             _unfinished.add(partial[path])
             with partial[path].open("wb") as stream:
@@ -55,6 +58,7 @@ def check_file(path: Path) -> None:
     try:
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        _check_protection(place)
         probe.touch()
         probe.unlink()
     except OSError as exc:
@@ -64,6 +68,13 @@ def check_file(path: Path) -> None:
 def discard_unfinished() -> None:
     """Remove all files that are being written: for a process about to be ended."""
     _discard(list(_unfinished))
+
+
+def _check_protection(path: Path) -> None:
+    """Raise PermissionError for a file that its owner has protected: to replace a file, one only
+    needs to be allowed to write into its folder."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is write-protected")
 
 
 def _is_special(path: Path) -> bool:

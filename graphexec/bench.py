@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from graphexec.devices.base import Timed
 from graphexec.plan import Launch, Wait
 from graphexec.progress import tracked
+from graphexec.views.table import count
 
 if TYPE_CHECKING:
     import numpy as np
 
     from graphexec.executable import Executable
+    from graphexec.pipeline import Streams
 
     Inputs = Mapping[str, np.ndarray[Any, Any]]
 
@@ -60,13 +62,13 @@ class CommandTime:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration: `asked` is how many streams the plan might use, `streams` how many it
-    does. `waiting` is the median time each stream stood waiting in a run, `measured` the median of
-    the runs this was measured in, in milliseconds; they and `commands` are empty unless asked
-    for and known."""
+    """One configuration: `asked` is how many streams the plan might use ("auto": as many as pay),
+    `streams` how many it does. `waiting` is the median time each stream stood waiting in a run,
+    `measured` the median of the runs this was measured in, in milliseconds; they and `commands`
+    are empty unless asked for and known."""
 
     mode: str | None
-    asked: int
+    asked: Streams
     streams: int
     whole: Figures
     device: Figures
@@ -80,6 +82,8 @@ class Result:
     def name(self) -> str:
         """What tables call it."""
         ways = [self.mode] if self.mode else []
+        if self.asked == "auto":
+            return ", ".join([*ways, f"auto: {count(self.streams, 'stream')}"])
         return ", ".join([*ways, f"{self.streams} of {self.asked} streams"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +93,7 @@ class Result:
 
 def bench(
     exe: Executable, resident: Executable | None, inputs: Inputs, runs: int, warmup: int,
-    detailed: bool, asked: int | None = None,
+    detailed: bool, asked: Streams | None = None,
 ) -> Result:  # fmt: skip
     """Measure `exe`, and `resident`: the same graph compiled so that no data is moved. `asked` is
     how many streams its plan might have used."""
@@ -100,7 +104,7 @@ def bench(
 
     def issue() -> None:
         session.issue()
-        session.wait()
+        session.wait(exe.timeout)
 
     device = _times("the device part", issue, runs)
     still = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from graphexec.graph import Graph
 from graphexec.not_computed import NotComputed, not_computed
 from graphexec.tensor import DType, TensorType
-from graphexec.typed import TypedGraph
+from graphexec.typed import TypedGraph, TypedNode
 from graphexec.weights import read_weight
 
 if TYPE_CHECKING:
@@ -29,12 +29,26 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 TOLERANCE = {DType.F16: 2e-3, DType.BF16: 1.6e-2, DType.F32: 1e-5, DType.F64: 1e-12}
-"""Relative Frobenius error a single node may have, by the coarsest dtype it touches."""
+"""Relative Frobenius error a single node may have, by the coarsest dtype it touches.
+
+Below the smallest normal number of a dtype no relative error can be asked for: subnormal numbers
+are as far apart as the smallest normal one is from the next. One operation there gives
+x (1 + δ) + η with |δ| ≤ u, the unit roundoff, and |η| at most half the smallest subnormal, which
+is u times the smallest normal (N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+section 2.8). So what is tolerated has an absolute part, too, for each element
+
+    tolerance · (smallest normal of the result's dtype) + n · η of the dtype sums are kept in
+
+with n operations an element, all of which may round the same way. Hardware that flushes subnormal
+numbers to zero may do worse; that is an error which `compare` is there to show.
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor: largest absolute and relative Frobenius error, and whether that is tolerated."""
+    """One tensor: its largest absolute and its relative Frobenius error, and whether that is
+    tolerated. `tolerance` is relative as well, with the absolute part that underflow explains
+    divided by the norm of the tensor. Where that norm is 0, both are absolute."""
 
     name: str
     op: str
@@ -107,6 +121,7 @@ def compare_executable(
     given = {name: np.asarray(inputs[name], np.float64) for name in graph.inputs}
     given |= {name: read_weight(w).astype(np.float64) for name, w in graph.weights.items()}
     depth, coarsest = _depths(graph), _coarsest(graph)
+    lost = {node.name: _lost_in_sums(node, types) for node in graph.nodes}
     absent = not_computed(graph, exe.rewritten, seen)
     nodes = []
     for node in graph.nodes:
@@ -120,14 +135,14 @@ def compare_executable(
         given[node.name] = result.reshape(node.type.shape)
         coarse = max((types[t].dtype for t in (*node.operands.values(), node.name)), key=_grain)
         allowed = tolerance if tolerance is not None else TOLERANCE[coarse]
-        nodes.append(_row(node.name, node.op.name, node.type, given[node.name], expected, allowed))
+        error = _Error(given[node.name], expected)
+        nodes.append(error.row(node.name, node.op.name, node.type, allowed, lost[node.name]))
     ends = []
     for name, tensor in graph.outputs.items():
         allowed = TOLERANCE[coarsest[tensor]] * sqrt(max(1, depth[tensor]))
-        ends.append(
-            _row(name, "output", types[tensor], outputs[name].astype(np.float64), exact[tensor],
-                 tolerance if tolerance is not None else allowed)
-        )  # fmt: skip
+        allowed = tolerance if tolerance is not None else allowed
+        error = _Error(outputs[name].astype(np.float64), exact[tensor])
+        ends.append(error.row(name, "output", types[tensor], allowed, lost.get(tensor, 0.0)))
     return Comparison(tuple(ends), tuple(nodes), tuple(absent.values()))
 
 
@@ -141,16 +156,47 @@ def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]
     return values
 
 
-def _row(
-    name: str, op: str, type: TensorType, found: Array, expected: Array, allowed: float
-) -> Row:
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(found - expected)
-    difference[found == expected] = 0.0  # infinities that agree
-    size = float(np.linalg.norm(np.where(np.isfinite(expected), expected, 0.0)))
-    error = float(np.linalg.norm(difference))
-    relative = error / size if size > 0 else error
-    return Row(name, op, type.dtype.value, float(difference.max()), relative, allowed)
+class _Error:
+    """How far a tensor is from what was expected."""
+
+    def __init__(self, found: Array, expected: Array) -> None:
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(found - expected)
+        difference[found == expected] = 0.0  # infinities that agree
+        self.largest, self.norm = float(difference.max()), _norm(difference)
+        self.size = _norm(np.where(np.isfinite(expected), expected, 0.0))
+
+    def row(self, name: str, op: str, type: TensorType, tolerance: float, lost: float) -> Row:
+        """The row of a tensor; `lost` is what underflow inside an element's sum may take."""
+        floor = tolerance * _smallest(type.dtype)[0] + lost
+        allowed = tolerance * self.size + sqrt(type.elements) * floor
+        unit = self.size or 1.0
+        return Row(name, op, type.dtype.value, self.largest, self.norm / unit, allowed / unit)
+
+
+def _lost_in_sums(node: TypedNode, types: Mapping[str, TensorType]) -> float:
+    """What underflow may take from an element on the way to it: half the smallest subnormal of the
+    dtype that sums are kept in, by each operation."""
+    operands = {key: types[name] for key, name in node.operands.items()}
+    operations = node.op.cost(operands, node.attrs, node.type).flops / node.type.elements
+    sums = {t.dtype.accumulator for t in (node.type, *operands.values())}
+    return operations * max(_smallest(dtype)[1] for dtype in sums) / 2
+
+
+def _smallest(dtype: DType) -> tuple[float, float]:
+    """The smallest normal and the smallest subnormal number of a dtype."""
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+    return float(info.smallest_normal), float(info.smallest_subnormal)
+
+
+def _norm(values: Array) -> float:
+    """The Frobenius norm, of values whose squares are no numbers of float64, too."""
+    largest = float(np.abs(values).max())
+    if not largest or not isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(values / largest))
 
 
 def _grain(dtype: DType) -> float:

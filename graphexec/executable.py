@@ -17,12 +17,19 @@ from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, ExecutionError, NotCompiled, SessionClosed
-from graphexec.pending import Pending
+from graphexec.pending import Pending, in_order
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.progress import tracked
 from graphexec.requests import in_flight as side_by_side
-from graphexec.run_inputs import Ports, accepted, checked, shapes_of
+from graphexec.run_inputs import (
+    Ports,
+    accepted,
+    at_least_one,
+    checked,
+    no_port,
+    shapes_of,
+)
 from graphexec.tensor import TensorType
 from graphexec.weights import WeightError, read_weight
 
@@ -134,22 +141,11 @@ class Executable:
         """The outputs of each request, in order, with up to `in_flight` of them on the device.
 
         So one request's upload, another's compute and a third's download overlap. The plan of
-        that many requests side by side is proved free of races before it runs.
+        that many requests side by side is proved free of races before it runs. A request maps the
+        names of inputs to arrays; DataError says which one is wrong.
         """
-        if in_flight < 1:
-            raise DataError([Diagnostic(f"in_flight must be at least 1, not {in_flight}")])
-        return self._mapped(requests, in_flight)
-
-    def _mapped(
-        self, requests: Iterable[Mapping[str, Array]], in_flight: int
-    ) -> Iterator[dict[str, Array]]:
-        waiting: deque[Pending] = deque()
-        for inputs in requests:
-            if len(waiting) == in_flight:
-                yield waiting.popleft().result()
-            waiting.append(self._submit(inputs, in_flight))
-        while waiting:
-            yield waiting.popleft().result()
+        at_least_one("in_flight", in_flight)
+        return in_order(requests, in_flight, lambda inputs: self._submit(inputs, in_flight))
 
     def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
         """As `run`, showing what every launch wrote to `tap`."""
@@ -230,18 +226,26 @@ class Executable:
     # Device memory --------------------------------------------------------------------------
 
     def device_array(self, name: str) -> DeviceArray:
-        """Where an input or output lies on the device; only if compiled with `resident=True`.
+        """Where an input or output lies on a GPU; only if compiled for one with `resident=True`.
 
         Fill the inputs, call `replay`, and read the outputs there: no transfers are made. It has
         a `__cuda_array_interface__`, so CuPy, PyTorch and Numba can use it in place.
+        Raises DataError for another name, and where it lies in the memory of the host.
         """
         program, session = self._compiled.program, self._sessions[0]
         self._check_open()
-        view = {**program.inputs, **program.outputs}.get(name)
-        if view is None or not self._resident or not hasattr(session, "address"):
-            help = "compile(graph, device='hip', resident=True)"
-            message = f"'{name}' does not lie on the device for callers to use"
+        ports = {**program.inputs, **program.outputs}
+        if name not in ports:
+            raise no_port(name, ports)
+        if not hasattr(session, "address"):
+            message = f"'{name}' lies in the memory of the host: the plan runs on the CPU"
+            help = "device_array is for GPUs; here `run` takes and returns NumPy arrays"
             raise DataError([Diagnostic(message, help=help)])
+        if not self._resident:
+            message = f"'{name}' lies in the memory of the host: a run copies it to or from the GPU"
+            help = "compile(graph, device='hip', resident=True)"
+            raise DataError([Diagnostic(message, help=help)])
+        view = ports[name]
         return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
 
     def replay(self, times: int = 1) -> None:
@@ -251,8 +255,7 @@ class Executable:
         the inputs must be done, or be on a stream that the caller has waited for. All of them may
         take `times` times as long as one. Raises DataError unless `times` is at least 1.
         """
-        if times < 1:
-            raise DataError([Diagnostic(f"times must be at least 1, not {times}")])
+        at_least_one("times", times)
         with self.lock:
             self._check_open()
             while self._pending:  # `device_array` is the first session's memory

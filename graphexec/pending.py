@@ -1,19 +1,24 @@
-"""A run that has been started: ask for its outputs when they are wanted."""
+"""Runs that have been started: ask for their outputs when they are wanted, or in their order."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphexec.errors import ExecutionError
+from graphexec.diagnostics import Diagnostic
+from graphexec.errors import DataError, ExecutionError
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Session
     from graphexec.executable import Executable
 
 Array = np.ndarray[Any, Any]
+Inputs = Mapping[str, Array]
 
 
 class Pending:
@@ -65,4 +70,48 @@ class Pending:
                 exe.collected(self)
 
 
-__all__ = ["Pending"]
+def in_order(
+    requests: Iterable[Inputs], in_flight: int, submit: Callable[[Inputs], Pending]
+) -> Iterator[dict[str, Array]]:
+    """The outputs of each request, in order, with up to `in_flight` of them started.
+
+    Raises DataError at once if there are no requests to go through, and, when its turn comes,
+    where one of them is wrong, with its number from 0.
+    """
+    try:
+        numbered = enumerate(requests)
+    except TypeError as exc:
+        message = f"requests must be an iterable of them, found {_what(requests)}"
+        raise DataError([Diagnostic(message, help=_EXAMPLE)]) from exc
+    return _in_order(numbered, in_flight, submit)
+
+
+def _in_order(
+    requests: Iterator[tuple[int, object]], in_flight: int, submit: Callable[[Inputs], Pending]
+) -> Iterator[dict[str, Array]]:
+    waiting: deque[Pending] = deque()
+    for number, inputs in requests:
+        if len(waiting) == in_flight:
+            yield waiting.popleft().result()
+        if not isinstance(inputs, Mapping):
+            message = f"request {number} must map names of inputs to arrays, found {_what(inputs)}"
+            raise DataError([Diagnostic(message, help=_EXAMPLE)])
+        try:
+            waiting.append(submit(inputs))
+        except DataError as exc:
+            raise DataError(
+                [replace(d, message=f"request {number}: {d.message}") for d in exc.diagnostics]
+            ) from exc
+    while waiting:
+        yield waiting.popleft().result()
+
+
+_EXAMPLE = "map([{'x': x0}, {'x': x1}]), with every input of the graph in each request"
+
+
+def _what(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else f'{text[:37]}...'}"
+
+
+__all__ = ["Pending", "in_order"]

@@ -30,6 +30,7 @@ from graphexec.plan_file.values import (
     fields,
     integer,
     mapping_of,
+    refuse_other_kinds,
     text,
 )
 
@@ -106,10 +107,11 @@ def loads(content: str, path: str = "<profile>") -> Profile:
     document = parse(source)
     mistakes = Mistakes(source)
     found: dict[str, Any] = {}
-    if isinstance(document, dict):
-        for where in repeated_keys(document):
-            mistakes.add(where, Wrong("this key is written twice"))
     try:
+        refuse_other_kinds(document, "profile_version", "a profile of measured times")
+        if isinstance(document, dict):
+            for where in repeated_keys(document):
+                mistakes.add(where, Wrong("this key is written twice"))
         found = _PROFILE(document, Place(mistakes))
     except Wrong as wrong:
         mistakes.add((), wrong)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.atomic_file import write_text
+from graphexec.atomic_file import check_file, write_text
 from graphexec.cache_folder import cache_folder
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import DataError, GraphError
@@ -86,18 +86,43 @@ def _foreign(profile: Profile, graph: TypedGraph, here: Machine) -> str:
 
 def keep(graph: TypedGraph, machine: Machine, profile: Profile) -> Path:
     """Write the profile to its place, whole or not at all. DataError if that fails."""
+    path = _place(graph, machine)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _no_folder(path.parent, exc) from exc
+    write_text(path, profile.to_json())
+    return path
+
+
+def check_keepable(graph: TypedGraph, machine: Machine) -> None:
+    """Raise DataError unless a profile could be kept now; leaves nothing behind."""
+    path = _place(graph, machine)
+    place = path.parent
+    if place.is_dir():
+        check_file(path)
+        return
+    # What would hold the first of the folders that are to be made. A name that is taken by
+    # anything else, a broken link too, is where making them would end.
+    there = next(p for p in (place, *place.parents) if os.path.lexists(p))
+    probe = there / f".{path.name}.{os.getpid()}.part"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as exc:
+        raise _no_folder(place, exc) from exc
+
+
+def _place(graph: TypedGraph, machine: Machine) -> Path:
     place = folder()
     if place is None:
         help = f"set {VARIABLE} to a folder"
         raise DataError([Diagnostic("there is no place to keep profiles at", help=help)])
-    path = place / file_name(graph, machine)
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        message = f"cannot make the folder '{place}': {exc.strerror or exc}"
-        raise DataError([Diagnostic(message)]) from exc
-    write_text(path, profile.to_json())
-    return path
+    return place / file_name(graph, machine)
+
+
+def _no_folder(place: Path, exc: OSError) -> DataError:
+    return DataError([Diagnostic(f"cannot make the folder '{place}': {exc.strerror or exc}")])
 
 
 def file_name(graph: TypedGraph, machine: Machine) -> str:
@@ -141,4 +166,7 @@ def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
         return []
 
 
-__all__ = ["VARIABLE", "Kept", "ProfileWarning", "file_name", "find", "folder", "keep", "signature"]
+__all__ = [
+    "VARIABLE", "Kept", "ProfileWarning", "check_keepable", "file_name", "find", "folder", "keep",
+    "signature",
+]  # fmt: skip

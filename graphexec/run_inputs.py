@@ -3,7 +3,7 @@ device take it, and which bytes are an output?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
     Arrays in device memory are passed on as they are.
     """
     mistakes = [
-        Diagnostic(f"there is no input '{name}'", help=did_you_mean(name, types))
+        Diagnostic(f"there is no input '{name}'", help=did_you_mean(str(name), types))
         for name in inputs
         if name not in types
     ]
@@ -90,6 +90,20 @@ def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return arrays
+
+
+def no_port(name: str, ports: Iterable[str]) -> DataError:
+    """The error for what is neither an input nor an output."""
+    known = list(ports)
+    help = did_you_mean(str(name), known) or f"there are {', '.join(known)}"
+    return DataError([Diagnostic(f"there is no input or output '{name}'", help=help)])
+
+
+def at_least_one(what: str, number: int) -> None:
+    """Raise DataError unless an argument is an integer of at least 1."""
+    if not isinstance(number, (int, np.integer)) or number < 1:
+        kind = "" if isinstance(number, (int, np.integer)) else "an integer of "
+        raise DataError([Diagnostic(f"{what} must be {kind}at least 1, not {number!r}")])
 
 
 def shapes_of(arrays: Mapping[str, Array]) -> dict[str, Shape]:
@@ -136,4 +150,4 @@ def _wrong_type(
     return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
 
 
-__all__ = ["Ports", "accepted", "checked", "shapes_of"]
+__all__ = ["Ports", "accepted", "at_least_one", "checked", "no_port", "shapes_of"]

@@ -1,12 +1,15 @@
 """A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
 
-The logger is `graphexec.run`. A GPU issues plans call by call then, with timing events around each
-instruction, and completions are logged when a run is done, or given up, in the order of their ends.
+The logger is `graphexec.run`. On the CPU lines come as things happen: whatever must happen before
+something else is told before it, and all is told when the host may read the outputs. A GPU issues
+plans call by call then, with timing events around each instruction, and completions are logged when
+a run is done, or given up, in the order of their ends.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 
 from graphexec.plan import HostWait, Instruction, Launch, Plan, Record
@@ -37,7 +40,7 @@ def logged_steps(
 
 def _logged(text: str, step: Callable[[], object]) -> Callable[[], object]:
     def logged() -> object:
-        LOGGER.debug("issued    %s", text)
+        _log("issued    %s", text)
         return step()
 
     return logged
@@ -50,9 +53,19 @@ def completions(plan: Plan) -> Callable[[int, float, float], None] | None:
 
     def recorder(number: int, start: float, end: float) -> None:
         text = described(number, plan.instructions[number])
-        LOGGER.debug("completed %s after %.0f µs", text, 1e6 * (end - start))
+        _log("completed %s after %.0f µs", text, 1e6 * (end - start))
 
     return recorder
+
+
+_turn = threading.Lock()
+
+
+def _log(message: str, *values: object) -> None:
+    """Log a line. A line gets its time before it is written, so threads take turns with both:
+    otherwise lines would not be in the order of their times."""
+    with _turn:
+        LOGGER.debug(message, *values)
 
 
 __all__ = ["LOGGER", "completions", "described", "logged_steps"]

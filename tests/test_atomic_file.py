@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -47,3 +50,46 @@ def test_a_device_stays_one() -> None:
     check_file(null)
     write_text(null, "nothing")
     assert null.is_char_device()
+
+
+AS_A_USER = """
+import os, sys
+from pathlib import Path
+from graphexec import atomic_file, diagnostics, errors
+if os.getuid() == 0:  # who may write everywhere
+    os.setgid(65534)
+    os.setuid(65534)
+for write in (atomic_file.check_file, lambda path: atomic_file.write_text(path, "new")):
+    try:
+        write(Path(sys.argv[1]))
+        print("written")
+    except errors.DataError as exc:
+        print(exc)
+"""
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_that_its_owner_has_protected_is_not_replaced(linked: bool) -> None:
+    """Though its folder can be written to, which is all that replacing it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.npz"
+        path.write_text("old")
+        os.chmod(folder, 0o777)
+        asked = path.with_name("link") if linked else path
+        if linked:
+            asked.symlink_to(path)
+
+        def as_a_user() -> list[str]:
+            command = [sys.executable, "-c", AS_A_USER, str(asked)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return done.stdout.splitlines()
+
+        path.chmod(0o444)
+        assert as_a_user() == [
+            f"error: cannot write '{file}': it is write-protected" for file in (asked, path)
+        ]
+        assert path.read_text() == "old"
+        path.chmod(0o666)
+        assert as_a_user() == ["written"] * 2
+        assert path.read_text() == "new"
+        assert sorted(os.listdir(folder)) == sorted({"out.npz", asked.name})

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 import graphexec as gx
 from graphexec.bench import Figures, bench
 from graphexec.cli.app import app
+from graphexec.costs import Measured
 from graphexec.plan import Launch
+from graphexec.profile import Profile
 
 FILE = "graphs/diamond.yaml"
 QUICK = ("--device", "cpu", "-n", "3", "--warmup", "1")
@@ -76,6 +78,50 @@ def test_a_baseline_of_something_else_is_said(tmp_path):
     assert "the baseline is of another graph" in done.stderr
 
 
+def test_as_many_streams_as_pay(tmp_path):
+    done = run(FILE, *QUICK, "--streams", "1, auto,1", "--json")
+    assert done.exit_code == 0, done.stderr
+    one, auto = json.loads(done.stdout)["results"]
+    assert (one["asked"], one["streams"]) == (1, 1)
+    with gx.compile(gx.load(FILE), device="cpu", streams="auto") as exe:
+        assert (auto["asked"], auto["streams"]) == ("auto", len(exe.plan.streams))
+    (tmp_path / "old.json").write_text(done.stdout)
+    again = run(FILE, *QUICK, "--streams", "auto,2", "--baseline", tmp_path / "old.json")
+    assert f"auto: {auto['streams']} stream" in again.stdout
+    assert "as many streams as pay: " in again.stderr
+    assert "the baseline has no run with 2 streams" in again.stderr
+
+
+def test_it_plans_as_run_does(tmp_path):
+    """--costs, --no-profile and --memory-limit reach the planner."""
+    profile = Profile("other", {"gemm: f32[80,80] f32[80,80] -> f32[80,80]": Measured(1.0)})
+    (tmp_path / "profile.json").write_text(profile.to_json())
+    done = CliRunner().invoke(
+        app, ["-v", "bench", FILE, *QUICK, "--costs", str(tmp_path / "profile.json")]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert f"planned with the {tmp_path / 'profile.json'}" in done.stderr
+    assert run(FILE, *QUICK, "--costs", tmp_path / "none.json").exit_code == 2
+    short = run(FILE, *QUICK, "--memory-limit", "1KiB")
+    assert short.exit_code == 2
+    assert "the limit is 1,024" in short.stderr
+
+
+def test_a_kept_profile_is_used_and_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path))
+    tuned = CliRunner().invoke(app, ["tune", FILE, "--device", "cpu", "--budget", "600"])
+    assert tuned.exit_code == 0, tuned.output
+    (kept,) = tmp_path.iterdir()
+    assert f"note: planned with the profile {kept.name}\n" in run(FILE, *QUICK).stderr
+    assert "profile" not in run(FILE, *QUICK, "--no-profile").stderr
+
+
+def test_a_run_that_takes_too_long_is_given_up():
+    done = run(FILE, *QUICK, "--timeout", "1e-9")
+    assert done.exit_code == 1
+    assert "did not finish within 1e-09 s" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"bench_version": 2}', "[" * 10**5])
 def test_a_baseline_that_is_none(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
@@ -86,7 +132,9 @@ def test_a_baseline_that_is_none(tmp_path, text):
 
 @pytest.mark.parametrize("args", [
     ("-n", "0"), ("--streams", "0"), ("--streams", "1,x"), ("--streams", ""),
-    ("--streams", "9" * 30), ("--modes", "fast"), ("--warmup", "-1"), ("--threshold", "-1"),
+    ("--streams", "9" * 30), ("--streams", "257"), ("--streams", "auto,"), ("--timeout", "0"),
+    ("--memory-limit", "much"), ("--costs", "x.json", "--no-profile"),
+    ("--modes", "fast"), ("--warmup", "-1"), ("--threshold", "-1"),
 ])  # fmt: skip
 def test_wrong_options(args):
     done = run(FILE, "--device", "cpu", *args)

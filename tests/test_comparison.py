@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.command import Command, Cost, Kernel, Parallel
-from graphexec.comparison import compare_executable, evaluate
+from graphexec.comparison import TOLERANCE, Comparison, compare_executable, evaluate
 from graphexec.executable import Executable
 from graphexec.not_computed import NotComputed, not_computed
 from graphexec.op import Attrs, Call, Op, Operand
@@ -26,21 +29,21 @@ Array = np.ndarray[Any, Any]
 
 
 class Shift(Op):
-    """y = x + 1, by whatever `work` the test gives."""
+    """y = x + `by`, by whatever `work` the test gives."""
 
     name = "shift"
     doc = "For tests."
     deterministic = False  # it depends on the node
     operands = (Operand("x", "any tensor"),)
 
-    def __init__(self, work: Callable[[str, Array], Array]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[str, Array], Array], by: float = 1) -> None:
+        self.work, self.by = work, by
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
         return types["x"]
 
     def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
-        return arrays["x"] + 1
+        return arrays["x"] + self.by
 
     def lower(self, call: Call) -> list[Command]:
         x, out = call.operands["x"], call.out
@@ -132,6 +135,82 @@ def test_rounding_of_each_dtype_is_tolerated_and_not_much_more(dtype: str) -> No
     error = {"f16": 0.01, "bf16": 0.1, "f32": 1e-4, "f64": 1e-11}[dtype]
     worse = chain(lambda node, a: (a + 1) * (1 + error if node == "s1" else 1), dtype)
     assert gx.compare(worse, {"x": x(dtype)}, device="cpu").first_bad == "s1"
+
+
+def shifted(x: Array, found: Array) -> Comparison:
+    """A comparison of `found` with `x`."""
+    shift = Shift(lambda node, a: found, by=0)
+    graph = gx.Graph("one", ops={**gx.known_ops(), "shift": shift})
+    dtype = next(d for d in gx.DType if d.numpy() == x.dtype)
+    graph.output(y=graph.shift(graph.input("x", x.shape, dtype), name="s"))
+    return gx.compare(graph, {"x": x}, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", gx.DType)
+def test_subnormal_results_may_be_as_far_off_as_the_smallest_normal_one(dtype: gx.DType) -> None:
+    smallest = float(ml_dtypes.finfo(dtype.numpy()).smallest_normal)
+    x = (np.random.default_rng(0).uniform(0.1, 0.5, (40, 9)) * smallest).astype(dtype.numpy())
+    allowed = TOLERANCE[dtype] * smallest
+    rounded = (x.astype(np.float64) + 0.5 * allowed).astype(x.dtype)
+    (row,) = shifted(x, rounded).nodes
+    assert TOLERANCE[dtype] < row.relative <= row.tolerance
+    wrong = (x.astype(np.float64) + 3 * allowed).astype(x.dtype)
+    assert shifted(x, wrong).first_bad == "s"
+    assert not shifted(x, wrong).outputs[0].ok
+    assert shifted(x, np.zeros_like(x)).first_bad == "s"  # flushed to zero
+    assert shifted(x, np.nextafter(x, np.ones_like(x))).ok
+
+
+@pytest.mark.parametrize("dtype", gx.DType)
+def test_what_is_zero_must_be_zero(dtype: gx.DType) -> None:
+    zeros = np.zeros((3, 4), dtype.numpy())
+    assert shifted(zeros, zeros).ok
+    smallest = ml_dtypes.finfo(dtype.numpy()).smallest_normal
+    assert shifted(zeros, zeros + smallest).first_bad == "s"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    dtype=st.sampled_from(gx.DType), depth=st.integers(1, 300), same=st.booleans(),
+    seed=st.integers(0, 99), scale=st.floats(0, 1),
+)  # fmt: skip
+def test_a_gemm_is_right_at_every_scale(
+    dtype: gx.DType, depth: int, same: bool, seed: int, scale: float
+) -> None:
+    """From products that vanish to sums that nearly overflow, also if all round the same way."""
+    info = ml_dtypes.finfo(dtype.numpy())
+    low, high = np.log2(float(info.smallest_subnormal)), (info.maxexp - 12) / 2
+    rng = np.random.default_rng(seed)
+
+    def operand(shape: tuple[int, int]) -> Array:
+        values = rng.uniform(1, 2, () if same else shape)
+        return np.broadcast_to(values * 2 ** (low + scale * (high - low)), shape)
+
+    a, b = operand((3, depth)).astype(dtype.numpy()), operand((depth, 5)).astype(dtype.numpy())
+    graph = gx.Graph("g")
+    graph.output(y=graph.gemm(graph.input("a", a.shape, dtype), graph.input("b", b.shape, dtype)))
+    found = gx.compare(graph, {"a": a, "b": b}, device="cpu")
+    assert found.ok, (found, a, b)
+
+
+def test_products_that_underflow_alike_add_up() -> None:
+    """Each of 4096 products is 7.87 times the smallest subnormal number, and rounds to 8 times."""
+    a = np.full((2, 4096), 1.05e-22, np.float32)
+    graph = gx.Graph("g")
+    graph.output(y=graph.gemm(graph.input("a", a.shape), graph.input("b", a.T.shape), name="y"))
+    found = gx.compare(graph, {"a": a, "b": np.ascontiguousarray(a.T)}, device="cpu")
+    (row,) = found.nodes
+    assert found.ok
+    assert row.max_abs > TOLERANCE[gx.DType.F32] * np.finfo(np.float32).smallest_normal
+
+
+def test_a_softmax_whose_probabilities_underflow_is_right() -> None:
+    graph = gx.Graph("g")
+    graph.output(p=graph.softmax(graph.input("x", (2, 400_000), "f16"), name="p"))
+    given = np.random.default_rng(3).standard_normal((2, 400_000)).astype(np.float16)
+    found = gx.compare(graph, {"x": given}, device="cpu")
+    assert found.ok
+    assert found.nodes[0].relative > TOLERANCE[gx.DType.F16]  # however well it is rounded
 
 
 def test_errors_that_grow_along_the_graph_blame_nobody() -> None:

@@ -24,7 +24,7 @@ from graphexec.cli.plan import plan
 from graphexec.cli.run import run
 from graphexec.cli.selftest import selftest
 from graphexec.cli.tune import tune
-from graphexec.cli.verbosity import level, set_up_log
+from graphexec.cli.verbosity import common_options, debugging, level, set_up_log
 from graphexec.errors import GraphexecError, InputError, InternalError
 
 _CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
@@ -35,13 +35,12 @@ class _App(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and end with its exit code; no exception but click's gets out."""
-        debug = bool(ctx.params.get("debug"))
         with warnings.catch_warnings():
-            warnings.simplefilter("always" if debug else "default")
-            warnings.showwarning = _show_warning_debug if debug else _show_warning
-            ctx.exit(self._guarded(ctx, debug))
+            warnings.simplefilter("default")
+            warnings.showwarning = _show_warning
+            ctx.exit(self._guarded(ctx))
 
-    def _guarded(self, ctx: click.Context, debug: bool) -> int:
+    def _guarded(self, ctx: click.Context) -> int:
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()
@@ -54,7 +53,7 @@ class _App(click.Group):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             return _CLOSED_PIPE
         except Exception as exc:
-            if debug:
+            if debugging():
                 traceback.print_exc()
             return _explain(exc)
         return code or 0
@@ -93,15 +92,10 @@ def _show_warning(
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
     """Warnings that graphexec means for its users; others are for developers."""
-    if category.__module__.startswith("graphexec.") and level() >= 0:
+    if debugging():
+        click.echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
+    elif category.__module__.startswith("graphexec.") and level() >= 0:
         click.echo(f"warning: {message}", err=True)
-
-
-def _show_warning_debug(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int,
-    file: TextIO | None = None, line: str | None = None,
-) -> None:  # fmt: skip
-    click.echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
 
 
 @click.group(
@@ -111,22 +105,19 @@ def _show_warning_debug(
     "3 device not available.",
 )
 @click.version_option(graphexec.__version__, prog_name="graphexec", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show tracebacks and all warnings.")
-@click.option("-v", "--verbose", is_flag=True, help="Log each step with the time it took.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
-def app(debug: bool, verbose: bool, quiet: bool) -> None:
+def app() -> None:
     """Compile a graph of GEMM, softmax and copy nodes into a stream-ordered plan, prove it free of
     races, and run it.
 
     Results go to standard output, everything else to standard error. GRAPHEXEC_LOG=debug logs
     every instruction of a run as it is issued and completed.
     """
-    if verbose and quiet:
-        raise click.UsageError("-v and -q contradict one another.")
     set_up_log()
 
 
+app.params += common_options()
 for command in (
     run, check, plan, explain, compare, bench, tune, init, ops, schema, info, selftest,
 ):  # fmt: skip
+    command.params += common_options()
     app.add_command(command)

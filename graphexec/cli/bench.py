@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -12,15 +13,21 @@ from graphexec.cli.files import read_text
 from graphexec.cli.options import (
     Finite,
     Loader,
-    Rewrites,
     chosen_device,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     markers_option,
-    rewrite_options,
     seed_option,
+    timeout_option,
+)
+from graphexec.cli.planning import (
+    Planner,
+    Streams,
+    note_costs,
+    planner_options_but_streams,
+    stream_counts_option,
 )
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import failure, note, print_json
@@ -30,13 +37,6 @@ if TYPE_CHECKING:
     from graphexec.graph import Graph
 
 _VERSION = 1
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(p.isascii() and p.isdecimal() and len(p) < 9 and 1 <= int(p) <= 256 for p in parts):
-        raise click.BadParameter(f"'{value}': expected numbers from 1 to 256, such as 1,2,4.")
-    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | None, ...]:
@@ -58,11 +58,11 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
               show_default=True, help="How many runs to measure.")  # fmt: skip
 @click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=10, show_default=True,
               help="How many runs to make before.")  # fmt: skip
-@click.option("--streams", "counts", metavar="N,...", default="4", callback=_numbers,
-              show_default=True, help="Stream counts to compare, such as 1,2,4.")  # fmt: skip
-@rewrite_options
+@stream_counts_option
+@planner_options_but_streams
 @click.option("--modes", metavar="MODE,...", callback=_modes,
               help="On a GPU: stream, graph, or both. Default: the device's.")  # fmt: skip
+@timeout_option
 @click.option("--detailed", is_flag=True, help="Also the time of every launch and the waiting.")
 @click.option("--baseline", metavar="OLD", type=click.Path(dir_okay=False),
               help="Compare with what --json printed before; exit 1 when slower.")  # fmt: skip
@@ -72,8 +72,9 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @json_option
 def bench(
     file: str, specs: tuple[str, ...], loader: Loader, device: str, seed: int, runs: int,
-    warmup: int, counts: tuple[int, ...], rewrites: Rewrites, modes: tuple[str | None, ...],
-    detailed: bool, baseline: str | None, threshold: float, markers: bool, as_json: bool,
+    warmup: int, counts: tuple[Streams, ...], planner: Planner, modes: tuple[str | None, ...],
+    timeout: float | None, detailed: bool, baseline: str | None, threshold: float, markers: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Measure runs of the graph in FILE.
 
@@ -87,6 +88,7 @@ def bench(
                  commands: [{node, command, stream, median}],
                  waiting: {stream: ms} or null, measured: ms or null}]
       whole, device, resident: {min, median, p90, p99}; resident may be null
+      asked: a number of streams or "auto", as in --streams
     """
     old = None if baseline is None else _read_baseline(baseline)
     progress = Progress()
@@ -94,12 +96,12 @@ def bench(
         graph = loader.load(file)
     results, name = [], device
     for mode in modes:
-        chosen = chosen_device(device, cast(Any, mode), None, markers)
+        chosen = chosen_device(device, cast(Any, mode), timeout, markers)
         name = chosen.name
         for streams in counts:
-            what = f"{runs} runs on {chosen.name}, {streams} streams{f', {mode}' if mode else ''}"
-            with progress.step(what):
-                settings = {"device": chosen, "streams": streams, **rewrites.settings()}
+            with progress.step(f"{runs} runs on {chosen.name}, {_way(mode, streams)}"):
+                settings = replace(planner, streams=streams).to_compile()
+                settings |= {"device": chosen, "timeout": timeout}
                 results.append(_measure(graph, settings, specs, seed, runs, warmup, detailed))
     document = {"bench_version": _VERSION, "graph": graph.name, "device": name,
                 "dims": dict(graph.dims), "runs": runs,
@@ -121,9 +123,16 @@ def _measure(
 
     with ExitStack() as opened:
         exe = opened.enter_context(compile(graph, **settings))
+        note_costs(exe.plan)
         still = opened.enter_context(compile(graph, **settings, resident=True))
         inputs, _ = read_inputs(specs, exe.inputs, seed)
         return bench(exe, still, inputs, runs, warmup, detailed, settings["streams"])
+
+
+def _way(mode: str | None, asked: Streams) -> str:
+    """A way to run: "graph mode, 4 streams", "as many streams as pay"."""
+    streams = "as many streams as pay" if asked == "auto" else f"{asked} streams"
+    return f"{mode} mode, {streams}" if mode else streams
 
 
 # Showing --------------------------------------------------------------------------------
@@ -178,7 +187,8 @@ def _read_baseline(path: str) -> dict[str, Any]:
         if document["bench_version"] != _VERSION:
             raise ValueError
         for result in document["results"]:
-            result["mode"], int(result["asked"]), float(result["whole"]["median"])
+            hash((result["mode"], result["asked"]))  # they are looked up
+            float(result["whole"]["median"])
         document["graph"], document["device"], document["dims"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         message = f"'{path}' is not what graphexec bench --json prints"
@@ -196,17 +206,15 @@ def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
     for r in new["results"]:
         past = before.get((r["mode"], r["asked"]))
         if past is None:
-            way = f" in mode {r['mode']}" if r["mode"] else ""
-            note(f"the baseline has no run with {r['asked']} streams{way}")
+            note(f"the baseline has no run with {_way(r['mode'], r['asked'])}")
             continue
         compared += 1
         now, then = r["whole"]["median"], past["whole"]["median"]
         change = 100 * (now / then - 1) if then > 0 else 0.0
         verdict = "slower" if change > threshold else "as fast" if change > -threshold else "faster"
         slower |= change > threshold
-        way = f"{r['mode']}, " if r["mode"] else ""
         click.echo(
-            f"{way}{r['asked']} streams: {then:.3f} ms before, {now:.3f} ms now "
+            f"{_way(r['mode'], r['asked'])}: {then:.3f} ms before, {now:.3f} ms now "
             f"({change:+.1f} %): {verdict}", err=True,
         )  # fmt: skip
     if not compared:

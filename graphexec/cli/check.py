@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import (
-    Loader,
-    Rewrites,
-    json_option,
-    loader_options,
-    rewrite_options,
-    streams_option,
-)
+from graphexec.cli.options import Loader, json_option, loader_options
+from graphexec.cli.planning import Rewrites, rewrite_options, streams_option
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import print_json, show_diagnostic
 

@@ -10,16 +10,15 @@ import click
 from graphexec.cli.options import (
     Finite,
     Loader,
-    Planner,
     device_option,
     inputs_option,
     json_option,
     loader_options,
     mode_option,
-    planner_options,
     seed_option,
     timeout_option,
 )
+from graphexec.cli.planning import Planner, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import number, print_json
 from graphexec.cli.run import prepared
@@ -51,8 +50,9 @@ def compare(
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
     Outputs are compared end to end; each node by itself, on the operands it had in this run.
-    Relative errors are in the Frobenius norm. Nodes that no command computes are named below the
-    table. Exit code 1 if an output or a node is out of tolerance.
+    Relative errors are in the Frobenius norm; tolerances include what underflow explains. Nodes
+    that no command computes are named below the table. Exit code 1 if an output or a node is out
+    of tolerance.
 
     \b
     --json prints one object:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import click
 
-from graphexec.cli.options import (
-    Loader,
-    Planner,
-    device_option,
-    loader_options,
-    planner_options,
-)
+from graphexec.cli.options import Loader, device_option, loader_options
+from graphexec.cli.planning import Planner, planner_options
 from graphexec.cli.progress import Progress
 
 

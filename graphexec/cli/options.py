@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -99,145 +96,10 @@ ops_option = click.option(
 )  # fmt: skip
 
 
-class _Streams(click.ParamType):  # type: ignore[type-arg]
-    """A number of streams, or auto."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "auto":
-            return value
-        return click.IntRange(min=1).convert(value, param, ctx)
-
-
-class _Bytes(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes, with a unit if that is easier to read: 512MiB, 2GiB, 1.5GB."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", str(value).strip())
-        unit = _UNITS.get(found[2].lower()) if found else None
-        if found is None or unit is None:
-            self.fail(f"'{value}': expected bytes such as 1048576, 512MiB or 1.5GB.", param, ctx)
-        return int(Fraction(found[1]) * unit)
-
-
-_UNITS = {"": 1, "b": 1} | {
-    prefix + ending: base**power
-    for power, prefix in enumerate("kmgt", 1)
-    for ending, base in (("", 1024), ("ib", 1024), ("b", 1000))
-}
-
-streams_option = click.option(
-    "--streams", metavar="N|auto", type=_Streams(), default=4, show_default=True,
-    help="Use at most N streams; auto takes as many as pay.",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Rewrites:
-    """Which rewrites a command switches: the options --rewrite and --no-rewrite."""
-
-    on: tuple[str, ...] = ()
-    off: tuple[str, ...] = ()
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of make_plan and compile."""
-        return {"rewrite": self.on, "no_rewrite": self.off}
-
-
-def rewrite_options(command: Command) -> Command:
-    """Add --rewrite and --no-rewrite; the command gets them as `rewrites`."""
-
-    @click.option("--rewrite", "on", metavar="NAME", multiple=True,
-                  help="Switch a rewrite on that is off by default. Repeatable. "
-                  "`graphexec ops --rewrites` lists them.")  # fmt: skip
-    @click.option("--no-rewrite", "off", metavar="NAME|all", multiple=True,
-                  help="Switch a rewrite off, or all of them. Repeatable.")  # fmt: skip
-    @wraps(command)
-    def with_rewrites(
-        *args: Any, on: tuple[str, ...], off: tuple[str, ...], **others: Any
-    ) -> Any:  # fmt: skip
-        return command(*args, rewrites=Rewrites(on, off), **others)
-
-    return with_rewrites  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Planner:
-    """How a command plans: the options --streams, --costs, --no-profile, --memory-limit and those
-    of Rewrites."""
-
-    streams: int | Literal["auto"]
-    costs: Path | None
-    memory_limit: int | None
-    rewrites: Rewrites = Rewrites()
-    use_profile: bool = True
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments that make_plan and compile share."""
-        own = {"streams": self.streams, "costs": self.costs, "memory_limit": self.memory_limit}
-        return own | self.rewrites.settings()
-
-    def to_compile(self) -> dict[str, Any]:
-        """The arguments of compile."""
-        return self.settings() | {"use_profile": self.use_profile}
-
-    def to_plan(self, device: str) -> dict[str, Any]:
-        """The arguments of plan_graph for a device, which need not be usable here."""
-        from graphexec.devices.base import find_device
-        from graphexec.errors import DeviceUnavailable
-
-        settings = self.settings() | planned_device(device)
-        if self.use_profile and self.costs is None:
-            with suppress(DeviceUnavailable):
-                settings["machine"] = find_device(settings["device"]).machine
-        return settings
-
-
-def planner_options(command: Command) -> Command:
-    """Add the options of Planner; the command gets them as `planner`."""
-
-    @streams_option
-    @click.option("--costs", metavar="PROFILE", type=click.Path(path_type=Path),
-                  help="Plan with the measured times in a file (docs/planner.md).")  # fmt: skip
-    @click.option("--no-profile", is_flag=True, help="Plan with the device's model, not a profile.")
-    @click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
-                  help="The most arena and weights may take: 512MiB, 2GB. Costs time.")  # fmt: skip
-    @rewrite_options
-    @wraps(command)
-    def with_planner(
-        *args: Any, streams: int | Literal["auto"], costs: Path | None, no_profile: bool,
-        memory_limit: int | None, rewrites: Rewrites, **others: Any,
-    ) -> Any:  # fmt: skip
-        if costs is not None and no_profile:
-            raise click.UsageError("--costs and --no-profile exclude each other.")
-        planner = Planner(streams, costs, memory_limit, rewrites, not no_profile)
-        return command(*args, planner=planner, **others)
-
-    return with_planner  # type: ignore[return-value]
-
-
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "hip"]), default="auto", show_default=True,
     help="Where to run; auto takes a GPU if one is usable.",
 )  # fmt: skip
-
-
-def planned_device(name: str) -> dict[str, Any]:
-    """The device to plan for where nothing runs, as arguments of plan_graph; "auto" warns of
-    nothing."""
-    from graphexec.devices.base import available
-
-    usable = any(d.usable and d.name == "hip" for d in available()) if name != "cpu" else False
-    if name == "auto":
-        name = "hip" if usable else "cpu"
-    if name == "hip" and usable:
-        from graphexec.devices.hip import HipDevice
-
-        return {"device": name, "capabilities": HipDevice().capabilities()}
-    return {"device": name}
 
 
 mode_option = click.option(

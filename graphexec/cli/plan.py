@@ -19,13 +19,8 @@ from graphexec.cli.drawing import (
     write,
 )
 from graphexec.cli.files import is_plan_file, read_plan
-from graphexec.cli.options import (
-    Loader,
-    Planner,
-    device_option,
-    loader_options,
-    planner_options,
-)
+from graphexec.cli.options import Loader, device_option, loader_options
+from graphexec.cli.planning import Planner, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import warn
 

@@ -14,7 +14,6 @@ import click
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
-    Planner,
     chosen_device,
     device_option,
     inputs_option,
@@ -22,13 +21,12 @@ from graphexec.cli.options import (
     loader_options,
     markers_option,
     mode_option,
-    planner_options,
     seed_option,
     timeout_option,
 )
+from graphexec.cli.planning import Planner, note_costs, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
-from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +65,7 @@ def prepared(
         chosen = chosen_device(device, mode, timeout, markers)
         exe = compile(graph, device=chosen, timeout=timeout, **planner.to_compile())
     seconds = time.perf_counter() - start
-    if exe.plan.stats is not None and (level() > 0 or exe.plan.stats.costs.startswith("profile")):
-        note(f"planned with the {exe.plan.stats.costs}")
+    note_costs(exe.plan)
     with exe:
         with progress.step("reading inputs"):
             inputs, drawn = read_inputs(specs, exe.inputs, seed)

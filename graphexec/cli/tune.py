@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from graphexec.cli.options import (
-    Finite,
-    Loader,
-    chosen_device,
-    device_option,
-    loader_options,
-    streams_option,
-)
+from graphexec.cli.options import Finite, Loader, chosen_device, device_option, loader_options
+from graphexec.cli.planning import streams_option
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import failure, note
 from graphexec.cli.verbosity import level
@@ -46,9 +40,9 @@ def tune(
     """Measure what the graph in FILE takes on the device, and keep that for its next plans.
 
     Each distinct command is timed; GEMMs with each of hipBLASLt's algorithms too; then the best
-    plans by prediction are run. The result is a file that plan, run, explain and compile use from
-    then on, unless --no-profile is given. It is for this graph with these dims, this device and
-    these versions.
+    plans by prediction are run. The result is a file that plan, run, compare, bench, explain and
+    compile use from then on, unless --no-profile is given. It is for this graph with these dims,
+    this device and these versions.
     """
     progress = Progress()
     with progress.step(f"loading {file}"):

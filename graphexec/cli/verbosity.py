@@ -1,4 +1,4 @@
-"""How much is said on standard error: -v, -q, and the environment's GRAPHEXEC_LOG."""
+"""How much is said on standard error: -v, -q, --debug, and the environment's GRAPHEXEC_LOG."""
 
 from __future__ import annotations
 
@@ -9,13 +9,42 @@ import sys
 import click
 
 _LEVELS = ("debug", "info", "warning", "error")
+_KEY = "graphexec.cli."
+
+
+def common_options() -> list[click.Option]:
+    """--debug, -v and -q, which stand before the name of a command or after it."""
+    texts = {
+        ("--debug",): "Show tracebacks and all warnings.",
+        ("-v", "--verbose"): "Log each step with the time it took.",
+        ("-q", "--quiet"): "Say nothing but results and errors.",
+    }
+    return [
+        click.Option(names, is_flag=True, help=text, expose_value=False, callback=_note)
+        for names, text in texts.items()
+    ]
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_KEY + str(param.name)] = True  # the program's context and the command's share it
+    if _has("verbose", ctx) and _has("quiet", ctx):
+        raise click.UsageError("-v and -q contradict one another.", ctx)
+
+
+def _has(option: str, ctx: click.Context | None) -> bool:
+    return ctx is not None and _KEY + option in ctx.meta
 
 
 def level() -> int:
     """1 with -v, -1 with -q, else 0; 0 outside of a command."""
     context = click.get_current_context(silent=True)
-    params = context.find_root().params if context is not None else {}
-    return int(bool(params.get("verbose"))) - int(bool(params.get("quiet")))
+    return int(_has("verbose", context)) - int(_has("quiet", context))
+
+
+def debugging() -> bool:
+    """Whether --debug was given."""
+    return _has("debug", click.get_current_context(silent=True))
 
 
 def set_up_log() -> None:
@@ -32,4 +61,4 @@ def set_up_log() -> None:
     logger.setLevel(wanted.upper())
 
 
-__all__ = ["level", "set_up_log"]
+__all__ = ["common_options", "debugging", "level", "set_up_log"]

@@ -36,6 +36,7 @@ from graphexec.plan_file.values import (
     mapping_of,
     name,
     one_of,
+    refuse_other_kinds,
     text,
 )
 from graphexec.plan_file.write import VERSION
@@ -54,10 +55,11 @@ def loads(text: str, path: str = "<plan>") -> Plan:
 
 
 def _read_plan(document: Any, mistakes: Mistakes) -> Plan | None:
-    if isinstance(document, dict | list):
-        for path in repeated_keys(document):
-            mistakes.add(path, Wrong("this key is written twice"))
     try:
+        refuse_other_kinds(document, "plan_version", "a plan")
+        if isinstance(document, dict | list):
+            for path in repeated_keys(document):
+                mistakes.add(path, Wrong("this key is written twice"))
         return _plan(document, Place(mistakes))
     except Wrong as wrong:
         mistakes.add((), wrong)

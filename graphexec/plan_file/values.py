@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from graphexec.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.errors import GraphError
+from graphexec.file_kinds import kind_of_keys
 from graphexec.plan_file.json_text import NotInt64, show
 
 _MISTAKES_SHOWN = 20
@@ -190,6 +191,13 @@ def fields(table: Mapping[str, Reader | Optional]) -> Reader:
     return read
 
 
+def refuse_other_kinds(value: Any, key: str, expected: str) -> None:
+    """Raise Wrong for a document of another kind that is known, told by its not having `key`."""
+    kind = kind_of_keys(value, key) if isinstance(value, dict) else None
+    if kind is not None:
+        raise Wrong(kind.instead_of(expected), kind.use)
+
+
 def _missing(key: str, members: dict[str, Any], table: Mapping[str, object]) -> Wrong:
     unknown = (k for k in members if k not in table and did_you_mean(k, [key]))
     close = next(unknown, None)
@@ -218,5 +226,5 @@ def show_path(path: tuple[str | int, ...]) -> str:
 
 __all__ = [
     "Mistakes", "Optional", "Place", "Reader", "Wrong", "extent", "fields", "integer", "list_of",
-    "mapping_of", "name", "one_of", "show_path", "text",
+    "mapping_of", "name", "one_of", "refuse_other_kinds", "show_path", "text",
 ]  # fmt: skip

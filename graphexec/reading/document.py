@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from graphexec.diagnostics import Mark, Source
+from graphexec.file_kinds import kind_of_keys
 from graphexec.reading.fields import Fields
 from graphexec.reading.problems import Problems, found, short
 from graphexec.reading.tree import MapNode, Node, ScalarNode
@@ -37,13 +38,10 @@ class Document:
                 help=f"keys: {', '.join(SECTIONS)}",
             )  # fmt: skip
             return
-        for key, _ in root.pairs:
-            if key.value == "plan_version":
-                self.problems.add(
-                    key, "this is a plan, not a graph",
-                    help="graphexec plan and graphexec check read plans; the others take the graph",
-                )  # fmt: skip
-                return
+        kind = kind_of_keys({str(key.value) for key, _ in root.pairs}, "version")
+        if kind is not None and kind.name != "a graph":
+            self.problems.add(root.pairs[0][0], kind.instead_of("a graph"), help=kind.use)
+            return
         self.sections = self.members(root, "the graph", SECTIONS)
         top = Mark(root.line, root.column)
         if "version" not in self.sections:

@@ -12,6 +12,7 @@ from typing import Any
 
 from graphexec.diagnostics import Diagnostic, Mark, Source
 from graphexec.errors import GraphError
+from graphexec.file_kinds import kind_of_bytes
 
 MAX_BYTES = 16 * 2**20  # of a file
 MAX_DEPTH = 100
@@ -40,7 +41,11 @@ def mark_of(position: Any, length: int = 1) -> Mark:
 
 
 def decode(data: bytes, path: str) -> Source:
-    """The text of a file; a byte order mark of UTF-8 is dropped. GraphError if it is not UTF-8."""
+    """The text of a file; a byte order mark of UTF-8 is dropped. GraphError if it is not UTF-8, or
+    begins as files of other kinds do."""
+    kind = kind_of_bytes(data)
+    if kind is not None:
+        raise fatal(Source(path, ""), kind.instead_of("a graph"), help=kind.use)
     if len(data) > MAX_BYTES:
         raise fatal(Source(path, ""), f"the file is larger than {MAX_BYTES:,} bytes")
     for start, name in _BYTE_ORDER_MARKS:

@@ -22,7 +22,7 @@ from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, Streams, Variant, alternative_plans, programmed
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
-from graphexec.profile_cache import keep, signature
+from graphexec.profile_cache import check_keepable, keep, signature
 from graphexec.rewrites import batch
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
@@ -74,15 +74,17 @@ def tune(
 
     The next `compile` for as many `streams` uses it. Nothing is kept unless something was
     measured. `report(what, done, total)` is called before each measurement. Raises
-    DeviceUnavailable for a device that does not measure, DataError if the profile cannot be
-    written, and what compiling the graph raises.
+    DeviceUnavailable for a device that does not measure, DataError, before anything is measured,
+    if the profile could not be written, and what compiling the graph raises.
     """
     chosen = find_device(device) if isinstance(device, str) else device
     tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
+    machine = chosen.machine()
+    check_keepable(tuner.typed, machine)  # before minutes are spent on what could not be kept
     tuner.measure()
     path = None
     if tuner.profile.commands:
-        path = keep(tuner.typed, chosen.machine(), tuner.profile)
+        path = keep(tuner.typed, machine, tuner.profile)
     return Tuned(tuner.profile, path, tuple(tuner.failed), tuner.complete, len(tuner.works))
 
 

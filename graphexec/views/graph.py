@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from graphexec.views import svg
+from graphexec.views.collapse import collapsed
 from graphexec.views.layers import Placed, place
-from graphexec.views.outline import Arrow, Box, Outline, collapsed, named
+from graphexec.views.outline import Arrow, Box, Outline, named
 from graphexec.views.table import count, fit
 
 MOST = 150
 """So many boxes one can still read."""
 _TOP, _ROW, _TALL = 70.0, 88.0, 40.0
-_KINDS = {"input": "tr", "weight": "f4", "output": "tr", "many": "f5"}
+_LONGEST = 64  # letters of a line under a name
+_KINDS = {"input": "tr", "weight": "f4", "output": "tr", "many": "mx"}
 
 
 def to_svg(
@@ -30,7 +32,7 @@ class _Graph:
         self.widths = [_width(box) for box in shown.boxes]
         edges = [(a.source, a.target) for a in shown.arrows]
         self.places: Placed = place(self.widths, edges)
-        ops = dict.fromkeys(box.op for box in shown.boxes if box.kind == "op")
+        ops = dict.fromkeys(box.op for box in whole.boxes if box.kind == "op")
         self.ops = {op: f"f{n % 4}" for n, op in enumerate(ops)}
 
     def picture(self, inline: bool) -> str:
@@ -51,6 +53,8 @@ class _Graph:
         entries = [*((cls, op) for op, cls in self.ops.items()), ("tr", "input or output")]
         if any(box.kind == "weight" for box in self.shown.boxes):
             entries.append(("f4", "weight"))
+        if any(box.kind == "many" for box in self.shown.boxes):
+            entries.append(("mx", "several nodes"))
         for cls, name in entries:
             yield svg.rect(x, 37, 14, 11, f"bx {cls}", 2)
             yield svg.text(x + 19, 46, name, "so")
@@ -61,17 +65,29 @@ class _Graph:
 
     def box(self, n: int, box: Box) -> str:
         x = 20 + self.places.x[n] - self.widths[n] / 2
-        cls = f"bx {self.ops[box.op] if box.kind == 'op' else _KINDS[box.kind]}"
-        below = f"{box.op} {box.type}" if box.kind != "many" else f"{box.op}: {box.type}"
+        one = box.ops[0][0] if len(box.ops) == 1 else box.op  # of several alike, too
+        cls = f"bx {self.ops.get(one) or _KINDS[box.kind]}"
+        below = f"{box.op} {box.type}"
         numbers = " ".join(self.launches[name] for name in box.names if name in self.launches)
         line = f" · line {box.line}" if box.line is not None else ""
+        place = (self.widths[n], _TALL, cls, 4 if box.kind in ("op", "many") else 12)
         lines = [
-            svg.rect(x, self.y(n), self.widths[n], _TALL, cls, 4 if box.kind == "op" else 12),
+            *([svg.rect(x + 4, self.y(n) + 4, *place)] if box.kind == "many" else []),  # a pile
+            svg.rect(x, self.y(n), *place),
             svg.text(x + 9, self.y(n) + 17, fit(box.name, 34), "in b"),
-            svg.text(x + 9, self.y(n) + 31, fit(below, 44), "in sm"),
+            svg.text(x + 9, self.y(n) + 31, fit(below, _LONGEST), "in sm"),
+            *self.strip(x + 9, self.y(n) + _TALL - 6, self.widths[n] - 18, box),
         ]
         about = {"n": " ".join(box.names[:1]) or box.name, "l": numbers or None}
         return svg.group(lines, f"{box.name} · {below}{line}", **about)
+
+    def strip(self, x: float, y: float, width: float, box: Box) -> Iterator[str]:
+        """Under the text of a box of many nodes, how many of them have which op, in its colour."""
+        total = sum(times for _, times in box.ops)
+        for op, times in box.ops if len(box.ops) > 1 else ():
+            share = width * times / total
+            yield svg.rect(x, y, share, 4.0, self.ops[op])
+            x += share
 
     def arrow(self, n: int, arrow: Arrow) -> str:
         x, y = 20 + self.places.x[arrow.source], self.y(arrow.source) + _TALL
@@ -115,7 +131,7 @@ class _Graph:
 
 def _width(box: Box) -> float:
     below = f"{box.op} {box.type}"
-    return max(7.2 * len(fit(box.name, 34)), 5.4 * len(fit(below, 44)), 30.0) + 20
+    return max(7.2 * len(fit(box.name, 34)), 5.4 * len(fit(below, _LONGEST)), 30.0) + 20
 
 
 __all__ = ["MOST", "to_svg"]

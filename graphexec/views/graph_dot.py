@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from graphexec.views.collapse import collapsed
 from graphexec.views.dot_look import FILLS, HEAD
 from graphexec.views.dot_syntax import edge, html, label, node, quoted
-from graphexec.views.outline import Outline, collapsed
+from graphexec.views.outline import Outline
 
 _SHAPES = {
     "input": {"shape": "cylinder", "style": "filled", "fillcolor": "#E6E6E6"},
@@ -17,7 +18,7 @@ _SHAPES = {
 def to_dot(outline: Outline, most: int) -> str:
     """The outline as a DOT digraph with at most about `most` nodes. Ends with a newline."""
     shown = collapsed(outline, most)
-    ops = dict.fromkeys(box.op for box in shown.boxes if box.kind == "op")
+    ops = dict.fromkeys(box.op for box in outline.boxes if box.kind == "op")
     fills = {op: FILLS[n % len(FILLS)] for n, op in enumerate(ops)}
     lines = [
         f"digraph {quoted(outline.graph)} {{",
@@ -26,9 +27,12 @@ def to_dot(outline: Outline, most: int) -> str:
     ]
     for n, box in enumerate(shown.boxes):
         look = _SHAPES.get(box.kind) or {"fillcolor": fills[box.op]}
+        if len(box.ops) == 1:  # several alike
+            look = look | {"fillcolor": fills[box.ops[0][0]]}
         line = f", line {box.line}" if box.line is not None else ""
         tip = {"tooltip": f"{box.name}: {box.op} {box.type}{line}"}
-        lines.append(node(f"n{n}", label(box.name, f"{box.op} · {box.type}"), look | tip))
+        below = f"{box.op} {'' if box.ops else '· '}{box.type}"
+        lines.append(node(f"n{n}", label(box.name, below), look | tip))
     for arrow in shown.arrows:
         look = {"label": f" {arrow.label} "} if arrow.label else {}
         look |= {"style": "dashed"} if arrow.order_only else {}

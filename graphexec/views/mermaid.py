@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views.blocks import Block, blocks
+from graphexec.views.collapse import collapsed
 from graphexec.views.dataflow import data_edges
 from graphexec.views.layout import lanes
-from graphexec.views.outline import Outline, collapsed
+from graphexec.views.outline import Outline
 from graphexec.views.paint import Color, Paint
 from graphexec.views.predict import microseconds
 from graphexec.views.svg import FILLS, RAMP, TRANSFER

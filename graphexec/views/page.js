@@ -160,6 +160,29 @@ function search() {
   $("found").textContent = wanted ? `${count} of ${rows.length}` : "";
 }
 
+// How well an instruction fits what is searched: 0 is a node called just so.
+function distance(n, wanted) {
+  const launch = data.launches[data.launchAt[n]];
+  const small = wanted.toLowerCase();
+  if (!launch) return 5;
+  if (launch.nodes.includes(wanted)) return 0;
+  if (launch.nodes.some((node) => node.toLowerCase() === small)) return 1;
+  const title = launch.node.toLowerCase();
+  return title.startsWith(small) ? 2 : title.includes(small) ? 3 : 4;
+}
+
+function chooseBest() {
+  const wanted = $("search").value.trim();
+  let best = null;
+  rows.forEach((row, n) => {
+    if (row.hidden) return;
+    const far = wanted ? distance(n, wanted) : 5;
+    // Of the launches of one node the last is the one that makes its result.
+    if (!best || far < best.far || (far === best.far && far < 2)) best = { row, far };
+  });
+  if (best) choose(meant(best.row), true);
+}
+
 let zoom = 1;
 const base = new Map(); // picture -> its scale at zoom 1
 function setZoom(to) {
@@ -206,7 +229,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target === $("search")) {
     if (event.key === "Escape") { $("search").value = ""; search(); $("search").blur(); }
-    if (event.key === "Enter") { chosen = null; step(1); }
+    if (event.key === "Enter") chooseBest();
     return;
   }
   const action = KEYS[event.key];

@@ -38,14 +38,15 @@ def page_data(
     notes: Sequence[Note] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The data: `launches` in issue order, `instructions` as lines of text, `search` the same in
-    small letters with tensors, `why` of each wait, `launchAt` of each instruction that is one."""
+    small letters with nodes and tensors, `why` of each wait, `launchAt` of each instruction that
+    is one."""
     why = reasons(plan)
     launches = _Launches(plan, outline, hazards, trace, why, notes).all()
     lines = [f"{n:>4}  {_line(i)}" for n, i in enumerate(plan.instructions)]
     search = [line.lower() for line in lines]
     for launch in launches:
-        more = " ".join([launch["type"] or "", *launch["reads"], *launch["writes"],
-                         *launch["rewrites"]])  # fmt: skip
+        more = " ".join([launch["type"] or "", *launch["nodes"], *launch["reads"],
+                         *launch["writes"], *launch["rewrites"]])  # fmt: skip
         search[launch["instruction"]] += f" {more.lower()}"
     return {
         "launches": launches,
@@ -84,6 +85,10 @@ class _Launches:
         self.spans = {s.instruction: s for s in trace.spans} if trace is not None else {}
         self.told: dict[int, list[str]] = {}
         found = launches_of(plan, notes)
+        self.nodes: dict[int, list[str]] = {}
+        for node, does in found.items():
+            for n in does:
+                self.nodes.setdefault(n, []).append(node)
         for note in notes:
             for n in sorted({n for node in note.nodes for n in found.get(node, ())}):
                 self.told.setdefault(n, []).append(f"{note.rewrite}: {note.text}")
@@ -113,6 +118,7 @@ class _Launches:
         tensor = i.node.removesuffix(".h2d")
         return {
             "node": printable(i.title),
+            "nodes": [printable(node) for node in self.nodes.get(n, [])],
             "command": printable(i.command),
             "stream": i.stream,
             "instruction": number,

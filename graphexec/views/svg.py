@@ -17,6 +17,8 @@ FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2A
 RAMP = ("#FFF7D6", "#FEE391", "#FEC44F", "#FE9929", "#EC7014", "#D95F0E")
 """From cheap to dear, also told apart by lightness alone."""
 TRANSFER = "#D5D5D5"
+MIXED = "#F4F4F4"
+"""What stands for several that are coloured differently."""
 
 _BOXES = "\n".join(
     f".{letter}{n}{{fill:{color}}}"
@@ -27,7 +29,7 @@ SHAPES = f"""\
 text{{font-family:Helvetica,Arial,'DejaVu Sans',sans-serif;font-size:11px}}
 .ti{{font-size:15px;font-weight:bold}}.in{{fill:#1B1B1B}}.sm{{font-size:9.5px}}.b{{font-weight:bold}}
 .m{{text-anchor:middle}}.e{{text-anchor:end}}
-.bx{{stroke:#3F3F3F;stroke-width:1}}.tr{{fill:{TRANSFER};stroke-dasharray:3 2}}
+.bx{{stroke:#3F3F3F;stroke-width:1}}.tr{{fill:{TRANSFER};stroke-dasharray:3 2}}.mx{{fill:{MIXED}}}
 .kn{{stroke-width:2.6}}.ra{{stroke:#D0021B;stroke-width:3}}
 .w,.d,.l,.pr{{fill:none;stroke-width:1.4}}.fk{{stroke-dasharray:3 3;stroke-width:1}}
 .cw{{stroke-width:2.6}}.rx{{fill:none;stroke:#D0021B;stroke-width:2;stroke-dasharray:6 3}}
@@ -128,6 +130,6 @@ def _data(names: Mapping[str, object]) -> dict[str, object]:
 
 
 __all__ = [
-    "DARK", "FILLS", "LIGHT", "RAMP", "SHAPES", "TRANSFER", "attributes", "escape", "fitted",
-    "group", "number", "path", "picture", "rect", "text", "title",
+    "DARK", "FILLS", "LIGHT", "MIXED", "RAMP", "SHAPES", "TRANSFER", "attributes", "escape",
+    "fitted", "group", "number", "path", "picture", "rect", "text", "title",
 ]  # fmt: skip

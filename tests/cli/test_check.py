@@ -3,9 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from graphexec.cli.app import app
 
 GRAPHS = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
+DIAMOND = next(path for path in GRAPHS if path.stem == "diamond")
 
 
 def test_all_example_graphs(invoke):
@@ -75,6 +82,85 @@ def test_a_malformed_plan_file(invoke, tmp_path, content):
     assert done.exit_code == 2
     assert "plan.json" in done.stderr
     assert "internal error" not in done.stderr
+
+
+TOLD = {
+    "out.npz": "this is a file of arrays, not a graph",
+    "x.npy": "this is a file of arrays, not a graph",
+    "w.safetensors": "this is a file of tensors, not a graph",
+    "trace.json": "this is the trace of a run, not a plan",
+    "trace.txt": "this is the trace of a run, not a graph",
+    "bench.json": "this is what graphexec bench --json prints, not a plan",
+    "profile.json": "this is a profile of measured times, not a plan",
+    "schema.json": "this is a JSON Schema, not a plan",
+    "graph.json": "this is a graph, not a plan",
+    "plan.txt": "this is a plan, not a graph",
+    "plan.html": "this is a page for browsers, not a graph",
+    "plan.svg": "this is a picture, not a graph",
+    "plan.png": "this is a picture, not a graph",
+    "plan.dot": "this is a picture, not a graph",
+}
+HELPS = {
+    "out.npz": "graphexec run GRAPH -i", "w.safetensors": "`weights`", "trace.json": "--trace FILE",
+    "bench.json": "--baseline FILE", "profile.json": "--costs FILE", "plan.txt": "end in .json",
+    "plan.svg": "graphexec plan -o writes such files",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A folder with a file of every kind, each by the command that writes it."""
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "graph.json").write_text(json.dumps(yaml.safe_load(DIAMOND.read_text())))
+
+    def make(command: str, *args: object, **environment: str) -> str:
+        arguments = [command, DIAMOND, "--device", "cpu", *args]
+        done = CliRunner(env=environment).invoke(app, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    make("run", "-o", folder / "out.npz", "--trace", folder / "trace.json")
+    make("run", "--trace", folder / "trace.txt")
+    (folder / "bench.json").write_text(make("bench", "-n", "1", "--json"))
+    make("tune", "--budget", "600", GRAPHEXEC_PROFILES=str(folder / "kept"))
+    (kept,) = (folder / "kept").iterdir()
+    kept.rename(folder / "profile.json")
+    (folder / "plan.txt").write_text(make("plan", "--format", "json"))
+    for ending in ("html", "svg", "png", "dot"):
+        make("plan", "-o", folder / f"plan.{ending}")
+    (folder / "schema.json").write_text(CliRunner().invoke(app, ["schema"]).stdout)
+    np.save(folder / "x.npy", np.ones(3))
+    save_file({"w": np.ones(3)}, folder / "w.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_file_of_another_kind_is_told_by_its_name_and_its_use(invoke, written, name):
+    done = invoke("check", written / name)
+    assert done.exit_code == 2
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.startswith(f"error: {TOLD[name]}\n  --> {written / name}")
+    assert HELPS.get(name, "help: ") in done.stderr
+    expected = (
+        TOLD[name].replace("not a plan", "not a graph") if name != "graph.json" else "diamond"
+    )
+    done = invoke("run", written / name, "--device", "cpu")
+    assert expected in done.output
+
+
+def test_a_file_of_another_kind_is_no_profile(invoke, written, graph):
+    done = invoke("plan", graph(), "--costs", written / "trace.json")
+    assert done.exit_code == 2
+    assert "this is the trace of a run, not a profile of measured times" in done.stderr
+
+
+def test_a_graph_is_not_taken_for_another_kind(invoke, graph):
+    """Whatever else it says: its version tells what it is."""
+    for key in ("traceEvents", "$schema"):
+        done = invoke("check", graph(("name: tiny", f"{key}: tiny")))
+        assert f"the graph has no key '{key}'" in done.stderr
+    done = invoke("check", graph(("version: 1\n", "")))
+    assert "the key 'version' is missing" in done.stderr
 
 
 def test_no_file_is_wrong_usage(invoke):

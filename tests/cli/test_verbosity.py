@@ -7,20 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from graphexec.cli.app import app
+
 PROGRAM = str(Path(sys.executable).with_name("graphexec"))
 CPU = ("--device", "cpu")
 DIAMOND = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
 
 
-def test_verbose_logs_each_step_with_its_time(invoke, graph):
-    done = invoke("-v", "run", graph(), *CPU)
+def placed(option, place, command, *args):
+    """The arguments with an option before the command, after it, or at the end."""
+    return {
+        "before": (option, command, *args),
+        "after": (command, option, *args),
+        "last": (command, *args, option),
+    }[place]
+
+
+anywhere = pytest.mark.parametrize("place", ["before", "after", "last"])
+
+
+@anywhere
+@pytest.mark.parametrize("option", ["-v", "--verbose"])
+def test_verbose_logs_each_step_with_its_time(invoke, graph, option, place):
+    done = invoke(*placed(option, place, "run", graph(), *CPU))
     assert done.exit_code == 0
     steps = re.findall(r"^ *[\d.]+ ms  (\w+)", done.stderr, re.MULTILINE)
     assert steps == ["loading", "planning", "reading", "running"]
 
 
-def test_quiet_says_nothing_but_results(invoke, graph):
-    done = invoke("-q", "run", graph(), *CPU)
+@anywhere
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_says_nothing_but_results(invoke, graph, option, place):
+    done = invoke(*placed(option, place, "run", graph(), *CPU))
     assert done.exit_code == 0
     assert done.stderr == ""
     assert "out" in done.stdout
@@ -32,8 +52,29 @@ def test_quiet_does_not_hide_errors(invoke, graph):
     assert "gemm" in done.stderr
 
 
-def test_verbose_and_quiet_contradict(invoke, graph):
-    assert invoke("-v", "-q", "run", graph()).exit_code == 2
+@pytest.mark.parametrize(("before", "after"), [("-v -q", ""), ("-q", "-v"), ("", "-v -q")])
+def test_verbose_and_quiet_contradict(invoke, graph, before, after):
+    done = invoke(*before.split(), "run", graph(), *after.split())
+    assert done.exit_code == 2
+    assert "-v and -q contradict one another" in done.stderr
+
+
+@anywhere
+def test_debug_shows_tracebacks_and_all_warnings(invoke, graph, slow_ops, place):
+    done = invoke(*placed("--debug", place, "run", graph(("op: gemm", "op: gem")), *CPU))
+    assert "Traceback (most recent call last)" in done.stderr
+    op = slow_ops / "__init__.py"
+    op.write_text(f"import warnings\nwarnings.warn('old', DeprecationWarning)\n{op.read_text()}")
+    arguments = ("run", graph(), *CPU, "--ops", slow_ops)
+    assert (
+        f"{op}:2: DeprecationWarning: old" in invoke(*placed("--debug", place, *arguments)).stderr
+    )
+    assert "old" not in invoke(*arguments).stderr
+
+
+def test_every_command_takes_them():
+    for command in app.commands.values():
+        assert {"-v", "-q", "--debug"} <= {o for p in command.params for o in p.opts}
 
 
 def test_the_log_has_every_instruction_twice(program):

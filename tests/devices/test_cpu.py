@@ -583,6 +583,64 @@ def test_map_refuses_no_requests_in_flight() -> None:
         next(exe.map([{"x": ones()}], 0))
 
 
+@pytest.mark.parametrize("times", [0, -1, 1.5, "2", None])
+def test_numbers_of_runs_are_integers_of_at_least_one(times: Any) -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice()) as exe:
+        for what, use in (("in_flight", lambda: exe.map([], times)),
+                          ("times", lambda: exe.replay(times))):  # fmt: skip
+            with pytest.raises(gx.DataError, match=rf"{what} must be .*at least 1, not {times!r}"):
+                use()
+
+
+@pytest.mark.parametrize(("request_", "found"), [
+    (3, "int 3"), (None, "None"), ([("x", 1)], r"list \[\('x', 1\)\]"),
+    ("x" * 99, r"str 'x+\.\.\.$"),
+])  # fmt: skip
+def test_a_request_that_is_none_is_named(request_: Any, found: str) -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2) as exe:
+        outputs = exe.map([{"x": ones()}, request_], 1)
+        assert (next(outputs)["y"] == 32).all()
+        expected = rf"(?m)request 1 must map names of inputs to arrays, found .*{found}"
+        with pytest.raises(gx.DataError, match=expected):
+            next(outputs)
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({}, "request 1: input 'x' .* is missing"),
+    ({"x": ones(), 3: 3}, "request 1: there is no input '3'"),
+    ({"x": ones().astype("f8")}, "request 1: input 'x' must be f32"),
+    ({"x": ones()[:1]}, r"request 1: .* an array of shape \[1, 8\]"),
+])  # fmt: skip
+def test_a_wrong_request_is_named(wrong: Any, message: str) -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2) as exe:
+        with pytest.raises(gx.DataError, match=message):
+            list(exe.map([{"x": ones()}, wrong]))
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
+def test_requests_that_cannot_be_gone_through() -> None:
+    with (
+        gx.compile(two_branches(hooked()), device=CpuDevice()) as exe,
+        pytest.raises(gx.DataError, match="requests must be an iterable of them, found int 3"),
+    ):
+        exe.map(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_nothing_lies_in_the_memory_of_a_gpu(resident: bool) -> None:
+    """Inputs that stay in place are for the CPU too, but no other library can share them."""
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), resident=resident) as exe:
+        assert (exe.run(x=ones())["y"] == 32).all()
+        exe.replay()
+        for name in "xy":
+            with pytest.raises(gx.DataError, match=f"'{name}' lies in the memory of the host"):
+                exe.device_array(name)
+        for wrong, help in (("xs", "did you mean 'x'"), ("out", "there are x, y"), (3, "x, y")):
+            with pytest.raises(gx.DataError, match=rf"no input or output '{wrong}'(.|\n)*{help}"):
+                exe.device_array(wrong)  # type: ignore[arg-type]
+
+
 def test_a_failing_request_does_not_disturb_the_others() -> None:
     def before(node: str, parallel: Parallel) -> None:
         if node == "quick" and fail.is_set():
@@ -677,7 +735,7 @@ def test_weights_are_uploaded_once_and_shared(tmp_path: Path) -> None:
         x = np.arange(16, dtype=np.float32).reshape(4, 4)
         pending = [exe.submit(x=i * x) for i in range(4)]
         assert all(np.array_equal(p.result()["y"], i * x) for i, p in enumerate(pending))
-        memories = [s._memory["weights"] for s in exe._sessions]
+        memories = [s._memory.buffers["weights"] for s in exe._sessions]
         assert len(memories) == 2
         assert np.shares_memory(*memories)
 

@@ -71,6 +71,35 @@ def test_what_is_kept_is_found(folder: Path) -> None:
     assert [p.name for p in folder.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("there", ["", "profiles", "profiles/deeper"])
+def test_asking_whether_a_profile_could_be_kept_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path / "profiles" / "deeper"))
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    profile_cache.check_keepable(typed(branches()), HERE)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert kept(branches()).is_file()
+
+
+@pytest.mark.parametrize("place", ["file", "file/profiles", "broken", "broken/profiles", "/proc",
+                                   "/proc/profiles/deeper"])  # fmt: skip
+def test_a_place_where_no_profile_could_be_kept_is_said_as_keeping_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to(tmp_path / "none" / "none")
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path / place))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"cannot (make the folder|write) '.*" + place) as asked:
+        profile_cache.check_keepable(typed(branches()), HERE)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(DataError) as keeping:
+        kept(branches())
+    assert str(asked.value).split("':")[0] == str(keeping.value).split("':")[0]
+
+
 def test_the_order_of_the_nodes_does_not_matter(folder: Path) -> None:
     kept(branches())
     assert found(branches(backwards=True)) is not None

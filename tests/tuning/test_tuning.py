@@ -197,6 +197,17 @@ def test_when_the_time_is_over_what_is_known_is_kept(
         assert exe.plan.stats.costs == f"profile {tuned.path.name}"
 
 
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path / "file" / "profiles"))
+    measured: list[str] = []
+    with pytest.raises(gx.DataError, match="cannot make the folder"):
+        tuning.tune(branches(), CPU, report=lambda what, done, total: measured.append(what))
+    assert measured == []
+
+
 def test_an_interruption_leaves_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     calls: Iterator[int] = iter(range(100))
 

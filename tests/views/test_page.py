@@ -161,6 +161,57 @@ def test_search_filters_the_list_and_dims_the_pictures(show, page):
     assert not css(browser, "g.dim")
 
 
+@pytest.fixture(scope="module")
+def confusing():
+    """Nodes called like an op, like parts of other names, and like one another in small letters."""
+    graph = gx.Graph("confusing")
+    x = graph.input("x", (8, 8))
+    name = graph.gemm(x, x, name="soft")
+    for called in ("gemm_x", "arena", "GEMM", "gemm", "of"):
+        name = graph.softmax(name, name=called)
+    graph.output(result=name)
+    compiled = plan_graph(graph)
+    return to_html(compiled.plan, outline=of_graph(compiled.graph), notes=compiled.notes)
+
+
+@pytest.mark.parametrize(("query", "node"), [
+    ("gemm", "gemm"), ("GEMM", "GEMM"), ("of", "of"), ("arena", "arena"), ("softmax", "gemm_x"),
+    ("gem", "gemm_x"), ("SOFT", "soft"), ("x", "x.h2d"), ("mm_", "gemm_x"), ("f32", "x.h2d"),
+    ("d2h", "of.d2h"),
+])  # fmt: skip
+def test_what_is_called_like_the_query_is_found_first(show, confusing, query, node):
+    """Not what comes first and has the word in its command, its type or what it reads."""
+    browser = show(confusing)
+    css(browser, "#search")[0].send_keys(query, "\n")
+    assert css(browser, "#about h2")[0].text == node
+
+
+def test_nothing_is_chosen_where_nothing_is_found(show, confusing):
+    browser = show(confusing)
+    css(browser, "#search")[0].send_keys("nowhere", "\n")
+    assert css(browser, "#found")[0].text.startswith("0 of ")
+    assert not css(browser, "#about h2")
+
+
+def test_nodes_without_a_launch_of_their_own_are_found_by_their_names(show):
+    """A member of a batch that its title leaves out, and what a rewrite took into another node."""
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    page = to_html(compiled.plan, outline=of_graph(compiled.graph), notes=compiled.notes)
+    for query, title in (("k", "q … v (3)"), ("scores", "merged")):
+        browser = show(page)
+        css(browser, "#search")[0].send_keys(query, "\n")
+        assert css(browser, "#about h2")[0].text == title
+
+
+def test_of_several_launches_of_a_node_the_one_that_makes_its_result_is_chosen(show):
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    browser = show(to_html(compiled.plan, outline=of_graph(compiled.graph)))
+    css(browser, "#search")[0].send_keys("y", "\n")
+    commands = [i["command"] for i in data_of(browser.page_source)["launches"] if i["node"] == "y"]
+    assert commands == ["copy", "gemm"]
+    assert css(browser, "#about dd")[0].text == "gemm"
+
+
 def test_keys_walk_the_list_and_zoom(show, page):
     browser = show(page)
     body = css(browser, "body")[0]

@@ -12,11 +12,12 @@ from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan
 from graphexec.verify import find_hazards
 from graphexec.views import graph, lanes, memory, png, svg
+from graphexec.views.collapse import collapsed
 from graphexec.views.graph_dot import to_dot as graph_to_dot
 from graphexec.views.layers import place
 from graphexec.views.listing import memory_to_dict, memory_to_text
 from graphexec.views.mermaid import graph_to_mermaid, plan_to_mermaid
-from graphexec.views.outline import collapsed, of_graph
+from graphexec.views.outline import of_graph
 from graphexec.views.recovered import of_plan
 from graphexec.views.table import size
 

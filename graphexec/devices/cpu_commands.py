@@ -1,0 +1,60 @@
+"""What a launch does on the CPU: a function without arguments, prepared to be called often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
+from graphexec.devices.cpu_cores import Cores
+from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
+from graphexec.devices.cpu_memory import Memory
+from graphexec.errors import ExecutionError
+from graphexec.plan import Launch
+from graphexec.tensor import View
+
+Array = np.ndarray[Any, Any]
+
+_MEMCPY_PART = 1 << 20  # bytes
+
+
+def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
+    """A function that does the work of a launch on what lies in `memory`, with idle cores."""
+    match launch.work:
+        case Gemm() as gemm:
+            return _gemm(gemm, memory, cores)
+        case GemmBatch(members):
+            flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
+            return in_turn([_gemm(gemm, memory, cores) for gemm in members], flops, cores)
+        case Kernel(args=args, compute=compute):
+            arrays = [memory.array(v) for v in args if isinstance(v, View)]
+            return partial(compute, arrays, cores.parallel)
+        case TritonKernel(views=views, compute=compute):
+            return partial(compute, [memory.array(v) for v in views], cores.parallel)
+        case Memcpy() as copy:
+            return partial(_memcpy, memory.bytes(copy.dst), memory.bytes(copy.src), cores)
+        case None:
+            raise ExecutionError("a plan read from a file has no commands to run")
+
+
+def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
+    a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
+    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores)
+
+
+def _memcpy(target: Array, source: Array, cores: Cores) -> None:
+    if target.size <= _MEMCPY_PART:
+        target[...] = source
+        return
+
+    def body(low: int, high: int) -> None:
+        first, last = low * _MEMCPY_PART, high * _MEMCPY_PART
+        target[first:last] = source[first:last]
+
+    cores.parallel(-(-target.size // _MEMCPY_PART), body)
+
+
+__all__ = ["prepare_command"]

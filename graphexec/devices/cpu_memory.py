@@ -1,0 +1,78 @@
+"""The memory of a plan on the CPU: buffers of bytes, with tensors at their offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphexec.errors import OutOfMemory
+from graphexec.plan import Plan, Range
+from graphexec.tensor import View
+
+Array = np.ndarray[Any, Any]
+
+_ALIGNMENT = 64  # bytes, a cache line
+
+
+class Memory:
+    """The buffers of a plan, by their ids, as arrays of uint8. OutOfMemory if they do not fit."""
+
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, Array], lender: Memory | None = None
+    ) -> None:
+        """`weights` (by storage) are put in their places, or those of a `lender` are shared."""
+        self._plan = plan
+        shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
+        self.buffers: dict[str, Array] = {
+            b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes) for b in plan.buffers
+        }
+        for name, array in ({} if shared else weights).items():
+            buffer, offset = plan.places[name]
+            raw = array.reshape(-1).view(np.uint8)
+            self.buffers[buffer][offset : offset + raw.size] = raw
+
+    def array(self, view: View) -> Array:
+        """A tensor where it lies."""
+        buffer, offset = self._plan.places[view.storage]
+        size = view.dtype.itemsize
+        return np.ndarray(
+            view.shape,
+            view.dtype.numpy(),
+            buffer=self.buffers[buffer].data,
+            offset=offset + view.offset * size,
+            strides=tuple(s * size for s in view.strides),
+        )
+
+    def bytes(self, view: View) -> Array:
+        """From the first byte of a tensor to its last."""
+        buffer, offset = self._plan.places[view.storage]
+        low, high = view.byte_range()
+        return self.buffers[buffer][offset + low : offset + high]
+
+    def range(self, span: Range) -> Array:
+        """The bytes of a range."""
+        return self.buffers[span.buffer][span.low : span.high]
+
+    def poison(self) -> None:
+        """Fill what a run has to write with what is NaN in every dtype."""
+        for buffer in self._plan.buffers:
+            if buffer.role in ("arena", "output"):
+                self.buffers[buffer.id].fill(0xFF)
+
+    def free(self) -> None:
+        """Let go of the buffers; those that were lent live on."""
+        self.buffers = {}
+
+
+def _allocate(id: str, nbytes: int) -> Array:
+    try:
+        raw = np.empty(nbytes + _ALIGNMENT, dtype=np.uint8)
+    except MemoryError as exc:
+        raise OutOfMemory(f"buffer '{id}' needs {nbytes} bytes, more than the host has") from exc
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+__all__ = ["Memory"]

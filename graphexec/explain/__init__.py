@@ -1,0 +1,30 @@
+"""A plan in words: why this stream, why this wait, who shared these bytes, what bounds the time.
+
+Requires what the pipeline knew when it made the plan (Compiled): dependencies, the simulated
+timeline, vector clocks, places. Guarantees to say nothing that does not follow from these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphexec.explain.facts import Facts
+from graphexec.explain.node import node_in_words
+from graphexec.explain.whole import plan_in_words
+
+if TYPE_CHECKING:
+    from graphexec.pipeline import Compiled
+
+
+def explain(compiled: Compiled, node: str | None = None, more: Compiled | None = None) -> str:
+    """The plan, or one node or tensor of it, in words.
+
+    `more` is the same graph planned with one stream more, for what that would bring. InputError
+    when the plan has no such node.
+    """
+    facts = Facts(compiled)
+    lines = plan_in_words(facts, more) if node is None else node_in_words(facts, node)
+    return "\n".join(lines)
+
+
+__all__ = ["explain"]

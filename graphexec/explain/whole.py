@@ -1,0 +1,110 @@
+"""The plan as a whole in words: rewrites, time, waits, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from graphexec.explain.facts import MOST_NAMED, Facts
+from graphexec.views.table import count, size
+
+if TYPE_CHECKING:
+    from graphexec.pipeline import Compiled
+
+
+def plan_in_words(facts: Facts, more: Compiled | None) -> Iterator[str]:
+    """The plan as a whole."""
+    streams = count(facts.schedule.streams, "stream")
+    yield f"{facts.program.graph}: {count(len(facts.commands), 'command')} on {streams}"
+    yield ""
+    yield from _rewrites(facts)
+    yield from _time(facts, more)
+    yield ""
+    yield from _all_waits(facts)
+    yield ""
+    yield from _memory(facts)
+
+
+def _rewrites(facts: Facts) -> Iterator[str]:
+    done = [note for note in facts.notes if note.applied]
+    if not done:
+        return
+    yield "Rewrites:"
+    for note in done[:MOST_NAMED]:
+        yield f"  {note.rewrite}: {note.text}."
+    if len(done) > MOST_NAMED:
+        yield f"  … and {len(done) - MOST_NAMED} more; `explain FILE NODE` shows a node's."
+    yield ""
+
+
+def _time(facts: Facts, more: Compiled | None) -> Iterator[str]:
+    # Launching the plan comes first and is not what a schedule can change.
+    low, makespan = facts.prediction.bounds, facts.timeline.makespan
+    ratio = makespan / low.best if low.best else 1.0
+    yield (
+        f"Time: predicted {makespan:.4g} µs by the {facts.prediction.costs}, "
+        f"{ratio:.2f} × the lower bound of {low.best:.4g} µs ({facts.prediction.candidate})."
+    )
+    yield f"  critical path       {low.critical_path:10.2f} µs  the longest chain, no events"
+    yield f"  capacity            {low.capacity:10.2f} µs  all the work at full speed"
+    yield f"  copies              {low.copies:10.2f} µs  the busier direction"
+    yield f"  streams             {low.streams:10.2f} µs  what the streams get through in turn"
+    if low.combined > max(low.plain, low.streams):
+        yield f"  together            {low.combined:10.2f} µs  what must come before and after"
+    yield f"  It is bounded most by {low.reason}."
+    path = [facts.title(c) for c in _holding_up(facts)]
+    yield f"  What holds it up: {' → '.join(_cut(path))}."
+    tasks = facts.prediction.tasks
+    alone = sum(tasks.time) + tasks.launch * len(tasks)
+    yield f"  One stream would take {alone:.4g} µs ({alone / makespan:.2f} × as long)."
+    if more is not None:
+        yield _further(facts, more)
+
+
+def _further(facts: Facts, more: Compiled) -> str:
+    found = more.synchronized.schedule
+    assert found.prediction is not None
+    now, then = facts.timeline.makespan, found.prediction.timeline.makespan
+    if found.streams <= facts.schedule.streams or then >= now * 0.9995:
+        return "  A further stream would bring nothing."
+    return f"  A further stream would take {1 - then / now:.1%} less ({then:.4g} µs)."
+
+
+def _holding_up(facts: Facts) -> list[int]:
+    """The critical path, from the first command to the last to end."""
+    return [facts.schedule.order[launch] for launch in sorted(facts.times.critical())]
+
+
+def _all_waits(facts: Facts) -> Iterator[str]:
+    waits = sum(map(len, facts.waits.values()))
+    edges = facts.synchronized.cross_stream_edges
+    yield (
+        f"Waits: {waits} for {edges} dependencies between streams; no set of fewer waits keeps "
+        "them in this order."
+    )
+    shown = [(c, needed) for c in facts.schedule.order for needed in facts.waits[c]]
+    for command, needed in shown[:MOST_NAMED]:
+        why = facts.why(needed, command)
+        yield f"  {facts.name(command)} waits for {facts.name(needed)}: {why}."
+    if len(shown) > MOST_NAMED:
+        yield f"  … and {len(shown) - MOST_NAMED} more; `explain FILE NODE` shows a node's."
+
+
+def _memory(facts: Facts) -> Iterator[str]:
+    found = facts.allocation
+    ratio = found.arena_bytes / found.lower_bound if found.lower_bound else 1.0
+    yield (
+        f"Memory: arena {size(found.arena_bytes)}, {ratio:.2f} × the lower bound of "
+        f"{size(found.lower_bound)} that must be there at once; "
+        f"{size(found.naive_bytes)} without reuse."
+    )
+
+
+def _cut(names: list[str]) -> list[str]:
+    if len(names) <= MOST_NAMED:
+        return names
+    half = MOST_NAMED // 2
+    return [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
+
+
+__all__ = ["plan_in_words"]

@@ -32,7 +32,8 @@ import graphexec as gx
 from graphexec.arrays import read_inputs
 from graphexec.devices.base import Device, find_device
 from graphexec.executable import Executable
-from graphexec.pipeline import Compiled, alternative_plans
+from graphexec.pipeline import Compiled
+from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.profile import Profile
 from graphexec.tuning.measuring import time_in_turns
 from graphexec.tuning.tune import tune

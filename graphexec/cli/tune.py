@@ -78,7 +78,7 @@ def _show_kept(graph: Graph, device: Device) -> int:
 
 
 def _kept(graph: Graph, device: Device) -> Kept | None:
-    from graphexec.pipeline import programmed
+    from graphexec.pipeline.programs import programmed
     from graphexec.profile_cache import find
 
     typed, _ = programmed(graph, device=device.name, streams=1, resident=False)

@@ -2,3 +2,6 @@
 
 Each module has one function `candidate(tasks, streams) -> Assignment`.
 """
+
+ONE_STREAM = "one stream"
+"""The name of the candidate with everything on one stream."""

@@ -24,7 +24,16 @@ from graphexec.command import Program
 from graphexec.costs import CostModel, tasks_of
 from graphexec.lower_bounds import bounds
 from graphexec.scheduled import Prediction, Schedule, dependencies
-from graphexec.scheduling import chains, exhaustive, frugal, greedy, heft, one_stream, paths
+from graphexec.scheduling import (
+    ONE_STREAM,
+    chains,
+    exhaustive,
+    frugal,
+    greedy,
+    heft,
+    one_stream,
+    paths,
+)
 from graphexec.scheduling.assignment import Assignment
 from graphexec.scheduling.justify import Justifier
 from graphexec.scheduling.local_search import improve
@@ -33,7 +42,7 @@ from graphexec.simulate import Tasks, Timeline, simulate
 Candidate = Callable[[Tasks, int], Assignment]
 
 CANDIDATES: dict[str, Candidate] = {
-    "one stream": one_stream.candidate,
+    ONE_STREAM: one_stream.candidate,
     "greedy": greedy.candidate,
     "patient greedy": greedy.patient,
     "depth first": greedy.depth_first,
@@ -190,9 +199,9 @@ class _Portfolio:
 def _names(commands: int, streams: int) -> Sequence[str]:
     """The candidates that a program of this size gets."""
     if streams == 1:
-        return ("one stream",)
+        return (ONE_STREAM,)
     if commands > _ALL_UP_TO:
-        return ("one stream", "greedy")
+        return (ONE_STREAM, "greedy")
     return tuple(CANDIDATES)
 
 

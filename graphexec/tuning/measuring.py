@@ -17,7 +17,7 @@ import numpy as np
 
 from graphexec.devices.base import Device, Session, Timed
 from graphexec.errors import DeviceUnavailable
-from graphexec.pipeline import plan_program
+from graphexec.pipeline.alternatives import plan_program
 from graphexec.tensor import DType, View
 from graphexec.tuning.probes import Probe
 

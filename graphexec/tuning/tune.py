@@ -20,10 +20,13 @@ from graphexec.costs import Measured, model_of
 from graphexec.devices.base import find_device
 from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
-from graphexec.pipeline import Compiled, Streams, Variant, alternative_plans, programmed
+from graphexec.pipeline import Compiled
+from graphexec.pipeline.alternatives import alternative_plans
+from graphexec.pipeline.programs import Streams, Variant, programmed
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.profile_cache import check_keepable, keep, signature
 from graphexec.rewrites import batch
+from graphexec.scheduling import ONE_STREAM
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
 from graphexec.tuning.measuring import time_in_turns
@@ -224,8 +227,8 @@ class _Tuner:
 def _fastest(tried: Mapping[str, float]) -> str:
     """The plan to take: another than that on one stream must be clearly faster."""
     best = min(tried, key=lambda name: (tried[name], name))
-    one = tried.get("one stream")
-    return "one stream" if one is not None and tried[best] > _GAIN * one else best
+    one = tried.get(ONE_STREAM)
+    return ONE_STREAM if one is not None and tried[best] > _GAIN * one else best
 
 
 __all__ = ["Budget", "Tuned", "tune"]

@@ -15,8 +15,11 @@ from graphexec.costs import Measured, signature
 from graphexec.devices.base import Machine
 from graphexec.errors import DataError, GraphError
 from graphexec.pipeline import plan_graph
+from graphexec.pipeline.alternatives import alternative_plans
+from graphexec.plan import Launch, Plan
 from graphexec.profile import MeasuredSchedule, Profile, load, loads, schedule_key
 from graphexec.profile_cache import ProfileWarning
+from graphexec.scheduling import ONE_STREAM
 from graphexec.typed import TypedGraph
 
 HERE = Machine("gfx000", {"graphexec": "1", "numpy": "2"})
@@ -249,6 +252,25 @@ def test_times_constants_and_the_schedule_of_a_profile_are_used() -> None:
     assert len(plan_graph(graph, costs=told, streams=8).plan.streams) > 1
     gone = replace(profile, schedules={key: MeasuredSchedule("no longer there", {})})
     assert plan_graph(graph, costs=gone).plan == free.plan
+
+
+def test_one_stream_means_the_program_that_is_best_on_one() -> None:
+    """Three products of one shape are a batch there; on four streams they run side by side."""
+    graph = gx.load(Path(__file__).parents[2] / "graphs/multi_head_attention.yaml")
+    profile = Profile("", {}, {"wait": 0.2, "launch": 1.0, "start": 4.0})
+
+    def plan(streams: int, costs: Profile = profile) -> Plan:
+        return plan_graph(graph, device="hip", streams=streams, resident=True, costs=costs).plan
+
+    assert plan(4).instructions != plan(1).instructions
+    assert [len(i.nodes) for i in plan(4).instructions if isinstance(i, Launch) and i.nodes] == []
+    one = MeasuredSchedule(ONE_STREAM, {ONE_STREAM: 1.0})
+    told = replace(profile, schedules={schedule_key(4, True): one})
+    assert plan(4, told).instructions == plan(1).instructions
+    *_, last = alternative_plans(
+        graph, 3, streams=4, device="hip", resident=True, costs=profile
+    )  # fmt: skip
+    assert last.plan.instructions == plan(1).instructions
 
 
 def test_a_share_that_was_measured_decides_whether_streams_pay() -> None:

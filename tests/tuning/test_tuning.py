@@ -14,7 +14,8 @@ from graphexec.command import Gemm
 from graphexec.costs import CONSTANTS, Measured, model_of, signature
 from graphexec.devices.base import Device
 from graphexec.errors import DeviceUnavailable, ExecutionError
-from graphexec.pipeline import plan_graph, plan_program
+from graphexec.pipeline import plan_graph
+from graphexec.pipeline.alternatives import plan_program
 from graphexec.plan import Launch, Wait
 from graphexec.profile import load, schedule_key
 from graphexec.tensor import DType

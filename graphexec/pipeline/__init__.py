@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from graphexec.collector import collector_at_rest
 from graphexec.command import Program
@@ -13,39 +13,29 @@ from graphexec.costs import CostModel, model_of
 from graphexec.diagnostics import Diagnostic
 from graphexec.errors import InputError
 from graphexec.graph import Graph
+from graphexec.pipeline.programs import Streams, Variant, most_streams, target_for, variants
 from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
 from graphexec.profile_cache import find as find_profile
-from graphexec.rewriting import Note, Target, target_of
-from graphexec.scheduled import Allocation, Schedule, Synchronized, dependencies
+from graphexec.rewriting import Note, target_of
+from graphexec.scheduled import Allocation, Schedule, Synchronized
+from graphexec.scheduling import ONE_STREAM
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.infer import infer
-from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import (
-    chosen_rewrites,
-    known_rewrites,
-    rewrite_program,
-    without_lengthening,
-)
-from graphexec.stages.rewrite import rewrite as rewrite_graph
-from graphexec.stages.schedule import alternatives, schedule, schedule_frugally
+from graphexec.stages.rewrite import chosen_rewrites, known_rewrites
+from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.typed import TypedGraph
-from graphexec.variants import with_choices
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Machine
     from graphexec.executable import Executable
 
-MAX_STREAMS = 256
-_STREAMS_OF_AUTO = 8  # as rewrites see it
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
 
-
-Streams = int | Literal["auto"]
 Costs = CostModel | Profile | str | Path | None
 """A model, measured times, the path of a file with them, or None for the device's model."""
 
@@ -88,131 +78,24 @@ def plan_graph(
     name. Where no costs are given, `machine` is asked for what a kept profile must have been
     measured on. The other parameters are those of `make_plan`.
     """
-    most = _most_streams(streams)
+    most = most_streams(streams)
     names = chosen_rewrites(rewrite, no_rewrite)
     with collector_at_rest():
         typed = infer(graph)
         model, profile = _costs(costs, device, typed, machine)
-        target = _target(device, capabilities, model, most)
-        variants = _variants(typed, target, names, resident, profile)
         usual = profile is not None and names == chosen_rewrites()  # as they were for `tune`
         prefer = profile.best_schedule(streams, resident) if profile and usual else ""
-        taken, synchronized, allocation = _placed(variants, most, model, memory_limit, prefer)
+        if prefer == ONE_STREAM:  # which may be of another program
+            most = 1
+        target = target_for(device, capabilities, model, most)
+        programs = variants(typed, target, names, resident, profile)
+        taken, synchronized, allocation = _placed(programs, most, model, memory_limit, prefer)
         plan = assemble(synchronized, allocation, device)
         if verify:
             prove(plan)
-    return _compiled(typed, taken, plan, synchronized, allocation, profile)
-
-
-def _target(
-    device: str, capabilities: Collection[str] | None, model: CostModel, most: Streams
-) -> Target:
-    streams = _STREAMS_OF_AUTO if most == "auto" else most
-    target = replace(target_of(device), costs=model, streams=streams)
-    if capabilities is not None:
-        target = replace(target, capabilities=frozenset(capabilities))
-    return target
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A program of the graph, and which rewrites it is the result of."""
-
-    rewritten: TypedGraph
-    program: Program
-    notes: tuple[Note, ...]
-
-
-def _variants(
-    graph: TypedGraph, target: Target, names: frozenset[str], resident: bool,
-    profile: Profile | None,
-) -> Iterator[Variant]:  # fmt: skip
-    """First what is fastest, then what may need less memory."""
-
-    def tuned(program: Program) -> Program:
-        return program if profile is None else with_choices(program, profile.commands)
-
-    able = target.capabilities
-    rewritten, notes = rewrite_graph(graph, target, names)
-    lowered = lower(rewritten, resident, able)
-    program, more = rewrite_program(lowered, target, names)
-    yield Variant(rewritten, tuned(program), (*notes, *more))
-    given_up = tuple(
-        replace(note, applied=False, text=f"given up for the memory limit: {note.text}")
-        for note in more if note.applied
-    )  # fmt: skip
-    if program is not lowered:  # tensors of a batch live as long as any of them
-        yield Variant(rewritten, tuned(lowered), (*notes, *given_up))
-    brief, fewer = rewrite_graph(graph, target, without_lengthening(names))
-    if brief != rewritten:
-        yield Variant(brief, tuned(lower(brief, resident, able)), (*fewer, *given_up))
-
-
-def _compiled(
-    graph: TypedGraph, taken: Variant, plan: Plan, synchronized: Synchronized,
-    allocation: Allocation, profile: Profile | None,
-) -> Compiled:  # fmt: skip
     return Compiled(
-        graph, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes, profile
+        typed, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes, profile
     )
-
-
-def programmed(
-    graph: Graph, *, streams: Streams, device: str, resident: bool, costs: Profile | None = None,
-    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
-) -> tuple[TypedGraph, Variant]:  # fmt: skip
-    """The graph with its types, and the program that its plans are made from."""
-    model = model_of(device) if costs is None else costs.applied_to(model_of(device))
-    target = _target(device, capabilities, model, _most_streams(streams))
-    with collector_at_rest():
-        typed = infer(graph)
-        names = chosen_rewrites((), no_rewrite)
-        return typed, next(_variants(typed, target, names, resident, costs))
-
-
-def alternative_plans(
-    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
-    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
-) -> list[Compiled]:  # fmt: skip
-    """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
-    first, and the one on one stream."""
-    model, limit = costs.applied_to(model_of(device)), _most_streams(streams)
-    typed, variant = programmed(
-        graph, streams=streams, device=device, resident=resident, costs=costs,
-        capabilities=capabilities, no_rewrite=no_rewrite,
-    )  # fmt: skip
-    with collector_at_rest():
-        found = alternatives(variant.program, limit, model, most)
-        if all(s.streams > 1 for s in found):
-            found.append(schedule(variant.program, limit, model, "one stream"))
-        plans = []
-        for scheduled in found:
-            synchronized = synchronize(scheduled)
-            allocation = allocate(synchronized)
-            plan = assemble(synchronized, allocation, device)
-            prove(plan)
-            plans.append(_compiled(typed, variant, plan, synchronized, allocation, costs))
-    return plans
-
-
-def plan_program(
-    program: Program, order: Sequence[int], stream: Sequence[int], device: str
-) -> Plan:  # fmt: skip
-    """The plan of commands in a given order on given streams, proved."""
-    needs = dependencies(program.commands)
-    synchronized = synchronize(Schedule(program, needs, tuple(order), tuple(stream)))
-    plan = assemble(synchronized, allocate(synchronized), device)
-    prove(plan)
-    return plan
-
-
-def _most_streams(streams: Streams) -> Streams:
-    if streams == "auto":
-        return streams
-    if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
-        message = f"streams must be an integer of at least 1, or 'auto', not {streams}"
-        raise InputError([Diagnostic(message)])
-    return min(streams, MAX_STREAMS)
 
 
 def _costs(
@@ -233,16 +116,16 @@ def _costs(
 
 
 def _placed(
-    variants: Iterable[Variant],
+    programs: Iterable[Variant],
     streams: Streams,
     model: CostModel,
     limit: int | None,
     prefer: str,
 ) -> tuple[Variant, Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit, of the first of the variants for which there is
+    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
     one: fewer and fewer streams, then one stream in an order that saves memory."""
     smallest = None
-    for variant in variants:
+    for variant in programs:
         for scheduled in _schedules(variant.program, streams, model, prefer):
             synchronized = synchronize(scheduled)
             allocation = allocate(synchronized)
@@ -338,6 +221,5 @@ def compile(
 
 
 __all__ = [
-    "Compiled", "Costs", "Streams", "Variant", "alternative_plans", "compile", "known_rewrites",
-    "make_plan", "plan_graph", "plan_program", "programmed",
+    "Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph",
 ]  # fmt: skip

@@ -1,0 +1,75 @@
+"""Plans that are measured: several of one graph, and those of probes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from graphexec.collector import collector_at_rest
+from graphexec.command import Program
+from graphexec.costs import model_of
+from graphexec.graph import Graph
+from graphexec.pipeline import Compiled
+from graphexec.pipeline.programs import Streams, Variant, most_streams, programmed
+from graphexec.plan import Plan
+from graphexec.profile import Profile
+from graphexec.scheduled import Schedule, dependencies
+from graphexec.scheduling import ONE_STREAM
+from graphexec.stages.allocate import allocate
+from graphexec.stages.assemble import assemble
+from graphexec.stages.schedule import alternatives, schedule
+from graphexec.stages.synchronize import synchronize
+from graphexec.typed import TypedGraph
+from graphexec.verify import verify as prove
+
+
+def alternative_plans(
+    graph: Graph, most: int, *, streams: Streams, device: str, resident: bool, costs: Profile,
+    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
+) -> list[Compiled]:  # fmt: skip
+    """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
+    first, and the best on one stream.
+
+    What is worth a batch depends on the number of streams, so the last may be of another program.
+    """
+
+    def program(streams: Streams) -> tuple[TypedGraph, Variant]:
+        return programmed(
+            graph, streams=streams, device=device, resident=resident, costs=costs,
+            capabilities=capabilities, no_rewrite=no_rewrite,
+        )  # fmt: skip
+
+    model, limit = costs.applied_to(model_of(device)), most_streams(streams)
+    (typed, several), (_, alone) = program(streams), program(1)
+    with collector_at_rest():
+        found = [
+            (several, s) for s in alternatives(several.program, limit, model, most) if s.streams > 1
+        ]
+        found.append((alone, schedule(alone.program, 1, model, ONE_STREAM)))
+        return [_proved(typed, variant, s, device, costs) for variant, s in found]
+
+
+def _proved(
+    graph: TypedGraph, variant: Variant, scheduled: Schedule, device: str, costs: Profile
+) -> Compiled:  # fmt: skip
+    synchronized = synchronize(scheduled)
+    allocation = allocate(synchronized)
+    plan = assemble(synchronized, allocation, device)
+    prove(plan)
+    return Compiled(
+        graph, variant.rewritten, variant.program, plan, synchronized, allocation, variant.notes,
+        costs,
+    )  # fmt: skip
+
+
+def plan_program(
+    program: Program, order: Sequence[int], stream: Sequence[int], device: str
+) -> Plan:  # fmt: skip
+    """The plan of commands in a given order on given streams, proved."""
+    needs = dependencies(program.commands)
+    synchronized = synchronize(Schedule(program, needs, tuple(order), tuple(stream)))
+    plan = assemble(synchronized, allocate(synchronized), device)
+    prove(plan)
+    return plan
+
+
+__all__ = ["alternative_plans", "plan_program"]

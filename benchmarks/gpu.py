@@ -17,6 +17,7 @@ import argparse
 import datetime
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -76,4 +77,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRAPHEXEC_PROFILES"] = folder  # what is tuned here is for this process alone
+        main()

@@ -17,8 +17,10 @@ import graphexec as gx
 from graphexec.devices.hip import HipDevice
 from graphexec.executable import Executable
 from graphexec.tensor import DType
+from graphexec.tuning.tune import tune
 
 TURNS = 15
+TUNING = 20.0  # seconds a graph at most
 TURN_MS = 4.0  # of device time, about
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 8e-3, torch.float32: 2e-3}
 Tensors = Mapping[str, torch.Tensor]
@@ -81,8 +83,16 @@ def _ratios(times: Mapping[str, float]) -> str:
 
 
 def ours(
-    graph: gx.Graph, inputs: Tensors, output: str = "out", streams: int = 4, **options: object
+    graph: gx.Graph,
+    inputs: Tensors,
+    output: str = "out",
+    streams: int = 4,
+    tuned: bool = False,
+    **options: object,
 ) -> Way:
+    """An executable whose inputs and outputs stay on the device; tuned before, or by the model."""
+    profile = tune(graph, HipDevice(), streams=streams, seconds=TUNING).profile if tuned else None
+    options |= {"use_profile": False, "costs": profile}
     exe = gx.compile(graph, device=HipDevice(), streams=streams, resident=True, **options)
     for name, tensor in inputs.items():
         on_device(exe, name).copy_(tensor)

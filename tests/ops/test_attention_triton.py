@@ -26,8 +26,10 @@ import graphexec as gx
 from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
 from graphexec.errors import NotCompiled
+from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.pipeline import plan_graph
 from graphexec.tensor import DType, View
+from graphexec.variants import variants
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 
@@ -279,9 +281,30 @@ def test_a_program_walks_tiles() -> None:
     assert VARIANTS["plain"].kernel().on(gpu).grid == (8 * 16, 1, 1)
 
 
-def test_every_configuration_is_known() -> None:
-    from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
+@pytest.mark.parametrize("gpu", ["sm_90", "gfx942", "gfx1100"])
+def test_what_tune_tries(gpu: str) -> None:
+    """Other kernels, each of which compiles to other code."""
+    graph = gx.Graph("g")
+    q, k = graph.input("q", (4, 512, 64), "f16"), graph.input("k", (4, 512, 64), "f16")
+    graph.output(y=graph.attention(q, k, k, name="y"))
+    compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
+    (command,) = compiled.program.commands
+    hopper, *others = variants(command)
+    assert len(others) == ALTERNATIVES
+    launches = [kernel.on(GPUS[gpu]) for kernel in (command.work, *others)]
+    settings = [(str(launch.constants), str(launch.options)) for launch in launches]
+    assert len(set(settings)) >= ALTERNATIVES  # the usual one may be among the others
+    for kernel in others:
+        made = hip_triton.compile_kernel(kernel, GPUS[gpu])
+        assert made.shared_bytes <= SHARED[gpu]
+    if gpu == "sm_90":
+        assert hopper.on(GPUS[gpu]).grid == (16, 1, 1)
+    else:
+        with pytest.raises(NotCompiled, match=f"Hopper does not compute this on {gpu}"):
+            hopper.on(GPUS[gpu])
 
+
+def test_every_configuration_is_known() -> None:
     assert {len(others) for others in OTHERS.values()} == {ALTERNATIVES}
     assert set(OTHERS) == set(CONFIGURATIONS)
     for table in CONFIGURATIONS.values():

@@ -6,13 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attention_cases import assert_close, exact
 from branches import BRANCHES, chains
+from exact import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.command import ALIGNMENT, Command, Gemm, GemmBatch, Kernel, Memcpy, Program
+from graphexec.command import (
+    ALIGNMENT,
+    Command,
+    Gemm,
+    GemmBatch,
+    Kernel,
+    Memcpy,
+    Program,
+    TritonKernel,
+)
 from graphexec.comparison import evaluate
 from graphexec.costs import CPU, GPU, CostModel
 from graphexec.pipeline import plan_graph
@@ -76,6 +87,28 @@ def test_softmaxes_become_one_kernel_with_one_more_axis() -> None:
     assert isinstance(kernel, Kernel)
     assert kernel.args[0].shape == (6, 32, 32)  # type: ignore[union-attr]
     assert commands[1].inplace == tuple((n, n) for n in range(6))
+
+
+def test_heads_become_one_attention() -> None:
+    """Fused head by head, then all of them at once: a recipe takes any batch axes."""
+    g = gx.Graph("heads")
+    for h in range(6):
+        q, k, v = (g.input(f"{name}{h}", (40, 32), "f16") for name in "qkv")
+        probs = g.softmax(g.gemm(q, k, trans_b=True, name=f"scores{h}"), causal=True)
+        g.output(**{f"y{h}": g.gemm(probs, v, name=f"ctx{h}")})
+    for device in ("cpu", "hip"):
+        plan = plan_graph(g, device=device, capabilities={"attention:f16"})
+        [command] = compute(plan.program)
+        assert (command.label, len(command.nodes)) == ("causal attention", 6)
+        assert isinstance(command.work, TritonKernel)
+        assert [view.shape for view in command.work.views] == [(6, 40, 32)] * 4
+    with gx.compile(g, device="cpu") as exe:
+        rng = np.random.default_rng(0)
+        inputs = {n: draw(rng, t.shape, "f16") for n, t in exe.inputs.items()}
+        outputs = exe.run(**inputs)
+    for h in range(6):
+        expected = exact({n: inputs[f"{n}{h}"] for n in "qkv"}, {"scale": 1.0, "causal": True})
+        assert_close(outputs[f"y{h}"], expected, "f16")
 
 
 def test_kernels_merge_only_where_the_result_is_dense() -> None:

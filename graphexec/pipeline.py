@@ -326,11 +326,11 @@ def compile(
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool, able: bool) -> Compiled:
+    def plan(source: Graph, resident: bool, without: frozenset[str]) -> Compiled:
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
             no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
-            capabilities=chosen.capabilities() if able else target_of(chosen.name).capabilities,
+            capabilities=chosen.capabilities() - without,
             machine=(lambda: chosen.machine()) if use_profile else None,
         )  # fmt: skip
 

@@ -327,7 +327,8 @@ class CpuSession:
 
     def _gemm(self, gemm: Gemm) -> Callable[[], None]:
         views = (self._array(gemm.a), self._array(gemm.b), self._array(gemm.out))
-        return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores)
+        bias = None if gemm.bias is None else self._array(gemm.bias)
+        return prepare_gemm(*views, gemm.alpha, gemm.beta, self._cores, bias)
 
     def _array(self, view: View) -> Array:
         buffer, offset = self._plan.places[view.storage]

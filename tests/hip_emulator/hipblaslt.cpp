@@ -62,6 +62,7 @@ hipblasStatus_t set(MatmulDesc& desc, int attribute, const void* from, std::size
         case HIPBLASLT_MATMUL_DESC_EPILOGUE: return assign(desc.epilogue, from, bytes);
         case HIPBLASLT_MATMUL_DESC_BIAS_POINTER: return assign(desc.bias, from, bytes);
         case HIPBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return assign(desc.bias_type, from, bytes);
+        case HIPBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE: return assign(desc.bias_stride, from, bytes);
         case HIPBLASLT_MATMUL_DESC_POINTER_MODE: return assign(desc.pointer_mode, from, bytes);
         default: return HIPBLAS_STATUS_NOT_SUPPORTED;
     }
@@ -154,6 +155,7 @@ hipblasStatus_t prepare(const MatmulDesc& desc, const Layouts& l, Gemm& gemm) {
         gemm.bias = static_cast<const char*>(desc.bias);
         const bool unset = desc.bias_type == bias_type_unset;
         gemm.bias_type = unset ? l.d->type : static_cast<hipDataType>(desc.bias_type);
+        gemm.bias_stride = desc.bias_stride;
     }
     return check_layouts(desc, l, gemm);
 }

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from graphexec.command import Command
+from graphexec.command import Command, Gemm
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
 from graphexec.not_computed import not_computed
@@ -238,14 +238,23 @@ class _Story:
 
     def _command(self, index: int) -> Iterator[str]:
         start, end = self.timeline.start[index], self.timeline.end[index]
-        label = self.commands[index].label
+        label, work = self.commands[index].label, self.commands[index].work
         yield f"{self._name(index)}: {label}, predicted from {start:.2f} to {end:.2f} µs"
         yield f"  stream: {self._why_stream(index)}"
         yield f"  starts {self._when(index)}"
+        if isinstance(work, Gemm) and work.bias is not None:
+            yield f"  adds {self._biases(index)} in its epilogue, which takes no command of its own"
         for need in self.schedule.predecessors[index]:
             yield f"  after {self._name(need)}: {self._why(need, index)}; {self._how(need, index)}"
         if not self.schedule.predecessors[index]:
             yield "  after nothing: it depends on no other command"
+
+    def _biases(self, index: int) -> str:
+        """The biases that a GEMM adds: what it reads last, for each of its nodes."""
+        command = self.commands[index]
+        each = len(command.reads) // max(1, len(command.nodes))
+        names = dict.fromkeys(view.storage for view in command.reads[each - 1 :: each])
+        return f"{'the biases' if len(names) > 1 else 'bias'} {', '.join(_cut([*names]))}"
 
     def _why_stream(self, index: int) -> str:
         own = self.schedule.stream[index]

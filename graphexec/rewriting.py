@@ -16,10 +16,13 @@ from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset({
-        "any-batch", *(f"attention:{dtype}" for dtype in DType),
-        *(name(*types) for types in pairs() for name in (capability, batch_capability)),
-    }),
+    "cpu": frozenset(
+        {
+            "any-batch",
+            *(f"attention:{dtype}" for dtype in DType),
+            *(name(*types) for types in pairs() for name in (capability, batch_capability)),
+        }
+    ),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see

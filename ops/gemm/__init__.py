@@ -14,7 +14,7 @@ from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
 from graphexec.epilogue import RESULTS, needed, takes_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ops.copy import strided_copy
+from graphexec.ops.copy import copying, strided_copy
 from graphexec.ops.gemm.affine import affine
 from graphexec.tensor import DType, TensorType, View
 
@@ -157,6 +157,20 @@ def _with_bias(call: Call, work: Gemm) -> Gemm | None:
     shape = work.out.shape
     found = replace(work, bias=bias.broadcast_to((*shape[:-2], shape[-1])))
     return found if takes_bias(found) and needed(found) <= call.capabilities else None
+
+
+def bias_first(command: Command) -> tuple[Command, Command]:
+    """What does the same as a product that adds its bias, where a device cannot have that: the bias
+    put into the result, and the product added to it."""
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.bias is not None
+    assert not work.beta
+    *batch, n = work.bias.strides
+    rows = replace(work.bias, shape=work.out.shape, strides=(*batch, 0, n))
+    start = copying(command, rows, work.out)
+    work = replace(work, bias=None, beta=1.0)
+    return start, replace(command, work=work, reads=work.reads)
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:

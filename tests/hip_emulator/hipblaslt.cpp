@@ -34,12 +34,17 @@ namespace {
 
 constexpr unsigned char algorithm_tag = 0xa1;
 constexpr int algorithm_count = 3;
+constexpr int algorithm_count_with_bias = 2;  // real lists depend on the epilogue, too
 
 std::size_t algorithm_workspace(int index) { return static_cast<std::size_t>(index) << 20; }
 
+int algorithms_for(const Gemm& gemm) {
+    return gemm.bias ? algorithm_count_with_bias : algorithm_count;
+}
+
 // Whether these are the bytes of an algorithm that the heuristic gave, with room for it to work.
-bool can_use(const unsigned char* algorithm, std::size_t workspace_bytes) {
-    return algorithm[0] == algorithm_tag && algorithm[1] < algorithm_count &&
+bool can_use(const unsigned char* algorithm, const Gemm& gemm, std::size_t workspace_bytes) {
+    return algorithm[0] == algorithm_tag && algorithm[1] < algorithms_for(gemm) &&
            algorithm_workspace(algorithm[1]) <= workspace_bytes;
 }
 
@@ -338,7 +343,7 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmulAlgoGetHeuristic(
             Gemm gemm;
             const hipblasStatus_t status = prepare(*found, l, gemm);
             if (status != HIPBLAS_STATUS_SUCCESS) return status;
-            for (int i = 0; i < std::min(requested, algorithm_count); ++i) {
+            for (int i = 0; i < std::min(requested, algorithms_for(gemm)); ++i) {
                 if (algorithm_workspace(i) > limits->workspace_bytes) break;
                 results[i] = {};
                 results[i].algorithm[0] = algorithm_tag;
@@ -378,7 +383,7 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmul(
             if (workspace && !memory().holds(workspace, workspace_bytes)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }
-            if (algorithm && !can_use(static_cast<const unsigned char*>(algorithm),
+            if (algorithm && !can_use(static_cast<const unsigned char*>(algorithm), gemm,
                                       workspace ? workspace_bytes : 0)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }

@@ -152,9 +152,12 @@ def test_any_call(opened_lab: Lab, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("weight", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_batch_whose_products_have_biases(emulated: Lab, dtype: str, shared: bool) -> None:
-    g = branches(dtype, shared)
+def test_a_batch_whose_products_have_biases(
+    emulated: Lab, dtype: str, weight: bool, shared: bool
+) -> None:
+    g = branches(dtype, shared, weight)
     emulated.emulator.trace()
     with emulated.compile(g, "stream") as exe:
         inputs = inputs_of(exe)
@@ -167,14 +170,16 @@ def test_a_batch_whose_products_have_biases(emulated: Lab, dtype: str, shared: b
     assert len(strides) == (0 if shared else 1)
 
 
-def branches(dtype: str, shared: bool) -> gx.Graph:
+def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
+    """Products that share the bias, the weight, or neither."""
     g = gx.Graph("branches")
     for i in range(4):
-        x, w = g.input(f"x{i}", (16, 16), dtype), g.input(f"w{i}", (16, 16), dtype)
-        name = "bias" if shared else f"bias{i}"
-        if name not in g.inputs:
-            g.input(name, (16,), dtype)
-        g.output(**{f"y{i}": g.gemm(x, w, bias=name, alpha=0.25, name=f"g{i}")})
+        x = g.input(f"x{i}", (16, 16), dtype)
+        w, bias = "w" if weight else f"w{i}", "bias" if shared else f"bias{i}"
+        for name, shape in ((w, (16, 16)), (bias, (16,))):
+            if name not in g.inputs:
+                g.input(name, shape, dtype)
+        g.output(**{f"y{i}": g.gemm(x, w, bias=bias, alpha=0.25, name=f"g{i}")})
     return g
 
 

@@ -15,6 +15,7 @@ import graphexec as gx
 from graphexec.command import ALIGNMENT, Command, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.comparison import compare_executable, evaluate
 from graphexec.costs import CPU, GPU, CostModel
+from graphexec.devices.hip_gemm import gemm_call
 from graphexec.epilogue import needed, takes_bias
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan, Range
@@ -145,16 +146,21 @@ def test_windows_of_one_tensor_need_no_group() -> None:
 # Products that add a bias ---------------------------------------------------------------------
 
 
-def layers(count: int, shared: bool = False, dtype: str = "f32", apart: bool = False) -> gx.Graph:
-    """Products with a bias each, computed; with `apart`, of operands that lie at no stride."""
+def layers(
+    count: int, shared: bool = False, dtype: str = "f32", apart: bool = False,
+    weight: bool = False, plain: int = 0,
+) -> gx.Graph:  # fmt: skip
+    """Products with a bias each, computed; with `apart`, of operands that lie at no stride. They
+    share the bias or the weight; the last `plain` have none."""
     g = gx.Graph("layers")
     for n in range(count):
         x = g.input(f"x{n}", (32 + n % 2 * apart, 32), dtype)
         x = g.copy(x, slice={0: [0, 32, None]}, name=f"rows{n}") if apart else x
         if not n or not shared:
             bias = g.softmax(g.input(f"b{n}", (32,), dtype), name=f"bias{n}")
-        w = g.input(f"w{n}", (32, 32), dtype)
-        y = g.gemm(x, w, bias=bias, alpha=0.25, name=f"y{n}")
+        w = g.input(f"w{n}", (32, 32), dtype) if not n or not weight else "w0"
+        added = {"bias": bias} if n < count - plain else {}
+        y = g.gemm(x, w, alpha=0.25, name=f"y{n}", **added)
         g.output(**{f"out{n}": g.softmax(y, name=f"s{n}")})
     return g
 
@@ -203,6 +209,21 @@ def test_otherwise_biases_are_put_into_the_results(why: str) -> None:
     assert second.reads[2::3] == first.writes == second.writes
 
 
+def test_products_with_and_without_a_bias_are_two_batches() -> None:
+    works = [c.work for c in biased(layers(8, plain=4))]
+    assert sorted(w.bias is None for w in works if isinstance(w, Gemm)) == [False, True]
+
+
+def test_rows_of_one_product_have_one_bias() -> None:
+    """With one weight and rows side by side, eight products are one: not if biases differ."""
+    for shared in (False, True):
+        (command,) = biased(layers(8, shared, weight=True))
+        assert isinstance(command.work, Gemm)
+        call = gemm_call(command.work)
+        assert (call.gemm.batch, call.gemm.n) == ((1, 256) if shared else (8, 32))
+        assert call.stride_bias == (0 if shared else 64)
+
+
 def test_where_that_is_no_batch_either_they_stay_as_they_are() -> None:
     """Two products: by two commands they would not be fewer."""
     commands = biased(layers(2), "gemm-bias-batch")
@@ -218,7 +239,11 @@ def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
             return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
 
     batches = 0
-    for graph in (layers(6, dtype=dtype), layers(6, True, dtype), layers(6, False, dtype, True)):
+    for graph in (
+        layers(6, dtype=dtype), layers(6, True, dtype), layers(6, False, dtype, True),
+        layers(6, dtype=dtype, weight=True), layers(6, True, dtype, weight=True),
+        layers(6, dtype=dtype, plain=3),
+    ):  # fmt: skip
         with gx.compile(graph, device=Device(poison=True, delays=1), resident=resident) as exe:
             works = [i.work for i in exe.plan.instructions if isinstance(i, Launch) and i.nodes]
             batches += sum(isinstance(work, Gemm | GemmBatch) for work in works)

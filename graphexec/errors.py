@@ -8,7 +8,6 @@ GraphexecError
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
 │   ├── NotCapable        a device turns out not to do what it was said to be capable of
-│   │   └── NotCompiled   ... as a kernel does not compile
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than it was given
 ├── SessionClosed         a run was asked for after close()                                   exit 1
@@ -72,21 +71,12 @@ class ExecutionError(GraphexecError):
 
 
 class NotCapable(ExecutionError):
-    """The device does not do what it was said to be capable of; the plan can do without.
+    """The device does not do what it was said to be capable of: a kernel does not compile, or a
+    library has no algorithm. The plan can do without; `capabilities` are those it must not use."""
 
-    `capabilities` are those that it does not have. Empty: any beyond what every device of its name
-    has may be missing.
-    """
-
-    def __init__(
-        self, message: str, capabilities: frozenset[str] = frozenset(), node: str | None = None
-    ) -> None:
+    def __init__(self, message: str, capabilities: frozenset[str], node: str | None = None) -> None:
         self.capabilities = capabilities
         super().__init__(message, node)
-
-
-class NotCompiled(NotCapable):
-    """A kernel that the device was said to be capable of does not compile."""
 
 
 class OutOfMemory(ExecutionError):

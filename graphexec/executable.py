@@ -61,13 +61,11 @@ class Executable:
                 self._open(plan(source, resident, without), device, base)
                 break
             except NotCapable as exc:
-                missing = exc.capabilities or device.capabilities()
-                if missing <= without:  # it was planned without
+                if exc.capabilities <= without:  # it was planned without
                     raise
-                without |= missing
-                how = f"without {', '.join(sorted(exc.capabilities))}"
-                how = how if exc.capabilities else "as for any device of this kind"
-                message = f"{source.name} is planned {how}: {exc}"
+                without |= exc.capabilities
+                missing = ", ".join(sorted(exc.capabilities))
+                message = f"{source.name} is planned without {missing}: {exc}"
                 warnings.warn(message, FallbackWarning, stacklevel=3)
         compiled = self._compiled
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs

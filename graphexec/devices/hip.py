@@ -61,7 +61,7 @@ class HipDevice:
         known = CAPABILITIES["hip"] | biased(hip, self.index)
         if hip.platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
             return known
-        return known | {"attention:f16", "attention:bf16"}
+        return known | hip_triton.CAPABILITIES
 
     def machine(self) -> Machine:
         """Architecture and name, and the versions of everything that compiles or multiplies."""

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.command import Gpu, Scalar, TritonKernel
 from graphexec.devices import hip_triton
-from graphexec.errors import NotCompiled
+from graphexec.errors import NotCapable
 from graphexec.pipeline import plan_graph
 from graphexec.tensor import DType
 
@@ -287,10 +287,10 @@ def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
     )
     kernel = VARIANTS["plain"].kernel()
     wrong = replace(kernel, source=source, args=kernel.args[:1])
-    with pytest.raises(NotCompiled, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
+    with pytest.raises(NotCapable, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
         hip_triton.compile_kernel(wrong, GPUS["sm_90"])
     many = replace(wrong, args=kernel.args[:3])
-    with pytest.raises(NotCompiled, match="2 arguments too many"):
+    with pytest.raises(NotCapable, match="2 arguments too many"):
         hip_triton.compile_kernel(many, GPUS["sm_90"])
 
 
@@ -307,7 +307,7 @@ def test_why_not(
     else:
         monkeypatch.setattr(hip_triton, "version", lambda: version)
     kernel = VARIANTS["plain"].kernel()
-    with pytest.raises(NotCompiled, match=reason):
+    with pytest.raises(NotCapable, match=reason):
         hip_triton.identity(kernel, GPUS["sm_90"])
 
 

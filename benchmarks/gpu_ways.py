@@ -81,9 +81,11 @@ def _ratios(times: Mapping[str, float]) -> str:
 
 
 def ours(
-    graph: gx.Graph, inputs: Tensors, output: str = "out", streams: int = 4, **options: object
-) -> Way:
-    exe = gx.compile(graph, device=HipDevice(), streams=streams, resident=True, **options)
+    graph: gx.Graph, inputs: Tensors, output: str = "out", streams: int = 4,
+    device: HipDevice | None = None, **options: object,
+) -> Way:  # fmt: skip
+    device = device or HipDevice()
+    exe = gx.compile(graph, device=device, streams=streams, resident=True, **options)
     for name, tensor in inputs.items():
         on_device(exe, name).copy_(tensor)
     torch.cuda.synchronize()

@@ -22,7 +22,7 @@ from typing import Any
 from graphexec.command import ALIGNMENT, Gemm, GemmBatch
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
-from graphexec.devices.hip_bindings import Bindings, BlasGemm, HipError, LtGemm
+from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
@@ -33,10 +33,8 @@ from graphexec.plan import Launch, Plan
 Pointer = Any
 Handle = Any
 
-# Of bytes; what hipBLASLt's heuristic expects of addresses unless told otherwise. It looks at that
-# of a bias, but not behind it.
-_ALIGNMENT = ALIGNMENT
-_SOMEWHERE = 1 << 20
+_EDGE = 64  # of the square matrices that hipBLASLt is asked about
+_SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
 
 
 class Products:
@@ -116,11 +114,12 @@ class Products:
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
         """The product by hipBLASLt; None where it cannot be."""
+        # hipBLASLt's heuristic expects that much of addresses unless told otherwise.
         lt = self._hip.lt
         a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
         bias = None if call.bias is None else self._memory.of(call.bias)
         places = [a, b, c] if bias is None else [a, b, c, bias]
-        if lt is None or call.offsets or any(int(p) % _ALIGNMENT for p in places):
+        if lt is None or call.offsets or any(int(p) % ALIGNMENT for p in places):
             return None
         stream = instruction.stream
         try:
@@ -155,47 +154,50 @@ class Products:
 def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
     """How many algorithms hipBLASLt lists for a product, with its epilogue, at most `most`; 0 where
     it is missing or does not do this one."""
-    call = gemm_call(work)
-    if call.offsets:
+    call, lt = gemm_call(work), hip.lt
+    if lt is None or call.offsets:
         return 0
-    return min(most, _listed(hip, call.gemm, _epilogue(call), call.stride_bias))
+    handle = lt.create()
+    try:
+        return min(most, _listed(lt, handle, call.gemm, _epilogue(call), call.stride_bias))
+    finally:
+        lt.destroy(handle)
 
 
 @cache
 def biased(hip: Bindings, device: int) -> frozenset[str]:
     """Which capabilities to add a bias hipBLASLt has on a device: for these types of matrices and
-    result it lists an algorithm. Asked once a process: the first question takes a library time."""
+    result it lists an algorithm. Asked once a process."""
+    lt = hip.lt
+    if lt is None:
+        return frozenset()
     try:
         hip.set_device(device)
-    except HipError:
+        handle = lt.create()
+    except HipError:  # also where the library is missing
         return frozenset()
-    return frozenset(_biased(hip))
+    try:
+        return frozenset(_biased(lt, handle))
+    finally:
+        lt.destroy(handle)
 
 
-def _biased(hip: Bindings) -> Iterator[str]:
-    edge = 64
+def _biased(lt: BlasLt, handle: Handle) -> Iterator[str]:
+    edge, step = _EDGE, _EDGE * _EDGE
     for dtype, out in pairs():
         gemm = BlasGemm(dtype.value, edge, edge, edge, edge, edge, edge, out_dtype=out.value)
-        if not _listed(hip, gemm, "BIAS"):
+        if not _listed(lt, handle, gemm, "BIAS"):
             continue
         yield capability(dtype, out)
-        step = edge * edge
         batch = replace(gemm, batch=2, stride_a=step, stride_b=step, stride_c=step)
-        if _listed(hip, batch, "BIAS", edge):
+        if _listed(lt, handle, batch, "BIAS", edge):
             yield batch_capability(dtype, out)
 
 
-def _listed(hip: Bindings, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) -> int:
-    """How many algorithms hipBLASLt lists; 0 where it is missing."""
-    lt = hip.lt
-    if lt is None:
-        return 0
+def _listed(lt: BlasLt, handle: Handle, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) -> int:
+    """How many algorithms hipBLASLt lists; 0 where it does not do that."""
     try:
-        handle = lt.create()
-    except HipError:
-        return 0
-    bias = None if epilogue == "DEFAULT" else _SOMEWHERE
-    try:
+        bias = None if epilogue == "DEFAULT" else _SOMEWHERE
         product = LtGemm(lt, gemm, epilogue, bias, stride_bias)
         try:
             return len(product.algorithms(handle, WORKSPACE))
@@ -203,8 +205,6 @@ def _listed(hip: Bindings, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) 
             product.close()
     except HipError:
         return 0
-    finally:
-        lt.destroy(handle)
 
 
 def _epilogue(call: GemmCall) -> str:

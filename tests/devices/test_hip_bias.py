@@ -40,18 +40,12 @@ class Plain(HipDevice):
 
 @pytest.fixture
 def asked_anew(emulated: Lab) -> Iterator[None]:
-    """What hipBLASLt can do is asked again, and afterwards forgotten."""
-    HipDevice().describe()
+    """What hipBLASLt can do is asked in the test, and again after it."""
     biased.cache_clear()
     yield
+    emulated.reset()
     biased.cache_clear()
-
-
-@pytest.fixture
-def known(emulated: Lab) -> Lab:
-    """The emulator, of which it is known already what it can do."""
-    HipDevice().capabilities()
-    return emulated
+    assert HipDevice().capabilities() >= EVERY
 
 
 def layer(dtype: str = "f16", out: str | None = None, batch: tuple[int, ...] = ()) -> gx.Graph:
@@ -234,12 +228,17 @@ def test_what_hipblaslt_does_not_do_is_not_said(
     assert emulated.live() == before
 
 
+def lacking(patch: pytest.MonkeyPatch) -> HipDevice:
+    """The device without hipBLASLt."""
+    patch.setattr(HipDevice()._bindings(), "lt", None)
+    return HipDevice()
+
+
 def test_without_hipblaslt_there_are_two_commands(
     emulated: Lab, asked_anew: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with hip-python 7.2, which has none."""
-    monkeypatch.setattr(HipDevice()._bindings(), "lt", None)
-    with gx.compile(layer(), device="hip") as exe:
+    with monkeypatch.context() as patch, gx.compile(layer(), device=lacking(patch)) as exe:
         assert [work.bias for work in products(exe)] == [None]
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
@@ -248,7 +247,7 @@ def test_without_hipblaslt_there_are_two_commands(
 # When a plan is loaded ------------------------------------------------------------------------
 
 
-def test_a_product_without_an_algorithm_is_planned_anew(known: Lab) -> None:
+def test_a_product_without_an_algorithm_is_planned_anew(emulated: Lab) -> None:
     """... and only that capability is given up."""
     asked: list[frozenset[str]] = []
 
@@ -260,9 +259,9 @@ def test_a_product_without_an_algorithm_is_planned_anew(known: Lab) -> None:
     g = layer()
     other = g.gemm(g.input("c", (8, 8)), g.input("d", (8, 8)), bias=g.input("e", (8,)), name="z")
     g.output(z=other)
-    known.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:1=7")
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:1=7")
     told = r"layer is planned without gemm-bias:f(16|32): node '"
-    with known.nothing_left():
+    with emulated.nothing_left():
         with pytest.warns(FallbackWarning, match=told):
             exe = Executable(g, plan, HipDevice())
         with exe:
@@ -273,11 +272,11 @@ def test_a_product_without_an_algorithm_is_planned_anew(known: Lab) -> None:
     assert asked[1:] in ([{"gemm-bias:f16"}], [{"gemm-bias:f32"}])
 
 
-def test_a_plan_that_cannot_do_without_is_refused(known: Lab) -> None:
+def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
     compiled = plan_graph(layer(), device="hip", capabilities=EVERY)
-    known.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:*=7")
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:*=7")
     with (
-        known.nothing_left(),
+        emulated.nothing_left(),
         pytest.warns(FallbackWarning),
         pytest.raises(NotCapable, match="node 'y': hipBLASLt has no algorithm that adds the bias"),
     ):
@@ -285,7 +284,7 @@ def test_a_plan_that_cannot_do_without_is_refused(known: Lab) -> None:
 
 
 @pytest.mark.parametrize("operand", ["a", "b", "out", "bias"])
-def test_an_odd_address_is_noticed(known: Lab, operand: str) -> None:
+def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
     """The compiler makes no such plan: by hand."""
     g = layer()
     plan = gx.pipeline.plan_graph(g, device="hip", capabilities=EVERY).plan
@@ -299,9 +298,9 @@ def test_an_odd_address_is_noticed(known: Lab, operand: str) -> None:
     assert caught.value.capabilities == {"gemm-bias:f16"}
 
 
-def test_a_call_that_fails_names_its_node(known: Lab) -> None:
+def test_a_call_that_fails_names_its_node(emulated: Lab) -> None:
     with gx.compile(layer(), device=HipDevice(mode="stream")) as exe:
-        known.emulator.fail("hipblasLtMatmul:1=6")
+        emulated.emulator.fail("hipblasLtMatmul:1=6")
         with pytest.raises(ExecutionError, match="node 'y': hipblasLtMatmul failed"):
             exe.run(**inputs_of(exe))
         inputs = inputs_of(exe)
@@ -313,7 +312,7 @@ def test_a_call_that_fails_names_its_node(known: Lab) -> None:
 
 @pytest.mark.parametrize("choice", [*range(WITH_BIAS), WITH_BIAS, 100])
 def test_a_chosen_algorithm_is_taken_if_it_is_there(
-    known: Lab, choice: int, monkeypatch: pytest.MonkeyPatch
+    emulated: Lab, choice: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     lt: Any = HipDevice()._bindings().lt
@@ -330,19 +329,19 @@ def test_a_chosen_algorithm_is_taken_if_it_is_there(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         device = HipDevice(algorithms={gemm_signature(work): choice})
-        with known.nothing_left(), gx.compile(layer(), device=device) as exe:
+        with emulated.nothing_left(), gx.compile(layer(), device=device) as exe:
             inputs = inputs_of(exe)
             assert_right(exe, inputs, exe.run(**inputs))
     assert asked == ([choice] if choice < WITH_BIAS else [choice, 0])
 
 
-def test_algorithms_are_counted_with_the_epilogue(known: Lab) -> None:
-    before = known.live()
+def test_algorithms_are_counted_with_the_epilogue(emulated: Lab) -> None:
+    before = emulated.live()
     for batch in ((), (3,)):
-        with known.compile(layer(batch=batch)) as exe:
+        with emulated.compile(layer(batch=batch)) as exe:
             (work,) = products(exe)
         hip = HipDevice()._bindings()
         assert count_algorithms(hip, work, 8) == WITH_BIAS
         assert count_algorithms(hip, work, 1) == 1
         assert count_algorithms(hip, replace(work, bias=None), 8) == WITH_BIAS + 1
-    assert known.live() == before
+    assert emulated.live() == before

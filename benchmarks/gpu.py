@@ -30,6 +30,7 @@ from gpu_requests import first_run_rows, host_rows, map_rows
 from gpu_ways import Row, ceilings
 from gpu_work import (
     attention_rows,
+    bias_rows,
     branch_rows,
     copy_rows,
     gemm_rows,
@@ -47,6 +48,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "copy": copy_rows,
     "branches": branch_rows,
     "gemm": gemm_rows,
+    "bias": bias_rows,
     "map": map_rows,
     "host": host_rows,
     "first": first_run_rows,

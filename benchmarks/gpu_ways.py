@@ -83,17 +83,14 @@ def _ratios(times: Mapping[str, float]) -> str:
 
 
 def ours(
-    graph: gx.Graph,
-    inputs: Tensors,
-    output: str = "out",
-    streams: int = 4,
-    tuned: bool = False,
-    **options: object,
-) -> Way:
+    graph: gx.Graph, inputs: Tensors, output: str = "out", streams: int = 4, tuned: bool = False,
+    device: HipDevice | None = None, **options: object,
+) -> Way:  # fmt: skip
     """An executable whose inputs and outputs stay on the device; tuned before, or by the model."""
-    profile = tune(graph, HipDevice(), streams=streams, seconds=TUNING).profile if tuned else None
+    device = device or HipDevice()
+    profile = tune(graph, device, streams=streams, seconds=TUNING).profile if tuned else None
     options |= {"use_profile": False, "costs": profile}
-    exe = gx.compile(graph, device=HipDevice(), streams=streams, resident=True, **options)
+    exe = gx.compile(graph, device=device, streams=streams, resident=True, **options)
     for name, tensor in inputs.items():
         on_device(exe, name).copy_(tensor)
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Work on tensors that stay on the device: attention, softmax, copies, branches, GEMMs."""
+"""Work on tensors that stay on the device: attention, softmax, copies, branches, GEMMs, biases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 import graphexec as gx
+from graphexec.devices.hip import HipDevice
 
 
 def attention_graph(shape: tuple[int, ...], causal: bool) -> gx.Graph:
@@ -283,3 +284,33 @@ def gemm_rows() -> Iterator[Row]:
                            2 * n**3, 3 * a.nbytes, rate)  # fmt: skip
             row.notes["TFLOP/s"] = 2 * n**3 / row.ours / 1e6
             yield row
+
+
+class BiasFirst(HipDevice):
+    """A device whose products add no bias: it is put into the result, and the product added."""
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset(c for c in super().capabilities() if not c.startswith("gemm-bias"))
+
+
+def bias_rows() -> Iterator[Row]:
+    """Layers: tokens, features of the result, features."""
+    for dtype in TYPES:
+        for m, n, k in ((128, 512, 512), (512, 2048, 512), (2048, 4096, 1024), (8192, 4096, 4096)):
+            x, w = random(m, k, dtype=TYPES[dtype]), random(k, n, dtype=TYPES[dtype])
+            bias = random(n, dtype=TYPES[dtype])
+            tensors = {"x": x, "w": w, "bias": bias}
+            g = gx.Graph("layer")
+            for name, tensor in tensors.items():
+                g.input(name, tensor.shape, dtype)
+            g.output(out=g.gemm("x", "w", bias="bias"))
+            ways = {
+                "graphexec": ours(g, tensors),
+                "bias first": ours(g, tensors, device=BiasFirst()),
+                "torch.addmm": captured(lambda x=x, w=w, bias=bias: torch.addmm(bias, x, w)),
+            }
+            rate = "f32" if dtype == "f32" else "f16"
+            exact = x.double() @ w.double() + bias.double()
+            nbytes = x.nbytes + w.nbytes + bias.nbytes + m * n * x.element_size()
+            yield compared(f"gemm {dtype} {m}×{n}×{k} + bias", ways, exact, "≥ 1.0×",
+                           2 * m * n * k, nbytes, rate)  # fmt: skip

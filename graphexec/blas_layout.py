@@ -25,16 +25,22 @@ def matrix_layout(view: View) -> tuple[bool, int] | None:
     return None
 
 
-def fold_rows(a: View, b: View, out: View) -> tuple[View, View, View]:
-    """Make the innermost batch axes that b lacks part of the rows of a and out."""
-    while len(out.shape) > 2 and (b.strides[-3] == 0 or out.shape[-3] == 1):
+def fold_rows(
+    a: View, b: View, out: View, bias: View | None = None
+) -> tuple[View, View, View, View | None]:
+    """Make the innermost batch axes that b and the bias lack part of the rows of a and out."""
+    while len(out.shape) > 2:
         rows = out.shape[-2]
-        if any(v.strides[-3] != rows * v.strides[-2] for v in (a, out)) and out.shape[-3] != 1:
+        if out.shape[-3] != 1 and (
+            b.strides[-3] != 0
+            or (bias is not None and bias.strides[-2] != 0)
+            or any(v.strides[-3] != rows * v.strides[-2] for v in (a, out))
+        ):
             break
         a, out = _merge_rows(a), _merge_rows(out)
-        b = replace(b, shape=(*b.shape[:-3], *b.shape[-2:]),
-                    strides=(*b.strides[:-3], *b.strides[-2:]))  # fmt: skip
-    return a, b, out
+        b = _without_axis(b, -3)
+        bias = None if bias is None else _without_axis(bias, -2)
+    return a, b, out, bias
 
 
 def _merge_rows(view: View) -> View:
@@ -46,16 +52,26 @@ def _merge_rows(view: View) -> View:
     )
 
 
-def is_one_batch(a: View, b: View, out: View) -> bool:
+def _without_axis(view: View, axis: int) -> View:
+    """The view with the first index of an axis only."""
+    axis %= len(view.shape)
+    shape, strides = view.shape, view.strides
+    return replace(view, shape=shape[:axis] + shape[axis + 1 :],
+                   strides=strides[:axis] + strides[axis + 1 :])  # fmt: skip
+
+
+def is_one_batch(a: View, b: View, out: View, bias: View | None = None) -> bool:
     """Whether the product is one matrix or one strided batch: no arrays of pointers are needed."""
-    a, b, out = fold_rows(a, b, out)
-    shape, _ = merge_axes(out.shape[:-2], *(v.strides[:-2] for v in (b, a, out)))
+    a, b, out, bias = fold_rows(a, b, out, bias)
+    walked = [v.strides[:-2] for v in (b, a, out)]
+    walked += [] if bias is None else [bias.strides[:-1]]
+    shape, _ = merge_axes(out.shape[:-2], *walked)
     return len(shape) <= 1
 
 
 def is_product(a: View, b: View, out: View) -> bool:
     """Whether a BLAS computes out = a @ b where these lie; out has to be row-major."""
-    a, b, out = fold_rows(a, b, out)
+    a, b, out, _ = fold_rows(a, b, out)
     layouts = [matrix_layout(view) for view in (a, b, out)]
     return None not in layouts and layouts[2] is not None and not layouts[2][0]
 

@@ -42,10 +42,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """out = alpha · a @ b + beta · out over equal leading batch axes.
+    """out = alpha · a @ b + beta · out + bias over equal leading batch axes.
 
-    a is (..., M, K), b (..., K, N), out (..., M, N); transposition and broadcasting are in
-    the strides. a and b share a dtype; out has that dtype or f32. beta = 0 does not read out.
+    a is (..., M, K), b (..., K, N), out (..., M, N), bias (..., N); transposition and broadcasting
+    are in the strides. a and b share a dtype; out has that dtype or f32. beta = 0 does not read
+    out. The bias has the dtype of out, and is only for devices that add it as they write the result
+    (graphexec.epilogue).
     """
 
     a: View
@@ -53,13 +55,21 @@ class Gemm:
     out: View
     alpha: float = 1.0
     beta: float = 0.0
+    bias: View | None = None
+
+    @property
+    def reads(self) -> tuple[View, ...]:
+        """What is read, the bias last."""
+        added = (self.out,) if self.beta else ()
+        return (self.a, self.b, *added, *(() if self.bias is None else (self.bias,)))
 
 
 @dataclass(frozen=True, slots=True)
 class GemmBatch:
     """Several Gemms in one BLAS call, which gets arrays of pointers: the matrices may lie anywhere.
 
-    They differ in nothing but where their operands begin, and none reads what another writes.
+    They differ in nothing but where their operands begin, and none reads what another writes. They
+    have no bias.
     """
 
     members: tuple[Gemm, ...]

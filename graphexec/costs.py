@@ -159,9 +159,9 @@ def _signature(command: Command, members: int = 1) -> str:
 
 
 def gemm_signature(work: Gemm) -> str:
-    """The signature of a GEMM: its operands, the result among them if it is added to."""
-    reads = (work.a, work.b, work.out) if work.beta else (work.a, work.b)
-    return f"{GEMM}{' '.join(map(_view, reads))} -> {_view(work.out)}"
+    """The signature of a GEMM: its operands, the result among them if it is added to, and last a
+    bias, which has an axis less than the result."""
+    return f"{GEMM}{' '.join(map(_view, work.reads))} -> {_view(work.out)}"
 
 
 def _view(view: View) -> str:

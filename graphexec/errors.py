@@ -7,7 +7,7 @@ GraphexecError
 ├── DeviceUnavailable     the device asked for cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
-│   ├── NotCompiled       a kernel that a device was said to be capable of does not compile
+│   ├── NotCapable        a device turns out not to do what it was said to be capable of
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than it was given
 ├── SessionClosed         a run was asked for after close()                                   exit 1
@@ -70,9 +70,13 @@ class ExecutionError(GraphexecError):
         super().__init__(message if node is None else f"node '{node}': {message}")
 
 
-class NotCompiled(ExecutionError):
-    """A kernel that the device was said to be capable of does not compile; the plan can do
-    without it."""
+class NotCapable(ExecutionError):
+    """The device does not do what it was said to be capable of: a kernel does not compile, or a
+    library has no algorithm. The plan can do without; `capabilities` are those it must not use."""
+
+    def __init__(self, message: str, capabilities: frozenset[str], node: str | None = None) -> None:
+        self.capabilities = capabilities
+        super().__init__(message, node)
 
 
 class OutOfMemory(ExecutionError):

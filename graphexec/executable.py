@@ -16,7 +16,7 @@ from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
 from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError, ExecutionError, NotCompiled, SessionClosed
+from graphexec.errors import DataError, ExecutionError, NotCapable, SessionClosed
 from graphexec.pending import Pending, in_order
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from graphexec.typed import TypedGraph
 
 Array = np.ndarray[Any, Any]
+Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]
 
 
 class Executable:
@@ -52,21 +53,27 @@ class Executable:
     _weights: dict[str, Array]
 
     def __init__(
-        self, source: Graph, plan: Callable[[Graph, bool, bool], Compiled], device: Device, *,
+        self, source: Graph, plan: Planning, device: Device, *,
         resident: bool = False, timeout: float | None = None, base: Executable | None = None,
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
-        `plan(source, resident, able)` makes the plan with all that the device can do or, if one of
-        its kernels does not compile, with what every device of its kind can do.
+        `plan(source, resident, without)` makes the plan with all that the device can do but for
+        some capabilities: those that it turned out not to have when an earlier plan was loaded.
         A `base` of the same graph that lives longer lends its weights, if they lie alike.
         """
-        try:
-            self._open(plan(source, resident, True), device, base)
-        except NotCompiled as exc:
-            message = f"{source.name} is planned as for any device of this kind: {exc}"
-            warnings.warn(message, FallbackWarning, stacklevel=3)
-            self._open(plan(source, resident, False), device, base)
+        without: frozenset[str] = frozenset()
+        while True:
+            try:
+                self._open(plan(source, resident, without), device, base)
+                break
+            except NotCapable as exc:
+                if exc.capabilities <= without:  # it was planned without
+                    raise
+                without |= exc.capabilities
+                missing = ", ".join(sorted(exc.capabilities))
+                message = f"{source.name} is planned without {missing}: {exc}"
+                warnings.warn(message, FallbackWarning, stacklevel=3)
         compiled = self._compiled
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {

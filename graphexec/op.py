@@ -97,8 +97,7 @@ class Call:
         not dense views of one size are left out.
         """
         if isinstance(work, Gemm):
-            reads = [work.a, work.b] + ([work.out] if work.beta else [])
-            writes = [work.out]
+            reads, writes = work.reads, [work.out]
         elif isinstance(work, Memcpy):
             reads, writes = [work.src], [work.dst]
         assert reads is not None, "a kernel's reads must be given"

@@ -11,18 +11,28 @@ from dataclasses import dataclass
 
 from graphexec.command import Program
 from graphexec.costs import CPU, CostModel, model_of
+from graphexec.epilogue import batch_capability, capability, pairs
 from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {
-    "cpu": frozenset({"any-batch", *(f"attention:{dtype}" for dtype in DType)}),
+    "cpu": frozenset(
+        {
+            "any-batch",
+            *(f"attention:{dtype}" for dtype in DType),
+            *(name(*types) for types in pairs() for name in (capability, batch_capability)),
+        }
+    ),
     "hip": frozenset[str](),
 }
 """What every device of a name can do beyond plain commands. A device at hand may do more: see
 Device.capabilities.
 
-any-batch         GEMMs whose batch axes no single stride walks are as fast as others
-attention:DTYPE   attention on tensors of that type as one command
+any-batch               GEMMs whose batch axes no single stride walks are as fast as others
+attention:DTYPE         attention on tensors of that type as one command
+gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.epilogue); with a
+                        result of another type gemm-bias:DTYPE:RESULT
+gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own
 """
 
 

@@ -17,7 +17,7 @@ ROOT = Path(gx.__file__).parent
 OPS = Path(__file__).parent.parent / "ops"
 
 DATA = {
-    "blas_layout", "collector", "command", "costs", "cycles", "diagnostics", "errors",
+    "blas_layout", "collector", "command", "costs", "cycles", "diagnostics", "epilogue", "errors",
     "expressions", "graph", "lower_bounds", "op", "plan", "rewriting", "scheduled", "simulate",
     "tensor", "typed",
 }  # fmt: skip
@@ -165,7 +165,16 @@ def test_devices_know_no_op() -> None:
 
 def test_ops_know_no_device() -> None:
     for name in within("ops"):
-        allowed = {"blas_layout", "command", "op", "ops", "tensor", "diagnostics", "errors"}
+        allowed = {
+            "blas_layout",
+            "command",
+            "epilogue",
+            "op",
+            "ops",
+            "tensor",
+            "diagnostics",
+            "errors",
+        }
         assert {top(m) for m in own(name)} <= allowed, name
 
 

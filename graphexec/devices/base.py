@@ -159,7 +159,7 @@ class Device(Protocol):
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:
         """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
-        NotCompiled where the plan uses a capability that the device turns out not to have.
+        NotCapable where the plan uses a capability that the device turns out not to have.
 
         A `sibling` is a session of the same plan on this device that lives longer; its weights
         are shared."""

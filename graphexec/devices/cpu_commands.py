@@ -42,7 +42,8 @@ def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[]
 
 def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
     a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
-    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores)
+    bias = None if gemm.bias is None else memory.array(gemm.bias)
+    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, bias)
 
 
 def _memcpy(target: Array, source: Array, cores: Cores) -> None:

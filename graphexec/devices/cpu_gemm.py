@@ -21,16 +21,18 @@ _SERIAL_ELEMENTS = 1 << 17
 
 
 def prepare_gemm(
-    a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores
-) -> Callable[[], None]:
-    """A function that computes out = alpha · a @ b + beta · out.
+    a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores,
+    bias: Array | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """A function that computes out = alpha · a @ b + beta · out + bias.
 
-    a is (..., M, K), b (..., K, N), out (..., M, N) with equal batch axes, broadcast ones having
-    stride 0. Sums are kept in f32, in f64 for f64.
+    a is (..., M, K), b (..., K, N), out (..., M, N), bias (..., N) with equal batch axes, broadcast
+    ones having stride 0. Sums are kept in f32, in f64 for f64.
     """
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
-    a, b, out = _fold_rows(a, b, out)
+    row = None if bias is None else bias[..., None, :]
+    a, b, out, row = _fold_rows(a, b, out, row)
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
@@ -41,18 +43,23 @@ def prepare_gemm(
         b, wide, 1.0 if scale_a else alpha, axis < rows and b.shape[axis] == out.shape[axis]
     )
     product = out if out.dtype == wide and beta == 0.0 else np.empty(out.shape, wide)
+    addend = None if row is None else _Operand(_without_broadcast(row), wide, 1.0, split=False)
 
     def body(low: int, high: int) -> None:
         part = (slice(None),) * axis + (slice(low, high),)
         np.matmul(left.part(part), right.part(part), out=product[part])
         if beta:
             product[part] += wide.type(beta) * out[part].astype(wide)
+        if addend is not None:
+            product[part] += np.broadcast_to(addend.part(part), out.shape)[part]
         if product is not out:
             out[part] = product[part]
 
     def compute() -> None:
         left.prepare(cores)
         right.prepare(cores)
+        if addend is not None:
+            addend.prepare(cores)
         if flops < _SERIAL_FLOPS:
             body(0, out.shape[axis])
         else:
@@ -132,15 +139,19 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
     return first, second
 
 
-def _fold_rows(a: Array, b: Array, out: Array) -> tuple[Array, Array, Array]:
-    """Make the innermost batch axes that share b part of the rows of a and out: one tall product
-    is faster than many. Where the rows do not follow one another, the axes stay."""
-    while out.ndim > 2 and b.strides[-3] == 0:
+def _fold_rows(
+    a: Array, b: Array, out: Array, row: Array | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """Make the innermost batch axes that share b, and the bias `row`, part of the rows of a and
+    out: one tall product is faster than many. Where the rows do not follow one another, the axes
+    stay."""
+    while out.ndim > 2 and b.strides[-3] == 0 and (row is None or row.strides[-3] == 0):
         if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, out)):
             break
         a, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, out))
         b = b[..., 0, :, :]
-    return a, b, out
+        row = None if row is None else row[..., 0, :, :]
+    return a, b, out, row
 
 
 def _without_broadcast(array: Array) -> Array:

@@ -17,7 +17,7 @@ from graphexec.command import Gemm
 from graphexec.devices import hip_triton
 from graphexec.devices.base import DeviceInfo, Machine, Session
 from graphexec.devices.hip_bindings import Bindings, HipError, load
-from graphexec.devices.hip_products import count_algorithms
+from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
 from graphexec.errors import DeviceUnavailable
@@ -55,11 +55,13 @@ class HipDevice:
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
 
     def capabilities(self) -> frozenset[str]:
-        """With Triton, a real GPU computes attention in half precision as one command."""
-        known = CAPABILITIES["hip"]
-        if self._bindings().platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
+        """With Triton, a real GPU computes attention in half precision as one command; hipBLASLt
+        adds the biases of GEMMs of some types."""
+        hip = self._bindings()
+        known = CAPABILITIES["hip"] | biased(hip, self.index)
+        if hip.platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
             return known
-        return known | {"attention:f16", "attention:bf16"}
+        return known | hip_triton.CAPABILITIES
 
     def machine(self) -> Machine:
         """Architecture and name, and the versions of everything that compiles or multiplies."""

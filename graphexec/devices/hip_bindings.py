@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from graphexec.devices.hip_blas import BlasGemm
-from graphexec.devices.hip_blaslt import LtGemm
+from graphexec.devices.hip_blaslt import BlasLt, LtGemm
 from graphexec.devices.hip_calls import Bindings, DeviceProperties, Modules, PointerInfo
 from graphexec.devices.hip_platform import LIBRARIES, RUNTIME, Platform, choose
 from graphexec.devices.hip_status import HipError, HipOutOfMemory
@@ -25,6 +25,7 @@ from graphexec.errors import DeviceUnavailable
 __all__ = [
     "Bindings",
     "BlasGemm",
+    "BlasLt",
     "DeviceProperties",
     "HipError",
     "HipOutOfMemory",

@@ -56,6 +56,7 @@ class BlasLt:
         workspace_bytes: int,
         epilogue: str = "DEFAULT",
         bias: Pointer | None = None,
+        stride_bias: int = 0,
         node: str | None = None,
         choice: int = 0,
     ) -> LtGemm:
@@ -64,10 +65,11 @@ class BlasLt:
 
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
         bias -- a vector of m elements of C's type, added to every column.
+        stride_bias -- elements to the bias of the next product of a batch; 0: all have the same.
 
         Raises HipError, also if hipBLASLt has no such algorithm.
         """
-        operation = LtGemm(self, gemm, epilogue, bias)
+        operation = LtGemm(self, gemm, epilogue, bias, stride_bias)
         try:
             algorithms = operation.algorithms(handle, workspace_bytes)
             if len(algorithms) <= choice:
@@ -94,7 +96,10 @@ class LtGemm:
 
     step: Callable[[], object]
 
-    def __init__(self, lt: BlasLt, gemm: BlasGemm, epilogue: str, bias: Pointer | None) -> None:
+    def __init__(
+        self, lt: BlasLt, gemm: BlasGemm, epilogue: str, bias: Pointer | int | None,
+        stride_bias: int = 0,
+    ) -> None:  # fmt: skip
         self._lt = lt.functions
         self._call = lt.checker.call
         self._pointer = lt.pointer
@@ -118,6 +123,8 @@ class LtGemm:
                 # Not c_void_p: hip-python would take its value for the address of the attribute.
                 self._describe("BIAS_POINTER", ctypes.c_uint64(int(bias)))
                 self._describe("BIAS_DATA_TYPE", ctypes.c_int32(out))
+            if stride_bias:  # libraries before ROCm 7.14 refuse the attribute
+                self._describe("BIAS_BATCH_STRIDE", ctypes.c_int64(stride_bias))
             a_shape = (g.k, g.m) if g.trans_a else (g.m, g.k)
             b_shape = (g.n, g.k) if g.trans_b else (g.k, g.n)
             self.a = self._layout(dtype, *a_shape, g.lda, g.batch, g.stride_a)
@@ -154,8 +161,12 @@ class LtGemm:
         return [self._pointer(first + i * size) for i in range(found)]
 
     def _describe(self, name: str, value: Any) -> None:
-        attribute = self._lt.hipblasLtMatmulDescAttributes_t[f"HIPBLASLT_MATMUL_DESC_{name}"]
+        known = self._lt.hipblasLtMatmulDescAttributes_t.__members__
+        attribute = known.get(f"HIPBLASLT_MATMUL_DESC_{name}")
         set_attribute = self._lt.hipblasLtMatmulDescSetAttribute
+        if attribute is None:
+            message = f"this hip-python has no attribute {name}"
+            raise HipError(set_attribute.__name__, -1, "no status", message)
         self._call(set_attribute, self.matmul, attribute, value, ctypes.sizeof(value))
 
     def _layout(

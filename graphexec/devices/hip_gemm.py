@@ -22,7 +22,8 @@ class GemmCall:
     """A BLAS call: `a` and `b` are the BLAS's operands (swapped), offsets count bytes.
 
     `offsets` is None for a strided call; else, for a, b and c, the byte offset of each matrix.
-    `matrices` are these offsets for every call.
+    `matrices` are these offsets for every call. The `bias` is a vector of gemm.m elements, for
+    the next product of a strided batch one `stride_bias` elements further.
     """
 
     gemm: BlasGemm
@@ -30,6 +31,8 @@ class GemmCall:
     b: View
     c: View
     offsets: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
+    bias: View | None = None
+    stride_bias: int = 0
 
     @property
     def views(self) -> tuple[View, View, View]:
@@ -52,7 +55,7 @@ class GemmCall:
 
 def gemm_call(command: Gemm) -> GemmCall:
     """The BLAS call that computes `command`."""
-    a, b, out = fold_rows(command.a, command.b, command.out)
+    a, b, out, bias = fold_rows(command.a, command.b, command.out, command.bias)
     m, n = out.shape[-2:]
     k = a.shape[-1]
     trans_b, ld_b = _layout(b)
@@ -60,10 +63,12 @@ def gemm_call(command: Gemm) -> GemmCall:
     trans_out, ld_out = _layout(out)
     if trans_out:
         raise InternalError("the result of a gemm is row-major")
-    shape, strides = merge_axes(out.shape[:-2], *(v.strides[:-2] for v in (b, a, out)))
+    walked = [v.strides[:-2] for v in (b, a, out)]
+    walked += [] if bias is None else [bias.strides[:-1]]
+    shape, strides = merge_axes(out.shape[:-2], *walked)
     single = len(shape) <= 1
     batch = shape[0] if len(shape) == 1 else 1
-    step_b, step_a, step_out = (s[0] if len(s) == 1 else 0 for s in strides)
+    step_b, step_a, step_out, *step_bias = (s[0] if len(s) == 1 else 0 for s in strides)
     gemm = BlasGemm(
         dtype=command.a.dtype.value, out_dtype=out.dtype.value, m=n, n=m, k=k,
         lda=ld_b, ldb=ld_a, ldc=ld_out, trans_a=trans_b, trans_b=trans_a,
@@ -71,7 +76,9 @@ def gemm_call(command: Gemm) -> GemmCall:
         stride_a=step_b, stride_b=step_a, stride_c=step_out,
     )  # fmt: skip
     if single:
-        return GemmCall(gemm, b, a, out)
+        return GemmCall(gemm, b, a, out, bias=bias, stride_bias=sum(step_bias))
+    if bias is not None:
+        raise InternalError("a gemm with a bias is one strided batch")
     offsets = tuple(
         [v.dtype.itemsize * sum(i * s for i, s in zip(index, steps, strict=True))
          for index in product(*map(range, shape))]

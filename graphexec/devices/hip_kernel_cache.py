@@ -25,7 +25,7 @@ from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_triton import TritonBinary
 from graphexec.devices.kernel_source import self_contained
-from graphexec.errors import ExecutionError, NotCompiled
+from graphexec.errors import ExecutionError, NotCapable
 from graphexec.progress import tracked
 
 OPTIONS = ("-std=c++17", "-O3")
@@ -83,12 +83,12 @@ class KernelCache:
         return function, binary
 
     def _give_shared(self, function: Any, binary: TritonBinary) -> None:
-        """Let a kernel have the shared memory it needs; NotCompiled where there is less."""
+        """Let a kernel have the shared memory it needs; NotCapable where there is less."""
         needed = binary.shared_bytes
-        refusal = NotCompiled(
+        refusal = NotCapable(
             f"the kernel '{binary.name}' needs {needed} bytes of shared memory, more than "
-            f"{self._gpu.architecture} has"
-        )
+            f"{self._gpu.architecture} has", hip_triton.CAPABILITIES,
+        )  # fmt: skip
         if self._gpu.architecture.startswith("gfx"):
             # A block may have all there is there, and functions of modules take no attributes.
             if needed > self._properties.shared_memory_per_block:

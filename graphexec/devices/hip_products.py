@@ -5,28 +5,36 @@ on one stream runs in order. Choices come from a profile (graphexec.profile). A 
 hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins at an
 address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing or
 has no such algorithm.
+
+A product with a bias goes to hipBLASLt, which adds it in its epilogue, by the first algorithm of
+the list unless another was chosen. `biased` says for which types it has one; should it have none
+for the product at hand, the plan has to do without (NotCapable).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from graphexec.command import Gemm, GemmBatch
+from graphexec.command import ALIGNMENT, Gemm, GemmBatch
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
-from graphexec.devices.hip_bindings import Bindings, HipError, LtGemm
+from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
+from graphexec.epilogue import batch_capability, capability, needed, pairs
+from graphexec.errors import NotCapable
 from graphexec.plan import Launch, Plan
 
 Pointer = Any
 Handle = Any
 
-_ALIGNMENT = 256  # bytes; what hipBLASLt's heuristic expects unless told otherwise
+_EDGE = 64  # of the square matrices that hipBLASLt is asked about
+_SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
 
 
 class Products:
@@ -48,6 +56,8 @@ class Products:
         """The product as one call."""
         call = gemm_call(work)
         choice = self._algorithms.get(gemm_signature(work)) if self._algorithms else None
+        if work.bias is not None:
+            return self._with_bias(work, call, choice or 0, instruction)
         if choice is not None:
             step = self._by_lt(call, choice, instruction)
             if step is not None:
@@ -57,6 +67,15 @@ class Products:
     def prepare_batch(self, work: GemmBatch, instruction: Launch) -> Step:
         """All products of a batch as one call."""
         return self._by_blas([gemm_call(member) for member in work.members], instruction)
+
+    def _with_bias(self, work: Gemm, call: GemmCall, choice: int, instruction: Launch) -> Step:
+        """The product whose bias the epilogue adds."""
+        for place in dict.fromkeys((choice, 0)):
+            step = self._by_lt(call, place, instruction)
+            if step is not None:
+                return step
+        message = "hipBLASLt has no algorithm that adds the bias of this product"
+        raise NotCapable(message, needed(work), instruction.node)
 
     def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
         """One BLAS call for calls that differ in their addresses only."""
@@ -95,15 +114,19 @@ class Products:
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
         """The product by hipBLASLt; None where it cannot be."""
+        # hipBLASLt's heuristic expects that much of addresses unless told otherwise.
         lt = self._hip.lt
         a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
-        if lt is None or call.offsets or any(int(p) % _ALIGNMENT for p in (a, b, c)):
+        bias = None if call.bias is None else self._memory.of(call.bias)
+        places = [a, b, c] if bias is None else [a, b, c, bias]
+        if lt is None or call.offsets or any(int(p) % ALIGNMENT for p in places):
             return None
         stream = instruction.stream
         try:
             product = lt.gemm(
                 self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
-                self._workspaces[stream], WORKSPACE, node=instruction.node, choice=choice,
+                self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
+                stride_bias=call.stride_bias, node=instruction.node, choice=choice,
             )  # fmt: skip
         except HipError:
             return None
@@ -129,22 +152,63 @@ class Products:
 
 
 def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
-    """How many algorithms hipBLASLt lists for a product, at most `most`; 0 where it is missing or
-    does not do this one."""
+    """How many algorithms hipBLASLt lists for a product, with its epilogue, at most `most`; 0 where
+    it is missing or does not do this one."""
     call, lt = gemm_call(work), hip.lt
     if lt is None or call.offsets:
         return 0
     handle = lt.create()
     try:
-        product = LtGemm(lt, call.gemm, "DEFAULT", None)
-        try:
-            return min(most, len(product.algorithms(handle, WORKSPACE)))
-        finally:
-            product.close()
-    except HipError:
-        return 0
+        return min(most, _listed(lt, handle, call.gemm, _epilogue(call), call.stride_bias))
     finally:
         lt.destroy(handle)
 
 
-__all__ = ["Products", "count_algorithms"]
+@cache
+def biased(hip: Bindings, device: int) -> frozenset[str]:
+    """Which capabilities to add a bias hipBLASLt has on a device: for these types of matrices and
+    result it lists an algorithm. Asked once a process."""
+    lt = hip.lt
+    if lt is None:
+        return frozenset()
+    try:
+        hip.set_device(device)
+        handle = lt.create()
+    except HipError:  # also where the library is missing
+        return frozenset()
+    try:
+        return frozenset(_biased(lt, handle))
+    finally:
+        lt.destroy(handle)
+
+
+def _biased(lt: BlasLt, handle: Handle) -> Iterator[str]:
+    edge, step = _EDGE, _EDGE * _EDGE
+    for dtype, out in pairs():
+        gemm = BlasGemm(dtype.value, edge, edge, edge, edge, edge, edge, out_dtype=out.value)
+        if not _listed(lt, handle, gemm, "BIAS"):
+            continue
+        yield capability(dtype, out)
+        batch = replace(gemm, batch=2, stride_a=step, stride_b=step, stride_c=step)
+        if _listed(lt, handle, batch, "BIAS", edge):
+            yield batch_capability(dtype, out)
+
+
+def _listed(lt: BlasLt, handle: Handle, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) -> int:
+    """How many algorithms hipBLASLt lists; 0 where it does not do that."""
+    try:
+        bias = None if epilogue == "DEFAULT" else _SOMEWHERE
+        product = LtGemm(lt, gemm, epilogue, bias, stride_bias)
+        try:
+            return len(product.algorithms(handle, WORKSPACE))
+        finally:
+            product.close()
+    except HipError:
+        return 0
+
+
+def _epilogue(call: GemmCall) -> str:
+    return "DEFAULT" if call.bias is None else "BIAS"
+
+
+__all__ = ["Products", "biased", "count_algorithms"]

@@ -23,11 +23,14 @@ from types import ModuleType
 from typing import Any
 
 from graphexec.command import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
-from graphexec.errors import NotCompiled
+from graphexec.errors import NotCapable
 from graphexec.tensor import DType, View
 
 SUPPORTED = "3.6"
 """Triton's version, as far as compiled kernels depend on it: how many parameters it adds."""
+
+CAPABILITIES = frozenset({"attention:f16", "attention:bf16"})
+"""What a GPU can do with Triton, and cannot where a kernel does not compile."""
 
 _POINTERS = {DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64"}
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "f64": "fp64"}
@@ -89,10 +92,10 @@ def passed(args: tuple[Argument, ...]) -> Iterator[View | Scalar]:
 
 
 def identity(kernel: TritonKernel, gpu: Gpu) -> str:
-    """All that the code compiled for `kernel` on `gpu` depends on. Raises NotCompiled."""
+    """All that the code compiled for `kernel` on `gpu` depends on. Raises NotCapable."""
     reason = why_not()
     if reason:
-        raise NotCompiled(reason)
+        raise NotCapable(reason, CAPABILITIES)
     launch = kernel.on(gpu)
     kinds = [
         tuple(map(_described, a)) if isinstance(a, tuple) else _described(a) for a in launch.args
@@ -103,7 +106,7 @@ def identity(kernel: TritonKernel, gpu: Gpu) -> str:
 
 
 def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
-    """Compile `kernel` for `gpu`. No GPU is needed. Raises NotCompiled."""
+    """Compile `kernel` for `gpu`. No GPU is needed. Raises NotCapable."""
     launch = kernel.on(gpu)
     source = launch.source
     try:
@@ -111,7 +114,8 @@ def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
             return _compiled(kernel.entry, launch, gpu)
     except Exception as exc:  # Triton raises whatever its passes, LLVM or ptxas come upon
         what = f"the Triton kernel '{kernel.entry}' of {source} for {gpu.architecture}"
-        raise NotCompiled(f"{what} does not compile: {type(exc).__name__}: {exc}") from exc
+        message = f"{what} does not compile: {type(exc).__name__}: {exc}"
+        raise NotCapable(message, CAPABILITIES) from exc
 
 
 def _compiled(entry: str, launch: TritonLaunch, gpu: Gpu) -> TritonBinary:

@@ -108,4 +108,12 @@ def _hazards(first: Command, second: Command) -> Iterator[str]:
             yield f"writes {view.storage}, which that writes too (WAW)"
 
 
-__all__ = ["MOST_NAMED", "Facts"]
+def cut(names: list[str]) -> list[str]:
+    """The names, those in the middle left out if they are many."""
+    if len(names) <= MOST_NAMED:
+        return names
+    half = MOST_NAMED // 2
+    return [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
+
+
+__all__ = ["MOST_NAMED", "Facts", "cut"]

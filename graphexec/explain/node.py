@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from graphexec.command import Gemm
 from graphexec.diagnostics import Diagnostic, did_you_mean
 from graphexec.errors import InputError
-from graphexec.explain.facts import MOST_NAMED, Facts
+from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.not_computed import not_computed
 
 
@@ -64,14 +65,24 @@ def _commands(facts: Facts, name: str) -> list[int]:
 
 def _command(facts: Facts, index: int) -> Iterator[str]:
     start, end = facts.timeline.start[index], facts.timeline.end[index]
-    label = facts.commands[index].label
+    label, work = facts.commands[index].label, facts.commands[index].work
     yield f"{facts.name(index)}: {label}, predicted from {start:.2f} to {end:.2f} µs"
     yield f"  stream: {_why_stream(facts, index)}"
     yield f"  starts {_when(facts, index)}"
+    if isinstance(work, Gemm) and work.bias is not None:
+        yield f"  adds {_biases(facts, index)} in its epilogue, which takes no command of its own"
     for need in facts.schedule.predecessors[index]:
         yield f"  after {facts.name(need)}: {facts.why(need, index)}; {_how(facts, need, index)}"
     if not facts.schedule.predecessors[index]:
         yield "  after nothing: it depends on no other command"
+
+
+def _biases(facts: Facts, index: int) -> str:
+    """The biases that a GEMM adds: what it reads last, for each of its nodes."""
+    command = facts.commands[index]
+    each = len(command.reads) // max(1, len(command.nodes))
+    names = [*dict.fromkeys(view.storage for view in command.reads[each - 1 :: each])]
+    return f"{'the biases' if len(names) > 1 else 'bias'} {', '.join(cut(names))}"
 
 
 def _why_stream(facts: Facts, index: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphexec.explain.facts import MOST_NAMED, Facts
+from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _time(facts: Facts, more: Compiled | None) -> Iterator[str]:
         yield f"  together            {low.combined:10.2f} µs  what must come before and after"
     yield f"  It is bounded most by {low.reason}."
     path = [facts.title(c) for c in _holding_up(facts)]
-    yield f"  What holds it up: {' → '.join(_cut(path))}."
+    yield f"  What holds it up: {' → '.join(cut(path))}."
     tasks = facts.prediction.tasks
     alone = sum(tasks.time) + tasks.launch * len(tasks)
     yield f"  One stream would take {alone:.4g} µs ({alone / makespan:.2f} × as long)."
@@ -98,13 +98,6 @@ def _memory(facts: Facts) -> Iterator[str]:
         f"{size(found.lower_bound)} that must be there at once; "
         f"{size(found.naive_bytes)} without reuse."
     )
-
-
-def _cut(names: list[str]) -> list[str]:
-    if len(names) <= MOST_NAMED:
-        return names
-    half = MOST_NAMED // 2
-    return [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
 
 
 __all__ = ["plan_in_words"]

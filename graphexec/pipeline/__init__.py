@@ -18,7 +18,7 @@ from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
 from graphexec.profile_cache import find as find_profile
-from graphexec.rewriting import Note, target_of
+from graphexec.rewriting import Note
 from graphexec.scheduled import Allocation, Schedule, Synchronized
 from graphexec.scheduling import ONE_STREAM
 from graphexec.stages.allocate import allocate
@@ -209,11 +209,11 @@ def compile(
 
     chosen = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool, able: bool) -> Compiled:
+    def plan(source: Graph, resident: bool, without: frozenset[str]) -> Compiled:
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
             no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
-            capabilities=chosen.capabilities() if able else target_of(chosen.name).capabilities,
+            capabilities=chosen.capabilities() - without,
             machine=(lambda: chosen.machine()) if use_profile else None,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Kernel, Memcpy, Parallel
+from graphexec.command import Command, Cost, Kernel, Memcpy, Parallel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy.variants import choose, others
 from graphexec.tensor import TensorType, View
@@ -110,6 +110,16 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     return call.kernel("copy", _Copying(), [source], [target], inplace=[(0, 0)])
 
 
+def copying(command: Command, source: View, target: View) -> Command:
+    """A command of the same node as another, and after the same, that copies as above."""
+    recipe = _Copying()
+    nbytes = sum(v.elements * v.dtype.itemsize for v in (source, target))
+    return replace(
+        command, label="copy", work=recipe([source], [target]), reads=(source,), writes=(target,),
+        cost=Cost(0, nbytes), inplace=(), recipe=recipe,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Copying:
     """The recipe of a strided copy."""
@@ -187,4 +197,4 @@ def _reshaped(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:
 
 
 OP = Copy()
-__all__ = ["OP", "Copy", "strided_copy"]
+__all__ = ["OP", "Copy", "copying", "strided_copy"]

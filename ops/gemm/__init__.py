@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 
 from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
+from graphexec.epilogue import RESULTS, needed, takes_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ops.copy import strided_copy
+from graphexec.ops.copy import copying, strided_copy
 from graphexec.ops.gemm.affine import affine
 from graphexec.tensor import DType, TensorType, View
 
@@ -116,7 +117,8 @@ class GemmOp(Op):
         return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None
 
     def lower(self, call: Call) -> list[Command]:
-        """Put beta · c + bias into the result, let the BLAS add the product, cast at the end."""
+        """One product where the device adds the bias itself; else put beta · c + bias into the
+        result and let the BLAS add the product. Cast at the end."""
         a, b = call.operands["a"], call.operands["b"]
         out = call.out
         # Two addends must not be rounded to half precision before the product joins them.
@@ -124,19 +126,51 @@ class GemmOp(Op):
         if not _library_writes(a.dtype, out.dtype) or (both and out.dtype.itemsize == 2):
             wide = TensorType(out.shape, a.dtype.accumulator)
             out = call.scratch("wide", wide)
-        commands, beta = _start(call, out)
-        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
         work = Gemm(
             _operand(a, call.attrs["trans_a"], out.shape),
             _operand(b, call.attrs["trans_b"], out.shape),
             out,
             float(call.attrs["alpha"]),
-            beta,
         )
+        read, commands = ["a", "b"], list[Command]()
+        fused = _with_bias(call, work)
+        if fused is not None:
+            work, read = fused, [*read, "bias"]
+        else:
+            commands, beta = _start(call, out)
+            work = replace(work, beta=beta)
+        cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
         commands.append(call.command("gemm", work, cost=cost))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
+
+
+def _with_bias(call: Call, work: Gemm) -> Gemm | None:
+    """The product that adds the bias itself, where the device does that and nothing else is added.
+
+    It always wins: it saves a launch, and writing and reading the result once.
+    """
+    bias = call.operands.get("bias")
+    if bias is None or _beta(call.operands, call.attrs):
+        return None
+    shape = work.out.shape
+    found = replace(work, bias=bias.broadcast_to((*shape[:-2], shape[-1])))
+    return found if takes_bias(found) and needed(found) <= call.capabilities else None
+
+
+def bias_first(command: Command) -> tuple[Command, Command]:
+    """What does the same as a product that adds its bias, where a device cannot have that: the bias
+    put into the result, and the product added to it."""
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.bias is not None
+    assert not work.beta
+    *batch, n = work.bias.strides
+    rows = replace(work.bias, shape=work.out.shape, strides=(*batch, 0, n))
+    start = copying(command, rows, work.out)
+    work = replace(work, bias=None, beta=1.0)
+    return start, replace(command, work=work, reads=work.reads)
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:
@@ -194,7 +228,7 @@ def _beta(given: Mapping[str, object], attrs: Attrs) -> float:
 
 def _library_writes(operand: DType, out: DType) -> bool:
     """Whether a BLAS GEMM of `operand`s writes `out` itself."""
-    return out is operand or (out is DType.F32 and operand in (DType.F16, DType.BF16))
+    return out in RESULTS[operand]
 
 
 def _operand(view: View, transposed: bool, out_shape: tuple[int, ...]) -> View:

@@ -43,7 +43,9 @@ class Lab:
     def open() -> Lab:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ROCM_PATH", "")  # the emulator sets it, which is not for subprocesses
-            return Lab(Harness.open().emulator)
+            lab = Lab(Harness.open().emulator)
+        HipDevice().capabilities()  # asked once a process: not while a test makes calls fail
+        return lab
 
     def reset(self) -> None:
         if self._emulator is not None:

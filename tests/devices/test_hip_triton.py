@@ -23,7 +23,7 @@ from graphexec.devices.base import FallbackWarning
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.devices.hip_bindings import load
 from graphexec.devices.hip_triton import TritonBinary
-from graphexec.errors import NotCompiled
+from graphexec.errors import NotCapable
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("pip install 'graphexec[fused]'", allow_module_level=True)
@@ -80,7 +80,8 @@ class StandIn:
 
     def __call__(self, kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
         if self.fails:
-            raise NotCompiled("the Triton kernel 'attention' does not compile: no good")
+            message = "the Triton kernel 'attention' does not compile: no good"
+            raise NotCapable(message, hip_triton.CAPABILITIES)
         self.compiled.append(kernel.entry)
         defines = {"THREADS": THREADS, "SCRATCH": SCRATCH, "HEAD": HEAD}
         text = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + STAND_IN
@@ -177,10 +178,30 @@ def test_what_cannot_be_had_is_planned_without(how: str, triton: StandIn, emulat
         triton.shared = 1 << 20
     else:
         triton.fails = True
-    with pytest.warns(FallbackWarning, match=rf"attention is planned as for any device.*{how}"):
+    with pytest.warns(FallbackWarning, match=rf"attention is planned without attention:.*{how}"):
         exe = gx.compile(attention(), device=Capable())
     with exe:
         assert labels(exe) == ["gemm", "softmax", "gemm"]
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+def test_what_else_it_can_do_is_kept(triton: StandIn, emulated: Lab) -> None:
+    """A product goes on adding its bias when the attention of the graph does not compile."""
+
+    @dataclass(frozen=True)
+    class More(HipDevice):
+        def capabilities(self) -> frozenset[str]:
+            return HipDevice.capabilities(self) | {"attention:f16"}
+
+    g = attention()
+    x, bias = g.input("x", (8, 8), "f16"), g.input("bias", (8,), "f16")
+    g.output(y=g.gemm(x, x, bias=bias))
+    triton.fails = True
+    with pytest.warns(FallbackWarning, match="planned without attention:"):
+        exe = gx.compile(g, device=More())
+    with exe:
+        assert sorted(labels(exe)) == ["gemm", "gemm", "gemm", "softmax"]
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
 
@@ -194,7 +215,7 @@ def test_so_are_other_sizes(triton: StandIn, emulated: Lab) -> None:
         assert labels(exe) == ["attention"]
         triton.fails = True
         longer = {name: np.ones((2, 3, 40, HEAD), np.float16) for name in "qkv"}
-        with pytest.warns(FallbackWarning, match="attention is planned as for any device"):
+        with pytest.warns(FallbackWarning, match="attention is planned without attention:"):
             found = exe.run(**longer)["out"]
         assert np.allclose(found, 1, atol=2e-3)
 

@@ -95,6 +95,29 @@ def test_what_was_chosen_is_used(emulated: Lab, mode: Mode) -> None:
         assert session_of(exe)._device.algorithms == {}
 
 
+def test_products_that_add_a_bias_have_algorithms_of_their_own(emulated: Lab) -> None:
+    """Fewer, on the emulator; and the one that was chosen adds the bias."""
+    g = gx.Graph("layer")
+    x, w, bias = g.input("x", (8, 16)), g.input("w", (16, 24)), g.input("bias", (24,))
+    g.output(out=g.gemm(x, w, bias=bias))
+    with emulated.nothing_left():
+        found = tune(g, HipDevice(), seconds=600)
+    assert found.complete
+    ((key, measured),) = gemms(found).items()
+    assert key == "gemm: f32[8,16] f32[16,24] f32[24] -> f32[8,24]"
+    assert set(measured.tried) == {"0", "1", "2"}  # the default and the whole list
+    for choice in range(3):
+        commands = {**found.profile.commands, key: replace(measured, choice=choice)}
+        costs = replace(found.profile, commands=commands)
+        with gx.compile(g, device=HipDevice(mode="stream"), costs=costs) as exe:
+            inputs = inputs_of(exe)
+            emulated.emulator.trace()
+            assert_right(exe, inputs, exe.run(**inputs))
+            assert [c.name for c in calls(emulated.emulator) if "blas" in c.name] == [
+                "hipblasLtMatmul"
+            ]
+
+
 def test_resized_and_resident_executables_have_choices_of_their_own(emulated: Lab) -> None:
     graph = branches()
     compiled = plan_graph(graph, device="hip", resident=True)

@@ -14,6 +14,7 @@ enum : int {
     HIPBLASLT_MATMUL_DESC_BIAS_POINTER = 3,
     HIPBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 4,
     HIPBLASLT_MATMUL_DESC_POINTER_MODE = 13,
+    HIPBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE = 23,
 };
 
 enum : int {
@@ -41,6 +42,7 @@ struct MatmulDesc {
     std::uint32_t epilogue = 1;
     const void* bias = nullptr;
     std::int32_t bias_type = bias_type_unset;
+    std::int64_t bias_stride = 0;  // in elements, from one product of a batch to the next
     std::int32_t pointer_mode = HIPBLAS_POINTER_MODE_HOST;
 };
 

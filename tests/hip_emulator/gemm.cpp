@@ -132,8 +132,9 @@ void run_batch(const Gemm& gemm, std::size_t batch,
         multiply(a.data(), b.data(), product.data(), gemm.m, gemm.n, gemm.k);
     }
     const std::size_t bias_step = gemm.bias ? type_bytes(gemm.bias_type) : 0;
+    const std::int64_t first = static_cast<std::int64_t>(batch) * gemm.bias_stride;
     for (std::int64_t row = 0; row < gemm.m; ++row) {
-        const char* bias = gemm.bias + static_cast<std::size_t>(row) * bias_step;
+        const char* bias = gemm.bias + static_cast<std::size_t>(first + row) * bias_step;
         const Real shift = gemm.bias ? load<Real>(bias, gemm.bias_type) : 0;
         for (std::int64_t col = 0; col < gemm.n; ++col) {
             const auto at = static_cast<std::size_t>(row * gemm.n + col);
@@ -230,7 +231,9 @@ bool Gemm::memory_valid() const {
     const bool reads_product = alpha != 0 && k > 0;
     if (reads_product && !(a.inside_memory() && b.inside_memory())) return false;
     if (beta != 0 && !c.inside_memory()) return false;
-    const std::size_t bias_bytes = static_cast<std::size_t>(m) * type_bytes(bias_type);
+    const auto last = static_cast<std::int64_t>(d.addresses.size()) - 1;
+    const std::size_t bias_bytes =
+        static_cast<std::size_t>(last * bias_stride + m) * type_bytes(bias_type);
     return d.inside_memory() && (!bias || memory().holds(bias, bias_bytes));
 }
 

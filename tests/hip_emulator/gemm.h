@@ -42,6 +42,7 @@ struct Gemm {
     Operand d;  // written; the same matrix as c in hipBLAS
     const char* bias = nullptr;  // m elements, added to every column
     hipDataType bias_type = HIP_R_32F;
+    std::int64_t bias_stride = 0;  // elements to that of the next product; 0: all have the same
     Activation activation = Activation::none;
 
     std::string label() const;

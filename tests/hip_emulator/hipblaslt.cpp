@@ -34,12 +34,17 @@ namespace {
 
 constexpr unsigned char algorithm_tag = 0xa1;
 constexpr int algorithm_count = 3;
+constexpr int algorithm_count_with_bias = 2;  // real lists depend on the epilogue, too
 
 std::size_t algorithm_workspace(int index) { return static_cast<std::size_t>(index) << 20; }
 
+int algorithms_for(const Gemm& gemm) {
+    return gemm.bias ? algorithm_count_with_bias : algorithm_count;
+}
+
 // Whether these are the bytes of an algorithm that the heuristic gave, with room for it to work.
-bool can_use(const unsigned char* algorithm, std::size_t workspace_bytes) {
-    return algorithm[0] == algorithm_tag && algorithm[1] < algorithm_count &&
+bool can_use(const unsigned char* algorithm, const Gemm& gemm, std::size_t workspace_bytes) {
+    return algorithm[0] == algorithm_tag && algorithm[1] < algorithms_for(gemm) &&
            algorithm_workspace(algorithm[1]) <= workspace_bytes;
 }
 
@@ -62,6 +67,7 @@ hipblasStatus_t set(MatmulDesc& desc, int attribute, const void* from, std::size
         case HIPBLASLT_MATMUL_DESC_EPILOGUE: return assign(desc.epilogue, from, bytes);
         case HIPBLASLT_MATMUL_DESC_BIAS_POINTER: return assign(desc.bias, from, bytes);
         case HIPBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return assign(desc.bias_type, from, bytes);
+        case HIPBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE: return assign(desc.bias_stride, from, bytes);
         case HIPBLASLT_MATMUL_DESC_POINTER_MODE: return assign(desc.pointer_mode, from, bytes);
         default: return HIPBLAS_STATUS_NOT_SUPPORTED;
     }
@@ -154,6 +160,7 @@ hipblasStatus_t prepare(const MatmulDesc& desc, const Layouts& l, Gemm& gemm) {
         gemm.bias = static_cast<const char*>(desc.bias);
         const bool unset = desc.bias_type == bias_type_unset;
         gemm.bias_type = unset ? l.d->type : static_cast<hipDataType>(desc.bias_type);
+        gemm.bias_stride = desc.bias_stride;
     }
     return check_layouts(desc, l, gemm);
 }
@@ -336,7 +343,7 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmulAlgoGetHeuristic(
             Gemm gemm;
             const hipblasStatus_t status = prepare(*found, l, gemm);
             if (status != HIPBLAS_STATUS_SUCCESS) return status;
-            for (int i = 0; i < std::min(requested, algorithm_count); ++i) {
+            for (int i = 0; i < std::min(requested, algorithms_for(gemm)); ++i) {
                 if (algorithm_workspace(i) > limits->workspace_bytes) break;
                 results[i] = {};
                 results[i].algorithm[0] = algorithm_tag;
@@ -376,7 +383,7 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmul(
             if (workspace && !memory().holds(workspace, workspace_bytes)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }
-            if (algorithm && !can_use(static_cast<const unsigned char*>(algorithm),
+            if (algorithm && !can_use(static_cast<const unsigned char*>(algorithm), gemm,
                                       workspace ? workspace_bytes : 0)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }

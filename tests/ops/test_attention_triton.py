@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
-from graphexec.errors import NotCompiled
+from graphexec.errors import NotCapable
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.pipeline import plan_graph
 from graphexec.tensor import DType, View
@@ -300,7 +300,7 @@ def test_what_tune_tries(gpu: str) -> None:
     if gpu == "sm_90":
         assert hopper.on(GPUS[gpu]).grid == (16, 1, 1)
     else:
-        with pytest.raises(NotCompiled, match=f"Hopper does not compute this on {gpu}"):
+        with pytest.raises(NotCapable, match=f"Hopper does not compute this on {gpu}"):
             hopper.on(GPUS[gpu])
 
 
@@ -382,9 +382,9 @@ def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
 
         return replace(kernel, configure=configure)
 
-    with pytest.raises(NotCompiled, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
+    with pytest.raises(NotCapable, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
         hip_triton.compile_kernel(given(1), GPUS["sm_90"])
-    with pytest.raises(NotCompiled, match="2 arguments too many"):
+    with pytest.raises(NotCapable, match="2 arguments too many"):
         hip_triton.compile_kernel(given(3), GPUS["sm_90"])
 
 
@@ -401,7 +401,7 @@ def test_why_not(
     else:
         monkeypatch.setattr(hip_triton, "version", lambda: version)
     kernel = VARIANTS["plain"].kernel()
-    with pytest.raises(NotCompiled, match=reason):
+    with pytest.raises(NotCapable, match=reason):
         hip_triton.identity(kernel, GPUS["sm_90"])
 
 

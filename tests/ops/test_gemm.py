@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec.command import Gemm
+from graphexec.command import Command, Gemm, Memcpy
+from graphexec.costs import signature
+from graphexec.explain import explain
 from graphexec.pipeline import plan_graph
 from graphexec.stages.infer import infer
 from graphexec.tensor import TensorType
@@ -36,10 +40,32 @@ def dtype_of(array: Array) -> str:
     return next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
 
 
+class Plain(gx.CpuDevice):
+    """A device whose products add no bias: it is put into the result before."""
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset()
+
+
 def check(arrays: dict[str, Array], **attrs: Any) -> Array:
-    """Run the gemm and compare it with float64; returns what it gave."""
+    """Run the gemm and compare it with float64; returns what it gave. A bias both ways."""
     types = {name: (array.shape, dtype_of(array)) for name, array in arrays.items()}
-    found = run(graph_of(types, **attrs), arrays)["y"]
+    graph = graph_of(types, **attrs)
+    if "bias" in arrays:
+        with gx.compile(graph, device=Plain(poison=True)) as exe:
+            assert all(c.work.bias is None for c in gemms(exe._compiled.program.commands))
+            compare(exe.run(**arrays)["y"], arrays, **attrs)
+    found = run(graph, arrays)["y"]
+    compare(found, arrays, **attrs)
+    return found
+
+
+def gemms(commands: Iterable[Command]) -> list[Any]:
+    return [command for command in commands if isinstance(command.work, Gemm)]
+
+
+def compare(found: Array, arrays: dict[str, Array], **attrs: Any) -> None:
+    """With float64."""
     a, b = wide(arrays["a"]), wide(arrays["b"])
     a = np.swapaxes(a, -1, -2) if attrs.get("trans_a") else a
     b = np.swapaxes(b, -1, -2) if attrs.get("trans_b") else b
@@ -51,11 +77,10 @@ def check(arrays: dict[str, Array], **attrs: Any) -> Array:
         size = size + abs(beta * wide(arrays["c"]))
     if "bias" in arrays:
         expected, size = expected + wide(arrays["bias"]), size + abs(wide(arrays["bias"]))
-    of_a = types["a"][1]
+    of_a = dtype_of(arrays["a"])
     unit = UNIT["f64" if of_a == "f64" else "f32"]
     dtype = str(attrs.get("out_dtype") or of_a)
     assert_within(found, expected, dtype, (a.shape[-1] + 8) * unit * size)
-    return found
 
 
 # Types ----------------------------------------------------------------------------------------
@@ -160,6 +185,136 @@ def test_cost_counts_two_operations_a_product() -> None:
     (gemm,) = [c for c in program.commands if isinstance(c.work, Gemm)]
     assert gemm.cost.flops == 2 * 2 * 3 * 5 * 4
     assert gemm.cost.bytes == 2 * (2 * 4 * 3 + 4 * 5 + 2 * 3 * 5)
+
+
+# A bias in the product ------------------------------------------------------------------------
+
+
+BIASED: dict[str, tuple[Shape, str]] = {
+    "a": ((6, 64), "f16"), "b": ((64, 64), "f16"), "bias": ((64,), "f16"),
+}  # fmt: skip
+ABLE = ("gemm-bias:f16", "gemm-bias:f32")
+
+
+def commands_of(graph: gx.Graph, capabilities: Iterable[str] = ABLE) -> list[Command]:
+    """Those of a plan for a GPU, without transfers."""
+    program = plan_graph(graph, device="hip", capabilities=tuple(capabilities)).program
+    return [c for c in program.commands if not isinstance(c.work, Memcpy)]
+
+
+def labels(graph: gx.Graph, capabilities: Iterable[str] = ABLE) -> list[str]:
+    return [command.label for command in commands_of(graph, capabilities)]
+
+
+def test_a_product_that_adds_its_bias_is_one_command() -> None:
+    (command,) = commands_of(graph_of(BIASED))
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.bias is not None
+    assert (work.bias.storage, work.bias.shape, work.beta) == ("bias", (64,), 0.0)
+    assert command.reads == (work.a, work.b, work.bias)
+    assert command.cost.bytes == 2 * (6 * 64 + 64 * 64 + 64 + 6 * 64)
+    assert command.cost.flops == 2 * 6 * 64 * 64
+
+
+def test_its_plan_says_that_it_reads_the_bias() -> None:
+    plan = plan_graph(graph_of(BIASED), device="hip", capabilities=ABLE).plan
+    (placed,) = [t for t in plan.tensors if t.name == "bias"]
+    (launch,) = [i for i in plan.instructions if getattr(i, "command", "") == "gemm"]
+    span = gx.plan.Range(placed.buffer, placed.offset, placed.offset + placed.bytes)
+    assert span in launch.reads
+    assert gx.plan.Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_bias_that_is_still_uploaded_is_a_race() -> None:
+    """... also where nothing but the bias depends on the upload."""
+    g = gx.Graph("g")
+    a, b, bias = (g.input(name, *BIASED[name]) for name in ("a", "b", "bias"))
+    g.output(y=g.gemm(g.gemm(a, b), b, bias=bias, name="y"))
+    plan = plan_graph(g, device="hip", capabilities=ABLE, streams=3).plan
+    upload = next(i for i in plan.instructions if getattr(i, "node", "") == "bias.h2d")
+    late = [i for i in plan.instructions if i is not upload]
+    at = next(n for n, i in enumerate(late) if getattr(i, "node", "") == "y.d2h")
+    late.insert(at, upload)
+    assert gx.find_hazards(plan) == []
+    found = gx.find_hazards(dataclasses.replace(plan, instructions=tuple(late)))
+    assert any("'bias'" in str(hazard) and "'y'" in str(hazard) for hazard in found)
+
+
+@pytest.mark.parametrize(("change", "attrs", "able"), [
+    ({}, {}, ()),
+    ({}, {}, ("gemm-bias:f32", "gemm-bias:bf16", "gemm-bias:f16:f32")),
+    ({}, {"out_dtype": "f32"}, ABLE),  # for that gemm-bias:f16:f32 is needed,
+    ({}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),  # ... and a bias in f32
+    ({"c": ((6, 64), "f16")}, {}, ABLE),
+    ({"c": ((6, 64), "f16")}, {"beta": 0.5}, ABLE),
+    ({"a": ((2, 1, 3, 64), "f16"), "b": ((1, 5, 64, 64), "f16")}, {}, ABLE),  # arrays of pointers
+])  # fmt: skip
+def test_where_the_bias_is_put_into_the_result_first(
+    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: tuple[str, ...]
+) -> None:
+    assert labels(graph_of(BIASED | change, **attrs), able)[0] in ("copy", "affine")
+
+
+@pytest.mark.parametrize(("change", "attrs", "able"), [
+    ({"bias": ((64,), "f32")}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),
+    ({"c": ((6, 64), "f16")}, {"beta": 0}, ABLE),
+    ({"a": ((64, 6), "f16")}, {"trans_a": True}, ABLE),
+    ({"a": ((5, 6, 64), "f16")}, {}, ABLE),
+    ({"a": ((5, 6, 64), "f16"), "b": ((5, 64, 64), "f16")}, {}, ABLE),
+])  # fmt: skip
+def test_where_it_is_not(
+    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: tuple[str, ...]
+) -> None:
+    assert labels(graph_of(BIASED | change, **attrs), able) == ["gemm"]
+
+
+def test_a_result_that_is_cast_adds_the_bias_before() -> None:
+    graph = graph_of({name: (shape, "f32") for name, (shape, _) in BIASED.items()}, out_dtype="f16")
+    assert labels(graph) == ["gemm", "copy"]
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("sliced", ["a", "b", "bias"])
+def test_what_begins_at_an_odd_address_is_not_added_to(sliced: str, rows: int) -> None:
+    """hipBLASLt takes 256 bytes for granted; a row or eight elements of f16 are fewer."""
+    g = gx.Graph("g")
+    given = {}
+    for name, (shape, dtype) in BIASED.items():
+        skip = (rows if len(shape) == 2 else 8 * rows) if name == sliced else 0
+        x = g.input(name, (shape[0] + skip, *shape[1:]), dtype)
+        given[name] = g.copy(x, slice={0: [skip, None, None]}) if skip else x
+    g.output(y=g.gemm(**given))
+    aligned = rows == 8 and sliced != "bias"  # eight rows of 64 f16 are 1024 bytes
+    found = commands_of(g)
+    assert [c.label for c in found] == (["gemm"] if aligned else ["copy", "gemm"])
+    assert isinstance(found[-1].work, Gemm)
+    assert (found[-1].work.bias is not None) == aligned
+    check_graph(g)
+
+
+def check_graph(graph: gx.Graph) -> None:
+    with gx.compile(graph, device=gx.CpuDevice(poison=True)) as exe:
+        rng = np.random.default_rng(0)
+        inputs = {n: draw(rng, t.shape, t.dtype.value) for n, t in exe.inputs.items()}
+        assert gx.compare(graph, inputs, device="cpu").ok
+
+
+def test_signatures_tell_products_with_a_bias_apart() -> None:
+    plain = {name: BIASED[name] for name in "ab"}
+    found = {signature(commands_of(graph_of(types))[-1]) for types in (plain, BIASED)}
+    found.add(signature(commands_of(graph_of(BIASED), ())[-1]))
+    assert found == {
+        "gemm: f16[6,64] f16[64,64] -> f16[6,64]",
+        "gemm: f16[6,64] f16[64,64] f16[64] -> f16[6,64]",
+        "gemm: f16[6,64] f16[64,64] f16[6,64] -> f16[6,64]",
+    }
+
+
+def test_explain_says_where_the_bias_is_added() -> None:
+    told = explain(plan_graph(graph_of(BIASED), device="hip", capabilities=ABLE), "y")
+    assert "adds bias bias in its epilogue, which takes no command of its own" in told
+    assert "epilogue" not in explain(plan_graph(graph_of(BIASED), device="hip"), "y")
 
 
 # Numbers --------------------------------------------------------------------------------------

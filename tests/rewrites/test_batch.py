@@ -24,15 +24,18 @@ from graphexec.command import (
     Program,
     TritonKernel,
 )
-from graphexec.comparison import evaluate
+from graphexec.comparison import compare_executable, evaluate
 from graphexec.costs import CPU, GPU, CostModel
+from graphexec.devices.hip_gemm import gemm_call
+from graphexec.epilogue import needed, takes_bias
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan, Range
 from graphexec.rewrites import batch
-from graphexec.rewriting import Target
+from graphexec.rewriting import CAPABILITIES, Target
 from graphexec.scheduled import dependencies
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
+from graphexec.stages.rewrite import chosen_rewrites, rewrite
 
 
 def rewritten(program: Program, costs: CostModel) -> Program:
@@ -171,6 +174,134 @@ def test_windows_of_one_tensor_need_no_group() -> None:
     kernel = command.work
     assert isinstance(kernel, Kernel)
     assert kernel.args[0].strides == (256, 1, 16)  # type: ignore[union-attr]
+
+
+# Products that add a bias ---------------------------------------------------------------------
+
+
+def layers(
+    count: int, shared: bool = False, dtype: str = "f32", apart: bool = False,
+    weight: bool = False, plain: int = 0,
+) -> gx.Graph:  # fmt: skip
+    """Products with a bias each, computed; with `apart`, of operands that lie at no stride. They
+    share the bias or the weight; the last `plain` have none."""
+    g = gx.Graph("layers")
+    for n in range(count):
+        x = g.input(f"x{n}", (32 + n % 2 * apart, 32), dtype)
+        x = g.copy(x, slice={0: [0, 32, None]}, name=f"rows{n}") if apart else x
+        if not n or not shared:
+            bias = g.softmax(g.input(f"b{n}", (32,), dtype), name=f"bias{n}")
+        w = g.input(f"w{n}", (32, 32), dtype) if not n or not weight else "w0"
+        added = {"bias": bias} if n < count - plain else {}
+        y = g.gemm(x, w, alpha=0.25, name=f"y{n}", **added)
+        g.output(**{f"out{n}": g.softmax(y, name=f"s{n}")})
+    return g
+
+
+def biased(graph: gx.Graph, without: str = "nothing", resident: bool = False) -> list[Command]:
+    """The batches of the GEMMs in a program for a device that adds biases; or not all of them."""
+    able = frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+    typed = rewrite(infer(graph), Target(capabilities=able), chosen_rewrites())[0]
+    program = lower(typed, resident, able)
+    found, _ = batch.REWRITE.apply(program, Target(capabilities=able, costs=CPU))
+    return [c for c in compute(found) if c.node.startswith("y")]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_product_of_a_batch_has_its_bias(shared: bool) -> None:
+    (command,) = biased(layers(8, shared))
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.bias is not None
+    assert work.bias.shape == (8, 32)
+    assert work.bias.strides == (0 if shared else 64, 1)  # 256 bytes apart
+    assert len(command.reads) == 3 * 8
+    assert {view.storage for view in command.reads[2::3]} == {
+        "bias0" if shared else f"bias{n}" for n in range(8)
+    }
+
+
+def test_a_bias_for_all_needs_no_capability_for_batches() -> None:
+    (command,) = biased(layers(8, shared=True), "gemm-bias-batch")
+    assert isinstance(command.work, Gemm)
+    assert command.work.bias is not None
+
+
+@pytest.mark.parametrize("why", ["pointers", "no biases at a stride"])
+def test_otherwise_biases_are_put_into_the_results(why: str) -> None:
+    """So no batch is lost that there was when no GEMM added its bias."""
+    apart = why == "pointers"
+    without = "nothing" if apart else "gemm-bias-batch"
+    first, second = biased(layers(8, apart=apart), without, resident=apart)
+    assert [len(first.nodes), len(second.nodes)] == [8, 8]
+    assert isinstance(first.work, Kernel)
+    assert first.label == "copy"
+    assert isinstance(second.work, GemmBatch if apart else Gemm)
+    products = second.work.members if isinstance(second.work, GemmBatch) else [second.work]
+    assert {(work.bias, work.beta) for work in products} == {(None, 1.0)}
+    assert second.reads[2::3] == first.writes == second.writes
+
+
+def test_products_with_and_without_a_bias_are_two_batches() -> None:
+    works = [c.work for c in biased(layers(8, plain=4))]
+    assert sorted(w.bias is None for w in works if isinstance(w, Gemm)) == [False, True]
+
+
+def test_rows_of_one_product_have_one_bias() -> None:
+    """With one weight and rows side by side, eight products are one: not if biases differ."""
+    for shared in (False, True):
+        (command,) = biased(layers(8, shared, weight=True))
+        assert isinstance(command.work, Gemm)
+        call = gemm_call(command.work)
+        assert (call.gemm.batch, call.gemm.n) == ((1, 256) if shared else (8, 32))
+        assert call.stride_bias == (0 if shared else 64)
+
+
+def test_where_that_is_no_batch_either_they_stay_as_they_are() -> None:
+    """Two products: by two commands they would not be fewer."""
+    commands = biased(layers(2), "gemm-bias-batch")
+    assert [(len(c.nodes), c.label) for c in commands] == [(0, "gemm")] * 2
+
+
+@pytest.mark.parametrize("without", ["gemm-bias", "gemm-bias-batch", "nothing"])
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
+    class Device(gx.CpuDevice):
+        def capabilities(self) -> frozenset[str]:
+            return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+
+    batches = 0
+    for graph in (
+        layers(6, dtype=dtype), layers(6, True, dtype), layers(6, False, dtype, True),
+        layers(6, dtype=dtype, weight=True), layers(6, True, dtype, weight=True),
+        layers(6, dtype=dtype, plain=3),
+    ):  # fmt: skip
+        with gx.compile(graph, device=Device(poison=True, delays=1), resident=resident) as exe:
+            works = [i.work for i in exe.plan.instructions if isinstance(i, Launch) and i.nodes]
+            batches += sum(isinstance(work, Gemm | GemmBatch) for work in works)
+            rng = np.random.default_rng(0)
+            inputs = {
+                n: rng.standard_normal(t.shape).astype(t.dtype.numpy())
+                for n, t in exe.inputs.items()
+            }
+            assert compare_executable(exe, inputs).ok
+    assert batches
+
+
+@settings(max_examples=60)
+@given(repeated_graphs(), st.sampled_from(["gemm-bias-batch", "nothing"]), st.booleans())
+def test_any_graph_with_biases(graph: gx.Graph, without: str, resident: bool) -> None:
+    """Planned for a device that adds biases, of single products or of batches too."""
+    able = frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+    compiled = plan_graph(graph, capabilities=able, resident=resident)
+    done = [n for c in compiled.program.commands for n in (c.nodes or (c.node,))]
+    kept = {node.name for node in compiled.rewritten.nodes if not node.window}
+    assert kept & set(compiled.program.storages) <= set(done)
+    for command in compiled.program.commands:
+        if isinstance(command.work, Gemm) and command.work.bias is not None:
+            assert needed(command.work) <= able
+            assert takes_bias(command.work)
 
 
 # What is not ----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ Requires a Program. Guarantees an equivalent one, in an order of its own, in whi
 2. they differ in nothing but where their operands lie (kinds.py);
 3. their operands lie at a constant stride, for which their storages are bound to one another in
    groups that `allocate` keeps together, or are one and the same; a GEMM's may lie anywhere, the
-   BLAS then gets arrays of pointers (layout.py, merged.py);
+   BLAS then gets arrays of pointers, and biases are put into the results first (layout.py,
+   merged.py);
 4. by the cost model the batch takes less time than its members one after another, and the whole
    program less than before (worth.py).
 
@@ -23,7 +24,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphexec.command import Command, GemmBatch, Program
-from graphexec.costs import CostModel
 from graphexec.rewrites.batch.agenda import agenda
 from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
@@ -39,7 +39,7 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     order = agenda(kinds, dependencies(program.commands))
     if all(len(alike) == 1 for alike in order):
         return program, ()
-    batching = _Batching(program, target.costs)
+    batching = _Batching(program, target)
     for alike in order:
         batching.take(alike)
     found = batching.program()
@@ -68,8 +68,8 @@ def _members(batch: Command) -> str:
 class _Batching:
     """The program as it becomes, command by command."""
 
-    def __init__(self, program: Program, costs: CostModel) -> None:
-        self.old, self.costs = program, costs
+    def __init__(self, program: Program, target: Target) -> None:
+        self.old, self.target = program, target
         self.layout = Layout(program.storages)
         self.commands: list[Command] = []
         self.became: dict[int, int] = {}  # old index to new
@@ -91,21 +91,23 @@ class _Batching:
             self._add(self.old.commands[index], [index])
 
     def _merge(self, alike: list[int]) -> bool:
-        """Add the commands as one, if that can be done and pays."""
-        like, count, costs = self.old.commands[alike[0]], len(alike), self.costs
+        """Add the commands as one, or two in turn, if that can be done and pays."""
+        like, count, costs = self.old.commands[alike[0]], len(alike), self.target.costs
         if count < 2 or not faster_as_one(like, count, costs):
             return False
         before = len(self.layout.groups)
         members = [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
-        one = merged(members, self.layout)
-        if one is None or not faster_as_one(like, count, costs, one):
+        found = merged(members, self.layout, self.target.capabilities)
+        if not found or not faster_as_one(like, count, costs, found):
             self.layout.forget(before)
             return False
-        self._add(one, alike)
+        for command in found:
+            self._add(command, alike)
         self.batches += 1
         return True
 
     def _add(self, command: Command, old: list[int]) -> None:
+        """Add a command that does the work of old ones, or the last part of it so far."""
         for index in old:
             self.became[index] = len(self.commands)
         if command.after:

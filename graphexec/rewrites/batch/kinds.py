@@ -16,8 +16,9 @@ def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
     if any(storages[v.storage].space != "device" for v in (*command.reads, *command.writes)):
         return None
     match command.work:
-        case Gemm(a, b, out, alpha, beta):
-            return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out)
+        case Gemm(a, b, out, alpha, beta, bias):
+            added = None if bias is None else _shape(bias)
+            return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out), added
         case Memcpy(src, dst):
             return "memcpy", _shape(src), _shape(dst)
         case Kernel() | TritonKernel() if command.recipe is not None:

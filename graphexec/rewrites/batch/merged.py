@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
 from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
+from graphexec.epilogue import needed, takes_bias
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.tensor import View
 
 
-def merged(members: Sequence[Command], layout: Layout) -> Command | None:
-    """One command for commands of one kind that are independent; None if there is none.
+def merged(
+    members: Sequence[Command], layout: Layout, capabilities: Collection[str]
+) -> tuple[Command, ...]:
+    """One command for commands of one kind that are independent, or two in this order; () if there
+    is none.
 
-    Binds storages in `layout` where a stride needs it.
+    Binds storages in `layout` where a stride needs it. GEMMs that add a bias become one product if
+    all lies at strides, and if the device adds biases that differ to the products of a batch.
+    Otherwise they fall back to what they are without that, biases put into the results and products
+    added: two commands for all, as if the bias had never been the GEMMs'.
     """
-    work = _work(members, layout)
-    if work is None:
-        return None
+    work = _work(members, layout, capabilities)
+    if work is not None:
+        return (_one(members, work),)
+    if isinstance(members[0].work, Gemm) and members[0].work.bias is not None:
+        return _biases_first(members, layout, capabilities)
+    return ()
+
+
+def _biases_first(
+    members: Sequence[Command], layout: Layout, capabilities: Collection[str]
+) -> tuple[Command, ...]:
+    from graphexec.ops.gemm import bias_first  # the commands it makes are of that op
+
+    apart = [bias_first(member) for member in members]
+    starts, products = ([pair[n] for pair in apart] for n in (0, 1))
+    start = merged(starts, layout, capabilities)
+    return start and (*start, *merged(products, layout, capabilities))
+
+
+def _one(members: Sequence[Command], work: Work) -> Command:
     first = members[0]
     return replace(
         first,
@@ -48,10 +72,10 @@ def partitioned(
     yield from parts.values()
 
 
-def _work(members: Sequence[Command], layout: Layout) -> Work | None:
+def _work(members: Sequence[Command], layout: Layout, capabilities: Collection[str]) -> Work | None:
     first = members[0]
     if isinstance(first.work, Gemm):
-        return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout)
+        return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout, capabilities)
     reads = _stacked([member.reads for member in members], layout)
     writes = _stacked([member.writes for member in members], layout)
     # What is written is dense, so that threads can go along it.
@@ -62,13 +86,20 @@ def _work(members: Sequence[Command], layout: Layout) -> Work | None:
     return Memcpy(reads[0], writes[0]) if reads[0].is_dense else None
 
 
-def _gemm(members: Sequence[Gemm], layout: Layout) -> Gemm | GemmBatch:
+def _gemm(
+    members: Sequence[Gemm], layout: Layout, capabilities: Collection[str]
+) -> Gemm | GemmBatch | None:
     before = len(layout.groups)
-    views = _stacked([(m.out, m.a, m.b) for m in members], layout)
+    biases = [() if m.bias is None else (m.bias,) for m in members]
+    views = _stacked([(m.out, m.a, m.b, *b) for m, b in zip(members, biases, strict=True)], layout)
     if views is not None:
-        out, a, b = views
-        return replace(members[0], a=a, b=b, out=out)
+        out, a, b, *bias = views
+        work = replace(members[0], a=a, b=b, out=out, bias=bias[0] if bias else None)
+        if not bias or (takes_bias(work) and needed(work) <= set(capabilities)):
+            return work
     layout.forget(before)
+    if biases[0]:
+        return None
     layout.stacked([m.out for m in members])  # for those that read the results
     return GemmBatch(tuple(members))
 

@@ -33,14 +33,15 @@ _FEW_BYTES = 64 << 20  # of an arena: nothing to save for
 
 
 def faster_as_one(
-    member: Command, count: int, costs: CostModel, one: Command | None = None
+    member: Command, count: int, costs: CostModel, found: Sequence[Command] = ()
 ) -> bool:
-    """Whether `count` commands like `member` take clearly less time as the batch `one`, or if that
-    is not known yet, as any."""
+    """Whether `count` commands like `member` take clearly less time as the commands `found`, or if
+    these are not known yet, as any one."""
     time, share = costs.alone(member)
     work = max(time, count * time * share)
-    together = work if one is None else max(work, costs.alone(one)[0])
-    return costs.launch + together <= _GAIN * (costs.launch * count + work)
+    launches = costs.launch * max(1, len(found))
+    together = max(work, sum(costs.alone(command)[0] for command in found))
+    return launches + together <= _GAIN * (costs.launch * count + work)
 
 
 def loses(before: Program, after: Program, target: Target) -> str | None:

@@ -1,0 +1,68 @@
+"""Which GEMMs a BLAS gives their bias as it writes the result, in its epilogue.
+
+hipBLASLt adds a packed vector to every row of a row-major result (to every column, as it counts),
+each product of a strided batch the same one or one at a stride. The result is written once, where
+putting the bias into it first takes a launch of its own and writes and reads the result once more.
+
+A device says by its capabilities for which types it does that (graphexec.rewriting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphexec.blas_layout import is_one_batch
+from graphexec.command import ALIGNMENT, Gemm
+from graphexec.tensor import DType
+
+RESULTS = {
+    DType.F16: (DType.F16, DType.F32),
+    DType.BF16: (DType.BF16, DType.F32),
+    DType.F32: (DType.F32,),
+    DType.F64: (DType.F64,),
+}
+"""The types of the result that a BLAS writes, by the type of the matrices."""
+
+
+def pairs() -> Iterator[tuple[DType, DType]]:
+    """Types of matrices, each with every type of the result."""
+    return ((dtype, out) for dtype, results in RESULTS.items() for out in results)
+
+
+def capability(dtype: DType, out: DType) -> str:
+    """What a device is capable of that adds a bias to products of these types."""
+    return f"gemm-bias:{dtype}" if out is dtype else f"gemm-bias:{dtype}:{out}"
+
+
+def batch_capability(dtype: DType, out: DType) -> str:
+    """... a bias of its own to each product of a strided batch."""
+    return capability(dtype, out).replace("gemm-bias", "gemm-bias-batch")
+
+
+def needed(work: Gemm) -> frozenset[str]:
+    """The capabilities that a GEMM needs for its bias."""
+    if work.bias is None:
+        return frozenset()
+    types = work.a.dtype, work.out.dtype
+    own = any(step for step, e in zip(work.bias.strides[:-1], work.bias.shape[:-1], strict=True)
+              if e > 1)  # fmt: skip
+    return frozenset({capability(*types)} | ({batch_capability(*types)} if own else set()))
+
+
+def takes_bias(work: Gemm) -> bool:
+    """Whether the bias lies as the epilogue wants it, and the product is one strided batch.
+
+    Everything must begin at a multiple of ALIGNMENT bytes: hipBLASLt's choice of an algorithm takes
+    that for granted. Storages do, so the offsets of the views tell.
+    """
+    bias = work.bias
+    if bias is None or bias.dtype is not work.out.dtype:
+        return False
+    if bias.strides[-1] != 1 and bias.shape[-1] != 1:
+        return False
+    views = (work.a, work.b, work.out, bias)
+    aligned = all(v.offset * v.dtype.itemsize % ALIGNMENT == 0 for v in views)
+    return aligned and is_one_batch(work.a, work.b, work.out, bias)
+
+
+__all__ = ["RESULTS", "batch_capability", "capability", "needed", "pairs", "takes_bias"]

@@ -1,0 +1,347 @@
+"""Biases that hipBLASLt adds in its epilogue, and what happens where it does not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from exact import DTYPES, UNIT, Array, assert_within, draw, wide
+from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphexec as gx
+from graphexec.command import Gemm
+from graphexec.costs import gemm_signature
+from graphexec.devices.base import FallbackWarning
+from graphexec.devices.hip import HipDevice, Mode
+from graphexec.devices.hip_products import biased, count_algorithms
+from graphexec.epilogue import batch_capability, capability, pairs
+from graphexec.errors import ExecutionError, NotCapable
+from graphexec.executable import Executable
+from graphexec.pipeline import Compiled, plan_graph
+from graphexec.plan import Launch
+
+EVERY = frozenset(name(*types) for types in pairs() for name in (capability, batch_capability))
+WITH_BIAS = 2  # algorithms of the emulator
+
+
+@dataclass(frozen=True)
+class Plain(HipDevice):
+    """A device whose hipBLASLt adds no bias."""
+
+    def capabilities(self) -> frozenset[str]:
+        return frozenset()
+
+
+@pytest.fixture
+def asked_anew(emulated: Lab) -> Iterator[None]:
+    """What hipBLASLt can do is asked in the test, and again after it."""
+    biased.cache_clear()
+    yield
+    emulated.reset()
+    biased.cache_clear()
+    assert HipDevice().capabilities() >= EVERY
+
+
+def layer(dtype: str = "f16", out: str | None = None, batch: tuple[int, ...] = ()) -> gx.Graph:
+    g = gx.Graph("layer")
+    a, b = g.input("a", (*batch, 20, 24), dtype), g.input("b", (*batch, 24, 40), dtype)
+    g.output(y=g.gemm(a, b, bias=g.input("bias", (40,), out or dtype), out_dtype=out, name="y"))
+    return g
+
+
+def products(exe: Executable) -> list[Gemm]:
+    works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
+    return [work for work in works if isinstance(work, Gemm)]
+
+
+def made(lab: Lab) -> list[str]:
+    """The calls of kernels and of the BLAS libraries."""
+    names = [call.name for call in calls(lab.emulator)]
+    return [n for n in names if "hipblasGemm" in n or n in ("hipblasLtMatmul",
+                                                            "hipModuleLaunchKernel")]  # fmt: skip
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("dtype", "out"), [(d.value, o.value) for d, o in pairs()])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_one_call_and_right_numbers(
+    lab: Lab, dtype: str, out: str, mode: Mode, batch: tuple[int, ...]
+) -> None:
+    with lab.nothing_left(), lab.compile(layer(dtype, out, batch), mode) as exe:
+        able = capability(gx.DType(dtype), gx.DType(out)) in HipDevice().capabilities()
+        assert [work.bias is not None for work in products(exe)] == [able]
+        inputs = inputs_of(exe)
+        found = exe.run(**inputs)
+        assert_right(exe, inputs, found)
+        check(found["y"], inputs, dtype, out)
+        for seed in range(3):
+            lab.seed(seed)
+            assert bits(exe.run(**inputs)) == bits(found)
+
+
+def test_a_run_is_one_call_where_it_was_two(emulated: Lab) -> None:
+    for device, expected in (
+        (HipDevice(mode="stream"), ["hipblasLtMatmul"]),
+        (Plain(mode="stream"), ["hipModuleLaunchKernel", "hipblasGemmEx"]),
+    ):
+        with gx.compile(layer(), device=device) as exe:
+            inputs = inputs_of(exe)
+            exe.run(**inputs)
+            emulated.emulator.trace()
+            assert_right(exe, inputs, exe.run(**inputs))
+            assert made(emulated) == expected
+
+
+def check(found: Array, inputs: dict[str, Array], dtype: str, out: str, **attrs: Any) -> None:
+    """With float64."""
+    a, b, bias = (wide(inputs[name]) for name in ("a", "b", "bias"))
+    a = a.swapaxes(-1, -2) if attrs.get("trans_a") else a
+    b = b.swapaxes(-1, -2) if attrs.get("trans_b") else b
+    alpha = attrs.get("alpha", 1.0)
+    expected = alpha * np.matmul(a, b) + bias
+    size = abs(alpha) * np.matmul(abs(a), abs(b)) + abs(bias)
+    unit = UNIT["f64" if dtype == "f64" else "f32"]
+    assert_within(found, expected, out, (a.shape[-1] + 8) * unit * size)
+
+
+extents = st.integers(1, 9)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_call(opened_lab: Lab, data: st.DataObject) -> None:
+    """Any shapes, batches that broadcast, transpositions, types; also by two calls."""
+    opened_lab.reset()
+    pick = lambda *options: data.draw(st.sampled_from(options))  # noqa: E731
+    batch = tuple(data.draw(st.lists(extents, max_size=2)))
+    part = lambda: tuple(pick(1, e) for e in batch[pick(0, len(batch)) :])  # noqa: E731
+    m, n, k = (data.draw(extents) for _ in range(3))
+    trans_a, trans_b = pick(False, True), pick(False, True)
+    dtype = pick(*DTYPES)
+    out = pick(dtype, *(["f32"] if dtype != "f64" else []))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    inputs = {
+        "a": draw(rng, (*part(), *((k, m) if trans_a else (m, k))), dtype),
+        "b": draw(rng, (*part(), *((n, k) if trans_b else (k, n))), dtype),
+        "bias": draw(rng, (n,), pick(dtype, out)),
+    }
+    attrs = {"trans_a": trans_a, "trans_b": trans_b, "alpha": pick(1.0, -0.5, 0.0)}
+    g = gx.Graph("any")
+    for name, array in inputs.items():
+        kind = next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
+        g.input(name, array.shape, kind)
+    g.output(y=g.gemm("a", "b", bias="bias", out_dtype=out, **attrs))
+    for device in (HipDevice(), Plain(mode="stream")):
+        with gx.compile(g, device=device) as exe:
+            check(exe.run(**inputs)["y"], inputs, dtype, out, **attrs)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("weight", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_batch_whose_products_have_biases(
+    emulated: Lab, dtype: str, weight: bool, shared: bool
+) -> None:
+    g = branches(dtype, shared, weight)
+    emulated.emulator.trace()
+    with emulated.compile(g, "stream") as exe:
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+        (work,) = products(exe)
+        assert work.bias is not None
+        assert work.bias.strides[0] == (0 if shared else 256 // work.bias.dtype.itemsize)
+    strides = [c for c in calls(emulated.emulator) if c.name == "hipblasLtMatmulDescSetAttribute"
+               and c.arguments[1] == "23"]  # fmt: skip
+    assert len(strides) == (0 if shared else 1)
+
+
+def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
+    """Products that share the bias, the weight, or neither."""
+    g = gx.Graph("branches")
+    for i in range(4):
+        x = g.input(f"x{i}", (16, 16), dtype)
+        w, bias = "w" if weight else f"w{i}", "bias" if shared else f"bias{i}"
+        for name, shape in ((w, (16, 16)), (bias, (16,))):
+            if name not in g.inputs:
+                g.input(name, shape, dtype)
+        g.output(**{f"y{i}": g.gemm(x, w, bias=bias, alpha=0.25, name=f"g{i}")})
+    return g
+
+
+def test_where_operands_take_pointers_biases_go_first(emulated: Lab) -> None:
+    """16 products with arrays of pointers have no epilogue; two calls are better than 16."""
+    g = gx.Graph("pointers")
+    for i in range(16):
+        x, w = g.input(f"x{i}", (16 + i % 2, 16), "f16"), g.input(f"w{i}", (16, 16), "f16")
+        x = g.copy(x, slice={0: [0, 16, None]})  # no constant stride from one to the next
+        bias = g.softmax(g.input(f"b{i}", (16,), "f16"))
+        g.output(**{f"y{i}": g.softmax(g.gemm(x, w, bias=bias, name=f"g{i}"))})
+    device = HipDevice(mode="stream")
+    with gx.compile(g, device=device, resident=True) as exe:
+        inputs = inputs_of(exe)
+        exe.run(**inputs)
+        emulated.emulator.trace()
+        assert_right(exe, inputs, exe.run(**inputs))
+        labels = [i.command for i in exe.plan.instructions if isinstance(i, Launch) and i.nodes]
+    assert [name for name in made(emulated) if "hipblas" in name] == ["hipblasGemmBatchedEx"]
+    assert labels[labels.index("copy") + 1] == "gemm"
+
+
+# Which types ----------------------------------------------------------------------------------
+
+
+def test_hipblaslt_is_asked_once(emulated: Lab, asked_anew: None) -> None:
+    before = emulated.live()
+    emulated.emulator.trace()
+    assert HipDevice().capabilities() >= EVERY
+    asked = [c.name for c in calls(emulated.emulator)]
+    assert asked.count("hipblasLtMatmulAlgoGetHeuristic") == len(EVERY)
+    assert emulated.live() == before
+    assert HipDevice().capabilities() >= EVERY
+    assert not any("hipblasLt" in c.name for c in calls(emulated.emulator))
+
+
+@pytest.mark.parametrize(("fault", "missing"), [
+    ("hipSetDevice:*=101", EVERY),
+    ("hipblasLtCreate:*=1", EVERY),
+    ("hipblasLtMatmulAlgoGetHeuristic:*=7", EVERY),
+    # The first is f16 alone, the second a batch of it; that has a sixth attribute, the stride.
+    ("hipblasLtMatmulAlgoGetHeuristic:1=7", {"gemm-bias:f16", "gemm-bias-batch:f16"}),
+    ("hipblasLtMatmulAlgoGetHeuristic:2=7", {"gemm-bias-batch:f16"}),
+    ("hipblasLtMatmulDescSetAttribute:11=3", {"gemm-bias-batch:f16"}),
+])  # fmt: skip
+def test_what_hipblaslt_does_not_do_is_not_said(
+    emulated: Lab, asked_anew: None, fault: str, missing: set[str]
+) -> None:
+    before = emulated.live()
+    emulated.emulator.fail(fault)
+    assert HipDevice().capabilities() & EVERY == EVERY - missing
+    assert emulated.live() == before
+
+
+def lacking(patch: pytest.MonkeyPatch) -> HipDevice:
+    """The device without hipBLASLt."""
+    patch.setattr(HipDevice()._bindings(), "lt", None)
+    return HipDevice()
+
+
+def test_without_hipblaslt_there_are_two_commands(
+    emulated: Lab, asked_anew: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with hip-python 7.2, which has none."""
+    with monkeypatch.context() as patch, gx.compile(layer(), device=lacking(patch)) as exe:
+        assert [work.bias for work in products(exe)] == [None]
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+# When a plan is loaded ------------------------------------------------------------------------
+
+
+def test_a_product_without_an_algorithm_is_planned_anew(emulated: Lab) -> None:
+    """... and only that capability is given up."""
+    asked: list[frozenset[str]] = []
+
+    def plan(source: gx.Graph, resident: bool, without: frozenset[str]) -> Compiled:
+        asked.append(without)
+        able = HipDevice().capabilities() - without
+        return plan_graph(source, device="hip", resident=resident, capabilities=able)
+
+    g = layer()
+    other = g.gemm(g.input("c", (8, 8)), g.input("d", (8, 8)), bias=g.input("e", (8,)), name="z")
+    g.output(z=other)
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:1=7")
+    told = r"layer is planned without gemm-bias:f(16|32): node '"
+    with emulated.nothing_left():
+        with pytest.warns(FallbackWarning, match=told):
+            exe = Executable(g, plan, HipDevice())
+        with exe:
+            inputs = inputs_of(exe)
+            assert_right(exe, inputs, exe.run(**inputs))
+            assert sorted(work.bias is None for work in products(exe)) == [False, True]
+    assert asked[0] == frozenset()
+    assert asked[1:] in ([{"gemm-bias:f16"}], [{"gemm-bias:f32"}])
+
+
+def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
+    compiled = plan_graph(layer(), device="hip", capabilities=EVERY)
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:*=7")
+    with (
+        emulated.nothing_left(),
+        pytest.warns(FallbackWarning),
+        pytest.raises(NotCapable, match="node 'y': hipBLASLt has no algorithm that adds the bias"),
+    ):
+        Executable(layer(), lambda *_: compiled, HipDevice())
+
+
+@pytest.mark.parametrize("operand", ["a", "b", "out", "bias"])
+def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
+    """The compiler makes no such plan: by hand."""
+    g = layer()
+    plan = gx.pipeline.plan_graph(g, device="hip", capabilities=EVERY).plan
+    (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.command == "gemm"]
+    work = launch.work
+    assert isinstance(work, Gemm)
+    moved = replace(work, **{operand: replace(getattr(work, operand), offset=8)})
+    instructions = tuple(replace(i, work=moved) if i is launch else i for i in plan.instructions)
+    with pytest.raises(NotCapable) as caught:
+        HipDevice().open(replace(plan, instructions=instructions), {})
+    assert caught.value.capabilities == {"gemm-bias:f16"}
+
+
+def test_a_call_that_fails_names_its_node(emulated: Lab) -> None:
+    with gx.compile(layer(), device=HipDevice(mode="stream")) as exe:
+        emulated.emulator.fail("hipblasLtMatmul:1=6")
+        with pytest.raises(ExecutionError, match="node 'y': hipblasLtMatmul failed"):
+            exe.run(**inputs_of(exe))
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+# Algorithms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", [*range(WITH_BIAS), WITH_BIAS, 100])
+def test_a_chosen_algorithm_is_taken_if_it_is_there(
+    emulated: Lab, choice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    lt: Any = HipDevice()._bindings().lt
+    real = lt.gemm  # which runs; what it is asked for is noted
+
+    def noted(*args: Any, choice: int, **named: Any) -> Any:
+        asked.append(choice)
+        return real(*args, choice=choice, **named)
+
+    monkeypatch.setattr(lt, "gemm", noted)
+    with gx.compile(layer(), device="hip") as exe:
+        (work,) = products(exe)
+    asked.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        device = HipDevice(algorithms={gemm_signature(work): choice})
+        with emulated.nothing_left(), gx.compile(layer(), device=device) as exe:
+            inputs = inputs_of(exe)
+            assert_right(exe, inputs, exe.run(**inputs))
+    assert asked == ([choice] if choice < WITH_BIAS else [choice, 0])
+
+
+def test_algorithms_are_counted_with_the_epilogue(emulated: Lab) -> None:
+    before = emulated.live()
+    for batch in ((), (3,)):
+        with emulated.compile(layer(batch=batch)) as exe:
+            (work,) = products(exe)
+        hip = HipDevice()._bindings()
+        assert count_algorithms(hip, work, 8) == WITH_BIAS
+        assert count_algorithms(hip, work, 1) == 1
+        assert count_algorithms(hip, replace(work, bias=None), 8) == WITH_BIAS + 1
+    assert emulated.live() == before

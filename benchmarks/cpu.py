@@ -148,8 +148,8 @@ def half_gemm_row(n: int) -> list[str]:
 class BiasFirst(CpuDevice):
     """A device whose products add no bias: it is put into the result, and the product added."""
 
-    def capabilities(self) -> frozenset[str]:
-        return frozenset(c for c in super().capabilities() if not c.startswith("gemm-bias"))
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
+        return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
 
 
 def bias_row(m: int, n: int, k: int, dtype: str) -> list[str]:

@@ -289,8 +289,8 @@ def gemm_rows() -> Iterator[Row]:
 class BiasFirst(HipDevice):
     """A device whose products add no bias: it is put into the result, and the product added."""
 
-    def capabilities(self) -> frozenset[str]:
-        return frozenset(c for c in super().capabilities() if not c.startswith("gemm-bias"))
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
+        return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
 
 
 def bias_rows() -> Iterator[Row]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from graphexec.blas_layout import is_one_batch
 from graphexec.command import ALIGNMENT, Gemm
+from graphexec.graph import Graph
 from graphexec.tensor import DType
 
 RESULTS = {
@@ -37,6 +38,11 @@ def capability(dtype: DType, out: DType) -> str:
 def batch_capability(dtype: DType, out: DType) -> str:
     """... a bias of its own to each product of a strided batch."""
     return capability(dtype, out).replace("gemm-bias", "gemm-bias-batch")
+
+
+def has_biases(graph: Graph) -> bool:
+    """Whether a node of the graph adds one."""
+    return any("bias" in node.operands for node in graph.nodes.values())
 
 
 def needed(work: Gemm) -> frozenset[str]:
@@ -65,4 +71,6 @@ def takes_bias(work: Gemm) -> bool:
     return aligned and is_one_batch(work.a, work.b, work.out, bias)
 
 
-__all__ = ["RESULTS", "batch_capability", "capability", "needed", "pairs", "takes_bias"]
+__all__ = [
+    "RESULTS", "batch_capability", "capability", "has_biases", "needed", "pairs", "takes_bias",
+]  # fmt: skip

@@ -96,7 +96,7 @@ class Faulty:
     def describe(self) -> str:
         return "a faulty device"
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset()
 
     def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:

@@ -32,7 +32,7 @@ def explain(
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):
-        settings = planner.to_plan(device)
+        settings = planner.to_plan(device, graph)
         compiled = plan_graph(graph, **settings)
         more = None
         if node is None:

@@ -107,7 +107,8 @@ def _plan(
         return read_plan(file), None, ()
     from graphexec.pipeline import plan_graph
 
-    compiled = plan_graph(loader.load(file), **planner.to_plan(device))
+    graph = loader.load(file)
+    compiled = plan_graph(graph, **planner.to_plan(device, graph))
     return compiled.plan, compiled.graph, compiled.notes
 
 

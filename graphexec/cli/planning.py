@@ -17,6 +17,7 @@ from graphexec.cli.report import note
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
+    from graphexec.graph import Graph
     from graphexec.plan import Plan
 
 Streams = int | Literal["auto"]
@@ -133,12 +134,12 @@ class Planner:
         """The arguments of compile."""
         return self.settings() | {"use_profile": self.use_profile}
 
-    def to_plan(self, device: str) -> dict[str, Any]:
-        """The arguments of plan_graph for a device, which need not be usable here."""
+    def to_plan(self, device: str, graph: Graph) -> dict[str, Any]:
+        """The arguments of plan_graph for a graph and a device, which need not be usable here."""
         from graphexec.devices.base import find_device
         from graphexec.errors import DeviceUnavailable
 
-        settings = self.settings() | planned_device(device)
+        settings = self.settings() | planned_device(device, graph)
         if self.use_profile and self.costs is None:
             with suppress(DeviceUnavailable):
                 settings["machine"] = find_device(settings["device"]).machine
@@ -179,9 +180,9 @@ def planner_options_but_streams(command: Command) -> Command:
     return with_planner  # type: ignore[return-value]
 
 
-def planned_device(name: str) -> dict[str, Any]:
-    """The device to plan for where nothing runs, as arguments of plan_graph; "auto" warns of
-    nothing."""
+def planned_device(name: str, graph: Graph) -> dict[str, Any]:
+    """The device to plan for where nothing runs, as arguments of plan_graph for `graph`; "auto"
+    warns of nothing."""
     from graphexec.devices.base import available
 
     usable = any(d.usable and d.name == "hip" for d in available()) if name != "cpu" else False
@@ -190,7 +191,7 @@ def planned_device(name: str) -> dict[str, Any]:
     if name == "hip" and usable:
         from graphexec.devices.hip import HipDevice
 
-        return {"device": name, "capabilities": HipDevice().capabilities()}
+        return {"device": name, "capabilities": HipDevice().capabilities(graph)}
     return {"device": name}
 
 

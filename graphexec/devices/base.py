@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphexec.command import Gemm
+    from graphexec.graph import Graph
     from graphexec.trace import RunTimes
 
     Array = np.ndarray[Any, Any]
@@ -138,8 +139,9 @@ class Device(Protocol):
         """What this is, for people: model, cores or memory."""
         ...
 
-    def capabilities(self) -> frozenset[str]:
-        """What it can do beyond plain commands; rewrites ask for them by name."""
+    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
+        """What it can do beyond plain commands; rewrites ask for them by name. Of what takes time
+        to find out only what `graph` has a use for."""
         ...
 
     def machine(self) -> Machine:

@@ -17,6 +17,7 @@ import graphexec
 from graphexec.command import Gemm
 from graphexec.devices.base import DeviceInfo, Machine, Session
 from graphexec.devices.cpu_session import CpuSession
+from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.rewriting import CAPABILITIES
 
@@ -46,7 +47,7 @@ class CpuDevice:
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
         """The same on every machine."""
         return CAPABILITIES["cpu"]
 

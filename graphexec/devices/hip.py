@@ -20,7 +20,9 @@ from graphexec.devices.hip_bindings import Bindings, HipError, load
 from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
+from graphexec.epilogue import has_biases
 from graphexec.errors import DeviceUnavailable
+from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.rewriting import CAPABILITIES
 
@@ -54,11 +56,14 @@ class HipDevice:
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
         """With Triton, a real GPU computes attention in half precision as one command; hipBLASLt
-        adds the biases of GEMMs of some types."""
+        adds the biases of GEMMs of some types. Asking it loads it, so that is left out for a graph
+        that has none."""
         hip = self._bindings()
-        known = CAPABILITIES["hip"] | biased(hip, self.index)
+        known = CAPABILITIES["hip"]
+        if graph is None or has_biases(graph):
+            known |= biased(hip, self.index)
         if hip.platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
             return known
         return known | hip_triton.CAPABILITIES

@@ -213,7 +213,7 @@ def compile(
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
             no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
-            capabilities=chosen.capabilities() - without,
+            capabilities=chosen.capabilities(source) - without,
             machine=(lambda: chosen.machine()) if use_profile else None,
         )  # fmt: skip
 

@@ -98,7 +98,7 @@ class _Tuner:
     ) -> None:  # fmt: skip
         self._graph, self._device, self._streams = graph, device, streams
         self._budget, self._report, self._done = budget, report, 0
-        self._capabilities = device.capabilities()
+        self._capabilities = device.capabilities(graph)
         self.typed = self._program(False, None, ())[0]
         machine = device.machine()
         self.profile = Profile(

@@ -34,7 +34,7 @@ WITH_BIAS = 2  # algorithms of the emulator
 class Plain(HipDevice):
     """A device whose hipBLASLt adds no bias."""
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset()
 
 
@@ -345,3 +345,25 @@ def test_algorithms_are_counted_with_the_epilogue(emulated: Lab) -> None:
         assert count_algorithms(hip, work, 1) == 1
         assert count_algorithms(hip, replace(work, bias=None), 8) == WITH_BIAS + 1
     assert emulated.live() == before
+
+
+def test_the_library_is_asked_where_there_is_a_bias_only(
+    emulated: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking loads it, which takes as long as starting."""
+
+    def asked(*_: object) -> frozenset[str]:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("graphexec.devices.hip.biased", asked)
+    g = gx.Graph("plain")
+    x = g.input("x", (32, 32))
+    g.output(y=g.gemm(x, x, name="y"))
+    assert not HipDevice().capabilities(g) & EVERY
+    with gx.compile(g, device=HipDevice()):
+        pass
+    biased = gx.Graph("biased")
+    x, b = biased.input("x", (32, 32)), biased.input("b", (32,))
+    biased.output(y=biased.gemm(x, x, bias=b, name="y"))
+    with pytest.raises(AssertionError, match="asked"):
+        HipDevice().capabilities(biased)

@@ -66,7 +66,7 @@ THREADS, SCRATCH, SHARED, HEAD = 96, 256, 60_000, 8
 class Capable(HipDevice):
     """A device that is said to have Triton."""
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset({"attention:f16"})
 
 
@@ -191,7 +191,7 @@ def test_what_else_it_can_do_is_kept(triton: StandIn, emulated: Lab) -> None:
 
     @dataclass(frozen=True)
     class More(HipDevice):
-        def capabilities(self) -> frozenset[str]:
+        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
             return HipDevice.capabilities(self) | {"attention:f16"}
 
     g = attention()

@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 class Plain(gx.CpuDevice):
     """A device that has no attention of its own: two GEMMs with a softmax between them."""
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset()
 
 

@@ -43,7 +43,7 @@ def dtype_of(array: Array) -> str:
 class Plain(gx.CpuDevice):
     """A device whose products add no bias: it is put into the result before."""
 
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset()
 
 

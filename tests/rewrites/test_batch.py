@@ -268,7 +268,7 @@ def test_where_that_is_no_batch_either_they_stay_as_they_are() -> None:
 @pytest.mark.parametrize("resident", [False, True])
 def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
     class Device(gx.CpuDevice):
-        def capabilities(self) -> frozenset[str]:
+        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
             return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
 
     batches = 0

@@ -120,7 +120,7 @@ def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class Able:
         name = "cpu"
 
-        def capabilities(self) -> frozenset[str]:
+        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
             return frozenset({"swim"})
 
         def open(self, *given: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from graphexec.errors import DataError
 
 Writer = Callable[[BinaryIO], object]
 
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _unfinished: set[Path] = set()
 
 
@@ -72,8 +74,8 @@ def discard_unfinished() -> None:
 
 def _check_protection(path: Path) -> None:
     """Raise PermissionError for a file that its owner has protected: to replace a file, one only
-    needs to be allowed to write into its folder."""
-    if path.exists() and not os.access(path, os.W_OK):
+    needs to be allowed to write into its folder, and root is allowed everything."""
+    if path.exists() and not (os.access(path, os.W_OK) and path.stat().st_mode & _WRITABLE):
         raise PermissionError(errno.EACCES, "it is write-protected")
 
 

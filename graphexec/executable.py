@@ -60,21 +60,26 @@ class Executable:
 
         `plan(source, resident, without)` makes the plan with all that the device can do but for
         some capabilities: those that it turned out not to have when an earlier plan was loaded.
-        A `base` of the same graph that lives longer lends its weights, if they lie alike.
+        A `base` of the same graph that lives longer lends its weights, if they lie alike, and what
+        it knows of the device. These capabilities are `without` afterwards.
         """
-        without: frozenset[str] = frozenset()
+        self.without: frozenset[str] = base.without if base is not None else frozenset()
+        compiled = plan(source, resident, self.without)
         while True:
             try:
-                self._open(plan(source, resident, without), device, base)
+                self._open(compiled, device, base)
                 break
             except NotCapable as exc:
-                if exc.capabilities <= without:  # it was planned without
+                if exc.capabilities <= self.without:  # it was planned without
                     raise
-                without |= exc.capabilities
+                self.without |= exc.capabilities
+                other = plan(source, resident, self.without)
+                if other is compiled:  # there is no other plan
+                    raise
+                compiled = other
                 missing = ", ".join(sorted(exc.capabilities))
                 message = f"{source.name} is planned without {missing}: {exc}"
                 warnings.warn(message, FallbackWarning, stacklevel=3)
-        compiled = self._compiled
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()

@@ -75,8 +75,8 @@ def in_order(
 ) -> Iterator[dict[str, Array]]:
     """The outputs of each request, in order, with up to `in_flight` of them started.
 
-    Raises DataError at once if there are no requests to go through, and, when its turn comes,
-    where one of them is wrong, with its number from 0.
+    Raises DataError at once if there are no requests to go through, and where one of them is
+    wrong, with its number from 0, after the outputs of those before.
     """
     try:
         numbered = enumerate(requests)
@@ -93,17 +93,26 @@ def _in_order(
     for number, inputs in requests:
         if len(waiting) == in_flight:
             yield waiting.popleft().result()
-        if not isinstance(inputs, Mapping):
-            message = f"request {number} must map names of inputs to arrays, found {_what(inputs)}"
-            raise DataError([Diagnostic(message, help=_EXAMPLE)])
         try:
-            waiting.append(submit(inputs))
-        except DataError as exc:
-            raise DataError(
-                [replace(d, message=f"request {number}: {d.message}") for d in exc.diagnostics]
-            ) from exc
+            waiting.append(_submitted(number, inputs, submit))
+        except DataError:
+            while waiting:
+                yield waiting.popleft().result()
+            raise
     while waiting:
         yield waiting.popleft().result()
+
+
+def _submitted(number: int, inputs: object, submit: Callable[[Inputs], Pending]) -> Pending:
+    if not isinstance(inputs, Mapping):
+        message = f"request {number} must map names of inputs to arrays, found {_what(inputs)}"
+        raise DataError([Diagnostic(message, help=_EXAMPLE)])
+    try:
+        return submit(inputs)
+    except DataError as exc:
+        raise DataError(
+            [replace(d, message=f"request {number}: {d.message}") for d in exc.diagnostics]
+        ) from exc
 
 
 _EXAMPLE = "map([{'x': x0}, {'x': x1}]), with every input of the graph in each request"

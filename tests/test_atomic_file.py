@@ -88,6 +88,9 @@ def test_a_file_that_its_owner_has_protected_is_not_replaced(linked: bool) -> No
         assert as_a_user() == [
             f"error: cannot write '{file}': it is write-protected" for file in (asked, path)
         ]
+        for write in (check_file, lambda place: write_text(place, "new")):
+            with pytest.raises(DataError, match="it is write-protected"):  # root may, but does not
+                write(asked)
         assert path.read_text() == "old"
         path.chmod(0o666)
         assert as_a_user() == ["written"] * 2

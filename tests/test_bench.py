@@ -124,6 +124,17 @@ def test_a_run_that_takes_too_long_is_given_up():
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"bench_version": 2}', "[" * 10**5])
 def test_a_baseline_that_is_none(tmp_path, text):
+    assert_no_baseline(tmp_path, text)
+
+
+@pytest.mark.parametrize("median", ["12", None, True, 0, float("nan"), float("inf")])
+def test_a_baseline_without_numbers(tmp_path, median):
+    document = json.loads(run(FILE, *QUICK, "--json").stdout)
+    document["results"][0]["whole"]["median"] = median
+    assert_no_baseline(tmp_path, json.dumps(document))
+
+
+def assert_no_baseline(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     done = run(FILE, *QUICK, "--baseline", tmp_path / "old.json")
     assert done.exit_code == 2

@@ -188,7 +188,11 @@ def _read_baseline(path: str) -> dict[str, Any]:
             raise ValueError
         for result in document["results"]:
             hash((result["mode"], result["asked"]))  # they are looked up
-            float(result["whole"]["median"])
+            median = result["whole"]["median"]
+            if isinstance(median, bool) or not isinstance(median, int | float):
+                raise TypeError
+            if not 0 < median < float("inf"):
+                raise ValueError
         document["graph"], document["device"], document["dims"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         message = f"'{path}' is not what graphexec bench --json prints"

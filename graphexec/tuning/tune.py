@@ -20,7 +20,7 @@ from graphexec.costs import Measured, model_of
 from graphexec.devices.base import find_device
 from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
-from graphexec.pipeline import Compiled
+from graphexec.pipeline import Compiled, plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.pipeline.programs import Streams, Variant, programmed
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
@@ -113,6 +113,8 @@ class _Tuner:
         """Everything, as long as the time lasts."""
         if not self._begin("launches and waits"):
             return
+        self._capabilities = self._capable()
+        self.works = self._works(None)
         self.profile = replace(self.profile, constants=measure_constants(self._device))
         times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
         self._alone(self.works, times)
@@ -127,6 +129,21 @@ class _Tuner:
         for resident in (False, True):
             if self.profile.commands and self._begin(schedule_key(self._streams, resident)):
                 self._plans(resident)
+
+    def _capable(self) -> frozenset[str]:
+        """What the device turns out to be capable of when the graph is loaded."""
+
+        def plan(graph: Graph, resident: bool, without: frozenset[str]) -> Compiled:
+            return plan_graph(
+                graph, streams=self._streams, device=self._device.name, resident=resident,
+                capabilities=self._capabilities - without,
+            )  # fmt: skip
+
+        try:
+            with Executable(self._graph, plan, self._device) as exe:
+                return self._capabilities - exe.without
+        except ExecutionError:  # no room for it, say: what can be measured is
+            return self._capabilities
 
     def _works(self, costs: Profile | None) -> list[Work]:
         """The commands of the plans that `costs` lead to; without costs, those of batches and

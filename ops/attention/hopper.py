@@ -6,7 +6,7 @@ from math import ceil, prod
 from pathlib import Path
 
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
-from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse
 from graphexec.tensor import View
 
@@ -28,7 +28,7 @@ def fits(problem: Problem, gpu: Gpu) -> bool:
         gpu.architecture == "sm_90"
         and p.mask is None
         and p.q.shape[-1] == p.v.shape[-1] in HEADS
-        and p.scale > 0  # a maximum may then be scaled after it was taken
+        and is_positive(p.scale)  # a maximum may then be scaled after it was taken
         and not (p.causal and p.q.shape[-2] > p.k.shape[-2])
         and len(extents) <= _RANK
         and p.out.strides[-1] == 1
@@ -37,8 +37,8 @@ def fits(problem: Problem, gpu: Gpu) -> bool:
 
 
 def fills(problem: Problem, gpu: Gpu) -> bool:
-    """Whether there is a tile for every multiprocessor."""
-    return _tiles(problem) >= gpu.multiprocessors
+    """Whether there is a tile for every multiprocessor, and queries for whole ones."""
+    return problem.q.shape[-2] >= BLOCK_M and _tiles(problem) >= gpu.multiprocessors
 
 
 def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from graphexec.command import Gpu, TritonKernel, TritonLaunch
-from graphexec.errors import NotCapable
 from graphexec.ops.attention import hopper, portable
 from graphexec.ops.attention.on_cpu import attention_on_cpu
 from graphexec.ops.attention.problem import Problem
@@ -46,17 +45,15 @@ class Flash:
 
 
 def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
-    """What is launched on a GPU. Raises NotCapable for a choice that there is not."""
+    """What is launched on a GPU; the usual kernel for a choice that there is not."""
     problem = Problem.of(views, recipe.scale, recipe.causal)
-    on_hopper = hopper.fits(problem, gpu)
+    fits = hopper.fits(problem, gpu)
     launched: TritonLaunch
-    if choice == _HOPPER and not on_hopper:
-        message = f"the kernel for Hopper does not compute this on {gpu.architecture}"
-        raise NotCapable(message, frozenset({f"attention:{problem.q.dtype}"}))
-    if choice == _HOPPER or (choice == 0 and on_hopper and hopper.fills(problem, gpu)):
+    if choice < _PORTABLE and fits and (choice == _HOPPER or hopper.fills(problem, gpu)):
         launched = hopper.launch(problem, gpu)
     else:
-        launched = portable.launch(problem, gpu, choice - _PORTABLE if choice else None)
+        other = choice - _PORTABLE if choice >= _PORTABLE else None
+        launched = portable.launch(problem, gpu, other)
     return launched
 
 

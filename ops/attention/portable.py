@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
-from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse, power_of_two
 from graphexec.tensor import View
 
@@ -77,7 +77,7 @@ def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> Triton
         "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
         "CAUSAL": p.causal, "HAS_MASK": has_mask,
         # A running maximum may then be scaled after it was taken.
-        "SCALE_LAST": p.scale > 0 and not has_mask,
+        "SCALE_LAST": is_positive(p.scale) and not has_mask,
         # Rows that see no key at all may exist.
         "BLIND_ROWS": has_mask or (p.causal and queries > keys),
         "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphexec.tensor import View
 
 LARGEST_HEAD = 256
@@ -39,10 +41,15 @@ class Problem:
         return base if self.mask is None else (*base, self.mask)
 
 
+def is_positive(scale: float) -> bool:
+    """Whether a scale is above 0 as kernels have it, in f32."""
+    return bool(np.float32(scale) > 0)
+
+
 def has_flash(problem: Problem, capabilities: frozenset[str]) -> bool:
     """Whether a device with these capabilities computes the problem as one command."""
     fits = max(problem.q.shape[-1], problem.v.shape[-1]) <= LARGEST_HEAD
     return fits and f"attention:{problem.q.dtype}" in capabilities
 
 
-__all__ = ["LARGEST_HEAD", "Problem", "has_flash"]
+__all__ = ["LARGEST_HEAD", "Problem", "has_flash", "is_positive"]

@@ -619,6 +619,16 @@ def test_a_wrong_request_is_named(wrong: Any, message: str) -> None:
         assert (exe.run(x=ones())["y"] == 32).all()
 
 
+def test_a_wrong_request_costs_no_other_its_outputs() -> None:
+    """Neither those that were started before, nor later ones."""
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2) as exe:
+        found = exe.map([{"x": ones()}, {"x": ones()}, {"x": ones()[:1]}, {"x": ones()}], 3)
+        assert [(next(found)["y"] == 32).all() for _ in range(2)] == [True, True]
+        with pytest.raises(gx.DataError, match="request 2: "):
+            next(found)
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
 def test_requests_that_cannot_be_gone_through() -> None:
     with (
         gx.compile(two_branches(hooked()), device=CpuDevice()) as exe,

@@ -220,6 +220,34 @@ def test_so_are_other_sizes(triton: StandIn, emulated: Lab) -> None:
         assert np.allclose(found, 1, atol=2e-3)
 
 
+def test_what_is_known_once_is_not_tried_for_other_sizes(triton: StandIn, emulated: Lab) -> None:
+    g = gx.Graph("attention", dims={"S": 20})
+    q, k, v = (g.input(name, (2, 3, "S", HEAD), "f16") for name in "qkv")
+    g.output(out=g.attention(q, k, v, name="ctx"))
+    triton.fails = True
+    with pytest.warns(FallbackWarning, match="without attention:"):
+        exe = gx.compile(g, device=Capable())
+    with exe:
+        assert exe.without == {"attention:bf16", "attention:f16"}
+        for size in (40, 50):  # a warning would be an error
+            exe.run(**{name: np.ones((2, 3, size, HEAD), np.float16) for name in "qkv"})
+
+
+def test_tune_measures_what_is_planned_instead(
+    triton: StandIn, emulated: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path / "profiles"))
+    triton.fails = True
+    with pytest.warns(FallbackWarning, match="without attention:") as told:
+        tuned = gx.tune(attention(40), Capable(), seconds=60)
+    assert len(told) == 1
+    kinds = {key.split(":")[0].split()[0] for key in tuned.profile.commands}
+    assert {"gemm", "softmax"} <= kinds
+    assert "attention" not in kinds
+    assert not tuned.failed
+    assert set(tuned.profile.schedules) == {"4 streams", "4 streams, resident"}
+
+
 def test_the_emulator_has_no_triton(emulated: Lab) -> None:
     assert not {c for c in HipDevice().capabilities() if c.startswith("attention")}
     with gx.compile(attention(), device="hip") as exe:

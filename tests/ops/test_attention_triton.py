@@ -213,8 +213,8 @@ HOPPER = {
     "bf16": shape_of(64, m=1024, batch=(32,), dtype=DType.BF16.numpy()),
     "one entry": shape_of(128, m=132 * 128, n=4096, batch=(1, 1), causal=False),
     "one entry, causal": shape_of(64, m=132 * 128, n=132 * 128, batch=(), causal=True),
-    "one key": shape_of(128, m=16, n=1, batch=(12, 12)),
-    "one query": shape_of(128, m=1, n=300, batch=(12, 12), causal=True),
+    "one key": shape_of(128, m=128, n=1, batch=(12, 12)),
+    "not a whole tile": shape_of(64, m=200, n=300, batch=(12, 12), causal=True),
 }
 
 
@@ -264,6 +264,7 @@ def test_where_the_kernel_for_hopper_is_used() -> None:
     assert not used(shape_of(128, **many), GPUS["sm_80"])
     assert not used(shape_of(128, **many), GPUS["gfx942"])
     assert not used(shape_of(128, **many), Gpu("sm_90", 32, 300)), "fewer tiles than processors"
+    assert not used(shape_of(128, m=127, batch=(12, 12))), "tiles would be padded"
     assert not used(shape_of(80, **many))
     assert not used(shape_of(128, 64, **many))
     assert not used(shape_of(64, mask=True, m=512, n=512, batch=(2, 40)))
@@ -272,12 +273,14 @@ def test_where_the_kernel_for_hopper_is_used() -> None:
     negative = shape_of(128, **many)
     negative.attrs["scale"] = -1.0
     assert not used(negative)
+    negative.attrs["scale"] = 1e-46  # 0 in f32
+    assert not used(negative)
 
 
 def test_a_program_walks_tiles() -> None:
     gpu = GPUS["sm_90"]
     assert HOPPER["plain"].kernel().on(gpu).grid == (132, 1, 1)
-    assert HOPPER["one query"].kernel().on(gpu).grid == (132, 1, 1)
+    assert HOPPER["one key"].kernel().on(gpu).grid == (132, 1, 1)
     assert VARIANTS["plain"].kernel().on(gpu).grid == (8 * 16, 1, 1)
 
 
@@ -299,9 +302,8 @@ def test_what_tune_tries(gpu: str) -> None:
         assert made.shared_bytes <= SHARED[gpu]
     if gpu == "sm_90":
         assert hopper.on(GPUS[gpu]).grid == (16, 1, 1)
-    else:
-        with pytest.raises(NotCapable, match=f"Hopper does not compute this on {gpu}"):
-            hopper.on(GPUS[gpu])
+    else:  # a profile of another GPU may name it
+        assert hopper.on(GPUS[gpu]) == launches[0]
 
 
 def test_every_configuration_is_known() -> None:

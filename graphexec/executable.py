@@ -117,7 +117,7 @@ class Executable:
         the last few such plans are kept. Others raise DataError, all mistakes at once. Raises
         ExecutionError when a command fails; the executable stays usable.
         """
-        return self._submit(inputs, 1).result()
+        return self._submit(inputs, 1, lent=True).result()
 
     def submit(self, /, **inputs: Array) -> Pending:
         """Start a run and return at once; the handle's `result()` gives the outputs.
@@ -153,20 +153,22 @@ class Executable:
 
     def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
         """As `run`, showing what every launch wrote to `tap`."""
-        return self._submit(inputs, 1, tap).result()
+        return self._submit(inputs, 1, tap, lent=True).result()
 
     def _submit(
-        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
-    ) -> Pending:
+        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None, *,
+        lent: bool = False,
+    ) -> Pending:  # fmt: skip
         plain = self._ins.are(inputs)
         arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
             self._check_open()
             other = None if plain else self._other_for(arrays)
             if other is not None:
-                return other._submit(arrays, in_flight, tap)
+                return other._submit(arrays, in_flight, tap, lent=lent)
             session = self._take(in_flight)
-            self._ins.put(session, arrays if plain else accepted(session, arrays, self.inputs))
+            found = arrays if plain else accepted(session, arrays, self.inputs)
+            self._ins.put(session, found, lent)
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)

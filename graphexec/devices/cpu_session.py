@@ -78,6 +78,14 @@ class CpuSession:
             buffer, offset = plan.places[name]
             raw = array.reshape(-1).view(np.uint8)
             self._memory[buffer][offset : offset + raw.size] = raw
+        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        fixed = {
+            r.buffer for i in launches if not isinstance(i.work, Memcpy) for r in i.reads + i.writes
+        }
+        # Those that only copies touch, which ask where they lie when they run.
+        movable = [b for b in plan.buffers if b.id not in fixed]
+        self._inputs = {b.id: self._memory[b.id] for b in movable if b.role == "input"}
+        self._outputs = {b.id for b in movable if b.role == "output"}
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(device.cores)
         self._random = random.Random(device.delays)
@@ -98,10 +106,13 @@ class CpuSession:
 
     # What a session offers ------------------------------------------------------------------
 
-    def put(self, buffer: str, array: Array) -> None:
-        """Copy to the input buffer."""
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
+        """Copy to the input buffer; an array that is lent may take its place."""
         self._drain()
-        self._memory[buffer][...] = array
+        if buffer in self._inputs:
+            self._memory[buffer] = array if lent else self._inputs[buffer]
+        if self._memory[buffer] is not array:
+            self._memory[buffer][...] = array
 
     def take(self, buffer: str, value: object) -> None:
         """No array lies in the memory of this device already."""
@@ -111,8 +122,12 @@ class CpuSession:
         """Every buffer is where `get` finds it."""
 
     def get(self, buffer: str) -> Array:
-        """A copy of the output buffer."""
-        return self._memory[buffer].copy()
+        """The output buffer, for which another takes its place, or a copy."""
+        memory = self._memory[buffer]
+        if buffer not in self._outputs:
+            return memory.copy()
+        self._memory[buffer] = _allocate(buffer, memory.size)
+        return memory
 
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
         """Queue the plan on the workers, after the end of a run that nobody has waited for."""
@@ -252,10 +267,6 @@ class CpuSession:
     def launch(self, instruction: Launch) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         command = self._command(instruction)
-        results = [
-            (node, self._memory[span.buffer][span.low : span.high])
-            for node, span in instruction.results
-        ]
         put = self._queues[instruction.stream].put
 
         def perform(run: _Run, number: int) -> None:
@@ -267,8 +278,8 @@ class CpuSession:
                 with self._cores.busy():
                     command()
                 if run.tap is not None:
-                    for node, written in results:
-                        run.tap(node, written)
+                    for node, span in instruction.results:
+                        run.tap(node, self._memory[span.buffer][span.low : span.high])
                 run.completed.append(number)
             except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
@@ -321,7 +332,7 @@ class CpuSession:
                 arrays = [self._array(v) for v in kernel.args if isinstance(v, View)]
                 return partial(kernel.compute, arrays, parallel)
             case Memcpy() as copy:
-                return partial(_memcpy, self._bytes(copy.dst), self._bytes(copy.src), parallel)
+                return lambda: _memcpy(self._bytes(copy.dst), self._bytes(copy.src), parallel)
             case None:
                 raise ExecutionError("a plan read from a file has no commands to run")
 

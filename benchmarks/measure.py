@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_PAUSE = 0.06  # seconds
+_PAUSE = 0.2  # seconds
 _TURN = 6  # timed calls
 
 

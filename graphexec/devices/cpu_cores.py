@@ -59,7 +59,7 @@ class Cores:
                     return
                 body(*part)
 
-        with self._borrowed(parts - 1) as helpers:
+        with self._borrowed(parts - 1) as helpers, _apart(helpers):
             for helper in helpers:
                 helper.begin(work)
             try:
@@ -101,17 +101,14 @@ class _Helper:
         self._thread = threading.Thread(target=self._work, name="graphexec-core", daemon=True)
         self._thread.start()
 
-    def begin(self, task: Callable[[], None]) -> None:
-        """Do a task, on another core than the caller's.
+    def keep_to(self, cores: set[int]) -> None:
+        """Run on these cores from now on."""
+        if cores != self._cores:
+            os.sched_setaffinity(self._thread.native_id or 0, cores)
+            self._cores = cores
 
-        Linux wakes a thread on the core of the one that wakes it if it sees little load, and may
-        leave both there for many milliseconds.
-        """
-        cores = os.sched_getaffinity(0) - {_this_core()}
-        if cores and cores != self._cores:
-            with suppress(OSError):  # then it runs where it may
-                os.sched_setaffinity(self._thread.native_id or 0, cores)
-                self._cores = cores
+    def begin(self, task: Callable[[], None]) -> None:
+        """Do a task."""
         self._end = SimpleQueue()
         self._tasks.put((task, self._end))
 
@@ -134,6 +131,29 @@ class _Helper:
             except BaseException as exc:  # it is the caller's
                 failure = exc
             end.put(failure)
+
+
+@contextmanager
+def _apart(helpers: list[_Helper]) -> Iterator[None]:
+    """The calling thread stays on its core, its helpers on others.
+
+    Where Linux sees little load, it wakes a thread on the core of the one that wakes it, and may
+    leave both there, or bring them together again, for tens of milliseconds.
+    """
+    cores = os.sched_getaffinity(0)
+    own = {_this_core()}
+    if not helpers or not own < cores:
+        yield
+        return
+    try:
+        with suppress(OSError):  # then they run where they may
+            os.sched_setaffinity(0, own)
+            for helper in helpers:
+                helper.keep_to(cores - own)
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores)
 
 
 def _this_core() -> int:

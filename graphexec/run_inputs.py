@@ -46,9 +46,7 @@ class Ports:
                 return False
         return True
 
-    def put(
-        self, session: Session, arrays: Mapping[str, Array | DeviceArray], lent: bool
-    ) -> None:
+    def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray], lent: bool) -> None:
         """Fill the buffers of the inputs before the next `issue`."""
         for name, storage, *_ in self._places:
             array = arrays[name]

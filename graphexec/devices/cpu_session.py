@@ -44,6 +44,7 @@ Recorder = Callable[[int, float, float], None]
 `time.perf_counter`. Calls come from several threads."""
 _ALIGNMENT = 64  # bytes, a cache line
 _MEMCPY_PART = 1 << 20  # bytes
+_MEMCPY_SERIAL = 1 << 22  # less is done before another thread has woken up and been waited for
 _SLICE = 0.1  # seconds
 
 
@@ -374,7 +375,7 @@ def _work(queue: SimpleQueue[Step | None]) -> None:
 
 
 def _memcpy(target: Array, source: Array, parallel: Any) -> None:
-    if target.size <= _MEMCPY_PART:
+    if target.size < _MEMCPY_SERIAL:
         target[...] = source
         return
 

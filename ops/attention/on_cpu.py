@@ -31,7 +31,8 @@ _CAUSAL_QUERIES = 256  # at most: there are more keys that only some of them see
 _FEWEST_QUERIES = 64
 _ALIGNMENT = 64  # of the first key that not all of a block's queries see
 _TASKS = 8  # at least, where there are enough queries: something for every core
-_SERIAL_FLOPS = 1 << 22  # less than this is done before another thread has woken up
+# Less than this is done before another thread has woken up and been waited for.
+_SERIAL_FLOPS = 1 << 25
 _SAFE = 2.0**-30, 2.0**30  # sums of weights: then neither they nor the result overflow
 
 

@@ -112,9 +112,10 @@ class Executable:
     def run(self, /, **inputs: Array) -> dict[str, Array]:
         """Run the plan once and return the outputs by name, as new arrays.
 
-        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16). Shapes that
-        the graph has with other values of its dims are taken too: the plan for those is made, and
-        the last few such plans are kept. Others raise DataError, all mistakes at once. Raises
+        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16), and stay as
+        it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
+        other values of its dims are taken too: the plan for those is made, and the last few such
+        plans are kept. Others raise DataError, all mistakes at once. Raises
         ExecutionError when a command fails; the executable stays usable.
         """
         return self._submit(inputs, 1, lent=True).result()

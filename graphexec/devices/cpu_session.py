@@ -1,12 +1,12 @@
 """A plan loaded on the CPU, stream-ordered like on a GPU.
 
 A stream is a worker thread with a queue, an event is an event, tensors are views into one arena at
-the plan's offsets, inputs and outputs go through staging buffers. So a wrong wait or a wrong offset
-gives wrong numbers here too; `delays` and `poison` of the device make that certain.
+the plan's offsets, which inputs are copied into and outputs out of. So a wrong wait or a wrong
+offset gives wrong numbers here too; `delays` and `poison` of the device make that certain.
 
 Cores are shared like this: while plans run, BLAS libraries use one thread, and a command splits
-its own work into parts that idle cores take over. The parts depend on the shapes alone, so
-results do not depend on how busy the machine is.
+its own work, if it is worth waking a thread, into parts that idle cores take over. The parts depend
+on the shapes alone, so results do not depend on how busy the machine is.
 """
 
 from __future__ import annotations

@@ -131,12 +131,13 @@ class Executable:
     def run(self, /, **inputs: Array) -> dict[str, Array]:
         """Run the plan once and return the outputs by name, as new arrays.
 
-        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16). Shapes that
-        the graph has with other values of its dims are taken too: the plan for those is made, and
-        the last few such plans are kept. Others raise DataError, all mistakes at once. Raises
+        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16), and stay as
+        it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
+        other values of its dims are taken too: the plan for those is made, and the last few such
+        plans are kept. Others raise DataError, all mistakes at once. Raises
         ExecutionError when a command fails; the executable stays usable.
         """
-        return self._submit(inputs, 1).result()
+        return self._submit(inputs, 1, lent=True).result()
 
     def submit(self, /, **inputs: Array) -> Pending:
         """Start a run and return at once; the handle's `result()` gives the outputs.
@@ -161,20 +162,22 @@ class Executable:
 
     def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
         """As `run`, showing what every launch wrote to `tap`."""
-        return self._submit(inputs, 1, tap).result()
+        return self._submit(inputs, 1, tap, lent=True).result()
 
     def _submit(
-        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None
-    ) -> Pending:
+        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None, *,
+        lent: bool = False,
+    ) -> Pending:  # fmt: skip
         plain = self._ins.are(inputs)
         arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
             self._check_open()
             other = None if plain else self._other_for(arrays)
             if other is not None:
-                return other._submit(arrays, in_flight, tap)
+                return other._submit(arrays, in_flight, tap, lent=lent)
             session = self._take(in_flight)
-            self._ins.put(session, arrays if plain else accepted(session, arrays, self.inputs))
+            found = arrays if plain else accepted(session, arrays, self.inputs)
+            self._ins.put(session, found, lent)
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)
@@ -261,7 +264,8 @@ class Executable:
         return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
 
     def replay(self, times: int = 1) -> None:
-        """Run the plan on what lies in device memory `times` times, and wait for the last.
+        """Run the plan on what lies in device memory `times` times, and wait for the last. Without
+        `resident` that is what the last run was given, which the CPU reads where it lies.
 
         On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
         the inputs must be done, or be on a stream that the caller has waited for. All of them may

@@ -46,21 +46,22 @@ class Ports:
                 return False
         return True
 
-    def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray]) -> None:
+    def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray], lent: bool) -> None:
         """Fill the buffers of the inputs before the next `issue`."""
         for name, storage, *_ in self._places:
             array = arrays[name]
             if isinstance(array, DeviceArray):
                 session.take(storage, array)
             else:
-                session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+                session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8), lent)
 
     def get(self, session: Session) -> dict[str, Array]:
         """The outputs of the run that `session` has just finished, the caller's own."""
+        bytes_of = {storage: session.get(storage) for storage in self.storages}
         found: dict[str, Array] = {}
         seen = set()
         for name, storage, low, high, dtype, shape in self._places:
-            tensor = session.get(storage)[low:high].view(dtype).reshape(shape)
+            tensor = bytes_of[storage][low:high].view(dtype).reshape(shape)
             found[name] = tensor.copy() if storage in seen else tensor
             seen.add(storage)
         return found

@@ -88,9 +88,9 @@ class Timed(Protocol):
 class Session(Protocol):
     """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
 
-    def put(self, buffer: str, array: Array) -> None:
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
         """Give an input buffer its bytes (uint8) before the next `issue`; `array` may be reused
-        at once, one of `pinned_empty` when the run is done."""
+        at once, one of `pinned_empty` or one that is `lent` when the run is done."""
         ...
 
     def take(self, buffer: str, value: object) -> None:

@@ -19,6 +19,7 @@ from graphexec.tensor import View
 Array = np.ndarray[Any, Any]
 
 _MEMCPY_PART = 1 << 20  # bytes
+_MEMCPY_SERIAL = 1 << 22  # less is done before another thread has woken up and been waited for
 
 
 def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
@@ -35,7 +36,7 @@ def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[]
         case TritonKernel(views=views, compute=compute):
             return partial(compute, [memory.array(v) for v in views], cores.parallel)
         case Memcpy() as copy:
-            return partial(_memcpy, memory.bytes(copy.dst), memory.bytes(copy.src), cores)
+            return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
         case None:
             raise ExecutionError("a plan read from a file has no commands to run")
 
@@ -47,7 +48,7 @@ def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
 
 
 def _memcpy(target: Array, source: Array, cores: Cores) -> None:
-    if target.size <= _MEMCPY_PART:
+    if target.size < _MEMCPY_SERIAL:
         target[...] = source
         return
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 Body = Callable[[int, int], None]
+_End = SimpleQueue[BaseException | None]
 _PARTS_A_CORE = 4  # so that a core that comes late still finds something to do
 
 
@@ -23,7 +26,7 @@ class Cores:
         self.count = max(1, cores)
         self._busy = 0
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._helpers: list[_Helper] = []  # those that nobody has borrowed
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -56,38 +59,111 @@ class Cores:
                     return
                 body(*part)
 
-        helpers = self._borrow(parts - 1)
-        try:
-            futures = [self._threads().submit(work) for _ in range(helpers)]
+        with self._borrowed(parts - 1) as helpers, _apart(helpers):
+            for helper in helpers:
+                helper.begin(work)
             try:
                 work()
             finally:
-                wait(futures)
-            for future in futures:
-                future.result()
+                failures = [helper.end() for helper in helpers]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    @contextmanager
+    def _borrowed(self, most: int) -> Iterator[list[_Helper]]:
+        """Up to `most` helpers, as many as there are idle cores."""
+        with self._lock:
+            count = max(0, min(most, self.count - self._busy))
+            helpers = [self._helpers.pop() if self._helpers else _Helper() for _ in range(count)]
+            self._busy += count
+        try:
+            yield helpers
         finally:
             with self._lock:
-                self._busy -= helpers
-
-    def _borrow(self, wanted: int) -> int:
-        with self._lock:
-            got = max(0, min(wanted, self.count - self._busy))
-            self._busy += got
-        return got
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(
-                    self.count, thread_name_prefix="graphexec-core", initializer=silence_numpy
-                )
-            return self._pool
+                self._busy -= count
+                self._helpers += helpers
 
     def close(self) -> None:
         """End the helper threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        for helper in self._helpers:
+            helper.close()
+        self._helpers = []
+
+
+class _Helper:
+    """A thread that does tasks for others."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[[], None], _End] | None] = SimpleQueue()
+        self._end: _End = SimpleQueue()  # of the last task
+        self._cores: set[int] = set()
+        self._thread = threading.Thread(target=self._work, name="graphexec-core", daemon=True)
+        self._thread.start()
+
+    def keep_to(self, cores: set[int]) -> None:
+        """Run on these cores from now on."""
+        if cores != self._cores:
+            os.sched_setaffinity(self._thread.native_id or 0, cores)
+            self._cores = cores
+
+    def begin(self, task: Callable[[], None]) -> None:
+        """Do a task."""
+        self._end = SimpleQueue()
+        self._tasks.put((task, self._end))
+
+    def end(self) -> BaseException | None:
+        """Wait for the task: what it raised."""
+        return self._end.get()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._tasks.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        silence_numpy()
+        while (found := self._tasks.get()) is not None:
+            task, end = found
+            failure = None
+            try:
+                task()
+            except BaseException as exc:  # it is the caller's
+                failure = exc
+            end.put(failure)
+
+
+@contextmanager
+def _apart(helpers: list[_Helper]) -> Iterator[None]:
+    """The calling thread stays on its core, its helpers on others.
+
+    Where Linux sees little load, it wakes a thread on the core of the one that wakes it, and may
+    leave both there, or bring them together again, for tens of milliseconds.
+    """
+    cores = os.sched_getaffinity(0)
+    own = {_this_core()}
+    if not helpers or not own < cores:
+        yield
+        return
+    try:
+        with suppress(OSError):  # then they run where they may
+            os.sched_setaffinity(0, own)
+            for helper in helpers:
+                helper.keep_to(cores - own)
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores)
+
+
+def _this_core() -> int:
+    number: int = _libc().sched_getcpu()
+    return number
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.PyDLL(None)  # these calls are too short to give the interpreter away
 
 
 def silence_numpy() -> None:

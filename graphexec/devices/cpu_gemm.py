@@ -15,8 +15,8 @@ import numpy as np
 from graphexec.devices.cpu_cores import Cores
 
 Array = np.ndarray[Any, Any]
-# Less than this is done before another thread has woken up.
-_SERIAL_FLOPS = 1 << 23
+# Less than this is done before another thread has woken up and been waited for.
+_SERIAL_FLOPS = 1 << 25
 _SERIAL_ELEMENTS = 1 << 17
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.command import Memcpy
 from graphexec.errors import OutOfMemory
-from graphexec.plan import Plan, Range
+from graphexec.plan import Launch, Plan, Range
 from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,29 @@ class Memory:
             buffer, offset = plan.places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
+        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        fixed = {
+            r.buffer for i in launches if not isinstance(i.work, Memcpy) for r in i.reads + i.writes
+        }
+        # Those that only copies touch, which ask where they lie when they run.
+        movable = [b for b in plan.buffers if b.id not in fixed]
+        self._inputs = {b.id: self.buffers[b.id] for b in movable if b.role == "input"}
+        self._outputs = {b.id for b in movable if b.role == "output"}
+
+    def fill(self, buffer: str, array: Array, lent: bool) -> None:
+        """Copy to an input buffer; an array that is lent may take its place."""
+        if buffer in self._inputs:
+            self.buffers[buffer] = array if lent else self._inputs[buffer]
+        if self.buffers[buffer] is not array:
+            self.buffers[buffer][...] = array
+
+    def hand_over(self, buffer: str) -> Array:
+        """An output buffer, for which another takes its place, or a copy."""
+        found = self.buffers[buffer]
+        if buffer not in self._outputs:
+            return found.copy()
+        self.buffers[buffer] = _allocate(buffer, found.size)
+        return found
 
     def array(self, view: View) -> Array:
         """A tensor where it lies."""
@@ -63,7 +87,7 @@ class Memory:
 
     def free(self) -> None:
         """Let go of the buffers; those that were lent live on."""
-        self.buffers = {}
+        self.buffers, self._inputs = {}, {}
 
 
 def _allocate(id: str, nbytes: int) -> Array:

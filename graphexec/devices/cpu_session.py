@@ -66,10 +66,10 @@ class CpuSession:
 
     # What a session offers ------------------------------------------------------------------
 
-    def put(self, buffer: str, array: Array) -> None:
-        """Copy to the input buffer."""
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
+        """Copy to the input buffer; an array that is lent may take its place."""
         self._drain()
-        self._memory.buffers[buffer][...] = array
+        self._memory.fill(buffer, array, lent)
 
     def take(self, buffer: str, value: object) -> None:
         """No array lies in the memory of this device already."""
@@ -79,8 +79,8 @@ class CpuSession:
         """Every buffer is where `get` finds it."""
 
     def get(self, buffer: str) -> Array:
-        """A copy of the output buffer."""
-        return self._memory.buffers[buffer].copy()
+        """The output buffer, for which another takes its place, or a copy."""
+        return self._memory.hand_over(buffer)
 
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
         """Queue the plan on the workers, after the end of a run that nobody has waited for."""
@@ -197,7 +197,6 @@ class CpuSession:
     def launch(self, instruction: Launch) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         command = prepare_command(instruction, self._memory, self._cores)
-        results = [(node, self._memory.range(span)) for node, span in instruction.results]
         put = self._streams.put[instruction.stream]
 
         def perform(run: Run, number: int) -> bool:
@@ -209,8 +208,8 @@ class CpuSession:
                 with self._cores.busy():
                     command()
                 if run.tap is not None:
-                    for node, written in results:
-                        run.tap(node, written)
+                    for node, span in instruction.results:
+                        run.tap(node, self._memory.range(span))
                 run.completed.append(number)
             except BaseException as exc:  # whatever an op raises must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)

@@ -79,7 +79,7 @@ class HipSession:
 
     # Input and output -----------------------------------------------------------------------
 
-    def put(self, buffer: str, array: Array) -> None:
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
         """Through pinned memory; to a buffer in device memory with a copy on stream 0, which reads
         an `array` that is pinned in place."""
         self._make_ready(buffer)

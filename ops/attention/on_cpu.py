@@ -5,15 +5,19 @@ not change when a number is taken from all its logits, so none is as long as the
 stay far from the limits of the type. Else the queries are done again, their running maximum taken
 away and what was summed before corrected when it grows (Milakov and Gimelshein 2018,
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
+
+Threads meet at the interpreter's lock around every call of NumPy. So there are few calls, large
+ones, and little is done between them: blocks are cut and memory is taken beforehand.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property, lru_cache
+from itertools import pairwise
 from math import e, log2, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,171 +27,229 @@ from graphexec.ops.launch import Compute
 
 Array = np.ndarray[Any, Any]
 _QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
+_CAUSAL_QUERIES = 256  # at most: there are more keys that only some of them see
 _FEWEST_QUERIES = 64
+_ALIGNMENT = 64  # of the first key that not all of a block's queries see
 _TASKS = 8  # at least, where there are enough queries: something for every core
-_SERIAL_FLOPS = 1 << 22  # less than this is done before another thread has woken up
-_SAFE = (2.0**-30, 2.0**30)  # sums of weights: then neither they nor the result overflow
-_kept = threading.local()
+# Less than this is done before another thread has woken up and been waited for.
+_SERIAL_FLOPS = 1 << 25
+_SAFE = 2.0**-30, 2.0**30  # sums of weights: then neither they nor the result overflow
 
 
 def attention_on_cpu(problem: Problem) -> Compute:
     """The function that computes `problem` on arrays of its views."""
-    scale, causal = problem.scale, problem.causal
+    return _Work(problem).compute
 
-    def compute(arrays: list[Array], parallel: Parallel) -> None:
-        job = _Job(arrays, scale, causal)
-        if job.flops < _SERIAL_FLOPS:
-            job.run(0, job.tasks)
+
+class _Keys(NamedTuple):
+    """Some keys, and which query of a block does not see which of them, (keys, queries), unless
+    all see all."""
+
+    rows: slice
+    hidden: Array | None
+
+
+class _Block(NamedTuple):
+    """Some queries, and all keys that any of them sees."""
+
+    rows: slice
+    keys: tuple[_Keys, ...]
+
+
+class _Work:
+    """A problem as tasks: blocks of queries of one batch entry, numbered through."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.scale, self.causal = problem.scale, problem.causal
+        *self.batch, self.queries, self.head = problem.q.shape
+        self.keys, self.value = problem.v.shape[-2:]
+
+    @cached_property
+    def entries(self) -> list[Any]:
+        """Indices of the batch entries."""
+        return list(np.ndindex(*self.batch))
+
+    @cached_property
+    def blocks(self) -> list[_Block]:
+        """Those of every batch entry: of all queries that see a key."""
+        wanted = -(-prod(self.batch) * self.queries // _TASKS)
+        most = _CAUSAL_QUERIES if self.causal else _QUERIES
+        bounds = _cut(self.blind, self.queries, max(_FEWEST_QUERIES, min(most, wanted)))
+        return [_Block(slice(*ends), tuple(self._seen(*ends))) for ends in pairwise(bounds)]
+
+    @property
+    def blind(self) -> int:
+        """How many queries see no key: a causal one sees those up to i + keys - queries."""
+        return max(0, self.queries - self.keys) if self.causal else 0
+
+    def _seen(self, first: int, last: int) -> Iterator[_Keys]:
+        """The keys that queries `first` to `last` see: those that all of them see, then others."""
+        ahead = self.keys - self.queries if self.causal else self.keys
+        seen, border = min(self.keys, last + ahead), first + ahead + 1
+        if border < seen:
+            border -= border % _ALIGNMENT
+        for low, high in pairwise(_cut(0, min(border, seen), _KEYS)):
+            yield _Keys(slice(low, high), None)
+        for low, high in pairwise(_cut(border, seen, _KEYS)):
+            hidden = _hidden(low - first - ahead, high - low, last - first)
+            yield _Keys(slice(low, high), hidden)
+
+    def compute(self, arrays: list[Array], parallel: Parallel) -> None:
+        """The arrays are q, k, v, the result, and the mask if there is one."""
+        arrays[3][..., : self.blind, :] = 0
+
+        def run(low: int, high: int) -> None:
+            while low < high:
+                entry, block = divmod(low, len(self.blocks))
+                blocks = self.blocks[block : block + high - low]
+                _Entry(arrays, self.entries[entry], self.scale).run(blocks)
+                low += len(blocks)
+
+        tasks = len(self.entries) * len(self.blocks)
+        pairs = prod(self.batch) * self.queries * self.keys
+        if 2 * pairs * (self.head + self.value) < _SERIAL_FLOPS:
+            run(0, tasks)
         else:
-            parallel(job.tasks, job.run)
-
-    return compute
-
-
-class _Job:
-    """Tasks are blocks of queries of one batch entry, numbered through."""
-
-    def __init__(self, arrays: list[Array], scale: float, causal: bool) -> None:
-        self.q, self.k, self.v, self.out = arrays[:4]
-        self.mask = arrays[4] if len(arrays) > 4 else None
-        self.causal = causal
-        self.batch = self.q.shape[:-2]
-        self.queries, self.keys = self.q.shape[-2], self.k.shape[-2]
-        # Query i sees the keys up to i + ahead.
-        self.ahead = self.keys - self.queries if causal else self.keys
-        rows = prod(self.batch) * self.queries
-        height = max(_FEWEST_QUERIES, min(_QUERIES, -(-rows // _TASKS)))
-        self.blocks = -(-self.queries // height)
-        self.height = -(-self.queries // self.blocks)
-        self.tasks = prod(self.batch) * self.blocks
-        self.flops = 2 * rows * self.keys * (self.q.shape[-1] + self.v.shape[-1])
-        self.wide = np.dtype(np.float64 if self.q.dtype == np.float64 else np.float32)
-        self.power, unit = _power()
-        self.unit, self.scale = self.wide.type(unit), self.wide.type(scale * unit)
-        self.ones = np.ones(_KEYS, self.wide)
-
-    def run(self, low: int, high: int) -> None:
-        """Tasks `low` to `high`."""
-        while low < high:
-            entry, block = divmod(low, self.blocks)
-            count = min(high - low, self.blocks - block)
-            index = np.unravel_index(entry, self.batch) if self.batch else ()
-            _Entry(self, index).run(block, block + count)
-            low += count
+            parallel(tasks, run)
 
 
 class _Entry:
-    """Some blocks of queries of one batch entry."""
+    """One batch entry."""
 
-    def __init__(self, job: _Job, index: Any) -> None:
-        self.job = job
-        self.q, self.out = job.q[index], job.out[index]
-        self.mask = job.mask[index] if job.mask is not None else None
-        self.k, self.v = (x[index].astype(job.wide, copy=False) for x in (job.k, job.v))
-        self.careful = False
+    def __init__(self, arrays: list[Array], index: Any, scale: float) -> None:
+        self.q, k, v, self.out, *masks = (array[index] for array in arrays)
+        self.wide = np.dtype(np.float64 if k.dtype == np.float64 else np.float32)
+        self.k, self.v = (x if x.dtype == self.wide else x.astype(self.wide) for x in (k, v))
+        self.mask = masks[0] if masks else None
+        self.scale = scale
 
-    def run(self, low: int, high: int) -> None:
-        """Blocks `low` to `high`."""
-        for block in range(low, high):
-            first = block * self.job.height
-            last = min(first + self.job.height, self.job.queries)
-            if last + self.job.ahead <= 0:  # no query sees a key
-                self.out[first:last] = 0
-                continue
-            if not self.careful:
+    def run(self, blocks: Sequence[_Block]) -> None:
+        """Fill the result for the queries of some blocks."""
+        careful = False
+        for block in blocks:
+            if not careful:
                 # One block with large logits is rarely alone.
-                self.careful = not self.plainly(first, last)
-            if self.careful:
-                self.carefully(first, last)
+                careful = not self.plainly(block)
+            if careful:
+                self.carefully(block)
 
-    def plainly(self, first: int, last: int) -> bool:
-        """Queries `first` to `last`, nothing taken from the logits; False where that may not do."""
-        sums = _Sums(self, last - first)
-        for z, keys in self.logits(first, last):
-            self.job.power(z, out=z)
-            sums.add(z, keys)
-        if not np.all((sums.total > _SAFE[0]) & (sums.total < _SAFE[1])):
+    def plainly(self, block: _Block) -> bool:
+        """Nothing taken from the logits; False where that may not do."""
+        power, unit = _power() if self.mask is None else (np.exp, 1.0)
+        sums = _Sums(self.v)
+        for z, keys in self.logits(block, unit):
+            power(z, out=z)
+            if keys.hidden is not None:
+                np.copyto(z, 0, where=keys.hidden)
+            sums.add(z, keys.rows)
+        if not _SAFE[0] < sums.total.min() <= sums.total.max() < _SAFE[1]:
             return False
-        sums.divide(self.out[first:last])
+        sums.divide(self.out[block.rows])
         return True
 
-    def carefully(self, first: int, last: int) -> None:
+    def carefully(self, block: _Block) -> None:
         """The same with the running maximum of each query taken from its logits."""
-        sums = _Sums(self, last - first)
-        top = np.full(last - first, -np.inf, self.job.wide)
-        for z, keys in self.logits(first, last):
+        sums, top = _Sums(self.v), self.wide.type(-np.inf)
+        for z, keys in self.logits(block, 1.0):
+            if keys.hidden is not None:
+                np.copyto(z, -np.inf, where=keys.hidden)
             higher = np.maximum(top, z.max(axis=0))
-            base = np.where(higher == -np.inf, self.job.wide.type(0), higher)
-            if not sums.empty:
-                sums.scale(self.job.power(top - base))
+            base = np.where(higher == -np.inf, self.wide.type(0), higher)
+            sums.scale(np.exp(top - base))
             np.subtract(z, base, out=z)
-            self.job.power(z, out=z)
-            sums.add(z, keys)
+            np.exp(z, out=z)
+            sums.add(z, keys.rows)
             top = higher
         sums.total[sums.total == 0] = 1
-        sums.divide(self.out[first:last])
+        sums.divide(self.out[block.rows])
 
-    def logits(self, first: int, last: int) -> Iterator[tuple[Array, slice]]:
-        """(scale · q @ kᵀ + mask)ᵀ for queries `first` to `last`, some keys at a time."""
-        job = self.job
-        q = _scratch("queries", (last - first, self.q.shape[-1]), job.wide)
-        q = np.multiply(self.q[first:last], job.scale, out=q, dtype=job.wide).T
-        ahead = job.ahead
-        for start in range(0, min(job.keys, last + ahead), _KEYS):
-            keys = slice(start, min(start + _KEYS, job.keys, last + ahead))
-            z = _scratch("scores", (keys.stop - start, last - first), job.wide)
-            np.matmul(self.k[keys], q, out=z)
+    def logits(self, block: _Block, unit: float) -> Iterator[tuple[Array, _Keys]]:
+        """unit · (scale · q @ kᵀ + mask)ᵀ for a block, some keys at a time: (keys, queries)."""
+        some = self.q[block.rows]
+        q = _scratch("queries", some.shape, self.wide)
+        np.multiply(some, self.wide.type(self.scale * unit), out=q, dtype=self.wide)
+        for keys in block.keys:
+            k = self.k[keys.rows]
+            z = np.matmul(k, q.T, out=_scratch("scores", (len(k), len(q)), self.wide))
             if self.mask is not None:
-                mask = self.mask[first:last, keys].T
-                z += np.multiply(mask, job.unit, dtype=job.wide, casting="same_kind")
-            if job.causal:
-                # From here on, some query does not see the key.
-                hidden = max(0, first + ahead + 1 - start)
-                key = np.arange(start + hidden, keys.stop)[:, None]
-                z[hidden:][key > np.arange(first, last) + ahead] = -np.inf
+                mask = self.mask[block.rows, keys.rows].T
+                z += mask if mask.dtype == self.wide else mask.astype(self.wide)
             yield z, keys
 
 
 class _Sums:
     """Sums over keys: the weighted values of each query, and the weights themselves."""
 
-    def __init__(self, entry: _Entry, queries: int) -> None:
-        self.v, self.ones, wide = entry.v, entry.job.ones, entry.job.wide
-        shape = (queries, self.v.shape[-1])
-        self.product, self.more = (_scratch(name, shape, wide) for name in ("product", "more"))
-        self.total, self.empty = np.zeros(queries, wide), True
+    product: Array
+    total: Array
+
+    def __init__(self, v: Array) -> None:
+        self.v, self.empty = v, True
 
     def add(self, z: Array, keys: slice) -> None:
         """Add some keys, whose weights are z."""
-        np.matmul(z.T, self.v[keys], out=self.product if self.empty else self.more)
-        if not self.empty:
-            self.product += self.more
-        self.total += np.matmul(self.ones[: len(z)], z)
-        self.empty = False
+        name = "product" if self.empty else "more"
+        product = _scratch(name, (z.shape[1], self.v.shape[1]), z.dtype)
+        np.matmul(z.T, self.v[keys], out=product)
+        total = np.matmul(_ones(len(z), z.dtype), z)
+        if self.empty:
+            self.product, self.total, self.empty = product, total, False
+        else:
+            self.product += product
+            self.total += total
 
     def scale(self, factors: Array) -> None:
         """Multiply what was added so far, query by query."""
-        self.product *= factors[:, None]
-        self.total *= factors
+        if not self.empty:
+            self.product *= factors[:, None]
+            self.total *= factors
 
     def divide(self, out: Array) -> None:
         """The mean values."""
         np.divide(self.product, self.total[:, None], out=out, casting="same_kind")
 
 
-def _scratch(name: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    """Memory of this thread, kept for the next call: fresh pages cost more than the arithmetic."""
-    size = prod(shape)
-    held: Array | None = getattr(_kept, name, None)
-    if held is None or held.size < size or held.dtype != dtype:
-        held = np.empty(size, dtype)
-        setattr(_kept, name, held)
-    return held[:size].reshape(shape)
+def _cut(low: int, high: int, most: int) -> list[int]:
+    """Bounds of as few equal parts as have up to `most` elements each."""
+    parts = max(0, -(-(high - low) // most))
+    return [low + (high - low) * i // parts for i in range(parts + 1)] if parts else []
+
+
+@lru_cache(maxsize=32)
+def _hidden(offset: int, keys: int, queries: int) -> Array:
+    """Whether key j + offset comes after query i: (keys, queries)."""
+    found: Array = np.arange(offset, offset + keys)[:, None] > np.arange(queries)
+    return found
+
+
+class _Kept(threading.local):
+    """Memory of a thread, kept for the next call: fresh pages cost more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, Array] = {}
+
+
+_kept = _Kept()
+
+
+def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    key = name, shape, dtype
+    found = _kept.arrays.get(key)
+    if found is None:
+        found = _kept.arrays[key] = np.empty(shape, dtype)
+    return found
+
+
+@cache
+def _ones(size: int, dtype: np.dtype[Any]) -> Array:
+    return np.ones(size, dtype)
 
 
 @cache
 def _power() -> tuple[Any, float]:
-    """The exponential function that this NumPy has in vectors, and its unit of a logit."""
+    """The fastest exponential function of this NumPy for numbers of ordinary size, and its unit of
+    a logit. exp2, where there is one for vectors, takes half as long as exp, but ten times as long
+    for a result of zero."""
     try:
         from numpy.lib.introspect import opt_func_info
     except ImportError:

@@ -14,6 +14,8 @@ from graphexec.command import Parallel
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 1 << 16  # elements: 256 KiB in f32
+# Fewer are done before another thread has woken up and been waited for.
+_SERIAL = 1 << 17
 
 
 def softmax_on_cpu(
@@ -21,7 +23,10 @@ def softmax_on_cpu(
 ) -> None:
     """Softmax of arrays[0] into arrays[1], with the mask arrays[2] (broadcast) if there is one."""
     job = _Job(arrays, axis, scale, causal)
-    parallel(job.outer, job.rows)
+    if arrays[0].size < _SERIAL:
+        job.rows(0, job.outer)
+    else:
+        parallel(job.outer, job.rows)
 
 
 class _Job:

@@ -5,6 +5,7 @@ Where order matters, commands block on events that the test controls; nothing de
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +102,14 @@ def ones(n: int = 8) -> Array:
     return np.ones((n, n), np.float32)
 
 
+@pytest.fixture(autouse=True)
+def same_cores() -> Iterator[None]:
+    """Whoever runs a plan may use the same cores afterwards."""
+    before = os.sched_getaffinity(0)
+    yield
+    assert os.sched_getaffinity(0) == before
+
+
 # Order ----------------------------------------------------------------------------------------
 
 
@@ -143,7 +152,7 @@ def test_any_graph_is_bitwise_the_same_on_any_streams(graph: gx.Graph, streams: 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_results_are_bitwise_equal_run_to_run(cores: int) -> None:
     graph = gx.Graph("g")
-    graph.input("x", (3, 150, 170), "f16")
+    graph.input("x", (3, 250, 170), "f16")
     graph.softmax("x", axis=1, name="s")
     graph.output(graph.gemm("s", "x", trans_b=True, out_dtype="f32", name="m"), "s")
     with gx.compile(graph, device=CpuDevice(cores=cores)) as exe:
@@ -706,6 +715,40 @@ def test_outputs_are_the_callers_own() -> None:
         assert (second == 72).all()
 
 
+def test_a_run_reads_its_inputs_where_they_lie() -> None:
+    """Those of `submit` are copied; what was lent to an earlier run is left alone."""
+    lent, given = ones(), 2 * ones()
+    lent.flags.writeable = False
+    with gx.compile(two_branches(hooked()), device=CpuDevice(poison=True), streams=2) as exe:
+        assert (exe.run(x=lent)["y"] == 32).all()
+        assert np.shares_memory(exe.session._memory.buffers["in.x"], lent)
+        assert (exe.submit(x=given).result()["y"] == 72).all()
+        assert not np.shares_memory(exe.session._memory.buffers["in.x"], given)
+        assert (exe.run(x=given[::-1])["y"] == 72).all()
+    assert (lent == 1).all()
+    assert (given == 2).all()
+
+
+def test_inputs_that_commands_read_are_copied() -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), resident=True) as exe:
+        for value in (1, 2):
+            x = value * ones()
+            assert (exe.run(x=x)["y"] == 8 * (value + 1) ** 2).all()
+        exe.replay()
+        assert (exe.outputs_of(exe.session)["y"] == 72).all()
+
+
+def test_an_output_of_two_names() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (4, 4))
+    graph.gemm("x", "x", name="m")
+    graph.output(a="m", b="m")
+    with gx.compile(graph, device=CpuDevice(poison=True)) as exe:
+        found = exe.run(x=ones(4))
+    assert all((array == 4).all() for array in found.values())
+    assert not np.shares_memory(found["a"], found["b"])
+
+
 def test_inputs_of_the_wrong_kind_are_all_reported() -> None:
     graph = gx.Graph("g")
     for name in ("a", "b", "c"):
@@ -829,6 +872,36 @@ def test_parallel_raises_what_its_own_part_raised_after_all_parts_are_done() -> 
         cores.parallel(8, body)
     assert running == [0]
     assert cores._busy == 0
+    cores.close()
+
+
+def test_helpers_work_on_other_cores_than_the_thread_they_help() -> None:
+    met = threading.Barrier(2, timeout=PATIENCE)
+    seen: dict[int, set[int]] = {}
+
+    def body(low: int, high: int) -> None:
+        met.wait()  # one part on each thread
+        seen[threading.get_ident()] = os.sched_getaffinity(0)
+
+    before, cores = os.sched_getaffinity(0), Cores(2)
+    for _ in range(2):
+        cores.parallel(2, body)
+        own = seen.pop(threading.get_ident())
+        ((_, others),) = seen.items()
+        assert (own, others) == (before, before) if len(before) == 1 else (
+            len(own) == 1 and others == before - own
+        )  # fmt: skip
+        assert os.sched_getaffinity(0) == before
+    cores.close()
+
+
+def test_helpers_work_where_threads_must_not_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: int, cores: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    met, cores = threading.Barrier(2, timeout=PATIENCE), Cores(2)
+    cores.parallel(2, lambda low, high: met.wait() and None)
     cores.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.ops.attention import on_cpu
+from graphexec.ops.attention.problem import Problem
 from graphexec.pipeline import plan_graph
 from graphexec.stages.infer import infer
-from graphexec.tensor import TensorType
+from graphexec.tensor import TensorType, View
 
 Shape = tuple[int, ...]
 
@@ -209,10 +212,45 @@ def test_several_blocks(mask: Shape | None, attrs: dict[str, Any], dtype: str) -
     check(arrays(dtype, (2, 700, 8), (2, 1100, 8), mask=mask), ways="one", **attrs)
 
 
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Blocks of so few queries and keys that small problems have many."""
+    sizes = {"_QUERIES": 4, "_KEYS": 3, "_CAUSAL_QUERIES": 3, "_FEWEST_QUERIES": 2, "_ALIGNMENT": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(on_cpu, name, size)
+        yield
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.booleans())
+def test_blocks_are_of_every_query_and_the_keys_that_it_sees(m: int, n: int, causal: bool) -> None:
+    q, k = (View.dense(name, TensorType((2, rows, 4), gx.DType.F32))
+            for name, rows in (("q", m), ("k", n)))  # fmt: skip
+    seen = np.zeros((n, m), int)
+    with small_blocks():
+        work = on_cpu._Work(Problem(q, k, k, None, q, 1.0, causal))
+        for rows, some in work.blocks:
+            assert rows.stop - rows.start <= 4
+            for keys in some:
+                assert keys.rows.stop - keys.rows.start <= 3
+                seen[keys.rows, rows] += 1 if keys.hidden is None else ~keys.hidden
+    expected = np.tri(m, n, n - m, dtype=int).T if causal else np.ones((n, m), int)
+    assert np.array_equal(seen, expected)
+
+
 def test_one_query_with_large_logits_among_others() -> None:
     given = arrays("f32", (3, 300, 8), (3, 600, 8))
     given["q"][1, 200] *= 1e4
     check(given)
+
+
+def test_a_hidden_key_may_have_a_logit_beyond_the_exponential() -> None:
+    """Of the first query alone: what all others sum is of ordinary size."""
+    given = arrays("f32", (9, 8), (9, 8))
+    given["q"][1:, 0] = given["k"][:5, 0] = 0
+    given["q"][0, 0] = given["k"][5:, 0] = 1e3
+    check(given, causal=True)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -228,7 +266,8 @@ def test_nan_and_infinity_spoil_their_query_only(value: float) -> None:
 
 
 def test_the_same_bits_on_any_number_of_cores_and_again() -> None:
-    given = arrays("f32", (4, 300, 16), (4, 300, 16))
+    given = arrays("f32", (4, 300, 32), (4, 300, 32))
+    assert on_cpu._SERIAL_FLOPS < 4 * 4 * 300 * 300 * 32
     graph = graph_of({name: (array.shape, "f32") for name, array in given.items()})
     found = set()
     for cores in (1, 2, 3, 2):
@@ -281,3 +320,5 @@ def calls(choose: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
 def test_any_call(call: tuple[dict[str, Array], dict[str, Any]]) -> None:
     given, attrs = call
     check(given, by_terms=True, **attrs)
+    with small_blocks():
+        check(given, by_terms=True, ways="one", **attrs)

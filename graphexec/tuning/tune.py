@@ -113,9 +113,9 @@ class _Tuner:
         """Everything, as long as the time lasts."""
         if not self._begin("launches and waits"):
             return
+        self.profile = replace(self.profile, constants=measure_constants(self._device))
         self._capabilities = self._capable()
         self.works = self._works(None)
-        self.profile = replace(self.profile, constants=measure_constants(self._device))
         times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
         self._alone(self.works, times)
         for work in self.works:

@@ -204,7 +204,7 @@ def test_nodes_without_a_launch_of_their_own_are_found_by_their_names(show):
 
 
 def test_of_several_launches_of_a_node_the_one_that_makes_its_result_is_chosen(show):
-    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"))
+    compiled = plan_graph(gx.load("graphs/multi_head_attention.yaml"), device="hip")
     browser = show(to_html(compiled.plan, outline=of_graph(compiled.graph)))
     css(browser, "#search")[0].send_keys("y", "\n")
     commands = [i["command"] for i in data_of(browser.page_source)["launches"] if i["node"] == "y"]

@@ -114,8 +114,10 @@ class _Tuner:
         if not self._begin("launches and waits"):
             return
         self.profile = replace(self.profile, constants=measure_constants(self._device))
-        self._capabilities = self._capable()
-        self.works = self._works(None)
+        capable = self._capable()
+        if capable != self._capabilities:
+            self._capabilities = capable
+            self.works = self._works(None)
         times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
         self._alone(self.works, times)
         for work in self.works:

@@ -233,11 +233,10 @@ _kept = _Kept()
 
 
 def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    key = name, shape, dtype
-    found = _kept.arrays.get(key)
-    if found is None:
-        found = _kept.arrays[key] = np.empty(shape, dtype)
-    return found
+    size, held = prod(shape), _kept.arrays.get((name, dtype))
+    if held is None or held.size < size:  # one for all shapes: plans come and go
+        held = _kept.arrays[name, dtype] = np.empty(size, dtype)
+    return held[:size].reshape(shape)
 
 
 @cache

@@ -71,6 +71,7 @@ CASES = {
     "one key": Case((12, 12, 5, 128), 1),
     "many tiles of one entry": Case((1, 1, 20000, 64), 300),
     "many tiles of one entry, causal": Case((1, 1, 17000, 64), 17100, causal=True),
+    "tiles in pairs": Case((4, 66, 300, 64), 700, causal=True),
     "grouped": Case((4, 40, 140, 64), 150, heads=1),
     "rows": Case((3, 48, 140, 64), 150, causal=True, by_rows=True),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),

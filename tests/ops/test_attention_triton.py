@@ -213,6 +213,7 @@ HOPPER = {
     "bf16": shape_of(64, m=1024, batch=(32,), dtype=DType.BF16.numpy()),
     "one entry": shape_of(128, m=132 * 128, n=4096, batch=(1, 1), causal=False),
     "one entry, causal": shape_of(64, m=132 * 128, n=132 * 128, batch=(), causal=True),
+    "in pairs": shape_of(64, m=300, n=700, batch=(4, 66), causal=True),
     "one key": shape_of(128, m=128, n=1, batch=(12, 12)),
     "not a whole tile": shape_of(64, m=200, n=300, batch=(12, 12), causal=True),
 }
@@ -279,6 +280,11 @@ def test_where_the_kernel_for_hopper_is_used() -> None:
 
 def test_a_program_walks_tiles() -> None:
     gpu = GPUS["sm_90"]
+    orders = {name: case.kernel().on(gpu).constants["ORDER"] for name, case in HOPPER.items()}
+    assert {name for name, order in orders.items() if order == "causal pairs"} == {"in pairs"}
+    assert {name for name, order in orders.items() if order == "causal"} == {
+        "causal", "one entry, causal", "not a whole tile",
+    }  # fmt: skip
     assert HOPPER["plain"].kernel().on(gpu).grid == (132, 1, 1)
     assert HOPPER["one key"].kernel().on(gpu).grid == (132, 1, 1)
     assert VARIANTS["plain"].kernel().on(gpu).grid == (8 * 16, 1, 1)

@@ -33,30 +33,34 @@ LOG2E = gl.constexpr(1.4426950408889634)
 
 @gluon.jit
 def attention(
-    q, k, v, out, scale, M, N, outer, inner,
-    q_outer, q_inner, q_m, k_outer, k_inner, k_n, v_outer, v_inner, v_n,
-    out_outer, out_inner, out_m,
+    q, k, v, out, scale, M, N, outer, middle, inner,
+    q_outer, q_middle, q_inner, q_m, k_outer, k_middle, k_inner, k_n,
+    v_outer, v_middle, v_inner, v_n, out_outer, out_middle, out_inner, out_m,
     HEAD: gl.constexpr, ORDER: gl.constexpr, HIDES: gl.constexpr,
 ):  # fmt: skip
-    """out = softmax(scale · q @ kᵀ) @ v over outer × inner batch entries.
+    """out = softmax(scale · q @ kᵀ) @ v over outer × middle × inner batch entries.
 
-    q and out are (outer, inner, M, HEAD), k and v (outer, inner, N, HEAD), neighbours along HEAD.
-    The other strides are those of tensors that have an axis of extent 1 where they are 0. ORDER is
-    that of the tiles and tells of causality (see _tile), HIDES that some queries of a tile do not
-    see all of its last block of keys.
+    q and out are (outer, middle, inner, M, HEAD), k and v (outer, middle, inner, N, HEAD),
+    neighbours along HEAD. The other strides are those of tensors that have an axis of extent 1
+    where they are 0. ORDER is that of the tiles and tells of causality (see _tile), HIDES that some
+    queries of a tile do not see all of its last block of keys.
     """
     # Parameters that are 1 are constants.
-    outer, inner = gl.to_tensor(outer), gl.to_tensor(inner)
+    extents = (gl.to_tensor(outer), gl.to_tensor(middle), gl.to_tensor(inner))
     dtype: gl.constexpr = q.dtype.element_ty
     q_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, HEAD], dtype)
     k_tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, HEAD], dtype)
     barrier: gl.constexpr = mbarrier.MBarrierLayout()
     tensors = (
-        _described(q, outer, inner, M, q_outer, q_inner, q_m, ROWS, HEAD),
-        _described(k, outer, inner, N, k_outer, k_inner, k_n, BLOCK_N, HEAD),
-        _described(v, outer, inner, N, v_outer, v_inner, v_n, BLOCK_N, HEAD),
+        _described(q, extents, (q_outer, q_middle, q_inner), M, q_m, ROWS, HEAD),
+        _described(k, extents, (k_outer, k_middle, k_inner), N, k_n, BLOCK_N, HEAD),
+        _described(v, extents, (v_outer, v_middle, v_inner), N, v_n, BLOCK_N, HEAD),
     )
-    steps = (q_outer != 0, q_inner != 0, k_outer != 0, k_inner != 0, v_outer != 0, v_inner != 0)
+    steps = (
+        (q_outer != 0, q_middle != 0, q_inner != 0),
+        (k_outer != 0, k_middle != 0, k_inner != 0),
+        (v_outer != 0, v_middle != 0, v_inner != 0),
+    )
     tiles = (
         gl.allocate_shared_memory(dtype, [GROUPS, ROWS, HEAD], q_tile),
         gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, HEAD], k_tile),
@@ -78,9 +82,8 @@ def attention(
             mbarrier.init(free[n].index(stage), GROUPS)
     fence_async_shared()
 
-    batch = outer * inner
-    sizes = (M, N, inner, batch)
-    target = (out, out_outer, out_inner, out_m)
+    sizes = (M, N, extents[0] * extents[1] * extents[2], extents)
+    target = (out, (out_outer, out_middle, out_inner), out_m)
     factor = scale * LOG2E
     gl.warp_specialize(
         [
@@ -94,23 +97,31 @@ def attention(
 
 
 @gluon.jit
-def _described(
-    x, outer, inner, length, outer_stride, inner_stride, stride, BLOCK: gl.constexpr,
-    HEAD: gl.constexpr,
-):  # fmt: skip
-    """The descriptor of a tensor, for blocks of (1, 1, BLOCK, HEAD); rows past its end are 0."""
+def _described(x, extents, strides, length, stride, BLOCK: gl.constexpr, HEAD: gl.constexpr):
+    """The descriptor of a tensor, for blocks of (1, 1, 1, BLOCK, HEAD); rows past its end are 0."""
     layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for(
-        [1, 1, BLOCK, HEAD], x.dtype.element_ty
+        [1, 1, 1, BLOCK, HEAD], x.dtype.element_ty
     )
     # An axis that is broadcast has one entry; a stride is wanted all the same.
-    outer_extent = gl.where(outer_stride == 0, 1, outer)
-    inner_extent = gl.where(inner_stride == 0, 1, inner)
-    outer_stride = gl.where(outer_stride == 0, HEAD, outer_stride)
-    inner_stride = gl.where(inner_stride == 0, HEAD, inner_stride)
     return tma.make_tensor_descriptor(
-        x, [outer_extent, inner_extent, length, HEAD], [outer_stride, inner_stride, stride, 1],
-        [1, 1, BLOCK, HEAD], layout,
-    )  # fmt: skip
+        x,
+        [
+            gl.where(strides[0] == 0, 1, extents[0]),
+            gl.where(strides[1] == 0, 1, extents[1]),
+            gl.where(strides[2] == 0, 1, extents[2]),
+            length,
+            HEAD,
+        ],
+        [
+            gl.where(strides[0] == 0, HEAD, strides[0]),
+            gl.where(strides[1] == 0, HEAD, strides[1]),
+            gl.where(strides[2] == 0, HEAD, strides[2]),
+            stride,
+            1,
+        ],
+        [1, 1, 1, BLOCK, HEAD],
+        layout,
+    )
 
 
 @gluon.jit
@@ -124,7 +135,7 @@ def _tile(turn, sizes, ORDER: gl.constexpr):
     but a program takes a block counted from the end and then the same from the start, which
     together see as many keys as any other two; less even where pairs are few.
     """
-    M, N, _inner, batch = sizes
+    M, N, batch, _extents = sizes
     program, programs = gl.program_id(0), gl.num_programs(0)
     blocks = (M + BLOCK_M - 1) // BLOCK_M
     if ORDER == "causal pairs":
@@ -160,36 +171,44 @@ def _load(
     tensors, steps, tiles, full, free, sizes, HEAD: gl.constexpr, ORDER: gl.constexpr
 ):  # fmt: skip
     """Fetch queries, keys and values in the order in which they are multiplied."""
-    inner = sizes[2]
     count = 0  # blocks of keys so far
     done = 0  # tiles so far
     turn = 0
     more, row, entry, blocks, _by_all = _tile(turn, sizes, ORDER)
     while more:
         if blocks > 0:
-            i, j = entry // inner, entry % inner
+            batch = _indices(entry, sizes[3])
             mbarrier.wait(free[0].index(0), (done & 1) ^ 1)
             mbarrier.expect(full[0].index(0), BLOCK_M * HEAD * 2)
             for group in gl.static_range(GROUPS):
-                at = [steps[0] * i, steps[1] * j, row + group * ROWS, 0]
-                _fetch(tensors[0], at, full[0].index(0), tiles[0].index(group), ROWS, HEAD)
+                tile = tiles[0].index(group)
+                _fetch(tensors[0], steps[0], batch, row + group * ROWS, full[0].index(0), tile)
             done += 1
         for back in range(blocks):
-            i, j, key = entry // inner, entry % inner, (blocks - 1 - back) * BLOCK_N
+            batch, key = _indices(entry, sizes[3]), (blocks - 1 - back) * BLOCK_N
             stage, passed = count % STAGES, (count // STAGES & 1) ^ 1
             for n in gl.static_range(1, 3):
                 mbarrier.wait(free[n].index(stage), passed)
                 mbarrier.expect(full[n].index(stage), BLOCK_N * HEAD * 2)
-                at = [steps[2 * n] * i, steps[2 * n + 1] * j, key, 0]
-                _fetch(tensors[n], at, full[n].index(stage), tiles[n].index(stage), BLOCK_N, HEAD)
+                tile = tiles[n].index(stage)
+                _fetch(tensors[n], steps[n], batch, key, full[n].index(stage), tile)
             count += 1
         turn += 1
         more, row, entry, blocks, _by_all = _tile(turn, sizes, ORDER)
 
 
 @gluon.jit
-def _fetch(tensor, at, barrier, tile, BLOCK: gl.constexpr, HEAD: gl.constexpr):
-    wide = tile._reinterpret(tile.dtype, [1, 1, BLOCK, HEAD], tensor.layout)
+def _indices(entry, extents):
+    """Of a batch entry, along the three axes."""
+    rest = entry // extents[2]
+    return rest // extents[1], rest % extents[1], entry % extents[2]
+
+
+@gluon.jit
+def _fetch(tensor, steps, batch, row, barrier, tile):
+    """Have a tile filled with rows of a batch entry; `steps` is 0 along axes that are broadcast."""
+    at = [steps[0] * batch[0], steps[1] * batch[1], steps[2] * batch[2], row, 0]
+    wide = tile._reinterpret(tile.dtype, tensor.block_shape, tensor.layout)
     tma.async_copy_global_to_shared(tensor, at, barrier, wide)
 
 
@@ -226,7 +245,7 @@ def _attend(
     p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
     s_rows: gl.constexpr = gl.SliceLayout(1, s_layout)
     o_rows: gl.constexpr = gl.SliceLayout(1, o_layout)
-    M, N, inner = sizes[0], sizes[1], sizes[2]
+    M, N = sizes[0], sizes[1]
     q, k, v = tiles[0].index(group), tiles[1], tiles[2]
     row += group * ROWS
     last = gl.full([ROWS], N - 1, gl.int32, s_rows)  # key that a query sees
@@ -268,7 +287,7 @@ def _attend(
     mbarrier.arrive(free[2].index(stage))
     total = gl.convert_layout(gl.sum(total, 1), o_rows)
     acc = acc * (1.0 / total)[:, None]
-    _store(acc, target, entry // inner, entry % inner, row, M, HEAD)
+    _store(acc, target, _indices(entry, sizes[3]), row, M, HEAD)
 
 
 @gluon.jit
@@ -326,13 +345,14 @@ def _partial_sums(e):
 
 
 @gluon.jit
-def _store(acc, target, i, j, row, M, HEAD: gl.constexpr):
-    """Store rows of a result where i and j are its batch entry, 16 bytes at a time."""
-    out, outer, inner, stride = target
+def _store(acc, target, batch, row, M, HEAD: gl.constexpr):
+    """Store rows of a batch entry of the result, 16 bytes at a time."""
+    out, strides, stride = target
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // HEAD, HEAD // 8], [4, 1], [1, 0])
     rows = row + gl.arange(0, ROWS, gl.SliceLayout(1, layout))
     columns = gl.arange(0, HEAD, gl.SliceLayout(0, layout))
-    out += i.to(gl.int64) * outer + j.to(gl.int64) * inner
+    for axis in gl.static_range(3):
+        out += batch[axis].to(gl.int64) * strides[axis]
     at = out + rows.to(gl.int64)[:, None] * stride + columns[None, :]
     result = gl.convert_layout(acc.to(out.dtype.element_ty), layout)
     gl.store(at, result, mask=(rows < M)[:, None])

@@ -14,14 +14,14 @@ SOURCE = Path(__file__).with_name("flash_hopper.py")
 HEADS = (64, 128)
 BLOCK_M, BLOCK_N = 128, 128  # queries and keys of a tile, as in the kernel
 _ALIGNMENT = 16  # bytes; what the tensor memory accelerator wants of addresses and strides
-_RANK = 2  # batch axes at most
+_RANK = 3  # batch axes at most: descriptors have five
 _CACHE = 40 << 20  # bytes of keys and values that stay in the second-level cache, of 50 MB
 _EVEN = 1.1  # the longest a program may take of the average; reading keys again costs about as much
 
 
 def fits(problem: Problem, gpu: Gpu) -> bool:
     """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no query that
-    sees nothing, at most two batch axes, addresses and strides as the hardware wants them."""
+    sees nothing, at most _RANK batch axes, addresses and strides as the hardware wants them."""
     p = problem
     extents, _ = _batch(p)
     return (
@@ -38,21 +38,22 @@ def fits(problem: Problem, gpu: Gpu) -> bool:
 
 def fills(problem: Problem, gpu: Gpu) -> bool:
     """Whether there is a tile for every multiprocessor, and queries for whole ones."""
-    return problem.q.shape[-2] >= BLOCK_M and _tiles(problem) >= gpu.multiprocessors
+    whole: bool = problem.q.shape[-2] >= BLOCK_M
+    return whole and problem.tiles(BLOCK_M) >= gpu.multiprocessors
 
 
 def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
     """One program a multiprocessor, which walks tiles."""
     p = problem
     extents, batches = _batch(p)
-    outer = (1,) * (_RANK - len(extents))
-    padded = [(*(0 for _ in outer), *strides) for strides in batches]
+    more = _RANK - len(extents)
+    padded = [(*(0,) * more, *strides) for strides in batches]
     keys, head = p.k.shape[-2], p.k.shape[-1]
     args: list[Argument] = [p.q, p.k, p.v, p.out, Scalar("f32", p.scale)]
-    args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *outer, *extents)]
+    args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *(1,) * more, *extents)]
     for view, batch in zip((p.q, p.k, p.v, p.out), padded, strict=True):
         args += [Scalar("i64", stride) for stride in (*batch, view.strides[-2])]
-    grid = (min(_tiles(p), gpu.multiprocessors), 1, 1)
+    grid = (min(p.tiles(BLOCK_M), gpu.multiprocessors), 1, 1)
     hides = p.causal or keys % BLOCK_N != 0
     constants = {"HEAD": head, "ORDER": _order(p, gpu), "HIDES": hides}
     return TritonLaunch(SOURCE, tuple(args), constants, {"num_warps": 4}, grid)
@@ -71,11 +72,6 @@ def _pairs(problem: Problem) -> int:
     """Pairs of tiles, where a block in the middle is a pair by itself."""
     shape: tuple[int, ...] = problem.q.shape
     return prod(shape[:-2]) * ceil(shape[-2] / (2 * BLOCK_M))
-
-
-def _tiles(problem: Problem) -> int:
-    shape: tuple[int, ...] = problem.q.shape
-    return prod(shape[:-2]) * -(-shape[-2] // BLOCK_M)
 
 
 def _batch(problem: Problem) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
@@ -41,6 +40,9 @@ CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
 }
 # fmt: on
 
+# What to take instead where there is a mask, whose blocks need room too, and where the device has a
+# multiprocessor for each of its tiles: smaller ones keep more of them at work.
+SMALLER = {"sm_9": {(128, False): (64, 128, 4, 3)}}
 
 # What `tune` tries besides: blocks of queries and of keys, warps, stages.
 OTHERS = {
@@ -84,7 +86,7 @@ def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> Triton
     }  # fmt: skip
     if not has_mask:
         constants |= {"mask": None, "mask_batch": None, "mask_m": None, "mask_n": None}
-    grid = (-(-queries // block_m) * prod(extents), 1, 1)
+    grid = (p.tiles(block_m), 1, 1)
     options = {"num_warps": warps, "num_stages": stages}
     return TritonLaunch(SOURCE, tuple(args), constants, options, grid)
 
@@ -92,12 +94,15 @@ def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> Triton
 def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, int, int, int]:
     p = problem
     family = next(f for f in CONFIGURATIONS if gpu.architecture.startswith(f))
-    largest = max(map(_padded, (p.q.shape[-1], p.v.shape[-1])))
-    found = CONFIGURATIONS[family][largest, p.causal]
+    size = max(map(_padded, (p.q.shape[-1], p.v.shape[-1])))
+    found = CONFIGURATIONS[family][size, p.causal]
+    smaller = SMALLER.get(family, {}).get((size, p.causal))
+    if smaller and (p.mask is not None or p.tiles(smaller[0]) <= gpu.multiprocessors):
+        found = smaller
     if alternative is not None:
         found = OTHERS[family][alternative]
     block_m, block_n, warps, stages = found
-    if p.mask is not None:  # its blocks need room too
+    if p.mask is not None:
         block_n, stages = max(16, block_n // 2), min(stages, 2)
     # Few queries, as in decoding, need no more rows than a matrix instruction has.
     block_m = min(block_m, max(16, power_of_two(p.q.shape[-2])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -34,6 +35,11 @@ class Problem:
         """The problem whose `views` these are."""
         q, k, v, out, *mask = views
         return Problem(q, k, v, mask[0] if mask else None, out, scale, causal)
+
+    def tiles(self, block: int) -> int:
+        """How many blocks of so many queries all batch entries have."""
+        shape: tuple[int, ...] = self.q.shape
+        return prod(shape[:-2]) * -(-shape[-2] // block)
 
     def views(self) -> tuple[View, ...]:
         """What the kernel is given, in order; the mask, if any, comes last."""

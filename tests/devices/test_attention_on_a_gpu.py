@@ -33,19 +33,26 @@ class Case:
     heads: int | None = None
     causal: bool = False
     scale: float | None = None
-    by_rows: bool = False  # (batch, length, heads, head size) in memory, seen turned
+    by_rows: bool = False  # the length before the heads in memory, seen turned
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of q, k and v: (batch, heads, queries that share their keys, length, head size)."""
+        b, h, m, d = self.q
+        heads = self.heads or h
+        return {"q": (b, heads, h // heads, m, d)} | dict.fromkeys(
+            "kv", (b, heads, 1, self.keys, d)
+        )
 
     def graph(self, dtype: str) -> gx.Graph:
         g = gx.Graph("attention")
-        b, h, m, d = self.q
-        shapes = {"q": (b, h, m, d)} | dict.fromkeys("kv", (b, self.heads or h, self.keys, d))
         views = {}
-        for name, (batch, heads, length, width) in shapes.items():
+        for name, (batch, heads, group, length, width) in self.shapes.items():
             if self.by_rows:
-                x = g.input(name, (batch, length, heads, width), dtype)
-                views[name] = g.copy(x, permute=[0, 2, 1, 3], name=f"{name}_turned")
+                x = g.input(name, (batch, length, heads, group, width), dtype)
+                views[name] = g.copy(x, permute=[0, 2, 3, 1, 4], name=f"{name}_turned")
             else:
-                views[name] = g.input(name, (batch, heads, length, width), dtype)
+                views[name] = g.input(name, (batch, heads, group, length, width), dtype)
         more: dict[str, Any] = {} if self.scale is None else {"scale": self.scale}
         g.output(out=g.attention(**views, causal=self.causal, name="y", **more))
         return g
@@ -53,7 +60,7 @@ class Case:
     def exact(self, q: Array, k: Array, v: Array) -> Array:
         q, k, v = map(wide, (q, k, v))
         if self.by_rows:
-            q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+            q, k, v = (x.transpose(0, 2, 3, 1, 4) for x in (q, k, v))
         m, n = q.shape[-2], k.shape[-2]
         z = q @ k.swapaxes(-1, -2) * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
         if self.causal:
@@ -74,6 +81,8 @@ CASES = {
     "tiles in pairs": Case((4, 66, 300, 64), 700, causal=True),
     "grouped": Case((4, 40, 140, 64), 150, heads=1),
     "rows": Case((3, 48, 140, 64), 150, causal=True, by_rows=True),
+    "grouped rows": Case((2, 48, 140, 128), 150, heads=6, by_rows=True),
+    "grouped rows, causal": Case((3, 40, 300, 64), 400, heads=8, causal=True, by_rows=True),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),
     "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),
 }

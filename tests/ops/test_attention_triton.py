@@ -240,7 +240,7 @@ def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
     made = hip_triton.compile_kernel(kernel, gpu)
     assert (made.threads, made.shared_bytes <= SHARED["sm_90"]) == (384, True)
     assert made.scratch_bytes == 3 * 128  # descriptors, of a program
-    assert "cp.async.bulk.tensor.4d" in ptx(case)
+    assert "cp.async.bulk.tensor.5d" in ptx(case)
     assert "STACK:0 " in resources(made.code, tmp_path / "code")
 
 
@@ -276,6 +276,33 @@ def test_where_the_kernel_for_hopper_is_used() -> None:
     assert not used(negative)
     negative.attrs["scale"] = 1e-46  # 0 in f32
     assert not used(negative)
+
+
+def test_grouped_heads_stored_by_rows_have_three_batch_axes() -> None:
+    graph = gx.Graph("g")
+    views = {}
+    for name, group in (("q", 4), ("k", 1), ("v", 1)):
+        x = graph.input(name, (2, 512, 8, group, 64), "f16")
+        views[name] = graph.copy(x, permute=[0, 2, 3, 1, 4])
+    graph.output(y=graph.attention(**views, name="y"))
+    compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
+    (command,) = compiled.program.commands
+    launch = command.work.on(GPUS["sm_90"])
+    assert launch.source.name == "flash_hopper.py"
+    assert [a.value for a in launch.args[5:10]] == [512, 512, 2, 8, 4]
+    made = hip_triton.compile_kernel(command.work, GPUS["sm_90"])
+    assert made.scratch_bytes == 3 * 128
+
+
+def test_few_tiles_are_smaller() -> None:
+    """So that more multiprocessors have one."""
+
+    def rows(case: Case) -> object:
+        return case.kernel().on(GPUS["sm_90"]).constants["BLOCK_M"]
+
+    assert rows(shape_of(128, m=2048, n=512, batch=(4,))) == 64  # 128 tiles of these
+    assert rows(shape_of(96, m=2048, n=512, batch=(5,))) == 128  # 160
+    assert rows(shape_of(96, m=2048, n=512, batch=(5,), mask=True)) == 64
 
 
 def test_a_program_walks_tiles() -> None:

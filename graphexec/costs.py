@@ -24,7 +24,7 @@ _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}
 GEMM = "gemm: "
 """What the signatures of GEMMs begin with."""
 
-CONSTANTS = ("start", "launch", "wait")
+CONSTANTS = ("start", "launch", "wait", "fork")
 """The fields of a CostModel that a profile may hold."""
 
 
@@ -48,8 +48,9 @@ class CostModel:
     """Rates of a device. Times are in microseconds, rates in operations or bytes a microsecond.
 
     `start` passes from the launch of a plan until its first command, `launch` is the time of an
-    empty command on an idle stream, `wait` what waiting for another stream adds, `wave` the time of
-    the shortest useful command. `profile` is what was measured, by signature.
+    empty command on an idle stream, `wait` what waiting for another stream adds, `fork` what each
+    further stream adds to the start, `wave` the time of the shortest useful command. `profile` is
+    what was measured, by signature.
     """
 
     flops: float
@@ -59,6 +60,7 @@ class CostModel:
     wait: float
     wave: float = 0.0
     start: float = 0.0
+    fork: float = 0.0
     name: str = "model"
     profile: Mapping[str, Measured] = field(default_factory=dict)
 
@@ -128,7 +130,14 @@ def tasks_of(
         share.append(found[1])
         engine.append(of)
     return Tasks(
-        time, share, engine, model.launch, model.wait, predecessors, successors_of(predecessors)
+        time,
+        share,
+        engine,
+        model.launch,
+        model.wait,
+        predecessors,
+        successors_of(predecessors),
+        model.fork,
     )
 
 

@@ -2,12 +2,13 @@
 
 The device: K streams, each in order, over three engines: the compute units and one copy engine a
 direction. A command waits for its stream and its predecessors (an event more if one ran on another
-stream, or to fork from the first one used), then for its launch, then works. A command fills a
-share of its engine. As long as the shares of those at work add up to no more than 1, each runs as
-if alone; beyond that all slow down alike, so that two commands that each fill the device gain
-nothing from running side by side. That is processor sharing; every engine keeps a virtual clock
-that runs at the common rate (as in fair queueing: Demers, Keshav and Shenker, SIGCOMM 1989), so one
-heap of virtual finishing times is enough and a simulation takes O((V + E) log V).
+stream, or to fork from the first one used, as streams do one after another), then for its launch,
+then works. A command fills a share of its engine. As long as the shares of those at work add up to
+no more than 1, each runs as if alone; beyond that all slow down alike, so that two commands that
+each fill the device gain nothing from running side by side. That is processor sharing; every engine
+keeps a virtual clock that runs at the common rate (as in fair queueing: Demers, Keshav and Shenker,
+SIGCOMM 1989), so one heap of virtual finishing times is enough and a simulation takes
+O((V + E) log V).
 
 Deterministic. Left out: the host's time for issuing, caches, clocks that change.
 """
@@ -32,7 +33,8 @@ class Tasks:
 
     `time[c]` is what c takes alone once launched, `share[c]` how much of `engine[c]` it fills (0 to
     1). `launch` is spent by every command on its stream, `event` by every dependency between
-    streams. The indices are in a topological order.
+    streams; the n-th stream after the first begins n · `fork` later. The indices are in a
+    topological order.
     """
 
     time: Sequence[float]
@@ -42,6 +44,7 @@ class Tasks:
     event: float
     predecessors: tuple[tuple[int, ...], ...]
     successors: Edges
+    fork: float = 0.0
 
     def __len__(self) -> int:
         return len(self.time)
@@ -143,8 +146,8 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
     ready, end = [0.0] * len(tasks), [0.0] * len(tasks)
     start = [0.0] * len(tasks)
     engines, launch, event = (Engine(), Engine(), Engine()), tasks.launch, tasks.event
-    for command in _forked(order, stream):
-        ready[command] = event
+    for number, command in enumerate(_forked(order, stream), 1):
+        ready[command] = event + number * tasks.fork
     begins = [(ready[c] + launch, p) for p, c in enumerate(order) if not missing[c]]
     heapq.heapify(begins)
     while True:

@@ -308,12 +308,14 @@ class HipSession:
             return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
 
     def time_run(self) -> float:
-        """By events before and after it on stream 0, whatever the mode."""
+        """By events before and after it on stream 0, behind another run: else the host's launching
+        it would be measured, too."""
         hip = self._hip
         if not self._clock:
             self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
                            for _ in range(2)]  # fmt: skip
         begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
+        self.issue()
         with self._issuing():
             begin()
             for step in self._run:

@@ -99,12 +99,13 @@ def _when(facts: Facts, index: int) -> str:
     """What determines the predicted start of a command."""
     held = facts.held_up_by[index]
     own, event = facts.schedule.stream[index], facts.prediction.tasks.event
+    start = facts.timeline.start[index]
     if held is not None:
         text = f"when {facts.name(held)} has ended ({facts.timeline.end[held]:.2f} µs)"
         waited = facts.schedule.stream[held] != own
         return text + (f" and its event has arrived ({event:g} µs later)" if waited else "")
-    if facts.timeline.start[index] > 0:
-        return f"when stream {own} has forked from the first (an event, {event:g} µs)"
+    if start > 0:
+        return f"when stream {own} has forked from the first ({start:g} µs)"
     return "when the run does"
 
 

@@ -103,6 +103,8 @@ class CommandTimes:
         time = self._time(probe, way, device)
         if time is None:
             return measured
+        if time > measured.us:  # the device is busy: what launches take is behind others' work
+            time += self._model.launch
         share = min(1.0, max(1 / _BESIDE, time / (_BESIDE * measured.us)))
         return replace(measured, share=round(share, 3))
 
@@ -135,7 +137,8 @@ class CommandTimes:
             return None
         model = self._model
         begin = model.start + sum(map(model.microseconds, probe.before))
-        waits = 2 * model.wait if any(probe.stream) else 0.0
+        others = max(probe.stream)
+        waits = 2 * model.wait + others * model.fork if others else 0.0
         return max((whole - begin - waits) / probe.rounds - model.launch, 0.01)
 
     def _result(self, work: Work, device: Device) -> Array | None:

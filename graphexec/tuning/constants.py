@@ -1,4 +1,5 @@
-"""The constants of a device's cost model: launching a plan, a command, and waiting for a stream."""
+"""The constants of a device's cost model: launching a plan and a command, waiting for a stream, and
+beginning on several."""
 
 from __future__ import annotations
 
@@ -6,18 +7,20 @@ import time
 
 from graphexec.devices.base import Device
 from graphexec.tuning.measuring import Loaded
-from graphexec.tuning.probes import Probe, diamonds, launches
+from graphexec.tuning.probes import Probe, chains, diamonds, launches
 
 _WARM_UP = 0.1  # seconds
 _SHORT, _LONG = 8, 72  # kernels of a chain
 _FEW, _MANY = 4, 24  # forks and joins
+_STREAMS = 8
 
 
 def measure_constants(device: Device) -> dict[str, float]:
-    """`start`, `launch` and `wait` of a CostModel, in microseconds.
+    """`start`, `launch`, `wait` and `fork` of a CostModel, in microseconds.
 
     A chain of n empty kernels takes start + n · launch. A fork and the join after it take two
-    launches, one on stream 0 and one on stream 1, with a wait before and after the second.
+    launches, one on stream 0 and one on stream 1, with a wait before and after the second. Chains
+    on several streams take as long as one, the wait for the fork, and a fork for each other stream.
     """
     _warm_up(device)
     short, long = (_time(launches(n), device) for n in (_SHORT, _LONG))
@@ -26,7 +29,9 @@ def measure_constants(device: Device) -> dict[str, float]:
     few, many = (_time(diamonds(n), device) for n in (_FEW, _MANY))
     diamond = (many - few) / (_MANY - _FEW)
     wait = max((diamond - 2 * launch) / 2, 0.0)
-    found = {"start": start, "launch": launch, "wait": wait}
+    apart = _time(chains(_SHORT, _STREAMS), device)
+    fork = max((apart - short - wait) / (_STREAMS - 1), 0.0)
+    found = {"start": start, "launch": launch, "wait": wait, "fork": fork}
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -83,8 +83,15 @@ def _begun(storage: Storage, name: str, storages: dict[str, Storage]) -> Command
 
 def launches(count: int) -> Probe:
     """A chain of kernels that do nothing."""
-    commands = [_empty(i, "a") for i in range(count)]
-    return Probe(_program(commands, _bytes("a")), (0,) * count, count)
+    return chains(count, 1)
+
+
+def chains(count: int, streams: int) -> Probe:
+    """On each of some streams a chain of kernels that do nothing."""
+    names = [f"s{number}" for number in range(streams)]
+    commands = [_empty(i * count + j, name) for i, name in enumerate(names) for j in range(count)]
+    stream = tuple(number for number in range(streams) for _ in range(count))
+    return Probe(_program(commands, _bytes(*names)), stream, count)
 
 
 def diamonds(count: int) -> Probe:
@@ -133,4 +140,4 @@ def _program(commands: Sequence[Command], storages: Mapping[str, Storage]) -> Pr
     return Program("probe", {}, dict(storages), {}, tuple(commands), {}, {}, {})
 
 
-__all__ = ["Probe", "diamonds", "launches", "repeated"]
+__all__ = ["Probe", "chains", "diamonds", "launches", "repeated"]

@@ -11,7 +11,7 @@ from graphexec.command import Gemm, Kernel, Work
 from graphexec.plan import Launch, Plan, Record, Wait
 from graphexec.simulate import COMPUTE, Tasks, simulate, successors_of
 
-START, LAUNCH, WAIT = 6.5, 0.75, 1.25
+START, LAUNCH, WAIT, FORK = 6.5, 0.75, 1.25, 0.5
 
 Truth = Callable[[Work], tuple[float, float]]
 """Microseconds of a command alone, and its share of the device."""
@@ -51,7 +51,7 @@ def run_of(plan: Plan, truth: Truth) -> float:
     true = [_true(i.work, truth) for i in launches]
     tasks = Tasks(
         [time for time, _ in true], [share for _, share in true], [COMPUTE] * len(true), LAUNCH,
-        WAIT, tuple(needs), successors_of(needs),
+        WAIT, tuple(needs), successors_of(needs), FORK,
     )  # fmt: skip
     streams = [i.stream for i in launches]
     return START + simulate(tasks, range(len(launches)), streams).makespan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from modelled import LAUNCH, START, WAIT, ModelledDevice, run_of, small_gemms
+from modelled import FORK, LAUNCH, START, WAIT, ModelledDevice, run_of, small_gemms
 
 import graphexec as gx
 from graphexec.pipeline.alternatives import alternative_plans
@@ -32,7 +32,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Profile:
 
 def test_the_constants_are_found() -> None:
     found = measure_constants(DEVICE)
-    assert found == pytest.approx({"start": START, "launch": LAUNCH, "wait": WAIT}, abs=2e-3)
+    true = {"start": START, "launch": LAUNCH, "wait": WAIT, "fork": FORK}
+    assert found == pytest.approx(true, abs=2e-3)
 
 
 def test_times_and_shares_are_found(tuned: Profile) -> None:

@@ -225,7 +225,7 @@ class Program:
 
     `tensors` are the named tensors: what the graph calls them and where their elements lie.
     `inputs` and `outputs` are the host's sides of the transfers, `weights` lie on the device.
-    `groups` bind the allocation; each storage, of an arena or of the weights, is in one at most.
+    `groups` bind the allocation; each storage is in one at most.
     """
 
     graph: str

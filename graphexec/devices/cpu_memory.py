@@ -1,20 +1,26 @@
-"""The memory of a plan on the CPU: buffers of bytes, with tensors at their offsets."""
+"""The memory of a plan on the CPU: buffers of bytes, with tensors at their offsets.
+
+Inputs and outputs that commands use where they lie are pieces of one array, in the order of the
+plan: those of a group are at its stride. Others are their own, and change places with the caller's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from graphexec.command import Memcpy
+from graphexec.command import Memcpy, aligned
 from graphexec.errors import OutOfMemory
-from graphexec.plan import Launch, Plan, Range
+from graphexec.plan import Buffer, Launch, Plan, Range
 from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64  # bytes, a cache line
+_EDGE = ("input", "output")
 
 
 class Memory:
@@ -26,17 +32,22 @@ class Memory:
         """`weights` (by storage) are put in their places, or those of a `lender` are shared."""
         self._plan = plan
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
-        self.buffers: dict[str, Array] = {
-            b.id: shared[b.id] if b.id in shared else _allocate(b.id, b.bytes) for b in plan.buffers
-        }
+        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
+        beside = [b for b in plan.buffers if b.role in _EDGE and b.id in fixed]
+        self.buffers: dict[str, Array] = {}
+        self._onwards: dict[str, Array] = _side_by_side(beside)  # each and what lies behind it
+        for b in plan.buffers:
+            if b.id in shared:
+                self.buffers[b.id] = shared[b.id]
+            elif b.id in self._onwards:
+                self.buffers[b.id] = self._onwards[b.id][: b.bytes]
+            else:
+                self.buffers[b.id] = _allocate(f"buffer '{b.id}'", b.bytes)
         for name, array in ({} if shared else weights).items():
             buffer, offset = plan.places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
-        launches = [i for i in plan.instructions if isinstance(i, Launch)]
-        fixed = {
-            r.buffer for i in launches if not isinstance(i.work, Memcpy) for r in i.reads + i.writes
-        }
         # Those that only copies touch, which ask where they lie when they run.
         movable = [b for b in plan.buffers if b.id not in fixed]
         self._inputs = {b.id: self.buffers[b.id] for b in movable if b.role == "input"}
@@ -54,7 +65,7 @@ class Memory:
         found = self.buffers[buffer]
         if buffer not in self._outputs:
             return found.copy()
-        self.buffers[buffer] = _allocate(buffer, found.size)
+        self.buffers[buffer] = _allocate(f"buffer '{buffer}'", found.size)
         return found
 
     def array(self, view: View) -> Array:
@@ -64,7 +75,7 @@ class Memory:
         return np.ndarray(
             view.shape,
             view.dtype.numpy(),
-            buffer=self.buffers[buffer].data,
+            buffer=self._from(buffer).data,
             offset=offset + view.offset * size,
             strides=tuple(s * size for s in view.strides),
         )
@@ -73,7 +84,7 @@ class Memory:
         """From the first byte of a tensor to its last."""
         buffer, offset = self._plan.places[view.storage]
         low, high = view.byte_range()
-        return self.buffers[buffer][offset + low : offset + high]
+        return self._from(buffer)[offset + low : offset + high]
 
     def range(self, span: Range) -> Array:
         """The bytes of a range."""
@@ -87,14 +98,32 @@ class Memory:
 
     def free(self) -> None:
         """Let go of the buffers; those that were lent live on."""
-        self.buffers, self._inputs = {}, {}
+        self.buffers, self._inputs, self._onwards = {}, {}, {}
+
+    def _from(self, buffer: str) -> Array:
+        """A buffer, with what a view of it may reach into."""
+        return self._onwards.get(buffer, self.buffers[buffer])
 
 
-def _allocate(id: str, nbytes: int) -> Array:
+def _moves(launch: Launch) -> bool:
+    """Whether a launch copies one buffer to one other."""
+    return isinstance(launch.work, Memcpy) and len(launch.reads) == len(launch.writes) == 1
+
+
+def _side_by_side(buffers: Sequence[Buffer]) -> dict[str, Array]:
+    """From each buffer to the end of the last."""
+    if not buffers:
+        return {}
+    places = list(accumulate((aligned(b.bytes) for b in buffers), initial=0))
+    whole = _allocate("what goes in and out", places[-1])
+    return {b.id: whole[place:] for b, place in zip(buffers, places, strict=False)}
+
+
+def _allocate(what: str, nbytes: int) -> Array:
     try:
         raw = np.empty(nbytes + _ALIGNMENT, dtype=np.uint8)
     except MemoryError as exc:
-        raise OutOfMemory(f"buffer '{id}' needs {nbytes} bytes, more than the host has") from exc
+        raise OutOfMemory(f"{what} needs {nbytes} bytes, more than the host has") from exc
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + nbytes]
 

@@ -55,9 +55,9 @@ class Memory:
         self._spaces = {b.id: b.space for b in plan.buffers}
         self.sizes = {b.id: b.bytes for b in plan.buffers}
         self.host: dict[str, Array] = {}
-        self._side_by_side = self._take_side_by_side()
+        self._take_side_by_side()
         for buffer in plan.buffers:
-            if buffer.id in self._side_by_side:
+            if buffer.id in self._pointers:
                 continue
             if buffer.role == "weights" and lender is not None:
                 self._pointers[buffer.id] = lender._pointers[buffer.id]
@@ -66,16 +66,16 @@ class Memory:
             else:
                 self._pointers[buffer.id], self.host[buffer.id] = self._pinned(buffer.bytes)
 
-    def _take_side_by_side(self) -> frozenset[str]:
-        """Take inputs and outputs in device memory at once: equal ones lie at a constant stride."""
+    def _take_side_by_side(self) -> None:
+        """Take inputs and outputs in device memory at once, in the order of the plan: those of a
+        group are at its stride."""
         found = [b for b in self._plan.buffers if b.space == "device" and b.role in _EDGE]
         if not found:
-            return frozenset()
+            return
         places = list(accumulate((aligned(b.bytes) for b in found), initial=0))
         first = int(self._resources.own(self._hip.malloc(places[-1]), self._hip.free))
         for buffer, place in zip(found, places, strict=False):
             self._pointers[buffer.id] = self._hip.pointer(first + place)
-        return frozenset(b.id for b in found)
 
     # Addresses ------------------------------------------------------------------------------
 
@@ -91,11 +91,6 @@ class Memory:
         """A pointer to the first element of a view."""
         buffer, offset = self._plan.places[view.storage]
         return self.at(buffer, offset + view.offset * view.dtype.itemsize)
-
-    def block(self, view: View) -> str:
-        """Which allocation a view lies in, by the name of one of its buffers."""
-        buffer = self._plan.places[view.storage][0]
-        return min(self._side_by_side) if buffer in self._side_by_side else buffer
 
     def direction(self, work: Memcpy) -> Any:
         """Which way a copy goes."""

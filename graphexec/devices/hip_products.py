@@ -45,7 +45,7 @@ class Products:
         self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
         algorithms: Mapping[str, int],
     ) -> None:  # fmt: skip
-        self._hip, self._resources, self._memory = hip, resources, memory
+        self._hip, self._resources, self._memory, self._places = hip, resources, memory, plan.places
         self._algorithms = algorithms
         self._workspaces: dict[int, Pointer] = {}
         self._lt_handles: dict[int, Handle] = {}
@@ -103,11 +103,11 @@ class Products:
         ]
 
     def _step(self, calls: Sequence[GemmCall], operand: int, table: Sequence[int]) -> int | None:
-        """Elements from one matrix to the next, where that is the same throughout one allocation:
-        a BLAS knows more of matrices at a stride than of pointers."""
+        """Elements from one matrix to the next, where that is the same throughout one buffer: a
+        BLAS knows more of matrices at a stride than of pointers."""
         views = [call.views[operand] for call in calls]
         steps = {after - before for before, after in pairwise(table)}
-        if len(steps) > 1 or len({self._memory.block(view) for view in views}) > 1:
+        if len(steps) > 1 or len({self._places[view.storage][0] for view in views}) > 1:
             return None
         step, odd = divmod(steps.pop(), views[0].dtype.itemsize)
         return None if odd or step < 0 else step

@@ -2,18 +2,20 @@
 
 Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
 one happen before all accesses of the other, or if a command that allows it writes one over the
-other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride.
+other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride;
+those with buffers of their own follow one another in the plan, and sessions take them so.
 Deterministic. The arena is reported beside a lower bound; graphexec.allocation.arena says how hard
 it tries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphexec.allocation.arena import place
 from graphexec.allocation.lifetimes import Item, items
-from graphexec.command import Program, aligned
+from graphexec.command import Group, Program, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.tensor import Space
@@ -46,23 +48,38 @@ def allocate(synchronized: Synchronized) -> Allocation:
     if weights.bytes:
         places |= {name: ("weights", offset) for name, offset in weights.offsets.items()}
         buffers.append(Buffer("weights", weights.bytes, "device", "weights"))
-    for storage in program.storages.values():
-        if storage.role in ("input", "output"):
-            buffers.append(Buffer(storage.name, storage.nbytes, storage.space, storage.role))
-            places[storage.name] = (storage.name, 0)
+    for name in _edges(program):
+        storage = program.storages[name]
+        buffers.append(Buffer(name, storage.nbytes, storage.space, storage.role))
+        places[name] = (name, 0)
     device = arenas["arena"]
     return Allocation(tuple(buffers), places, device.bytes, device.lower_bound, device.naive)
 
 
+def _edges(program: Program) -> Iterator[str]:
+    """Inputs and outputs, those of a group one after another: sessions keep to this order."""
+    groups = _groups(program)
+    seen: set[str] = set()
+    for name, storage in program.storages.items():
+        if storage.role in ("input", "output") and name not in seen:
+            together = groups[name].storages if name in groups else (name,)
+            seen.update(together)
+            yield from together
+
+
+def _groups(program: Program) -> dict[str, Group]:
+    return {name: group for group in program.groups for name in group.storages}
+
+
 def _weights(program: Program) -> Arena:
     """One after another: weights are there from the start to the end."""
-    group_of = {name: group for group in program.groups for name in group.storages}
+    groups = _groups(program)
     offsets: dict[str, int] = {}
     total = 0
     for name, storage in program.storages.items():
         if storage.role != "weights" or name in offsets:
             continue
-        group = group_of.get(name)
+        group = groups.get(name)
         together, stride = (group.storages, group.stride) if group else ((name,), storage.nbytes)
         offsets |= {each: total + place * stride for place, each in enumerate(together)}
         total += aligned(len(together) * stride)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from branches import BRANCHES, chains
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from strategies import repeated_graphs
 
 import graphexec as gx
-from graphexec.command import GemmBatch
+from graphexec.command import GemmBatch, aligned
 from graphexec.comparison import compare_executable
 from graphexec.devices.hip import Mode
 from graphexec.graph import Graph
@@ -33,23 +34,28 @@ def test_numbers(lab: Lab, name: str, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("apart", [False, True])
-def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, apart: bool) -> None:
-    """Equal ones that are declared one after another lie at a stride; others take pointers."""
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, shuffled: bool) -> None:
+    """They are taken at a stride, in one order; for another one there are pointers."""
     g = gx.Graph("resident")
+    b = [g.input(f"b{n}", (24, 24)) for n in range(4)]
     for n in range(4):
-        size = (n + 1) * 100 if apart else 100
-        a, b = g.input(f"a{n}", (24, 24)), g.input(f"b{n}", (24, 24))
-        g.output(**{f"pad{n}": g.softmax(g.input(f"pad{n}_in", (size,)))})
-        g.output(**{f"y{n}": g.gemm(a, b, name=f"g{n}")})
+        a = g.input(f"a{n}", (24, 24))
+        g.output(**{f"pad{n}": g.softmax(g.input(f"pad{n}_in", ((n + 1) * 100,)))})
+        g.output(**{f"y{n}": g.gemm(a, b[n], name=f"g{n}")})
+        if shuffled:
+            g.output(**{f"z{n}": g.gemm(a, b[n ^ 1], trans_a=True, name=f"h{n}")})
     emulated.emulator.trace()
     with emulated.compile(g, mode, resident=True) as exe:
         works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
-        assert any(isinstance(work, GemmBatch) for work in works)
+        assert any(isinstance(work, GemmBatch) for work in works) == shuffled
+        at = [exe.session.address(f"in.a{n}") for n in range(4)]
+        assert {after - before for before, after in pairwise(at)} == {aligned(24 * 24 * 4)}
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
     found = {c.name for c in calls(emulated.emulator) if "Gemm" in c.name}
-    assert found == {"hipblasGemmBatchedEx" if apart else "hipblasGemmStridedBatchedEx"}
+    batched = {"hipblasGemmBatchedEx"} if shuffled else set()
+    assert found == {"hipblasGemmStridedBatchedEx"} | batched
 
 
 def test_a_step_of_all_chains_is_one_call(emulated: Lab) -> None:

@@ -23,6 +23,7 @@ from graphexec.command import (
     Memcpy,
     Program,
     TritonKernel,
+    aligned,
 )
 from graphexec.comparison import compare_executable, evaluate
 from graphexec.costs import CPU, GPU, CostModel
@@ -92,7 +93,8 @@ def test_softmaxes_become_one_kernel_with_one_more_axis() -> None:
     assert commands[1].inplace == tuple((n, n) for n in range(6))
 
 
-def test_heads_become_one_attention() -> None:
+@pytest.mark.parametrize("resident", [False, True])
+def test_heads_become_one_attention(resident: bool) -> None:
     """Fused head by head, then all of them at once: a recipe takes any batch axes."""
     g = gx.Graph("heads")
     for h in range(6):
@@ -100,12 +102,12 @@ def test_heads_become_one_attention() -> None:
         probs = g.softmax(g.gemm(q, k, trans_b=True, name=f"scores{h}"), causal=True)
         g.output(**{f"y{h}": g.gemm(probs, v, name=f"ctx{h}")})
     for device in ("cpu", "hip"):
-        plan = plan_graph(g, device=device, capabilities={"attention:f16"})
+        plan = plan_graph(g, device=device, capabilities={"attention:f16"}, resident=resident)
         [command] = compute(plan.program)
         assert (command.label, len(command.nodes)) == ("causal attention", 6)
         assert isinstance(command.work, TritonKernel)
         assert [view.shape for view in command.work.views] == [(6, 40, 32)] * 4
-    with gx.compile(g, device="cpu") as exe:
+    with gx.compile(g, device="cpu", resident=resident) as exe:
         rng = np.random.default_rng(0)
         inputs = {n: draw(rng, t.shape, "f16") for n, t in exe.inputs.items()}
         outputs = exe.run(**inputs)
@@ -131,22 +133,34 @@ def test_copies_and_device_transfers_merge() -> None:
     assert {len(c.nodes) for c in commands} == {4}
 
 
-def test_operands_in_buffers_of_their_own_take_pointers() -> None:
-    commands = compute(batched(chains(4, 2), resident=True))
-    first, second = (c.work for c in commands)
-    assert isinstance(first, GemmBatch)
-    assert [m.a.storage for m in first.members] == [f"in.x{n}" for n in range(4)]
-    assert isinstance(second, GemmBatch)  # its weights are inputs, its results are outputs
+def test_inputs_and_outputs_that_stay_are_bound_too() -> None:
+    program = batched(chains(4, 2), resident=True)
+    assert [type(c.work) for c in compute(program)] == [Gemm, Gemm]
+    groups = [group.storages for group in program.groups]
+    for names in ("in.x{}", "in.w{}_1", "out.y{}"):
+        assert tuple(names.format(n) for n in range(4)) in groups
 
 
-def test_results_stay_at_a_stride_when_operands_take_pointers() -> None:
-    g = gx.Graph("g")
-    for n in range(4):
-        x = g.input(f"x{n}", (32, 32))
-        y = g.softmax(g.gemm(x, x, name=f"g{n}"), name=f"s{n}")
+def shuffled() -> gx.Graph:
+    """Products of four inputs with the same in another order."""
+    g = gx.Graph("shuffled")
+    x = [g.input(f"x{n}", (32, 32)) for n in range(4)]
+    for n, other in enumerate((0, 2, 1, 3)):
+        y = g.softmax(g.gemm(x[n], x[other], name=f"g{n}"), name=f"s{n}")
         g.output(**{f"y{n}": g.gemm(y, y, name=f"h{n}")})
-    commands = compute(batched(g, resident=True))
-    assert [type(c.work).__name__ for c in commands] == ["GemmBatch", "Kernel", "GemmBatch"]
+    return g
+
+
+def test_operands_at_no_stride_take_pointers() -> None:
+    first = compute(batched(shuffled()))[0].work
+    assert isinstance(first, GemmBatch)
+    assert [m.b.storage[-2:] for m in first.members] == ["x0", "x2", "x1", "x3"]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_results_stay_at_a_stride_when_operands_take_pointers(resident: bool) -> None:
+    commands = compute(batched(shuffled(), resident))
+    assert [type(c.work).__name__ for c in commands] == ["GemmBatch", "Kernel", "Gemm"]
 
 
 def test_chains_that_start_late_merge_all_the_same() -> None:
@@ -426,9 +440,15 @@ def test_groups_lie_at_their_stride(graph: gx.Graph, streams: int, resident: boo
     places, storages = compiled.allocation.places, compiled.program.storages
     for group in compiled.program.groups:
         buffer, first = places[group.storages[0]]
-        assert [places[name] for name in group.storages] == [
-            (buffer, first + n * group.stride) for n in range(len(group.storages))
-        ]
+        if storages[group.storages[0]].role in ("input", "output"):  # sessions take them in order
+            at = [b.id for b in compiled.plan.buffers].index(buffer)
+            following = compiled.plan.buffers[at : at + len(group.storages)]
+            assert [b.id for b in following] == list(group.storages)
+            assert {aligned(b.bytes) for b in following} == {group.stride}
+        else:
+            assert [places[name] for name in group.storages] == [
+                (buffer, first + n * group.stride) for n in range(len(group.storages))
+            ]
         assert {storages[name].nbytes <= group.stride for name in group.storages} == {True}
         assert group.stride % ALIGNMENT == first % ALIGNMENT == 0
     grouped = [name for group in compiled.program.groups for name in group.storages]

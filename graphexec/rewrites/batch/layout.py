@@ -5,8 +5,8 @@ Views of the members of a batch can be seen as one view with a leading axis if
 1. they are windows on one storage, at offsets in an arithmetic progression (one and the same
    window has the stride 0);
 2. or at the same offset of storages that stand in one group at equal distances;
-3. or at the same offset of storages that are in no group yet, of one size, all in the device's
-   arena or all among the weights: then they are made a group.
+3. or at the same offset of storages that are in no group yet, of one size and role, all in the
+   device's memory: then they are made a group.
 
 A storage is in one group only, so what is decided first holds.
 """
@@ -18,8 +18,6 @@ from dataclasses import replace
 
 from graphexec.command import Command, Group, Storage, aligned
 from graphexec.tensor import View
-
-_BINDABLE = ("arena", "weights")
 
 
 class Layout:
@@ -61,9 +59,7 @@ class Layout:
     def _bind(self, names: Sequence[str], itemsize: int) -> int | None:
         found = [self._storages[name] for name in names]
         first = found[0]
-        if first.role not in _BINDABLE or any(
-            (s.nbytes, s.role, s.space) != (first.nbytes, first.role, first.space) for s in found
-        ):
+        if any((s.nbytes, s.role) != (first.nbytes, first.role) for s in found):
             return None
         stride = aligned(first.nbytes)
         self._place |= {name: (len(self.groups), place) for place, name in enumerate(names)}
@@ -89,8 +85,7 @@ class Layout:
         """What operands of commands must have in common to be stacked: one group or storage."""
         return tuple(
             self._place[v.storage][0] if v.storage in self._place
-            else self._storages[v.storage].role if self._storages[v.storage].role in _BINDABLE
-            else v.storage
+            else self._storages[v.storage].role
             for v in _views(command)
         )  # fmt: skip
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]
 
+_SHOWN = 3  # capabilities in a warning
+
 
 class Executable:
     """A plan with the device memory, streams and events to run it; made by `compile`.
@@ -77,7 +79,7 @@ class Executable:
                 if other is compiled:  # there is no other plan
                     raise
                 compiled = other
-                missing = ", ".join(sorted(exc.capabilities))
+                missing = _told(exc.capabilities)
                 message = f"{source.name} is planned without {missing}: {exc}"
                 warnings.warn(message, FallbackWarning, stacklevel=3)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
@@ -326,6 +328,13 @@ class Executable:
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
+
+
+def _told(capabilities: frozenset[str]) -> str:
+    """Capabilities in a line, not too many."""
+    names = sorted(capabilities)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
-from graphexec.epilogue import RESULTS, needed, takes_bias
+from graphexec.epilogue import RESULTS, adds_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import copying, strided_copy
 from graphexec.ops.gemm.affine import affine
@@ -117,15 +117,13 @@ class GemmOp(Op):
         return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None
 
     def lower(self, call: Call) -> list[Command]:
-        """One product where the device adds the bias itself; else put beta · c + bias into the
-        result and let the BLAS add the product. Cast at the end."""
+        """One product where the device adds beta · c + bias itself; else put that into the result
+        and let the BLAS add the product. Cast at the end."""
         a, b = call.operands["a"], call.operands["b"]
-        out = call.out
-        # Two addends must not be rounded to half precision before the product joins them.
-        both = "bias" in call.operands and _beta(call.operands, call.attrs) != 0.0
-        if not _library_writes(a.dtype, out.dtype) or (both and out.dtype.itemsize == 2):
-            wide = TensorType(out.shape, a.dtype.accumulator)
-            out = call.scratch("wide", wide)
+        beta = _beta(call.operands, call.attrs)
+        wide = TensorType(call.out.shape, a.dtype.accumulator)
+        writes = _library_writes(a.dtype, call.out.dtype)
+        out = call.out if writes else call.scratch("wide", wide)
         work = Gemm(
             _operand(a, call.attrs["trans_a"], out.shape),
             _operand(b, call.attrs["trans_b"], out.shape),
@@ -135,42 +133,54 @@ class GemmOp(Op):
         read, commands = ["a", "b"], list[Command]()
         fused = _with_bias(call, work)
         if fused is not None:
-            work, read = fused, [*read, "bias"]
+            work, read = fused, [*read, *(["c"] if beta else []), "bias"]
         else:
+            # Two addends must not be rounded to half precision before the product joins them.
+            if beta and "bias" in call.operands and out.dtype.itemsize == 2:
+                out = call.scratch("wide", wide)
             commands, beta = _start(call, out)
-            work = replace(work, beta=beta)
+            work = replace(work, out=out, beta=beta)
         cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
-        commands.append(call.command("gemm", work, cost=cost))
+        # Where c is as large as the result, each of its elements is read before that is written.
+        inplace = [(2, 0)] if work.c is not None else []
+        commands.append(call.command("gemm", work, cost=cost, inplace=inplace))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
 
 
 def _with_bias(call: Call, work: Gemm) -> Gemm | None:
-    """The product that adds the bias itself, where the device does that and nothing else is added.
+    """The product that adds beta · c + bias itself, where there is a bias and the device does that.
 
     It always wins: it saves a launch, and writing and reading the result once.
     """
-    bias = call.operands.get("bias")
-    if bias is None or _beta(call.operands, call.attrs):
+    bias, beta = call.operands.get("bias"), _beta(call.operands, call.attrs)
+    if bias is None:
         return None
     shape = work.out.shape
     found = replace(work, bias=bias.broadcast_to((*shape[:-2], shape[-1])))
-    return found if takes_bias(found) and needed(found) <= call.capabilities else None
+    if beta:
+        found = replace(found, beta=beta, c=call.operands["c"].broadcast_to(shape))
+    return found if adds_bias(found, call.capabilities) else None
 
 
-def bias_first(command: Command) -> tuple[Command, Command]:
-    """What does the same as a product that adds its bias, where a device cannot have that: the bias
-    put into the result, and the product added to it."""
+def bias_first(command: Command) -> tuple[Command, Command] | None:
+    """What does the same as a product that adds its bias, where a device cannot have that: beta · c
+    + bias put into the result, and the product added to it. None where that sum would be rounded to
+    half precision."""
     work = command.work
     assert isinstance(work, Gemm)
     assert work.bias is not None
-    assert not work.beta
     *batch, n = work.bias.strides
     rows = replace(work.bias, shape=work.out.shape, strides=(*batch, 0, n))
-    start = copying(command, rows, work.out)
-    work = replace(work, bias=None, beta=1.0)
-    return start, replace(command, work=work, reads=work.reads)
+    if work.c is None:
+        start = copying(command, rows, work.out)
+    elif work.out.dtype.itemsize == 2:
+        return None
+    else:
+        start = _affine_like(command, work.c, rows, work.beta, work.out)
+    work = replace(work, c=None, bias=None, beta=1.0)
+    return start, replace(command, work=work, reads=work.reads, inplace=())
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:
@@ -218,6 +228,16 @@ def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
     # Where c is as large as the result, a thread reads the elements that it writes.
     recipe = _Affine(beta, out.dtype.accumulator)
     return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
+
+
+def _affine_like(command: Command, c: View, bias: View, beta: float, out: View) -> Command:
+    """The same as a command of the node of a product that may write over its c if that may."""
+    recipe, reads = _Affine(beta, out.dtype.accumulator), (c, bias)
+    nbytes = sum(v.elements * v.dtype.itemsize for v in (*reads, out))
+    return replace(
+        command, label="affine", work=recipe(reads, [out]), reads=reads, writes=(out,),
+        cost=Cost(0, nbytes), inplace=tuple((0, 0) for _ in command.inplace), recipe=recipe,
+    )  # fmt: skip
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

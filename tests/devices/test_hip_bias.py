@@ -209,27 +209,29 @@ def test_any_call(opened_lab: Lab, data: st.DataObject) -> None:
             check(exe.run(**inputs)["y"], inputs, dtype, out, **attrs)
 
 
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("weight", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_batch_whose_products_have_biases(
-    emulated: Lab, dtype: str, weight: bool, shared: bool
+    emulated: Lab, dtype: str, weight: bool, shared: bool, added: bool
 ) -> None:
-    g = branches(dtype, shared, weight)
+    g = branches(dtype, shared, weight, added)
     emulated.emulator.trace()
     with emulated.compile(g, "stream") as exe:
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
         (work,) = products(exe)
         assert work.bias is not None
+        assert (work.c is not None) == added
         assert work.bias.strides[0] == (0 if shared else 256 // work.bias.dtype.itemsize)
     strides = [c for c in calls(emulated.emulator) if c.name == "hipblasLtMatmulDescSetAttribute"
                and c.arguments[1] == "23"]  # fmt: skip
     assert len(strides) == (0 if shared else 1)
 
 
-def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
-    """Products that share the bias, the weight, or neither."""
+def branches(dtype: str, shared: bool, weight: bool, added: bool = False) -> gx.Graph:
+    """Products that share the bias, the weight, or neither; each with a c if one is `added`."""
     g = gx.Graph("branches")
     for i in range(4):
         x = g.input(f"x{i}", (16, 16), dtype)
@@ -237,7 +239,8 @@ def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
         for name, shape in ((w, (16, 16)), (bias, (16,))):
             if name not in g.inputs:
                 g.input(name, shape, dtype)
-        g.output(**{f"y{i}": g.gemm(x, w, bias=bias, alpha=0.25, name=f"g{i}")})
+        c = g.softmax(g.input(f"c{i}", (16, 16), dtype)) if added else None
+        g.output(**{f"y{i}": g.gemm(x, w, c=c, bias=bias, alpha=0.25, name=f"g{i}")})
     return g
 
 

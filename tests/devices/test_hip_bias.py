@@ -55,12 +55,13 @@ def layer(
     dtype: str = "f16", out: str | None = None, batch: tuple[int, ...] = (), added: str = ""
 ) -> gx.Graph:
     """A product and its bias, and with `added` 0.5 · c: "dead" afterwards or "kept", or one c for
-    "all" products of the batch."""
+    "all" products of the batch, or these and the weight for all of them."""
     g = gx.Graph("layer")
-    a, b = g.input("a", (*batch, 20, 24), dtype), g.input("b", (*batch, 24, 40), dtype)
+    of_b = () if added == "weight" else batch
+    a, b = g.input("a", (*batch, 20, 24), dtype), g.input("b", (*of_b, 24, 40), dtype)
     more: dict[str, Any] = {}
     if added:
-        c = g.input("c", (*(() if added == "all" else batch), 20, 40), out or dtype)
+        c = g.input("c", (*(batch if added in ("dead", "kept") else ()), 20, 40), out or dtype)
         more = {"c": c, "beta": 0.5}
     bias = g.input("bias", (40,), out or dtype)
     g.output(y=g.gemm(a, b, bias=bias, out_dtype=out, name="y", **more))
@@ -97,7 +98,7 @@ def test_one_call_and_right_numbers(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("dtype", "out"), [(d.value, o.value) for d, o in pairs()])
 @pytest.mark.parametrize("batch", [(), (3,)])
-@pytest.mark.parametrize("added", ["dead", "kept", "all"])
+@pytest.mark.parametrize("added", ["dead", "kept", "all", "weight"])
 def test_one_call_adds_c_as_well(
     lab: Lab, dtype: str, out: str, mode: Mode, batch: tuple[int, ...], added: str
 ) -> None:
@@ -107,7 +108,7 @@ def test_one_call_adds_c_as_well(
         places = {t.name: (t.buffer, t.offset) for t in exe.plan.tensors}
         (work,) = products(exe)
         if work.c is not None:
-            dead = added == "dead" or (added == "all" and not batch)
+            dead = added == "dead" or (added != "kept" and not batch)
             assert (places["c"] == places["y"]) == dead
         one_call(lab, exe, dtype, out)
 
@@ -127,7 +128,7 @@ def one_call(lab: Lab, exe: Executable, dtype: str, out: str) -> None:
         assert bits(exe.run(**inputs)) == bits(found)
 
 
-@pytest.mark.parametrize("added", ["kept", "all"])
+@pytest.mark.parametrize("added", ["kept", "all", "weight"])
 def test_where_c_and_the_result_are_two_matrices_each_has_a_layout(
     emulated: Lab, added: str
 ) -> None:
@@ -138,7 +139,7 @@ def test_where_c_and_the_result_are_two_matrices_each_has_a_layout(
         assert_right(exe, inputs, exe.run(**inputs))
         assert made(emulated)[:1] == ["hipblasLtMatmul"]
         (call,) = products(exe)
-    assert gemm_call(call).gemm.stride_c == (0 if added == "all" else 800)
+    assert gemm_call(call).gemm.stride_c == (800 if added == "kept" else 0)
     assert gemm_call(call).gemm.stride_d == 800
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Set
 
+_SHOWN = 3  # names in a line
+
 
 def reduced(capabilities: Collection[str], missing: Set[str]) -> frozenset[str]:
     """A device's capabilities when it turned out not to have those in `missing`."""
@@ -21,8 +23,15 @@ def lacks(capabilities: Collection[str], name: str) -> bool:
     return _no(name) in capabilities
 
 
+def listed(capabilities: Collection[str]) -> str:
+    """Capabilities in a line for people, not too many."""
+    names = sorted(capabilities)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
 def _no(name: str) -> str:
     return f"no {name}"
 
 
-__all__ = ["lacks", "reduced"]
+__all__ = ["lacks", "listed", "reduced"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.capabilities import listed
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]
-
-_SHOWN = 3  # capabilities in a warning
 
 
 class Executable:
@@ -79,7 +78,7 @@ class Executable:
                 if other is compiled:  # there is no other plan
                     raise
                 compiled = other
-                missing = _told(exc.capabilities)
+                missing = listed(exc.capabilities)
                 message = f"{source.name} is planned without {missing}: {exc}"
                 warnings.warn(message, FallbackWarning, stacklevel=3)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
@@ -328,13 +327,6 @@ class Executable:
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
-
-
-def _told(capabilities: frozenset[str]) -> str:
-    """Capabilities in a line, not too many."""
-    names = sorted(capabilities)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from graphexec.blas_layout import is_product, is_well_aligned
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
+from graphexec.command import Command, Cost, Gemm, Memcpy
 from graphexec.epilogue import RESULTS, adds_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import copying, strided_copy
-from graphexec.ops.gemm.affine import affine
+from graphexec.ops.gemm.affine import affine, affine_like
 from graphexec.tensor import DType, TensorType, View
 
 
@@ -178,7 +178,7 @@ def bias_first(command: Command) -> tuple[Command, Command] | None:
     elif work.out.dtype.itemsize == 2:
         return None
     else:
-        start = _affine_like(command, work.c, rows, work.beta, work.out)
+        start = affine_like(command, work.c, rows, work.beta, work.out)
     work = replace(work, c=None, bias=None, beta=1.0)
     return start, replace(command, work=work, reads=work.reads, inplace=())
 
@@ -190,7 +190,7 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     if not beta:
         c = None
     if c is not None and bias is not None:
-        return [_affine(call, c, bias, beta, out)], 1.0
+        return [affine(call, c, bias, beta, out)], 1.0
     addend = c if c is not None else bias
     if addend is None:
         return [], 0.0
@@ -202,42 +202,6 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     else:
         start = strided_copy(call, source, out)
     return [start], beta if c is not None else 1.0
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast."""
-
-    beta: float
-    wide: DType
-
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        c, bias = reads
-        kernel: Kernel = affine(c, bias, self.beta, writes[0], self._compute)
-        return kernel
-
-    def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
-        c, out, bias = arrays
-        wide = self.wide.numpy()
-        out[...] = c.astype(wide) * self.beta + bias.astype(wide)
-
-
-def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
-    """out = beta · c + bias."""
-    reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
-    # Where c is as large as the result, a thread reads the elements that it writes.
-    recipe = _Affine(beta, out.dtype.accumulator)
-    return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
-
-
-def _affine_like(command: Command, c: View, bias: View, beta: float, out: View) -> Command:
-    """The same as a command of the node of a product that may write over its c if that may."""
-    recipe, reads = _Affine(beta, out.dtype.accumulator), (c, bias)
-    nbytes = sum(v.elements * v.dtype.itemsize for v in (*reads, out))
-    return replace(
-        command, label="affine", work=recipe(reads, [out]), reads=reads, writes=(out,),
-        cost=Cost(0, nbytes), inplace=tuple((0, 0) for _ in command.inplace), recipe=recipe,
-    )  # fmt: skip
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

@@ -220,33 +220,36 @@ def half_gemm_row(n: int) -> list[str]:
 
 
 class BiasFirst(CpuDevice):
-    """A device whose products add no bias: it is put into the result, and the product added."""
+    """A device whose products add no bias: it is put into the result, c with it, and the product
+    added."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
 
 
-def bias_row(m: int, n: int, k: int, dtype: str) -> list[str]:
+def bias_row(m: int, n: int, k: int, dtype: str, residual: bool) -> list[str]:
+    """A layer with a bias; with a `residual`, a c is added as well."""
     rng = np.random.default_rng(0)
-    shapes = {"x": (m, k), "w": (k, n), "bias": (n,)}
+    shapes = {"x": (m, k), "w": (k, n), "bias": (n,)} | ({"c": (m, n)} if residual else {})
     kind = gx.DType(dtype).numpy()
     arrays = {name: rng.standard_normal(shape).astype(kind) for name, shape in shapes.items()}
     g = gx.Graph("layer")
     for name, shape in shapes.items():
         g.input(name, shape, dtype)
-    g.output(y=g.gemm("x", "w", bias="bias"))
-    x, w, bias = (a.astype(np.float64) for a in arrays.values())
+    g.output(y=g.gemm("x", "w", c="c" if residual else None, bias="bias"))
+    x, w, *added = (a.astype(np.float64) for a in arrays.values())
+    exact = x @ w + sum(added)
     with gx.compile(g, device="cpu") as exe, gx.compile(g, device=BiasFirst()) as first:
         ways = {
             "graphexec": lambda: exe.run(**arrays)["y"],
             "first": lambda: first.run(**arrays)["y"],
         }
         for name, way in ways.items():
-            check(name, way().astype(np.float64), x @ w + bias, 1e-3 if dtype == "f16" else 1e-5)
+            check(name, way().astype(np.float64), exact, 1e-3 if dtype == "f16" else 1e-5)
         times = side_by_side(ways, REPEAT)
     ours = times["graphexec"].median
-    return [f"gemm {dtype} {m}×{n}×{k} + bias", f"{ours * 1e3:.1f} ms",
-            f"{times['first'].median / ours:.2f}×"]  # fmt: skip
+    what = f"gemm {dtype} {m}×{n}×{k} + bias" + (" + c" if residual else "")
+    return [what, f"{ours * 1e3:.1f} ms", f"{times['first'].median / ours:.2f}×"]
 
 
 LAYERS = ((64, 256, 256), (512, 512, 512), (1024, 1024, 64), (2048, 2048, 128))
@@ -301,7 +304,8 @@ def main() -> None:
     rows += [half_gemm_row(n) for n in (256, 512, 1024, 2048)]
     print(table([header, *rows]))
     print()
-    rows = [bias_row(*layer, dtype) for dtype in ("f32", "f16") for layer in LAYERS]
+    rows = [bias_row(*layer, dtype, residual) for residual in (False, True)
+            for dtype in ("f32", "f16") for layer in LAYERS]  # fmt: skip
     print(table([["layer", "graphexec, whole run", "bias put into the result first"], *rows]))
     print()
     print(table([["what", "time", "bound"], *planning_rows()]))

@@ -287,30 +287,44 @@ def gemm_rows() -> Iterator[Row]:
 
 
 class BiasFirst(HipDevice):
-    """A device whose products add no bias: it is put into the result, and the product added."""
+    """A device whose products add no bias: it is put into the result, c with it, and the product
+    added."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
 
 
+LAYERS = ((128, 512, 512), (512, 2048, 512), (2048, 4096, 1024), (8192, 4096, 4096))
+
+
 def bias_rows() -> Iterator[Row]:
-    """Layers: tokens, features of the result, features."""
+    """Layers: tokens, features of the result, features; with a bias, and with a c as well."""
     for dtype in TYPES:
-        for m, n, k in ((128, 512, 512), (512, 2048, 512), (2048, 4096, 1024), (8192, 4096, 4096)):
-            x, w = random(m, k, dtype=TYPES[dtype]), random(k, n, dtype=TYPES[dtype])
-            bias = random(n, dtype=TYPES[dtype])
-            tensors = {"x": x, "w": w, "bias": bias}
-            g = gx.Graph("layer")
-            for name, tensor in tensors.items():
-                g.input(name, tensor.shape, dtype)
-            g.output(out=g.gemm("x", "w", bias="bias"))
-            ways = {
-                "graphexec": ours(g, tensors),
-                "bias first": ours(g, tensors, device=BiasFirst()),
-                "torch.addmm": captured(lambda x=x, w=w, bias=bias: torch.addmm(bias, x, w)),
-            }
-            rate = "f32" if dtype == "f32" else "f16"
-            exact = x.double() @ w.double() + bias.double()
-            nbytes = x.nbytes + w.nbytes + bias.nbytes + m * n * x.element_size()
-            yield compared(f"gemm {dtype} {m}×{n}×{k} + bias", ways, exact, "≥ 1.0×",
-                           2 * m * n * k, nbytes, rate)  # fmt: skip
+        for layer in LAYERS:
+            yield bias_row(dtype, *layer, residual=False)
+            yield bias_row(dtype, *layer, residual=True)
+
+
+def bias_row(dtype: str, m: int, n: int, k: int, residual: bool) -> Row:
+    """One layer; a residual is a c that is added, and needed afterwards."""
+    shapes = {"x": (m, k), "w": (k, n), "bias": (n,)} | ({"c": (m, n)} if residual else {})
+    tensors = {name: random(*shape, dtype=TYPES[dtype]) for name, shape in shapes.items()}
+    x, w, bias, c = (tensors.get(name) for name in ("x", "w", "bias", "c"))
+    g = gx.Graph("layer")
+    for name, shape in shapes.items():
+        g.input(name, shape, dtype)
+    g.output(out=g.gemm("x", "w", c="c" if residual else None, bias="bias"))
+    ways = {
+        "graphexec": ours(g, tensors),
+        "bias first": ours(g, tensors, device=BiasFirst()),
+    }
+    exact = x.double() @ w.double() + bias.double()
+    if c is None:
+        ways["torch.addmm"] = captured(lambda: torch.addmm(bias, x, w))
+    else:
+        ways["torch.addmm, add"] = captured(lambda: torch.addmm(bias, x, w).add_(c))
+        exact += c.double()
+    nbytes = sum(tensor.nbytes for tensor in tensors.values()) + m * n * x.element_size()
+    rate = "f32" if dtype == "f32" else "f16"
+    what = f"gemm {dtype} {m}×{n}×{k} + bias" + (" + c" if residual else "")
+    return compared(what, ways, exact, "≥ 1.0×", 2 * m * n * k, nbytes, rate)

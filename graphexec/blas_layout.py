@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.command import Gemm
 from graphexec.tensor import TensorType, View, merge_axes
 
 
@@ -25,22 +26,23 @@ def matrix_layout(view: View) -> tuple[bool, int] | None:
     return None
 
 
-def fold_rows(
-    a: View, b: View, out: View, bias: View | None = None
-) -> tuple[View, View, View, View | None]:
-    """Make the innermost batch axes that b and the bias lack part of the rows of a and out."""
-    while len(out.shape) > 2:
+def fold_rows(work: Gemm) -> Gemm:
+    """Make the innermost batch axes that b and the bias lack part of the rows of a, c and out."""
+    while len(work.out.shape) > 2:
+        a, b, c, bias, out = work.a, work.b, work.c, work.bias, work.out
         rows = out.shape[-2]
         if out.shape[-3] != 1 and (
             b.strides[-3] != 0
             or (bias is not None and bias.strides[-2] != 0)
-            or any(v.strides[-3] != rows * v.strides[-2] for v in (a, out))
+            or any(v.strides[-3] != rows * v.strides[-2] for v in (a, c, out) if v is not None)
         ):
             break
-        a, out = _merge_rows(a), _merge_rows(out)
-        b = _without_axis(b, -3)
-        bias = None if bias is None else _without_axis(bias, -2)
-    return a, b, out, bias
+        work = replace(
+            work, a=_merge_rows(a), b=_without_axis(b, -3), out=_merge_rows(out),
+            c=None if c is None else _merge_rows(c),
+            bias=None if bias is None else _without_axis(bias, -2),
+        )  # fmt: skip
+    return work
 
 
 def _merge_rows(view: View) -> View:
@@ -60,19 +62,27 @@ def _without_axis(view: View, axis: int) -> View:
                    strides=strides[:axis] + strides[axis + 1 :])  # fmt: skip
 
 
-def is_one_batch(a: View, b: View, out: View, bias: View | None = None) -> bool:
+def batches(work: Gemm) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The batch axes of a product as few as can be, and the strides along them of b, a, out, c and
+    bias, 0 for what there is not."""
+    none = (0,) * (len(work.out.shape) - 2)
+    return merge_axes(
+        work.out.shape[:-2],
+        *(v.strides[:-2] for v in (work.b, work.a, work.out)),
+        none if work.c is None else work.c.strides[:-2],
+        none if work.bias is None else work.bias.strides[:-1],
+    )
+
+
+def is_one_batch(work: Gemm) -> bool:
     """Whether the product is one matrix or one strided batch: no arrays of pointers are needed."""
-    a, b, out, bias = fold_rows(a, b, out, bias)
-    walked = [v.strides[:-2] for v in (b, a, out)]
-    walked += [] if bias is None else [bias.strides[:-1]]
-    shape, _ = merge_axes(out.shape[:-2], *walked)
-    return len(shape) <= 1
+    return len(batches(fold_rows(work))[0]) <= 1
 
 
 def is_product(a: View, b: View, out: View) -> bool:
     """Whether a BLAS computes out = a @ b where these lie; out has to be row-major."""
-    a, b, out, _ = fold_rows(a, b, out)
-    layouts = [matrix_layout(view) for view in (a, b, out)]
+    work = fold_rows(Gemm(a, b, out))
+    layouts = [matrix_layout(view) for view in (work.a, work.b, work.out)]
     return None not in layouts and layouts[2] is not None and not layouts[2][0]
 
 
@@ -94,6 +104,7 @@ def is_well_aligned(view: View) -> bool:
 
 __all__ = [
     "alignment",
+    "batches",
     "fold_rows",
     "is_one_batch",
     "is_product",

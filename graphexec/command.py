@@ -42,11 +42,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """out = alpha · a @ b + beta · out + bias over equal leading batch axes.
+    """out = alpha · a @ b + beta · c + bias over equal leading batch axes.
 
-    a is (..., M, K), b (..., K, N), out (..., M, N), bias (..., N); transposition and broadcasting
-    are in the strides. a and b share a dtype; out has that dtype or f32. beta = 0 does not read
-    out. The bias has the dtype of out, and is only for devices that add it as they write the result
+    a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N); transposition and
+    broadcasting are in the strides. a and b share a dtype; out has that dtype or f32, c and bias
+    have that of out. Without a c, what is added is what out holds. beta = 0 reads neither. A bias,
+    and a c that comes with it, are for devices that add them as they write the result
     (graphexec.epilogue).
     """
 
@@ -55,12 +56,13 @@ class Gemm:
     out: View
     alpha: float = 1.0
     beta: float = 0.0
+    c: View | None = None
     bias: View | None = None
 
     @property
     def reads(self) -> tuple[View, ...]:
-        """What is read, the bias last."""
-        added = (self.out,) if self.beta else ()
+        """What is read: a, b, what beta multiplies, the bias."""
+        added = (self.out if self.c is None else self.c,) if self.beta else ()
         return (self.a, self.b, *added, *(() if self.bias is None else (self.bias,)))
 
 
@@ -69,7 +71,7 @@ class GemmBatch:
     """Several Gemms in one BLAS call, which gets arrays of pointers: the matrices may lie anywhere.
 
     They differ in nothing but where their operands begin, and none reads what another writes. They
-    have no bias.
+    have no bias and no c.
     """
 
     members: tuple[Gemm, ...]

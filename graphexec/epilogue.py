@@ -1,18 +1,22 @@
 """Which GEMMs a BLAS gives their bias as it writes the result, in its epilogue.
 
 hipBLASLt adds a packed vector to every row of a row-major result (to every column, as it counts),
-each product of a strided batch the same one or one at a stride. The result is written once, where
-putting the bias into it first takes a launch of its own and writes and reads the result once more.
+each product of a strided batch the same one or one at a stride. With it, it adds beta · c, a matrix
+that lies elsewhere or where the result goes. The result is written once, where putting what is
+added into it first takes a launch of its own and writes and reads the result once more.
 
-A device says by its capabilities for which types it does that (graphexec.rewriting).
+A device says by its capabilities for which types it does that (graphexec.rewriting), and may turn
+out not to for a single product (graphexec.capabilities).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from graphexec.blas_layout import is_one_batch
+from graphexec.blas_layout import fold_rows, is_one_batch, matrix_layout
+from graphexec.capabilities import lacks
 from graphexec.command import ALIGNMENT, Gemm
+from graphexec.costs import GEMM, gemm_signature
 from graphexec.graph import Graph
 from graphexec.tensor import DType
 
@@ -46,7 +50,7 @@ def has_biases(graph: Graph) -> bool:
 
 
 def needed(work: Gemm) -> frozenset[str]:
-    """The capabilities that a GEMM needs for its bias."""
+    """The listed capabilities that a GEMM needs for its bias."""
     if work.bias is None:
         return frozenset()
     types = work.a.dtype, work.out.dtype
@@ -55,22 +59,46 @@ def needed(work: Gemm) -> frozenset[str]:
     return frozenset({capability(*types)} | ({batch_capability(*types)} if own else set()))
 
 
+def product_capability(work: Gemm) -> str:
+    """The capability to add the bias of products like this one."""
+    return f"gemm-bias of {gemm_signature(work).removeprefix(GEMM)}"
+
+
 def takes_bias(work: Gemm) -> bool:
-    """Whether the bias lies as the epilogue wants it, and the product is one strided batch.
+    """Whether the bias, and c if there is one, lie as hipBLASLt wants them, and the product is one
+    strided batch.
 
     Everything must begin at a multiple of ALIGNMENT bytes: hipBLASLt's choice of an algorithm takes
     that for granted. Storages do, so the offsets of the views tell.
     """
-    bias = work.bias
+    bias, c = work.bias, work.c
     if bias is None or bias.dtype is not work.out.dtype:
         return False
     if bias.strides[-1] != 1 and bias.shape[-1] != 1:
         return False
-    views = (work.a, work.b, work.out, bias)
-    aligned = all(v.offset * v.dtype.itemsize % ALIGNMENT == 0 for v in views)
-    return aligned and is_one_batch(work.a, work.b, work.out, bias)
+    views = [work.a, work.b, work.out, bias]
+    if c is not None:
+        if c.dtype is not work.out.dtype or not _is_row_major(work):
+            return False
+        views.append(c)
+    return all(v.offset * v.dtype.itemsize % ALIGNMENT == 0 for v in views) and is_one_batch(work)
+
+
+def _is_row_major(work: Gemm) -> bool:
+    """Whether the rows of c are packed, as those of the result are."""
+    c = fold_rows(work).c
+    layout = None if c is None else matrix_layout(c)
+    return layout is not None and not layout[0]
+
+
+def adds_bias(work: Gemm, capabilities: Collection[str]) -> bool:
+    """Whether a device with these capabilities adds the bias of a product as it writes the result,
+    as far as is known when a plan is made."""
+    able = needed(work) <= set(capabilities) and takes_bias(work)
+    return able and not lacks(capabilities, product_capability(work))
 
 
 __all__ = [
-    "RESULTS", "batch_capability", "capability", "has_biases", "needed", "pairs", "takes_bias",
+    "RESULTS", "adds_bias", "batch_capability", "capability", "has_biases", "needed", "pairs",
+    "product_capability", "takes_bias",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.capabilities import listed
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
@@ -77,7 +78,7 @@ class Executable:
                 if other is compiled:  # there is no other plan
                     raise
                 compiled = other
-                missing = ", ".join(sorted(exc.capabilities))
+                missing = listed(exc.capabilities)
                 message = f"{source.name} is planned without {missing}: {exc}"
                 warnings.warn(message, FallbackWarning, stacklevel=3)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs

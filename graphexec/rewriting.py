@@ -30,9 +30,11 @@ Device.capabilities.
 
 any-batch               GEMMs whose batch axes no single stride walks are as fast as others
 attention:DTYPE         attention on tensors of that type as one command
-gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.epilogue); with a
-                        result of another type gemm-bias:DTYPE:RESULT
+gemm-bias:DTYPE         a GEMM of that type that adds its bias itself, and beta · c with it
+                        (graphexec.epilogue); with a result of another type gemm-bias:DTYPE:RESULT
 gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own
+
+Not listed is "gemm-bias of SIGNATURE", for products of one signature (graphexec.capabilities).
 """
 
 

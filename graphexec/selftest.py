@@ -87,12 +87,15 @@ def _gemms(dtype: str) -> Graph:
     g = Graph(f"gemm_{dtype}")
     a, b = g.input("a", (2, 3, 17, 24), dtype), g.input("b", (3, 24, 33), dtype)
     c, bias = g.input("c", (2, 3, 17, 33), dtype), g.input("bias", (33,), dtype)
-    x = g.input("x", (2, 1, 33, 24), dtype)
+    x, w = g.input("x", (2, 1, 33, 24), dtype), g.input("w", (24, 32), dtype)
+    rest, shift = g.input("rest", (2, 3, 17, 32), dtype), g.input("shift", (32,), dtype)
     g.output(
         plain=g.gemm(a, b, name="plain"),
         turned=g.gemm(x, a, trans_b=True, alpha=0.5, name="turned"),
         added=g.gemm(a, b, c=c, beta=-1.5, name="added"),
         biased=g.gemm(a, b, bias=bias, name="biased"),
+        layer=g.gemm(a, w, bias=shift, name="layer"),
+        residual=g.gemm(a, w, c=rest, beta=0.5, bias=shift, name="residual"),
     )
     return g
 

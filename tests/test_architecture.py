@@ -17,9 +17,9 @@ ROOT = Path(gx.__file__).parent
 OPS = Path(__file__).parent.parent / "ops"
 
 DATA = {
-    "blas_layout", "collector", "command", "costs", "cycles", "diagnostics", "epilogue", "errors",
-    "expressions", "graph", "lower_bounds", "op", "plan", "rewriting", "scheduled", "simulate",
-    "tensor", "typed",
+    "blas_layout", "capabilities", "collector", "command", "costs", "cycles", "diagnostics",
+    "epilogue", "errors", "expressions", "graph", "lower_bounds", "op", "plan", "rewriting",
+    "scheduled", "simulate", "tensor", "typed",
 }  # fmt: skip
 """Modules that say what things are; stages may import these and what is named for each."""
 

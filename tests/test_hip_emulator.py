@@ -1574,8 +1574,8 @@ def test_hipblaslt_adds_a_bias(epilogue: str) -> None:
     describe("BIAS_POINTER", ctypes.c_void_p(at(dbias)))
     describe("BIAS_DATA_TYPE", ctypes.c_int32(int(Type.HIP_R_32F)))
 
-    def layout(rows: int, cols: int) -> Any:
-        made = ok(lt.hipblasLtMatrixLayoutCreate(Type.HIP_R_16F, rows, cols, rows))
+    def layout(rows: int, cols: int, gap: int = 0) -> Any:
+        made = ok(lt.hipblasLtMatrixLayoutCreate(Type.HIP_R_16F, rows, cols, rows + gap))
         key = lt.hipblasLtMatrixLayoutAttribute_t
         for name, value in (
             ("BATCH_COUNT", ctypes.c_int32(count)),
@@ -1615,6 +1615,13 @@ def test_hipblaslt_adds_a_bias(epilogue: str) -> None:
         expected = np.maximum(expected, 0)
     got = download(dd, (count, n, m), np.float16).swapaxes(1, 2)
     np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3)
+    status = status_of(
+        lt.hipblasLtMatmul(  # beta · C, in place
+            handle, desc, address(scalars), da, la, db, lb, address(scalars), dd, layout(m, n, 1),
+            dd, ld, int(results), None, 0, on,
+        )
+    )  # fmt: skip
+    assert status == Status.HIPBLAS_STATUS_INVALID_VALUE  # each element would lie at two places
 
 
 # ---- faults, hanging, traces, counts -------------------------------------------------------

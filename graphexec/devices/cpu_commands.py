@@ -43,8 +43,8 @@ def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[]
 
 def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
     a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
-    bias = None if gemm.bias is None else memory.array(gemm.bias)
-    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, bias)
+    c, bias = (None if view is None else memory.array(view) for view in (gemm.c, gemm.bias))
+    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias)
 
 
 def _memcpy(target: Array, source: Array, cores: Cores) -> None:

@@ -22,17 +22,18 @@ _SERIAL_ELEMENTS = 1 << 17
 
 def prepare_gemm(
     a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores,
-    bias: Array | None = None,
+    c: Array | None = None, bias: Array | None = None,
 ) -> Callable[[], None]:  # fmt: skip
-    """A function that computes out = alpha · a @ b + beta · out + bias.
+    """A function that computes out = alpha · a @ b + beta · c + bias; c is out unless given.
 
-    a is (..., M, K), b (..., K, N), out (..., M, N), bias (..., N) with equal batch axes, broadcast
-    ones having stride 0. Sums are kept in f32, in f64 for f64.
+    a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N) with equal batch axes,
+    broadcast ones having stride 0. c is out, byte for byte, or lies apart from it. Sums are kept in
+    f32, in f64 for f64.
     """
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
     row = None if bias is None else bias[..., None, :]
-    a, b, out, row = _fold_rows(a, b, out, row)
+    a, b, c, out, row = _fold_rows(a, b, out if c is None else c, out, row)
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
@@ -42,14 +43,15 @@ def prepare_gemm(
     right = _Operand(
         b, wide, 1.0 if scale_a else alpha, axis < rows and b.shape[axis] == out.shape[axis]
     )
-    product = out if out.dtype == wide and beta == 0.0 else np.empty(out.shape, wide)
+    in_place = out.dtype == wide and not (beta and np.may_share_memory(c, out))
+    product = out if in_place else np.empty(out.shape, wide)
     addend = None if row is None else _Operand(_without_broadcast(row), wide, 1.0, split=False)
 
     def body(low: int, high: int) -> None:
         part = (slice(None),) * axis + (slice(low, high),)
         np.matmul(left.part(part), right.part(part), out=product[part])
         if beta:
-            product[part] += wide.type(beta) * out[part].astype(wide)
+            product[part] += wide.type(beta) * c[part].astype(wide, copy=False)
         if addend is not None:
             product[part] += np.broadcast_to(addend.part(part), out.shape)[part]
         if product is not out:
@@ -140,18 +142,18 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
 
 
 def _fold_rows(
-    a: Array, b: Array, out: Array, row: Array | None
-) -> tuple[Array, Array, Array, Array | None]:
-    """Make the innermost batch axes that share b, and the bias `row`, part of the rows of a and
+    a: Array, b: Array, c: Array, out: Array, row: Array | None
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    """Make the innermost batch axes that share b, and the bias `row`, part of the rows of a, c and
     out: one tall product is faster than many. Where the rows do not follow one another, the axes
     stay."""
     while out.ndim > 2 and b.strides[-3] == 0 and (row is None or row.strides[-3] == 0):
-        if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, out)):
+        if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, c, out)):
             break
-        a, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, out))
+        a, c, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, c, out))
         b = b[..., 0, :, :]
         row = None if row is None else row[..., 0, :, :]
-    return a, b, out, row
+    return a, b, c, out, row
 
 
 def _without_broadcast(array: Array) -> Array:

@@ -25,7 +25,7 @@ class BlasGemm:
 
     `dtype` is f16, bf16, f32 or f64, of A and B, and of C unless `out_dtype` says otherwise; sums
     are f32, and f64 for f64. With `batch` above 1, the strides lead from one matrix to the next;
-    stride 0 uses one for all.
+    stride 0 uses one for all. hipBLASLt can write another matrix D of C's type, if `ldd` is not 0.
     """
 
     dtype: str
@@ -44,6 +44,8 @@ class BlasGemm:
     stride_b: int = 0
     stride_c: int = 0
     out_dtype: str | None = None
+    ldd: int = 0
+    stride_d: int = 0
 
     def scalar(self, value: float) -> ctypes.c_float | ctypes.c_double:
         """alpha or beta in the type of the sums."""

@@ -57,6 +57,7 @@ class BlasLt:
         epilogue: str = "DEFAULT",
         bias: Pointer | None = None,
         stride_bias: int = 0,
+        d: Pointer | None = None,
         node: str | None = None,
         choice: int = 0,
     ) -> LtGemm:
@@ -66,6 +67,7 @@ class BlasLt:
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
         bias -- a vector of m elements of C's type, added to every column.
         stride_bias -- elements to the bias of the next product of a batch; 0: all have the same.
+        d -- what is written, where that is not C: laid out as `gemm` says, or in C's place.
 
         Raises HipError, also if hipBLASLt has no such algorithm.
         """
@@ -84,7 +86,7 @@ class BlasLt:
         operation.step = self.checker.step(
             self.functions.hipblasLtMatmul,
             *(handle, operation.matmul, alpha, a, operation.a, b, operation.b),
-            *(beta, c, operation.c, c, operation.c),
+            *(beta, c, operation.c, c if d is None else d, operation.d),
             *(algorithm, workspace, workspace_bytes, stream),
             node=node,
         )
@@ -129,7 +131,9 @@ class LtGemm:
             b_shape = (g.n, g.k) if g.trans_b else (g.k, g.n)
             self.a = self._layout(dtype, *a_shape, g.lda, g.batch, g.stride_a)
             self.b = self._layout(dtype, *b_shape, g.ldb, g.batch, g.stride_b)
-            self.c = self._layout(out, g.m, g.n, g.ldc, g.batch, g.stride_c)
+            self.c = self.d = self._layout(out, g.m, g.n, g.ldc, g.batch, g.stride_c)
+            if g.ldd:
+                self.d = self._layout(out, g.m, g.n, g.ldd, g.batch, g.stride_d)
         except BaseException:
             self.close()
             raise
@@ -154,7 +158,7 @@ class LtGemm:
         first = ctypes.addressof(self.results)
         found = self._call(
             lt.hipblasLtMatmulAlgoGetHeuristic,
-            *(handle, self.matmul, self.a, self.b, self.c, self.c, preference),
+            *(handle, self.matmul, self.a, self.b, self.c, self.d, preference),
             *(most, self._pointer(first)),
         )
         # A result begins with its algorithm.

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
-from graphexec.blas_layout import fold_rows, matrix_layout
+from graphexec.blas_layout import batches, fold_rows, matrix_layout
 from graphexec.command import Gemm
 from graphexec.devices.hip_blas import BlasGemm
 from graphexec.errors import InternalError
-from graphexec.tensor import View, merge_axes
+from graphexec.tensor import View
 
 
 @dataclass(frozen=True)
 class GemmCall:
     """A BLAS call: `a` and `b` are the BLAS's operands (swapped), offsets count bytes.
 
-    `offsets` is None for a strided call; else, for a, b and c, the byte offset of each matrix.
-    `matrices` are these offsets for every call. The `bias` is a vector of gemm.m elements, for
-    the next product of a strided batch one `stride_bias` elements further.
+    The result is `c`, or a `d` beside it, which only hipBLASLt writes. `offsets` is None for a
+    strided call; else, for a, b and c, the byte offset of each matrix. `matrices` are these offsets
+    for every call. The `bias` is a vector of gemm.m elements, for the next product of a strided
+    batch one `stride_bias` elements further.
     """
 
     gemm: BlasGemm
@@ -31,6 +33,7 @@ class GemmCall:
     b: View
     c: View
     offsets: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
+    d: View | None = None
     bias: View | None = None
     stride_bias: int = 0
 
@@ -55,37 +58,42 @@ class GemmCall:
 
 def gemm_call(command: Gemm) -> GemmCall:
     """The BLAS call that computes `command`."""
-    a, b, out, bias = fold_rows(command.a, command.b, command.out, command.bias)
-    m, n = out.shape[-2:]
-    k = a.shape[-1]
+    work = fold_rows(command)
+    a, b, out = work.a, work.b, work.out
+    shape, strides = batches(work)
+    single = len(shape) <= 1
+    if not single and (work.c is not None or work.bias is not None):
+        raise InternalError("a gemm with a bias, or with a c of its own, is one strided batch")
+    step_b, step_a, step_out, step_c, step_bias = (s[0] if len(s) == 1 else 0 for s in strides)
     trans_b, ld_b = _layout(b)
     trans_a, ld_a = _layout(a)
-    trans_out, ld_out = _layout(out)
-    if trans_out:
-        raise InternalError("the result of a gemm is row-major")
-    walked = [v.strides[:-2] for v in (b, a, out)]
-    walked += [] if bias is None else [bias.strides[:-1]]
-    shape, strides = merge_axes(out.shape[:-2], *walked)
-    single = len(shape) <= 1
-    batch = shape[0] if len(shape) == 1 else 1
-    step_b, step_a, step_out, *step_bias = (s[0] if len(s) == 1 else 0 for s in strides)
+    ld_out = _row_major(out)
     gemm = BlasGemm(
-        dtype=command.a.dtype.value, out_dtype=out.dtype.value, m=n, n=m, k=k,
+        dtype=command.a.dtype.value, out_dtype=out.dtype.value,
+        m=out.shape[-1], n=out.shape[-2], k=a.shape[-1],
         lda=ld_b, ldb=ld_a, ldc=ld_out, trans_a=trans_b, trans_b=trans_a,
-        alpha=command.alpha, beta=command.beta, batch=batch,
+        alpha=command.alpha, beta=command.beta, batch=prod(shape),
         stride_a=step_b, stride_b=step_a, stride_c=step_out,
     )  # fmt: skip
+    if work.c is not None:
+        gemm = replace(gemm, ldc=_row_major(work.c), stride_c=step_c, ldd=ld_out, stride_d=step_out)
+        return GemmCall(gemm, b, a, work.c, d=out, bias=work.bias, stride_bias=step_bias)
     if single:
-        return GemmCall(gemm, b, a, out, bias=bias, stride_bias=sum(step_bias))
-    if bias is not None:
-        raise InternalError("a gemm with a bias is one strided batch")
+        return GemmCall(gemm, b, a, out, bias=work.bias, stride_bias=step_bias)
     offsets = tuple(
         [v.dtype.itemsize * sum(i * s for i, s in zip(index, steps, strict=True))
          for index in product(*map(range, shape))]
-        for v, steps in zip((b, a, out), strides, strict=True)
+        for v, steps in zip((b, a, out), strides[:3], strict=True)
     )  # fmt: skip
-    gemm = replace(gemm, batch=len(offsets[0]))
     return GemmCall(gemm, b, a, out, (offsets[0], offsets[1], offsets[2]))
+
+
+def _row_major(view: View) -> int:
+    """The leading dimension of what is written, or added, in elements."""
+    transposed, leading = _layout(view)
+    if transposed:
+        raise InternalError("the result of a gemm is row-major")
+    return leading
 
 
 def _layout(view: View) -> tuple[bool, int]:

@@ -8,7 +8,7 @@ has no such algorithm.
 
 A product with a bias goes to hipBLASLt, which adds it in its epilogue, by the first algorithm of
 the list unless another was chosen. `biased` says for which types it has one; should it have none
-for the product at hand, the plan has to do without (NotCapable).
+for some products of a plan, these have to do without (NotCapable).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError,
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
-from graphexec.epilogue import batch_capability, capability, needed, pairs
+from graphexec.epilogue import batch_capability, capability, pairs, product_capability
 from graphexec.errors import NotCapable
 from graphexec.plan import Launch, Plan
 
@@ -45,8 +45,8 @@ class Products:
         self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
         algorithms: Mapping[str, int],
     ) -> None:  # fmt: skip
-        self._hip, self._resources, self._memory, self._places = hip, resources, memory, plan.places
-        self._algorithms = algorithms
+        self._hip, self._resources, self._memory = hip, resources, memory
+        self._plan, self._algorithms = plan, algorithms
         self._workspaces: dict[int, Pointer] = {}
         self._lt_handles: dict[int, Handle] = {}
         self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
@@ -54,10 +54,9 @@ class Products:
 
     def prepare(self, work: Gemm, instruction: Launch) -> Step:
         """The product as one call."""
-        call = gemm_call(work)
-        choice = self._algorithms.get(gemm_signature(work)) if self._algorithms else None
         if work.bias is not None:
-            return self._with_bias(work, call, choice or 0, instruction)
+            return self._with_bias(work, instruction)
+        call, choice = gemm_call(work), self._choice(work)
         if choice is not None:
             step = self._by_lt(call, choice, instruction)
             if step is not None:
@@ -68,14 +67,35 @@ class Products:
         """All products of a batch as one call."""
         return self._by_blas([gemm_call(member) for member in work.members], instruction)
 
-    def _with_bias(self, work: Gemm, call: GemmCall, choice: int, instruction: Launch) -> Step:
+    def _choice(self, work: Gemm) -> int | None:
+        """The place of the chosen algorithm in hipBLASLt's list."""
+        return self._algorithms.get(gemm_signature(work)) if self._algorithms else None
+
+    def _with_bias(self, work: Gemm, instruction: Launch) -> Step:
         """The product whose bias the epilogue adds."""
-        for place in dict.fromkeys((choice, 0)):
+        step = self._fused(work, instruction)
+        if step is None:
+            message = "hipBLASLt has no algorithm that adds the bias of this product"
+            missing = {product_capability(work), *self._not_fused()}
+            raise NotCapable(message, frozenset(missing), instruction.node)
+        return step
+
+    def _fused(self, work: Gemm, instruction: Launch) -> Step | None:
+        """The same, or None where hipBLASLt has no algorithm."""
+        call = gemm_call(work)
+        for place in dict.fromkeys((self._choice(work) or 0, 0)):
             step = self._by_lt(call, place, instruction)
             if step is not None:
                 return step
-        message = "hipBLASLt has no algorithm that adds the bias of this product"
-        raise NotCapable(message, needed(work), instruction.node)
+        return None
+
+    def _not_fused(self) -> Iterator[str]:
+        """What products of the plan lack: told all at once, so that there is one new plan."""
+        for launch in self._plan.instructions:
+            if not isinstance(launch, Launch) or not isinstance(launch.work, Gemm):
+                continue
+            if launch.work.bias is not None and self._fused(launch.work, launch) is None:
+                yield product_capability(launch.work)
 
     def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
         """One BLAS call for calls that differ in their addresses only."""
@@ -107,7 +127,7 @@ class Products:
         BLAS knows more of matrices at a stride than of pointers."""
         views = [call.views[operand] for call in calls]
         steps = {after - before for before, after in pairwise(table)}
-        if len(steps) > 1 or len({self._places[view.storage][0] for view in views}) > 1:
+        if len(steps) > 1 or len({self._plan.places[view.storage][0] for view in views}) > 1:
             return None
         step, odd = divmod(steps.pop(), views[0].dtype.itemsize)
         return None if odd or step < 0 else step
@@ -116,17 +136,19 @@ class Products:
         """The product by hipBLASLt; None where it cannot be."""
         # hipBLASLt's heuristic expects that much of addresses unless told otherwise.
         lt = self._hip.lt
-        a, b, c = (self._memory.of(view) for view in (call.a, call.b, call.c))
-        bias = None if call.bias is None else self._memory.of(call.bias)
-        places = [a, b, c] if bias is None else [a, b, c, bias]
-        if lt is None or call.offsets or any(int(p) % ALIGNMENT for p in places):
+        a, b, c, d, bias = (
+            None if view is None else self._memory.of(view)
+            for view in (call.a, call.b, call.c, call.d, call.bias)
+        )  # fmt: skip
+        places = [place for place in (a, b, c, d, bias) if place is not None]
+        if lt is None or call.offsets or any(int(place) % ALIGNMENT for place in places):
             return None
         stream = instruction.stream
         try:
             product = lt.gemm(
                 self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
                 self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
-                stride_bias=call.stride_bias, node=instruction.node, choice=choice,
+                stride_bias=call.stride_bias, d=d, node=instruction.node, choice=choice,
             )  # fmt: skip
         except HipError:
             return None

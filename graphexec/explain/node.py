@@ -70,19 +70,23 @@ def _command(facts: Facts, index: int) -> Iterator[str]:
     yield f"  stream: {_why_stream(facts, index)}"
     yield f"  starts {_when(facts, index)}"
     if isinstance(work, Gemm) and work.bias is not None:
-        yield f"  adds {_biases(facts, index)} in its epilogue, which takes no command of its own"
+        yield f"  adds {_added(facts, index)} in its epilogue, which takes no command of its own"
     for need in facts.schedule.predecessors[index]:
         yield f"  after {facts.name(need)}: {facts.why(need, index)}; {_how(facts, need, index)}"
     if not facts.schedule.predecessors[index]:
         yield "  after nothing: it depends on no other command"
 
 
-def _biases(facts: Facts, index: int) -> str:
-    """The biases that a GEMM adds: what it reads last, for each of its nodes."""
+def _added(facts: Facts, index: int) -> str:
+    """What a GEMM adds: what it reads after a and b, for each of its nodes, the bias last."""
     command = facts.commands[index]
     each = len(command.reads) // max(1, len(command.nodes))
-    names = [*dict.fromkeys(view.storage for view in command.reads[each - 1 :: each])]
-    return f"{'the biases' if len(names) > 1 else 'bias'} {', '.join(cut(names))}"
+    *c, biases = (
+        [*dict.fromkeys(view.storage for view in command.reads[place::each])]
+        for place in range(2, each)
+    )
+    bias = f"{'the biases' if len(biases) > 1 else 'bias'} {', '.join(cut(biases))}"
+    return "".join(f"c {', '.join(cut(names))} and " for names in c) + bias
 
 
 def _why_stream(facts: Facts, index: int) -> str:

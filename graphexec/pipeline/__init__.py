@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphexec.capabilities import reduced
 from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
@@ -213,7 +214,7 @@ def compile(
         return plan_graph(
             source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
             no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
-            capabilities=chosen.capabilities(source) - without,
+            capabilities=reduced(chosen.capabilities(source), without),
             machine=(lambda: chosen.machine()) if use_profile else None,
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphexec.blas_layout import is_one_batch
+from graphexec.command import Gemm
 from graphexec.rewriting import Target
 from graphexec.tensor import TensorType, View
 from graphexec.typed import TypedNode
@@ -53,7 +54,7 @@ def _is_one_batch(gemm: TypedNode, operands: Mapping[str, View], out: View) -> b
         if gemm.attrs[f"trans_{key}"]:
             view = view.transpose((*range(rank - 2), rank - 1, rank - 2))
         found.append(view.broadcast_to((*out.shape[:-2], *view.shape[-2:])))
-    return is_one_batch(found[0], found[1], out)
+    return is_one_batch(Gemm(found[0], found[1], out))
 
 
 __all__ = ["ANY_BATCH", "POINTERS_COST", "lost", "too_dear"]

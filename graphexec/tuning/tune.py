@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphexec.arrays import read_inputs
+from graphexec.capabilities import reduced
 from graphexec.costs import Measured, model_of
 from graphexec.devices.base import find_device
 from graphexec.errors import ExecutionError
@@ -138,12 +139,12 @@ class _Tuner:
         def plan(graph: Graph, resident: bool, without: frozenset[str]) -> Compiled:
             return plan_graph(
                 graph, streams=self._streams, device=self._device.name, resident=resident,
-                capabilities=self._capabilities - without,
+                capabilities=reduced(self._capabilities, without),
             )  # fmt: skip
 
         try:
             with Executable(self._graph, plan, self._device) as exe:
-                return self._capabilities - exe.without
+                return reduced(self._capabilities, exe.without)
         except ExecutionError:  # no room for it, say: what can be measured is
             return self._capabilities
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from graphexec.blas_layout import is_product, is_well_aligned
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Parallel
-from graphexec.epilogue import RESULTS, needed, takes_bias
+from graphexec.command import Command, Cost, Gemm, Memcpy
+from graphexec.epilogue import RESULTS, adds_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import copying, strided_copy
-from graphexec.ops.gemm.affine import affine
+from graphexec.ops.gemm.affine import affine, affine_like
 from graphexec.tensor import DType, TensorType, View
 
 
@@ -117,15 +117,13 @@ class GemmOp(Op):
         return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None
 
     def lower(self, call: Call) -> list[Command]:
-        """One product where the device adds the bias itself; else put beta · c + bias into the
-        result and let the BLAS add the product. Cast at the end."""
+        """One product where the device adds beta · c + bias itself; else put that into the result
+        and let the BLAS add the product. Cast at the end."""
         a, b = call.operands["a"], call.operands["b"]
-        out = call.out
-        # Two addends must not be rounded to half precision before the product joins them.
-        both = "bias" in call.operands and _beta(call.operands, call.attrs) != 0.0
-        if not _library_writes(a.dtype, out.dtype) or (both and out.dtype.itemsize == 2):
-            wide = TensorType(out.shape, a.dtype.accumulator)
-            out = call.scratch("wide", wide)
+        beta = _beta(call.operands, call.attrs)
+        wide = TensorType(call.out.shape, a.dtype.accumulator)
+        writes = _library_writes(a.dtype, call.out.dtype)
+        out = call.out if writes else call.scratch("wide", wide)
         work = Gemm(
             _operand(a, call.attrs["trans_a"], out.shape),
             _operand(b, call.attrs["trans_b"], out.shape),
@@ -135,42 +133,54 @@ class GemmOp(Op):
         read, commands = ["a", "b"], list[Command]()
         fused = _with_bias(call, work)
         if fused is not None:
-            work, read = fused, [*read, "bias"]
+            work, read = fused, [*read, *(["c"] if beta else []), "bias"]
         else:
+            # Two addends must not be rounded to half precision before the product joins them.
+            if beta and "bias" in call.operands and out.dtype.itemsize == 2:
+                out = call.scratch("wide", wide)
             commands, beta = _start(call, out)
-            work = replace(work, beta=beta)
+            work = replace(work, out=out, beta=beta)
         cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
-        commands.append(call.command("gemm", work, cost=cost))
+        # Where c is as large as the result, each of its elements is read before that is written.
+        inplace = [(2, 0)] if work.c is not None else []
+        commands.append(call.command("gemm", work, cost=cost, inplace=inplace))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
 
 
 def _with_bias(call: Call, work: Gemm) -> Gemm | None:
-    """The product that adds the bias itself, where the device does that and nothing else is added.
+    """The product that adds beta · c + bias itself, where there is a bias and the device does that.
 
     It always wins: it saves a launch, and writing and reading the result once.
     """
-    bias = call.operands.get("bias")
-    if bias is None or _beta(call.operands, call.attrs):
+    bias, beta = call.operands.get("bias"), _beta(call.operands, call.attrs)
+    if bias is None:
         return None
     shape = work.out.shape
     found = replace(work, bias=bias.broadcast_to((*shape[:-2], shape[-1])))
-    return found if takes_bias(found) and needed(found) <= call.capabilities else None
+    if beta:
+        found = replace(found, beta=beta, c=call.operands["c"].broadcast_to(shape))
+    return found if adds_bias(found, call.capabilities) else None
 
 
-def bias_first(command: Command) -> tuple[Command, Command]:
-    """What does the same as a product that adds its bias, where a device cannot have that: the bias
-    put into the result, and the product added to it."""
+def bias_first(command: Command) -> tuple[Command, Command] | None:
+    """What does the same as a product that adds its bias, where a device cannot have that: beta · c
+    + bias put into the result, and the product added to it. None where that sum would be rounded to
+    half precision."""
     work = command.work
     assert isinstance(work, Gemm)
     assert work.bias is not None
-    assert not work.beta
     *batch, n = work.bias.strides
     rows = replace(work.bias, shape=work.out.shape, strides=(*batch, 0, n))
-    start = copying(command, rows, work.out)
-    work = replace(work, bias=None, beta=1.0)
-    return start, replace(command, work=work, reads=work.reads)
+    if work.c is None:
+        start = copying(command, rows, work.out)
+    elif work.out.dtype.itemsize == 2:
+        return None
+    else:
+        start = affine_like(command, work.c, rows, work.beta, work.out)
+    work = replace(work, c=None, bias=None, beta=1.0)
+    return start, replace(command, work=work, reads=work.reads, inplace=())
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:
@@ -180,7 +190,7 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     if not beta:
         c = None
     if c is not None and bias is not None:
-        return [_affine(call, c, bias, beta, out)], 1.0
+        return [affine(call, c, bias, beta, out)], 1.0
     addend = c if c is not None else bias
     if addend is None:
         return [], 0.0
@@ -192,32 +202,6 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     else:
         start = strided_copy(call, source, out)
     return [start], beta if c is not None else 1.0
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast."""
-
-    beta: float
-    wide: DType
-
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        c, bias = reads
-        kernel: Kernel = affine(c, bias, self.beta, writes[0], self._compute)
-        return kernel
-
-    def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
-        c, out, bias = arrays
-        wide = self.wide.numpy()
-        out[...] = c.astype(wide) * self.beta + bias.astype(wide)
-
-
-def _affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
-    """out = beta · c + bias."""
-    reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
-    # Where c is as large as the result, a thread reads the elements that it writes.
-    recipe = _Affine(beta, out.dtype.accumulator)
-    return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

@@ -1,20 +1,62 @@
-"""The kernel that puts beta · c + bias into a GEMM's result before the product is added."""
+"""What puts beta · c + bias into a GEMM's result before the product is added."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from graphexec.command import Kernel
+import numpy as np
+
+from graphexec.command import Command, Cost, Kernel, Parallel
+from graphexec.op import Call
 from graphexec.ops.launch import Compute, accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces
-from graphexec.tensor import View
+from graphexec.tensor import DType, View
 
 SOURCE = Path(__file__).with_name("gemm.hip")
 THREADS = 256
 
 
-def affine(c: View, bias: View, beta: float, out: View, compute: Compute) -> Kernel:
+def affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
+    """out = beta · c + bias; out is dense."""
+    reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
+    # Where c is as large as the result, a thread reads the elements that it writes.
+    recipe = _Affine(beta, out.dtype.accumulator)
+    return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
+
+
+def affine_like(command: Command, c: View, bias: View, beta: float, out: View) -> Command:
+    """The same of the node of a product, and after the same; c and bias have the shape of out. It
+    may write over its c if the product may."""
+    recipe, reads = _Affine(beta, out.dtype.accumulator), (c, bias)
+    nbytes = sum(v.elements * v.dtype.itemsize for v in (*reads, out))
+    return replace(
+        command, label="affine", work=recipe(reads, [out]), reads=reads, writes=(out,),
+        cost=Cost(0, nbytes), inplace=tuple((0, 0) for _ in command.inplace), recipe=recipe,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast."""
+
+    beta: float
+    wide: DType
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
+        c, bias = reads
+        return _kernel(c, bias, self.beta, writes[0], self._compute)
+
+    def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
+        c, out, bias = arrays
+        wide = self.wide.numpy()
+        out[...] = c.astype(wide) * self.beta + bias.astype(wide)
+
+
+def _kernel(c: View, bias: View, beta: float, out: View, compute: Compute) -> Kernel:
     """out = beta · c + bias; out is dense, c and bias are broadcast to its shape."""
     shape, (c_strides, bias_strides) = collapse(out.shape, c.strides, bias.strides)
     vector = pieces(out, shape[-1:])

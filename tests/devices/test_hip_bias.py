@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.capabilities import reduced
 from graphexec.command import Gemm
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.hip import HipDevice, Mode
+from graphexec.devices.hip_gemm import gemm_call
 from graphexec.devices.hip_products import biased, count_algorithms
-from graphexec.epilogue import batch_capability, capability, pairs
+from graphexec.epilogue import batch_capability, capability, pairs, product_capability
 from graphexec.errors import ExecutionError, NotCapable
 from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, plan_graph
@@ -48,10 +51,22 @@ def asked_anew(emulated: Lab) -> Iterator[None]:
     assert HipDevice().capabilities() >= EVERY
 
 
-def layer(dtype: str = "f16", out: str | None = None, batch: tuple[int, ...] = ()) -> gx.Graph:
+def layer(
+    dtype: str = "f16", out: str | None = None, batch: tuple[int, ...] = (), added: str = ""
+) -> gx.Graph:
+    """A product and its bias, and with `added` 0.5 · c: "dead" afterwards or "kept", or one c for
+    "all" products of the batch, or these and the weight for all of them."""
     g = gx.Graph("layer")
-    a, b = g.input("a", (*batch, 20, 24), dtype), g.input("b", (*batch, 24, 40), dtype)
-    g.output(y=g.gemm(a, b, bias=g.input("bias", (40,), out or dtype), out_dtype=out, name="y"))
+    of_b = () if added == "weight" else batch
+    a, b = g.input("a", (*batch, 20, 24), dtype), g.input("b", (*of_b, 24, 40), dtype)
+    more: dict[str, Any] = {}
+    if added:
+        c = g.input("c", (*(batch if added in ("dead", "kept") else ()), 20, 40), out or dtype)
+        more = {"c": c, "beta": 0.5}
+    bias = g.input("bias", (40,), out or dtype)
+    g.output(y=g.gemm(a, b, bias=bias, out_dtype=out, name="y", **more))
+    if added == "kept":
+        g.output(z=g.softmax(c, after=["y"], name="z"))
     return g
 
 
@@ -77,15 +92,55 @@ def test_one_call_and_right_numbers(
     lab: Lab, dtype: str, out: str, mode: Mode, batch: tuple[int, ...]
 ) -> None:
     with lab.nothing_left(), lab.compile(layer(dtype, out, batch), mode) as exe:
-        able = capability(gx.DType(dtype), gx.DType(out)) in HipDevice().capabilities()
-        assert [work.bias is not None for work in products(exe)] == [able]
+        one_call(lab, exe, dtype, out)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("dtype", "out"), [(d.value, o.value) for d, o in pairs()])
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("added", ["dead", "kept", "all", "weight"])
+def test_one_call_adds_c_as_well(
+    lab: Lab, dtype: str, out: str, mode: Mode, batch: tuple[int, ...], added: str
+) -> None:
+    """Where it lies, and over it if nobody needs it."""
+    graph = layer(dtype, out, batch, added)
+    with lab.nothing_left(), lab.compile(graph, mode, streams=1) as exe:
+        places = {t.name: (t.buffer, t.offset) for t in exe.plan.tensors}
+        (work,) = products(exe)
+        if work.c is not None:
+            dead = added == "dead" or (added != "kept" and not batch)
+            assert (places["c"] == places["y"]) == dead
+        one_call(lab, exe, dtype, out)
+
+
+def one_call(lab: Lab, exe: Executable, dtype: str, out: str) -> None:
+    """The product adds what there is to add if the device says so, and the numbers are right."""
+    able = capability(gx.DType(dtype), gx.DType(out)) in HipDevice().capabilities()
+    (node,) = [node for node in exe.graph.nodes if node.name == "y"]
+    assert [work.bias is not None for work in products(exe)] == [able]
+    assert [work.c is not None for work in products(exe)] == [able and "c" in node.operands]
+    inputs = inputs_of(exe)
+    found = exe.run(**inputs)
+    assert_right(exe, inputs, found)
+    check(found["y"], inputs, dtype, out, beta=0.5)
+    for seed in range(3):
+        lab.seed(seed)
+        assert bits(exe.run(**inputs)) == bits(found)
+
+
+@pytest.mark.parametrize("added", ["kept", "all", "weight"])
+def test_where_c_and_the_result_are_two_matrices_each_has_a_layout(
+    emulated: Lab, added: str
+) -> None:
+    with gx.compile(layer(batch=(3,), added=added), device=HipDevice(mode="stream")) as exe:
         inputs = inputs_of(exe)
-        found = exe.run(**inputs)
-        assert_right(exe, inputs, found)
-        check(found["y"], inputs, dtype, out)
-        for seed in range(3):
-            lab.seed(seed)
-            assert bits(exe.run(**inputs)) == bits(found)
+        exe.run(**inputs)
+        emulated.emulator.trace()
+        assert_right(exe, inputs, exe.run(**inputs))
+        assert made(emulated)[:1] == ["hipblasLtMatmul"]
+        (call,) = products(exe)
+    assert gemm_call(call).gemm.stride_c == (800 if added == "kept" else 0)
+    assert gemm_call(call).gemm.stride_d == 800
 
 
 def test_a_run_is_one_call_where_it_was_two(emulated: Lab) -> None:
@@ -109,6 +164,9 @@ def check(found: Array, inputs: dict[str, Array], dtype: str, out: str, **attrs:
     alpha = attrs.get("alpha", 1.0)
     expected = alpha * np.matmul(a, b) + bias
     size = abs(alpha) * np.matmul(abs(a), abs(b)) + abs(bias)
+    if "c" in inputs:
+        c = attrs["beta"] * wide(inputs["c"])
+        expected, size = expected + c, size + abs(c)
     unit = UNIT["f64" if dtype == "f64" else "f32"]
     assert_within(found, expected, out, (a.shape[-1] + 8) * unit * size)
 
@@ -135,37 +193,46 @@ def test_any_call(opened_lab: Lab, data: st.DataObject) -> None:
         "bias": draw(rng, (n,), pick(dtype, out)),
     }
     attrs = {"trans_a": trans_a, "trans_b": trans_b, "alpha": pick(1.0, -0.5, 0.0)}
+    if pick(False, True):
+        shape = (*np.broadcast_shapes(*(inputs[name].shape[:-2] for name in "ab")), m, n)
+        if pick(False, True):
+            shape = tuple(pick(1, e) for e in shape)[pick(0, len(shape) - 1) :]
+        inputs["c"] = draw(rng, shape, pick(dtype, out))
+        attrs["beta"] = pick(1.0, -2.5)
     g = gx.Graph("any")
     for name, array in inputs.items():
         kind = next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
         g.input(name, array.shape, kind)
-    g.output(y=g.gemm("a", "b", bias="bias", out_dtype=out, **attrs))
+    operands = {name: name for name in inputs}
+    g.output(y=g.gemm(**operands, out_dtype=out, **attrs))
     for device in (HipDevice(), Plain(mode="stream")):
         with gx.compile(g, device=device) as exe:
             check(exe.run(**inputs)["y"], inputs, dtype, out, **attrs)
 
 
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("weight", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_batch_whose_products_have_biases(
-    emulated: Lab, dtype: str, weight: bool, shared: bool
+    emulated: Lab, dtype: str, weight: bool, shared: bool, added: bool
 ) -> None:
-    g = branches(dtype, shared, weight)
+    g = branches(dtype, shared, weight, added)
     emulated.emulator.trace()
     with emulated.compile(g, "stream") as exe:
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
         (work,) = products(exe)
         assert work.bias is not None
+        assert (work.c is not None) == added
         assert work.bias.strides[0] == (0 if shared else 256 // work.bias.dtype.itemsize)
     strides = [c for c in calls(emulated.emulator) if c.name == "hipblasLtMatmulDescSetAttribute"
                and c.arguments[1] == "23"]  # fmt: skip
     assert len(strides) == (0 if shared else 1)
 
 
-def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
-    """Products that share the bias, the weight, or neither."""
+def branches(dtype: str, shared: bool, weight: bool, added: bool = False) -> gx.Graph:
+    """Products that share the bias, the weight, or neither; each with a c if one is `added`."""
     g = gx.Graph("branches")
     for i in range(4):
         x = g.input(f"x{i}", (16, 16), dtype)
@@ -173,7 +240,8 @@ def branches(dtype: str, shared: bool, weight: bool) -> gx.Graph:
         for name, shape in ((w, (16, 16)), (bias, (16,))):
             if name not in g.inputs:
                 g.input(name, shape, dtype)
-        g.output(**{f"y{i}": g.gemm(x, w, bias=bias, alpha=0.25, name=f"g{i}")})
+        c = g.softmax(g.input(f"c{i}", (16, 16), dtype)) if added else None
+        g.output(**{f"y{i}": g.gemm(x, w, c=c, bias=bias, alpha=0.25, name=f"g{i}")})
     return g
 
 
@@ -248,19 +316,19 @@ def test_without_hipblaslt_there_are_two_commands(
 
 
 def test_a_product_without_an_algorithm_is_planned_anew(emulated: Lab) -> None:
-    """... and only that capability is given up."""
+    """... and only its bias is given up, not that of others of its types."""
     asked: list[frozenset[str]] = []
 
     def plan(source: gx.Graph, resident: bool, without: frozenset[str]) -> Compiled:
         asked.append(without)
-        able = HipDevice().capabilities() - without
+        able = reduced(HipDevice().capabilities(), without)
         return plan_graph(source, device="hip", resident=resident, capabilities=able)
 
     g = layer()
-    other = g.gemm(g.input("c", (8, 8)), g.input("d", (8, 8)), bias=g.input("e", (8,)), name="z")
-    g.output(z=other)
+    c, d = g.input("c", (8, 24), "f16"), g.input("d", (24, 40), "f16")
+    g.output(z=g.gemm(c, d, bias="bias", name="z"))
     emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:1=7")
-    told = r"layer is planned without gemm-bias:f(16|32): node '"
+    told = rf"layer is planned without {re.escape(of_shape(20))}|{re.escape(of_shape(8))}: node '"
     with emulated.nothing_left():
         with pytest.warns(FallbackWarning, match=told):
             exe = Executable(g, plan, HipDevice())
@@ -269,7 +337,78 @@ def test_a_product_without_an_algorithm_is_planned_anew(emulated: Lab) -> None:
             assert_right(exe, inputs, exe.run(**inputs))
             assert sorted(work.bias is None for work in products(exe)) == [False, True]
     assert asked[0] == frozenset()
-    assert asked[1:] in ([{"gemm-bias:f16"}], [{"gemm-bias:f32"}])
+    assert asked[1:] in ([{of_shape(20)}], [{of_shape(8)}])
+
+
+def of_shape(m: int) -> str:
+    """The capability to add the bias of such a product."""
+    return f"gemm-bias of f16[{m},24] f16[24,40] f16[40] -> f16[{m},40]"
+
+
+def test_all_products_without_an_algorithm_are_told_at_once(emulated: Lab) -> None:
+    """So there is a single new plan."""
+    g = layer()
+    for m in (1, 2, 3, 4):
+        x = g.input(f"x{m}", (m, 24), "f16")
+        g.output(**{f"y{m}": g.gemm(x, "b", bias="bias", name=f"p{m}")})
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:*=7")
+    three = ", ".join(map(of_shape, (1, 2, 20)))  # in order of their names
+    with emulated.nothing_left():
+        with pytest.warns(FallbackWarning, match=f"{re.escape(three)} and 2 more: node") as told:
+            exe = gx.compile(g, device=HipDevice())
+        with exe:
+            assert len(told) == 1
+            assert exe.without == {of_shape(m) for m in (20, 1, 2, 3, 4)}
+            assert all(work.bias is None for work in products(exe))
+            inputs = inputs_of(exe)
+            assert_right(exe, inputs, exe.run(**inputs))
+
+
+def test_other_shapes_of_the_graph_keep_their_bias(emulated: Lab) -> None:
+    g = gx.Graph("layer", dims={"M": 20})
+    x, b = g.input("x", ("M", 24), "f16"), g.input("b", (24, 40), "f16")
+    g.output(y=g.gemm(x, b, bias=g.input("bias", (40,), "f16"), name="y"))
+    emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:1=7")
+    with pytest.warns(FallbackWarning, match="planned without"):
+        exe = gx.compile(g, device=HipDevice())
+    with exe:
+        assert [work.bias is None for work in products(exe)] == [True]
+        inputs = inputs_of(exe)
+        inputs["x"] = inputs["x"][:8]
+        emulated.emulator.trace()
+        exe.run(**inputs)
+        assert "hipblasLtMatmul" in made(emulated)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_batch_without_an_algorithm_puts_its_biases_first(emulated: Lab, shared: bool) -> None:
+    """One product of the same graph keeps its own."""
+    g = branches("f16", shared, weight=False)
+    x, w = g.input("x", (8, 16), "f16"), g.input("w", (16, 16), "f16")
+    g.output(y=g.gemm(x, w, bias=g.input("bias_of_one", (16,), "f16"), name="one"))
+    with gx.compile(g, device=HipDevice()) as exe:
+        works = {i.members: i.work for i in exe.plan.instructions if isinstance(i, Launch)}
+        (batch,) = [w for nodes, w in works.items() if len(nodes) == 4 and isinstance(w, Gemm)]
+        missing = product_capability(batch)
+    device = HipDevice()
+
+    def plan(source: gx.Graph, resident: bool, without: frozenset[str]) -> Compiled:
+        able = reduced(device.capabilities(), without)
+        return plan_graph(source, device="hip", resident=resident, capabilities=able)
+
+    compiled = plan(g, False, frozenset({missing}))
+    found = {c.nodes or (c.node,): c for c in compiled.program.commands}
+    work = found["one",].work
+    assert isinstance(work, Gemm)
+    assert work.bias is not None
+    assert missing not in map(product_capability, (w for w in works_of(compiled) if w.bias))
+    with Executable(g, lambda *_: compiled, device) as exe:
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+def works_of(compiled: Compiled) -> list[Gemm]:
+    return [c.work for c in compiled.program.commands if isinstance(c.work, Gemm)]
 
 
 def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
@@ -283,10 +422,10 @@ def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
         Executable(layer(), lambda *_: compiled, HipDevice())
 
 
-@pytest.mark.parametrize("operand", ["a", "b", "out", "bias"])
+@pytest.mark.parametrize("operand", ["a", "b", "c", "out", "bias"])
 def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
     """The compiler makes no such plan: by hand."""
-    g = layer()
+    g = layer(added="kept")
     plan = gx.pipeline.plan_graph(g, device="hip", capabilities=EVERY).plan
     (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.command == "gemm"]
     work = launch.work
@@ -295,7 +434,7 @@ def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
     instructions = tuple(replace(i, work=moved) if i is launch else i for i in plan.instructions)
     with pytest.raises(NotCapable) as caught:
         HipDevice().open(replace(plan, instructions=instructions), {})
-    assert caught.value.capabilities == {"gemm-bias:f16"}
+    assert caught.value.capabilities == {product_capability(work)}
 
 
 def test_a_call_that_fails_names_its_node(emulated: Lab) -> None:

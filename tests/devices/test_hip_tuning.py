@@ -95,16 +95,21 @@ def test_what_was_chosen_is_used(emulated: Lab, mode: Mode) -> None:
         assert session_of(exe)._device.algorithms == {}
 
 
-def test_products_that_add_a_bias_have_algorithms_of_their_own(emulated: Lab) -> None:
-    """Fewer, on the emulator; and the one that was chosen adds the bias."""
+@pytest.mark.parametrize("residual", [False, True])
+def test_products_that_add_a_bias_have_algorithms_of_their_own(
+    emulated: Lab, residual: bool
+) -> None:
+    """Fewer, on the emulator; and the one that was chosen adds the bias, and c."""
     g = gx.Graph("layer")
     x, w, bias = g.input("x", (8, 16)), g.input("w", (16, 24)), g.input("bias", (24,))
-    g.output(out=g.gemm(x, w, bias=bias))
+    c = g.input("c", (8, 24)) if residual else None
+    g.output(out=g.gemm(x, w, c=c, bias=bias))
     with emulated.nothing_left():
         found = tune(g, HipDevice(), seconds=600)
     assert found.complete
     ((key, measured),) = gemms(found).items()
-    assert key == "gemm: f32[8,16] f32[16,24] f32[24] -> f32[8,24]"
+    added = "f32[8,24] f32[24]" if residual else "f32[24]"
+    assert key == f"gemm: f32[8,16] f32[16,24] {added} -> f32[8,24]"
     assert set(measured.tried) == {"0", "1", "2"}  # the default and the whole list
     for choice in range(3):
         commands = {**found.profile.commands, key: replace(measured, choice=choice)}

@@ -120,6 +120,10 @@ struct Layouts {
     bool all() const { return a && b && c && d; }
 };
 
+bool same(const Layout& one, const Layout& other) {
+    return one.ld == other.ld && (one.batch == 1 || one.stride == other.stride);
+}
+
 // The sizes of op(A) op(B) = D agree, the batches are as many, the order is by columns.
 hipblasStatus_t check_layouts(const MatmulDesc& desc, const Layouts& l, Gemm& gemm) {
     gemm.transpose_a = desc.op_a != HIPBLAS_OP_N;
@@ -380,6 +384,10 @@ EMULATOR_EXPORT hipblasStatus_t hipblasLtMatmul(
             gemm.b = operand_of(*l.b, b);
             gemm.c = operand_of(*l.c, c);
             gemm.d = operand_of(*l.d, d);
+            if (gemm.beta != 0 && c == d && !same(*l.c, *l.d)) {
+                explain("C and D are one matrix, but their layouts differ");
+                return HIPBLAS_STATUS_INVALID_VALUE;
+            }
             if (workspace && !memory().holds(workspace, workspace_bytes)) {
                 return HIPBLAS_STATUS_INVALID_VALUE;
             }

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.capabilities import reduced
 from graphexec.command import Command, Gemm, Memcpy
 from graphexec.costs import signature
 from graphexec.explain import explain
@@ -217,28 +218,71 @@ def test_a_product_that_adds_its_bias_is_one_command() -> None:
     assert command.cost.flops == 2 * 6 * 64 * 64
 
 
-def test_its_plan_says_that_it_reads_the_bias() -> None:
-    plan = plan_graph(graph_of(BIASED), device="hip", capabilities=ABLE).plan
-    (placed,) = [t for t in plan.tensors if t.name == "bias"]
+BOTH = {**BIASED, "c": ((6, 64), "f16")}
+
+
+def test_a_product_that_adds_c_as_well_is_one_command() -> None:
+    (command,) = commands_of(graph_of(BOTH, beta=0.5))
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.c is not None
+    assert work.bias is not None
+    assert (work.c.storage, work.out.storage, work.beta) == ("c", "y", 0.5)
+    assert command.reads == (work.a, work.b, work.c, work.bias)
+    assert command.cost.bytes == 2 * (3 * 6 * 64 + 64 * 64 + 64)
+    assert command.inplace == ((2, 0),)
+
+
+def test_its_plan_says_what_it_reads() -> None:
+    plan = plan_graph(graph_of(BOTH), device="hip", capabilities=ABLE).plan
     (launch,) = [i for i in plan.instructions if getattr(i, "command", "") == "gemm"]
-    span = gx.plan.Range(placed.buffer, placed.offset, placed.offset + placed.bytes)
-    assert span in launch.reads
+    places = {t.name: gx.plan.Range(t.buffer, t.offset, t.offset + t.bytes) for t in plan.tensors}
+    assert launch.reads == tuple(places[name] for name in ("a", "b", "c", "bias"))
     assert gx.plan.Plan.from_json(plan.to_json()) == plan
 
 
-def test_a_bias_that_is_still_uploaded_is_a_race() -> None:
-    """... also where nothing but the bias depends on the upload."""
+def test_where_it_is_not_its_sum_is_wide() -> None:
+    """Three commands: beta · c + bias in f32, the product, and the cast."""
+    assert labels(graph_of(BOTH), ()) == ["affine", "gemm", "copy"]
+    f32 = {name: (shape, "f32") for name, (shape, _) in BOTH.items()}
+    assert labels(graph_of(f32), ()) == ["affine", "gemm"]
+    assert labels(graph_of(f32)) == ["gemm"]
+
+
+def test_a_c_that_lies_by_columns_is_not_added_to() -> None:
     g = gx.Graph("g")
-    a, b, bias = (g.input(name, *BIASED[name]) for name in ("a", "b", "bias"))
-    g.output(y=g.gemm(g.gemm(a, b), b, bias=bias, name="y"))
+    given = {name: g.input(name, *BIASED[name]) for name in BIASED}
+    c = g.copy(g.input("c", (64, 6), "f16"), permute=[1, 0])
+    g.output(y=g.gemm(**given, c=c, name="y"))
+    assert [c.label for c in commands_of(g)] == ["affine", "gemm", "copy"]
+    check_graph(g)
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_c_that_begins_at_an_odd_address(rows: int) -> None:
+    g = gx.Graph("g")
+    given = {name: g.input(name, *BIASED[name]) for name in BIASED}
+    c = g.copy(g.input("c", (6 + rows, 64), "f16"), slice={0: [rows, None, None]})
+    g.output(y=g.gemm(**given, c=c, name="y"))
+    found = [c.label for c in commands_of(g)]
+    assert found == (["gemm"] if rows == 8 else ["affine", "gemm", "copy"])
+    check_graph(g)
+
+
+@pytest.mark.parametrize("late", ["bias", "c"])
+def test_what_is_added_while_it_is_uploaded_is_a_race(late: str) -> None:
+    """... also where nothing else depends on the upload."""
+    g = gx.Graph("g")
+    a, b, c, bias = (g.input(name, *BOTH[name]) for name in ("a", "b", "c", "bias"))
+    g.output(y=g.gemm(g.gemm(a, b), b, c, bias=bias, name="y"))
     plan = plan_graph(g, device="hip", capabilities=ABLE, streams=3).plan
-    upload = next(i for i in plan.instructions if getattr(i, "node", "") == "bias.h2d")
-    late = [i for i in plan.instructions if i is not upload]
-    at = next(n for n, i in enumerate(late) if getattr(i, "node", "") == "y.d2h")
-    late.insert(at, upload)
+    upload = next(i for i in plan.instructions if getattr(i, "node", "") == f"{late}.h2d")
+    moved = [i for i in plan.instructions if i is not upload]
+    at = next(n for n, i in enumerate(moved) if getattr(i, "node", "") == "y.d2h")
+    moved.insert(at, upload)
     assert gx.find_hazards(plan) == []
-    found = gx.find_hazards(dataclasses.replace(plan, instructions=tuple(late)))
-    assert any("'bias'" in str(hazard) and "'y'" in str(hazard) for hazard in found)
+    found = gx.find_hazards(dataclasses.replace(plan, instructions=tuple(moved)))
+    assert any(f"'{late}'" in str(hazard) and "'y'" in str(hazard) for hazard in found)
 
 
 @pytest.mark.parametrize(("change", "attrs", "able"), [
@@ -246,8 +290,11 @@ def test_a_bias_that_is_still_uploaded_is_a_race() -> None:
     ({}, {}, ("gemm-bias:f32", "gemm-bias:bf16", "gemm-bias:f16:f32")),
     ({}, {"out_dtype": "f32"}, ABLE),  # for that gemm-bias:f16:f32 is needed,
     ({}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),  # ... and a bias in f32
-    ({"c": ((6, 64), "f16")}, {}, ABLE),
-    ({"c": ((6, 64), "f16")}, {"beta": 0.5}, ABLE),
+    ({"c": ((6, 64), "f16")}, {}, ()),
+    ({"c": ((64,), "f16")}, {}, ABLE),  # c lies as rows of one ...
+    ({"c": ((6, 1), "f16")}, {"beta": 0.5}, ABLE),  # ... and of equal elements
+    ({"c": ((6, 64), "f16"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
+     ("gemm-bias:f16:f32",)),
     ({"a": ((2, 1, 3, 64), "f16"), "b": ((1, 5, 64, 64), "f16")}, {}, ABLE),  # arrays of pointers
 ])  # fmt: skip
 def test_where_the_bias_is_put_into_the_result_first(
@@ -259,6 +306,12 @@ def test_where_the_bias_is_put_into_the_result_first(
 @pytest.mark.parametrize(("change", "attrs", "able"), [
     ({"bias": ((64,), "f32")}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),
     ({"c": ((6, 64), "f16")}, {"beta": 0}, ABLE),
+    ({"c": ((6, 64), "f16")}, {}, ABLE),
+    ({"c": ((6, 64), "f16")}, {"beta": 0.5}, ABLE),
+    ({"c": ((6, 64), "f32"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
+     ("gemm-bias:f16:f32",)),
+    ({"a": ((5, 6, 64), "f16"), "c": ((6, 64), "f16")}, {}, ABLE),
+    ({"a": ((5, 6, 64), "f16"), "c": ((5, 6, 64), "f16")}, {}, ABLE),
     ({"a": ((64, 6), "f16")}, {"trans_a": True}, ABLE),
     ({"a": ((5, 6, 64), "f16")}, {}, ABLE),
     ({"a": ((5, 6, 64), "f16"), "b": ((5, 64, 64), "f16")}, {}, ABLE),
@@ -304,7 +357,9 @@ def test_signatures_tell_products_with_a_bias_apart() -> None:
     plain = {name: BIASED[name] for name in "ab"}
     found = {signature(commands_of(graph_of(types))[-1]) for types in (plain, BIASED)}
     found.add(signature(commands_of(graph_of(BIASED), ())[-1]))
+    found.add(signature(commands_of(graph_of(BOTH))[-1]))
     assert found == {
+        "gemm: f16[6,64] f16[64,64] f16[6,64] f16[64] -> f16[6,64]",
         "gemm: f16[6,64] f16[64,64] -> f16[6,64]",
         "gemm: f16[6,64] f16[64,64] f16[64] -> f16[6,64]",
         "gemm: f16[6,64] f16[64,64] f16[6,64] -> f16[6,64]",
@@ -315,6 +370,22 @@ def test_explain_says_where_the_bias_is_added() -> None:
     told = explain(plan_graph(graph_of(BIASED), device="hip", capabilities=ABLE), "y")
     assert "adds bias bias in its epilogue, which takes no command of its own" in told
     assert "epilogue" not in explain(plan_graph(graph_of(BIASED), device="hip"), "y")
+    told = explain(plan_graph(graph_of(BOTH), device="hip", capabilities=ABLE), "y")
+    assert "adds c c and bias bias in its epilogue, which takes no command of its own" in told
+
+
+SIGNATURE = "f16[6,64] f16[64,64] f16[64] -> f16[6,64]"
+
+
+def test_a_product_may_be_the_only_one_that_adds_no_bias() -> None:
+    """What a device turned out not to do, it is not asked for again; what it does stays."""
+    g = graph_of(BIASED)
+    g.output(z=g.gemm(g.input("d", (9, 64), "f16"), "b", bias="bias", name="z"))
+    able = reduced(ABLE, {f"gemm-bias of {SIGNATURE}"})
+    assert able > set(ABLE)
+    assert sorted(labels(g, able)) == ["copy", "gemm", "gemm"]
+    assert reduced(able, {f"gemm-bias of {SIGNATURE}"}) == able
+    assert labels(g, reduced(able, {"gemm-bias:f16"})).count("copy") == 2
 
 
 # Numbers --------------------------------------------------------------------------------------
@@ -383,12 +454,38 @@ def test_c_broadcasts(shape: Shape, dtype: str) -> None:
     check({**arrays, "c": draw(rng, shape, dtype)}, beta=0.25, out_dtype="f32")
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_c_and_bias_together(dtype: str) -> None:
+@pytest.mark.parametrize("shape", [(3, 1), (3, 5), (1, 3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_c_and_bias_together(dtype: str, shape: Shape) -> None:
     rng = np.random.default_rng(7)
     arrays = {"a": draw(rng, (2, 3, 4), dtype), "b": draw(rng, (4, 5), dtype)}
-    addends = {"c": draw(rng, (3, 1), dtype), "bias": draw(rng, (5,), dtype)}
+    addends = {"c": draw(rng, shape, dtype), "bias": draw(rng, (5,), dtype)}
     check({**arrays, **addends}, alpha=2, beta=-0.5)
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("shape", [(6, 64), (3, 3000, 64)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_c_is_added_in_place_if_nobody_needs_it(dtype: str, shape: Shape, over: bool) -> None:
+    """c and the result have one place, with a bias as well; also where cores share the rows."""
+    g = gx.Graph("g")
+    x, b, bias = (
+        g.input("x", shape, dtype),
+        g.input("b", (64, 64), dtype),
+        g.input("v", (64,), dtype),
+    )
+    c = g.softmax(x, scale=3.0, name="c")
+    g.output(y=g.gemm(x, b, c, bias=bias, beta=-2, name="y"), **({} if over else {"c": c}))
+    with gx.compile(g, device=gx.CpuDevice(poison=True), streams=1) as exe:
+        (command,) = gemms(exe._compiled.program.commands)
+        assert command.work.c is not None
+        places = {t.name: t.offset for t in exe.plan.tensors}
+        assert (places["c"] == places["y"]) == over
+        rng = np.random.default_rng(0)
+        inputs = {n: draw(rng, t.shape, t.dtype.value) for n, t in exe.inputs.items()}
+        first, second = (exe.run(**inputs)["y"] for _ in range(2))
+        assert first.tobytes() == second.tobytes()
+    assert gx.compare(g, inputs, device="cpu", streams=1).ok
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
@@ -500,11 +597,14 @@ def calls(draw_from: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
     }
     attrs: dict[str, Any] = {"trans_a": trans_a, "trans_b": trans_b, "out_dtype": out,
                              "alpha": pick(1.0, -0.5, 0, 1 / 3)}  # fmt: skip
-    addend = pick(None, "c", "bias")
-    if addend == "bias":
-        arrays["bias"] = draw(rng, (n,), pick(dtype, out or dtype))
-    if addend == "c":
-        arrays["c"] = draw(rng, (pick(1, m), pick(1, n))[pick(0, 1) :], pick(dtype, out or dtype))
+    of_addends = pick(dtype, out or dtype)
+    if pick(False, True):
+        arrays["bias"] = draw(rng, (n,), of_addends)
+    if pick(False, True):
+        shape = (*np.broadcast_shapes(arrays["a"].shape[:-2], arrays["b"].shape[:-2]), m, n)
+        if pick(False, True):
+            shape = tuple(pick(1, e) for e in shape)[pick(0, len(shape) - 1) :]
+        arrays["c"] = draw(rng, shape, of_addends)
         attrs["beta"] = pick(1.0, 0, -2.5)
     return arrays, attrs
 

@@ -8,6 +8,8 @@ import pytest
 from rewritten import after, applied, assert_right, commands, refused
 
 import graphexec as gx
+from graphexec.pipeline import plan_graph
+from graphexec.plan import Launch
 from graphexec.verify import find_hazards
 
 NAME = "accumulate-in-place"
@@ -148,12 +150,16 @@ def test_c_of_another_shape_or_dtype() -> None:
     assert_right(g, NAME)
 
 
-def test_c_and_bias_share_the_bytes_of_c() -> None:
-    """The kernel that makes beta · c + bias works in place, if nothing else reads c."""
+@pytest.mark.parametrize("able", [True, False])
+def test_c_and_bias_share_the_bytes_of_c(able: bool) -> None:
+    """What adds beta · c + bias works in place, if nothing else reads c: the product itself, or the
+    kernel before it."""
     g = gx.Graph("g")
     x, bias = g.input("x", (64, 64)), g.input("b", (64,))
     g.output(y=g.gemm(x, x, c=g.softmax(x, name="s"), bias=bias, name="y"))
-    plan = gx.make_plan(g, streams=1)
+    plan = plan_graph(g, streams=1, capabilities=None if able else ()).plan
+    labels = [i.command for i in plan.instructions if isinstance(i, Launch) and i.node == "y"]
+    assert labels == (["gemm"] if able else ["affine", "gemm"])
     places = {t.name: (t.buffer, t.offset) for t in plan.tensors}
     assert places["s"] == places["y"]
     assert_right(g)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
+from graphexec.capabilities import reduced
 from graphexec.command import (
     ALIGNMENT,
     Command,
@@ -28,7 +29,8 @@ from graphexec.command import (
 from graphexec.comparison import compare_executable, evaluate
 from graphexec.costs import CPU, GPU, CostModel
 from graphexec.devices.hip_gemm import gemm_call
-from graphexec.epilogue import needed, takes_bias
+from graphexec.epilogue import needed, product_capability, takes_bias
+from graphexec.explain import explain
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Plan, Range
 from graphexec.rewrites import batch
@@ -195,18 +197,22 @@ def test_windows_of_one_tensor_need_no_group() -> None:
 
 def layers(
     count: int, shared: bool = False, dtype: str = "f32", apart: bool = False,
-    weight: bool = False, plain: int = 0,
+    weight: bool = False, plain: int = 0, c: bool = False, given: bool = False,
 ) -> gx.Graph:  # fmt: skip
-    """Products with a bias each, computed; with `apart`, of operands that lie at no stride. They
-    share the bias or the weight; the last `plain` have none."""
+    """Products with a bias each, computed, or `given` to two of them in turn; with `apart`, of
+    operands that lie at no stride. They share the bias or the weight; the last `plain` have none.
+    With `c`, each adds one as well."""
     g = gx.Graph("layers")
     for n in range(count):
         x = g.input(f"x{n}", (32 + n % 2 * apart, 32), dtype)
         x = g.copy(x, slice={0: [0, 32, None]}, name=f"rows{n}") if apart else x
-        if not n or not shared:
-            bias = g.softmax(g.input(f"b{n}", (32,), dtype), name=f"bias{n}")
+        if not n or not (shared or (given and n % 2)):
+            bias = g.input(f"b{n}", (32,), dtype)
+            bias = bias if given else g.softmax(bias, name=f"bias{n}")
         w = g.input(f"w{n}", (32, 32), dtype) if not n or not weight else "w0"
         added = {"bias": bias} if n < count - plain else {}
+        if c:
+            added["c"] = g.softmax(g.input(f"z{n}", (32, 32), dtype), name=f"c{n}")
         y = g.gemm(x, w, alpha=0.25, name=f"y{n}", **added)
         g.output(**{f"out{n}": g.softmax(y, name=f"s{n}")})
     return g
@@ -214,11 +220,22 @@ def layers(
 
 def biased(graph: gx.Graph, without: str = "nothing", resident: bool = False) -> list[Command]:
     """The batches of the GEMMs in a program for a device that adds biases; or not all of them."""
-    able = frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+    return with_notes(graph, able(without), resident)[0]
+
+
+def able(without: str = "nothing") -> frozenset[str]:
+    return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+
+
+def with_notes(
+    graph: gx.Graph, able: frozenset[str], resident: bool = False
+) -> tuple[list[Command], list[str]]:
+    """... and what is said of GEMMs that are no batch."""
     typed = rewrite(infer(graph), Target(capabilities=able), chosen_rewrites())[0]
     program = lower(typed, resident, able)
-    found, _ = batch.REWRITE.apply(program, Target(capabilities=able, costs=CPU))
-    return [c for c in compute(found) if c.node.startswith("y")]
+    found, notes = batch.REWRITE.apply(program, Target(capabilities=able, costs=CPU))
+    refused = [note.text for note in notes if not note.applied and note.nodes[0].startswith("y")]
+    return [c for c in compute(found) if c.node.startswith("y")], refused
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -271,10 +288,86 @@ def test_rows_of_one_product_have_one_bias() -> None:
         assert call.stride_bias == (0 if shared else 64)
 
 
-def test_where_that_is_no_batch_either_they_stay_as_they_are() -> None:
-    """Two products: by two commands they would not be fewer."""
-    commands = biased(layers(2), "gemm-bias-batch")
-    assert [(len(c.nodes), c.label) for c in commands] == [(0, "gemm")] * 2
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_each_product_of_a_batch_adds_a_c(dtype: str) -> None:
+    (command,) = biased(layers(8, dtype=dtype, c=True))
+    work = command.work
+    assert isinstance(work, Gemm)
+    assert work.c is not None
+    assert (work.c.storage, work.c.shape, work.c.strides) == ("c0", (8, 32, 32), (1024, 32, 1))
+    assert [view.storage for view in command.reads[2::4]] == [f"c{n}" for n in range(8)]
+    assert command.inplace == tuple((4 * n + 2, n) for n in range(8))
+
+
+def test_a_batch_writes_over_its_c() -> None:
+    compiled = plan_graph(layers(8, c=True), streams=1)
+    at = compiled.allocation.places
+    assert [at[f"c{n}"] for n in range(8)] == [at[f"y{n}"] for n in range(8)]
+
+
+def test_otherwise_c_is_put_into_the_results_as_well() -> None:
+    first, second = biased(layers(8, c=True), "gemm-bias-batch")
+    assert [len(first.nodes), len(second.nodes)] == [8, 8]
+    assert (first.label, second.label) == ("affine", "gemm")
+    assert first.inplace == tuple((2 * n, n) for n in range(8))
+    assert isinstance(second.work, Gemm)
+    assert (second.work.c, second.work.bias, second.work.beta) == (None, None, 1.0)
+
+
+NO_BATCH = "the device does not add a bias of its own to each product of a batch"
+NO_STRIDE = "their biases lie at no constant stride"
+NO_COMMAND = "no single command puts the biases into the results first"
+SLOWER = "putting the biases into the results first would not be faster"
+ROUNDED = "beta · c + bias, put into the results first, would be rounded to half precision"
+
+
+@pytest.mark.parametrize(("graph", "without", "resident", "why"), [
+    (layers(2), "gemm-bias-batch", False, f"{NO_BATCH}; {SLOWER}"),
+    (layers(8, dtype="f16", c=True), "gemm-bias-batch", False, f"{NO_BATCH}; {ROUNDED}"),
+    (layers(8, given=True), "nothing", True, f"{NO_STRIDE}; {NO_COMMAND}"),
+    (layers(2, apart=True), "nothing", True,
+     f"their a lie at no constant stride, and arrays of pointers take no bias; {SLOWER}"),
+])  # fmt: skip
+def test_where_that_is_no_batch_either_they_stay_as_they_are_and_are_told_why(
+    graph: gx.Graph, without: str, resident: bool, why: str
+) -> None:
+    """Two products, for one, would not be fewer by two commands."""
+    commands, refused = with_notes(graph, able(without), resident)
+    count = len(graph.outputs)
+    assert [(len(c.nodes), c.label) for c in commands] == [(0, "gemm")] * count
+    between = "and" if count == 2 else "…"
+    assert refused == [f"'y0' {between} 'y{count - 1}' ({count}) stay apart: {why}"]
+
+
+def test_a_batch_for_which_there_is_no_algorithm() -> None:
+    graph = layers(3)
+    (command,) = biased(graph)
+    assert isinstance(command.work, Gemm)
+    less = reduced(able(), {product_capability(command.work)})
+    commands, refused = with_notes(graph, less)
+    assert [type(c.work) for c in commands] == [Gemm] * 3
+    reason = "the device has no algorithm that adds the biases of them all"
+    assert refused == [f"'y0' … 'y2' (3) stay apart: {reason}; {SLOWER}"]
+
+
+def test_explain_tells_of_products_that_stay_apart() -> None:
+    compiled = plan_graph(layers(8, given=True), resident=True)
+    told = f"rewrite batch did not apply: 'y0' … 'y7' (8) stay apart: {NO_STRIDE}; {NO_COMMAND}"
+    for node in ("y0", "y5"):
+        assert told in explain(compiled, node)
+
+
+def test_nothing_is_said_of_products_that_no_bias_keeps_apart() -> None:
+    """They fill the device, or are one batch."""
+    assert with_notes(layers(8), able()) == (biased(layers(8)), [])
+    assert with_notes(layers(8, apart=True), able(), True)[1] == []
+    g = gx.Graph("large")
+    for n in range(2):
+        x, b = g.input(f"x{n}", (2048, 2048)), g.input(f"b{n}", (2048,))
+        g.output(**{f"out{n}": g.gemm(x, x, bias=b, name=f"y{n}")})
+    commands, refused = with_notes(g, able("gemm-bias-batch"))
+    assert len(commands) == 2
+    assert refused == []
 
 
 @pytest.mark.parametrize("without", ["gemm-bias", "gemm-bias-batch", "nothing"])
@@ -289,7 +382,9 @@ def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
     for graph in (
         layers(6, dtype=dtype), layers(6, True, dtype), layers(6, False, dtype, True),
         layers(6, dtype=dtype, weight=True), layers(6, True, dtype, weight=True),
-        layers(6, dtype=dtype, plain=3),
+        layers(6, dtype=dtype, plain=3), layers(6, dtype=dtype, c=True),
+        layers(6, True, dtype, c=True), layers(6, dtype=dtype, apart=True, c=True),
+        layers(6, True, dtype, weight=True, c=True), layers(6, dtype=dtype, given=True),
     ):  # fmt: skip
         with gx.compile(graph, device=Device(poison=True, delays=1), resident=resident) as exe:
             works = [i.work for i in exe.plan.instructions if isinstance(i, Launch) and i.nodes]
@@ -316,6 +411,9 @@ def test_any_graph_with_biases(graph: gx.Graph, without: str, resident: bool) ->
         if isinstance(command.work, Gemm) and command.work.bias is not None:
             assert needed(command.work) <= able
             assert takes_bias(command.work)
+        elif isinstance(command.work, Gemm | GemmBatch):
+            works = command.work.members if isinstance(command.work, GemmBatch) else [command.work]
+            assert all(work.c is None for work in works)
 
 
 # What is not ----------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ Requires a Program. Guarantees an equivalent one, in an order of its own, in whi
 2. they differ in nothing but where their operands lie (kinds.py);
 3. their operands lie at a constant stride, for which their storages are bound to one another in
    groups that `allocate` keeps together, or are one and the same; a GEMM's may lie anywhere, the
-   BLAS then gets arrays of pointers, and biases are put into the results first (layout.py,
-   merged.py);
+   BLAS then gets arrays of pointers, and biases are put into the results first; where that is not
+   possible either, they stay apart (layout.py, merged.py, biases.py);
 4. by the cost model the batch takes less time than its members one after another, and the whole
    program less than before (worth.py).
 
@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.command import Command, GemmBatch, Program
+from graphexec.command import Command, Gemm, GemmBatch, Program
 from graphexec.rewrites.batch.agenda import agenda
+from graphexec.rewrites.batch.biases import why_apart
 from graphexec.rewrites.batch.kinds import kind_of
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import merged, partitioned
@@ -44,25 +45,26 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
         batching.take(alike)
     found = batching.program()
     if found is program:
-        return program, ()
+        return program, tuple(batching.refused)
     against = loses(program, found, target)
+    made = [c for c in found.commands if c.nodes]
     if against is None:
-        return found, tuple(_made(c) for c in found.commands if c.nodes)
-    return program, tuple(_not_made(c, against) for c in found.commands if c.nodes)
+        return found, (*map(_made, made), *batching.refused)
+    return program, (*(_apart(c.nodes, against) for c in made), *batching.refused)
 
 
 def _made(batch: Command) -> Note:
     how = " with arrays of pointers" if isinstance(batch.work, GemmBatch) else ""
-    return Note(batch.nodes, f"{_members(batch)} run as one {batch.label}{how}")
+    return Note(batch.nodes, f"{_members(batch.nodes)} run as one {batch.label}{how}")
 
 
-def _not_made(batch: Command, against: str) -> Note:
-    return Note(batch.nodes, f"{_members(batch)} stay apart: {against}", applied=False)
+def _apart(nodes: tuple[str, ...], against: str) -> Note:
+    return Note(nodes, f"{_members(nodes)} stay apart: {against}", applied=False)
 
 
-def _members(batch: Command) -> str:
-    between = "and" if len(batch.nodes) == 2 else "…"
-    return f"'{batch.nodes[0]}' {between} '{batch.nodes[-1]}' ({len(batch.nodes)})"
+def _members(nodes: tuple[str, ...]) -> str:
+    between = "and" if len(nodes) == 2 else "…"
+    return f"'{nodes[0]}' {between} '{nodes[-1]}' ({len(nodes)})"
 
 
 class _Batching:
@@ -74,15 +76,21 @@ class _Batching:
         self.commands: list[Command] = []
         self.became: dict[int, int] = {}  # old index to new
         self.batches = 0
+        self.refused: list[Note] = []
 
     def take(self, alike: list[int]) -> None:
         """Add commands that could be one: as one, as several batches, or as they are."""
         if len(alike) > 1:
             if self._merge(alike):
                 return
+            why, apart = self._why_apart(alike), list[int]()
             for part in partitioned(alike, self.old.commands, self.layout):
                 if not self._merge(part):
                     self._keep(part)
+                    apart += part
+            if why and len(apart) > 1:
+                nodes = tuple(self.old.commands[index].node for index in sorted(apart))
+                self.refused.append(_apart(nodes, why))
             return
         self._keep(alike)
 
@@ -96,8 +104,7 @@ class _Batching:
         if count < 2 or not faster_as_one(like, count, costs):
             return False
         before = len(self.layout.groups)
-        members = [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
-        found = merged(members, self.layout, self.target.capabilities)
+        found = merged(self._in_order(alike), self.layout, self.target.capabilities)
         if not found or not faster_as_one(like, count, costs, found):
             self.layout.forget(before)
             return False
@@ -105,6 +112,20 @@ class _Batching:
             self._add(command, alike)
         self.batches += 1
         return True
+
+    def _why_apart(self, alike: list[int]) -> str:
+        """Why commands that are not one are none for their biases; "" where these are not why."""
+        members = self._in_order(alike)
+        works = [c.work for c in members if isinstance(c.work, Gemm) and c.work.bias is not None]
+        if not works or not faster_as_one(members[0], len(members), self.target.costs):
+            return ""
+        before, able = len(self.layout.groups), self.target.capabilities
+        slower = bool(merged(members, self.layout, able))
+        self.layout.forget(before)
+        return why_apart(works, self.layout, able, slower)
+
+    def _in_order(self, alike: list[int]) -> list[Command]:
+        return [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
 
     def _add(self, command: Command, old: list[int]) -> None:
         """Add a command that does the work of old ones, or the last part of it so far."""

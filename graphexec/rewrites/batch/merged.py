@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
-from graphexec.epilogue import needed, takes_bias
+from graphexec.epilogue import adds_bias
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.tensor import View
 
@@ -21,7 +22,8 @@ def merged(
     Binds storages in `layout` where a stride needs it. GEMMs that add a bias become one product if
     all lies at strides, and if the device adds biases that differ to the products of a batch.
     Otherwise they fall back to what they are without that, biases put into the results and products
-    added: two commands for all, as if the bias had never been the GEMMs'.
+    added: two commands for all, as if the bias had never been the GEMMs'. That is not done where
+    beta · c + bias would be rounded to half precision.
     """
     work = _work(members, layout, capabilities)
     if work is not None:
@@ -36,7 +38,9 @@ def _biases_first(
 ) -> tuple[Command, ...]:
     from graphexec.ops.gemm import bias_first  # the commands it makes are of that op
 
-    apart = [bias_first(member) for member in members]
+    apart = [pair for pair in map(bias_first, members) if pair is not None]
+    if not apart:
+        return ()
     starts, products = ([pair[n] for pair in apart] for n in (0, 1))
     start = merged(starts, layout, capabilities)
     return start and (*start, *merged(products, layout, capabilities))
@@ -90,18 +94,35 @@ def _gemm(
     members: Sequence[Gemm], layout: Layout, capabilities: Collection[str]
 ) -> Gemm | GemmBatch | None:
     before = len(layout.groups)
-    biases = [() if m.bias is None else (m.bias,) for m in members]
-    views = _stacked([(m.out, m.a, m.b, *b) for m, b in zip(members, biases, strict=True)], layout)
-    if views is not None:
-        out, a, b, *bias = views
-        work = replace(members[0], a=a, b=b, out=out, bias=bias[0] if bias else None)
-        if not bias or (takes_bias(work) and needed(work) <= set(capabilities)):
-            return work
+    work = at_strides(members, layout)
+    if work is not None and (work.bias is None or adds_bias(work, capabilities)):
+        return work
     layout.forget(before)
-    if biases[0]:
+    if members[0].bias is not None:
         return None
     layout.stacked([m.out for m in members])  # for those that read the results
     return GemmBatch(tuple(members))
+
+
+def at_strides(members: Sequence[Gemm], layout: Layout) -> Gemm | None:
+    """The products as one with a batch axis more; None where an operand lies at no stride."""
+    found = _operands(members, layout)
+    return None if None in found.values() else replace(members[0], **found)
+
+
+def no_stride(members: Sequence[Gemm], layout: Layout) -> list[str]:
+    """The operands that lie at no constant stride."""
+    return [name for name, view in _operands(members, layout).items() if view is None]
+
+
+def _operands(members: Sequence[Gemm], layout: Layout) -> dict[str, Any]:
+    """By name one view over that of every member, or None."""
+    first = members[0]
+    return {
+        name: layout.stacked([getattr(member, name) for member in members])
+        for name in ("out", "a", "b", "c", "bias")
+        if getattr(first, name) is not None
+    }
 
 
 def _stacked(members: Sequence[Sequence[View]], layout: Layout) -> list[View] | None:
@@ -131,4 +152,4 @@ def _nbytes(view: View) -> int:
     return prod(extents) * view.dtype.itemsize
 
 
-__all__ = ["merged", "partitioned"]
+__all__ = ["at_strides", "merged", "no_stride", "partitioned"]

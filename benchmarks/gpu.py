@@ -26,23 +26,17 @@ from pathlib import Path
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import torch
+from gpu_attention import attention_rows, decoding_rows, projection_rows
 from gpu_requests import first_run_rows, host_rows, map_rows
 from gpu_ways import Row, ceilings
-from gpu_work import (
-    attention_rows,
-    bias_rows,
-    branch_rows,
-    copy_rows,
-    gemm_rows,
-    projection_rows,
-    softmax_rows,
-)
+from gpu_work import bias_rows, branch_rows, copy_rows, gemm_rows, softmax_rows
 from measure import table
 
 from graphexec.devices.hip import CaptureWarning, HipDevice
 
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "attention": attention_rows,
+    "decoding": decoding_rows,
     "projections": projection_rows,
     "softmax": softmax_rows,
     "copy": copy_rows,

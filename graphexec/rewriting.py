@@ -30,6 +30,8 @@ Device.capabilities.
 
 any-batch               GEMMs whose batch axes no single stride walks are as fast as others
 attention:DTYPE         attention on tensors of that type as one command
+attention-in-parts:N    ... or as two, the keys in parts, where few queries make less than N
+                        programs: so many fill the device
 gemm-bias:DTYPE         a GEMM of that type that adds its bias itself, and beta · c with it
                         (graphexec.epilogue); with a result of another type gemm-bias:DTYPE:RESULT
 gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own

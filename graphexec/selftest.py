@@ -133,12 +133,14 @@ def _attentions(dtype: str) -> Graph:
     )
     mask, few = g.input("mask", (150, 203), "f32"), g.input("few", (2, 1, 203, 40), dtype)
     narrow = g.attention(q, k, few, name="narrow")
+    one, past = g.input("one", (2, 2, 4, 1, 64), dtype), g.input("past", (2, 2, 1, 1500, 64), dtype)
     g.output(
         plain=g.attention(q, k, v, name="plain"),
         causal=g.attention(q, k, v, causal=True, name="causal"),
         masked=g.attention(q, k, v, mask=mask, scale=0.5, name="masked"),
         rows=g.copy(narrow, permute=[0, 2, 1, 3], reshape=[2, 150, -1], name="rows"),
         early=g.attention(k, q, q, causal=True, name="early"),
+        decoded=g.attention(one, past, past, causal=True, name="decoded"),
     )
     return g
 

@@ -57,16 +57,17 @@ class HipDevice:
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
 
     def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
-        """With Triton, a real GPU computes attention in half precision as one command; hipBLASLt
-        adds the biases of GEMMs of some types. Asking it loads it, so that is left out for a graph
-        that has none."""
+        """With Triton, a real GPU computes attention in half precision as one command or, the keys
+        in parts, as two; hipBLASLt adds the biases of GEMMs of some types. Asking it loads it, so
+        that is left out for a graph that has none."""
         hip = self._bindings()
         known = CAPABILITIES["hip"]
         if graph is None or has_biases(graph):
             known |= biased(hip, self.index)
         if hip.platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
             return known
-        return known | hip_triton.CAPABILITIES
+        programs = hip.properties(self.index).multiprocessors
+        return known | hip_triton.CAPABILITIES | {f"attention-in-parts:{programs}"}
 
     def machine(self) -> Machine:
         """Architecture and name, and the versions of everything that compiles or multiplies."""

@@ -11,6 +11,7 @@ import numpy as np
 from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, has_flash
 from graphexec.ops.attention.unfused import unfused
@@ -106,14 +107,20 @@ class Attention(Op):
         return {**attrs, "out_dtype": dtype}
 
     def lower(self, call: Call) -> list[Command]:
-        """One kernel where the device has it, else two GEMMs with a softmax between them."""
+        """One kernel where the device has it, or two for few queries and many keys, else two GEMMs
+        with a softmax between them."""
         problem = problem_of(call)
         if not has_flash(problem, call.capabilities):
             commands: list[Command] = unfused(call, problem)
             return commands
-        q, k, v, out, *mask = problem.views()
+        problem = problem.grouped()
         cost = self.cost(call.types, call.attrs, call.type)
         label = "causal attention" if problem.causal else "attention"
+        count = parts_of(problem, call.capabilities)
+        if count > 1:
+            both: list[Command] = as_parts(call, label, problem, count, cost)
+            return both
+        q, k, v, out, *mask = problem.views()
         recipe = Flash(problem.scale, problem.causal)
         return [call.kernel(label, recipe, [q, k, v, *mask], [out], cost)]
 

@@ -4,7 +4,10 @@ The softmax is taken online, so that scores live in registers only (Milakov and 
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691). A program takes
 BLOCK_M queries and walks the keys in blocks of BLOCK_N: first those that every query of the block
 sees, then those on the causal diagonal and at the end. Exponentials are powers of two: log2(e) is
-folded into the scale. Needs Triton; nobody imports this module where there is none.
+folded into the scale. Of few queries and many keys, as in decoding, a program takes one of PARTS
+parts of the keys, and `combine` weighs their results (Dao, Haziza, Massa and Sizov 2023,
+"Flash-Decoding for long-context inference"). Needs Triton; nobody imports this module where there
+is none.
 """
 
 from __future__ import annotations
@@ -16,20 +19,24 @@ import triton.language as tl
 @triton.jit
 def attention(
     q, k, v, out, scale, M, N, extents,
-    q_batch, q_m, q_d, k_batch, k_n, k_d, v_batch, v_n, v_d, out_batch, out_m, out_d,
+    q_batch, q_m, q_d, k_batch, k_n, k_d, v_batch, v_n, v_d, out_batch, out_m, out_d, out_part,
     mask, mask_batch, mask_m, mask_n,
     HEAD: tl.constexpr, VALUE: tl.constexpr,
     BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, RANK: tl.constexpr,
     CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
-    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_N: tl.constexpr,
+    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_N: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """out = softmax(scale · q @ kᵀ + mask) @ v, for one block of queries of one batch entry.
 
     q is (batch, M, HEAD), k (batch, N, HEAD), v (batch, N, VALUE), mask (batch, M, N), each with
-    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides.
+    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides. With
+    several PARTS out is (batch, PARTS, M, VALUE + 1 or more): what follows a row of the result is
+    the logarithm (base 2) of the sum of its weights, -inf where the part has no key for the query.
     """
     program = tl.program_id(0)
+    part = program % PARTS
+    program = program // PARTS
     blocks = tl.cdiv(M, BLOCK_M)
     block = program % blocks
     rest = program // blocks
@@ -54,18 +61,25 @@ def attention(
     else:
         queries = tl.load(q, mask=(rows < M)[:, None] & (head < HEAD)[None, :], other=0.0)
 
+    low = 0
     high = N
-    seen_by_all = N
+    if PARTS > 1:
+        each = tl.cdiv(tl.cdiv(N, PARTS), BLOCK_N) * BLOCK_N
+        low = part * each
+        high = tl.minimum(N, low + each)
+    seen_by_all = high
     if CAUSAL:
-        high = tl.maximum(tl.minimum(N, (block + 1) * BLOCK_M + N - M), 0)
-        seen_by_all = tl.maximum(tl.minimum(N, block * BLOCK_M + N - M + 1), 0)
+        seen_by_all = tl.maximum(tl.minimum(high, block * BLOCK_M + N - M + 1), 0)
+        high = tl.maximum(tl.minimum(high, (block + 1) * BLOCK_M + N - M), 0)
     seen_by_all = seen_by_all // BLOCK_N * BLOCK_N
+    if PARTS > 1:  # one that begins behind all keys is empty
+        seen_by_all = tl.maximum(seen_by_all, low)
 
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_VALUE), tl.float32)
     acc, total, top = _keys(
-        acc, total, top, queries, k, v, mask, 0, seen_by_all, rows, head, value, scale, M, N,
+        acc, total, top, queries, k, v, mask, low, seen_by_all, rows, head, value, scale, M, N,
         k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
         CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
     )  # fmt: skip
@@ -78,6 +92,9 @@ def attention(
     if BLIND_ROWS:
         total = tl.where(total == 0.0, 1.0, total)
     result = (acc / total[:, None]).to(out.dtype.element_ty)
+    if PARTS > 1:
+        out += part.to(tl.int64) * out_part
+        tl.store(out + rows * out_m + VALUE, top + tl.math.log2(total), mask=rows < M)
     out += rows[:, None] * out_m + value[None, :] * out_d
     if EVEN_M and VALUE == BLOCK_VALUE:
         tl.store(out, result)
@@ -150,4 +167,33 @@ def _keys(
     return acc, total, top
 
 
-__all__ = ["attention"]
+@triton.jit
+def combine(
+    parts, out, M, extents, parts_batch, parts_part, parts_m, out_batch, out_m, out_d,
+    VALUE: tl.constexpr, BLOCK_VALUE: tl.constexpr, PARTS: tl.constexpr,
+    BLOCK_PARTS: tl.constexpr, RANK: tl.constexpr,
+):  # fmt: skip
+    """A row of the result of one batch entry, from the `parts` that `attention` wrote."""
+    program = tl.program_id(0)
+    row = (program % M).to(tl.int64)
+    rest = program // M
+    for axis in tl.static_range(RANK - 1, -1, -1):
+        index = (rest % extents[axis]).to(tl.int64)
+        rest = rest // extents[axis]
+        parts += index * parts_batch[axis]
+        out += index * out_batch[axis]
+    which = tl.arange(0, BLOCK_PARTS)
+    value = tl.arange(0, BLOCK_VALUE)
+    parts += row * parts_m + which * parts_part
+    logs = tl.load(parts + VALUE, mask=which < PARTS, other=float("-inf"))
+    top = tl.max(logs, 0)
+    weights = tl.math.exp2(logs - tl.where(top == float("-inf"), 0.0, top))
+    total = tl.sum(weights, 0)
+    inside = (which < PARTS)[:, None] & (value < VALUE)[None, :]
+    results = tl.load(parts[:, None] + value[None, :], mask=inside, other=0.0)
+    result = tl.sum(results * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    at = out + row * out_m + value * out_d
+    tl.store(at, result.to(out.dtype.element_ty), mask=value < VALUE)
+
+
+__all__ = ["attention", "combine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
@@ -54,12 +55,15 @@ ALTERNATIVES = 5
 """How many there are for each family."""
 
 
-def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> TritonLaunch:
-    """The kernel of flash.py for a problem on a GPU, as the table says or by an alternative."""
+def launch(
+    problem: Problem, gpu: Gpu, alternative: int | None = None, parts: int = 1, step: int = 0
+) -> TritonLaunch:
+    """The kernel of flash.py for a problem on a GPU, as the table says or by an alternative. The
+    result of each of several parts of the keys is `step` elements behind that of the one before."""
     p = problem
     extents, batches = collapse(p.q.shape[:-2], *(view.strides[:-2] for view in p.views()))
     views = [
-        (view, (_wide(batch), _step(view, -2), _step(view, -1)))
+        (view, (wide(batch), _step(view, -2), _step(view, -1)))
         for view, batch in zip(p.views(), batches, strict=True)
     ]
     queries, keys = p.q.shape[-2], p.k.shape[-2]
@@ -68,6 +72,8 @@ def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> Triton
     args.append(tuple(Scalar("i32", extent) for extent in extents))
     for _, strides in views[:4]:
         args += strides
+    if parts > 1:
+        args.append(Scalar("i64", step))
     for view, strides in views[4:]:
         args += [view, *strides]
 
@@ -81,12 +87,14 @@ def launch(problem: Problem, gpu: Gpu, alternative: int | None = None) -> Triton
         # A running maximum may then be scaled after it was taken.
         "SCALE_LAST": is_positive(p.scale) and not has_mask,
         # Rows that see no key at all may exist.
-        "BLIND_ROWS": has_mask or (p.causal and queries > keys),
-        "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0,
+        "BLIND_ROWS": has_mask or parts > 1 or (p.causal and queries > keys),
+        "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0, "PARTS": parts,
     }  # fmt: skip
+    if parts == 1:
+        constants["out_part"] = None
     if not has_mask:
         constants |= {"mask": None, "mask_batch": None, "mask_m": None, "mask_n": None}
-    grid = (p.tiles(block_m), 1, 1)
+    grid = (p.tiles(block_m) * parts, 1, 1)
     options = {"num_warps": warps, "num_stages": stages}
     return TritonLaunch(SOURCE, tuple(args), constants, options, grid)
 
@@ -115,7 +123,8 @@ def _padded(size: int) -> int:
     return padded
 
 
-def _wide(strides: tuple[int, ...]) -> tuple[Scalar, ...]:
+def wide(strides: Sequence[int]) -> tuple[Scalar, ...]:
+    """Strides as arguments of a kernel."""
     return tuple(Scalar("i64", stride) for stride in strides)
 
 
@@ -125,4 +134,4 @@ def _step(view: View, axis: int) -> Scalar:
     return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
 
 
-__all__ = ["ALTERNATIVES", "CONFIGURATIONS", "OTHERS", "SOURCE", "launch"]
+__all__ = ["ALTERNATIVES", "CONFIGURATIONS", "OTHERS", "SOURCE", "launch", "wide"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -41,10 +41,33 @@ class Problem:
         shape: tuple[int, ...] = self.q.shape
         return prod(shape[:-2]) * -(-shape[-2] // block)
 
+    def grouped(self) -> Problem:
+        """The same, with single queries that share their keys along the last batch axis, as those
+        of grouped heads do in decoding, as rows of one problem."""
+        shared = self.q.shape[-2] == 1 and len(self.q.shape) > 2 and self.q.shape[-3] > 1
+        if not shared or self.k.strides[-3] or self.v.strides[-3]:
+            return self
+        q, out, *mask = (
+            _without(view, -2) for view in (self.q, self.out, self.mask) if view is not None
+        )
+        k, v = (_without(view, -3) for view in (self.k, self.v))
+        # The one query saw every key; as rows they still do.
+        return Problem(q, k, v, mask[0] if mask else None, out, self.scale, causal=False)
+
     def views(self) -> tuple[View, ...]:
         """What the kernel is given, in order; the mask, if any, comes last."""
         base = (self.q, self.k, self.v, self.out)
         return base if self.mask is None else (*base, self.mask)
+
+
+def _without(view: View, axis: int) -> View:
+    """The view at index 0 of an axis."""
+    kept = [n for n in range(len(view.shape)) if n != axis % len(view.shape)]
+    return replace(
+        view,
+        shape=tuple(view.shape[n] for n in kept),
+        strides=tuple(view.strides[n] for n in kept),
+    )
 
 
 def is_positive(scale: float) -> bool:

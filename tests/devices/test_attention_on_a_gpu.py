@@ -83,6 +83,8 @@ CASES = {
     "rows": Case((3, 48, 140, 64), 150, causal=True, by_rows=True),
     "grouped rows": Case((2, 48, 140, 128), 150, heads=6, by_rows=True),
     "grouped rows, causal": Case((3, 40, 300, 64), 400, heads=8, causal=True, by_rows=True),
+    "decoding": Case((2, 8, 1, 128), 5000, heads=2, causal=True),
+    "few queries": Case((1, 3, 70, 64), 1300, causal=True),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),
     "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),
 }

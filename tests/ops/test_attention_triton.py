@@ -26,8 +26,9 @@ import graphexec as gx
 from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
 from graphexec.errors import NotCapable
+from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
-from graphexec.pipeline import plan_graph
+from graphexec.pipeline import Compiled, plan_graph
 from graphexec.tensor import DType, View
 from graphexec.variants import variants
 
@@ -51,31 +52,39 @@ class Case:
     arrays: dict[str, Array]
     attrs: dict[str, Any] = field(default_factory=dict)
     gpu: str = "sm_90"
+    in_parts: bool = False
 
     @property
     def dtype(self) -> str:
         return "f16" if self.arrays["q"].dtype == np.float16 else "bf16"
 
-    def kernel(self) -> TritonKernel:
+    def compiled(self) -> Compiled:
         names = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
         graph = gx.Graph("g")
         for name, array in self.arrays.items():
             graph.input(name, array.shape, names[array.dtype.name])
         graph.output(y=graph.attention(**{n: n for n in self.arrays}, **self.attrs, name="y"))
-        compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
-        (command,) = compiled.program.commands
-        assert isinstance(command.work, TritonKernel)
-        return command.work
+        able = HALVES | {f"{CAPABILITY}132"} if self.in_parts else HALVES
+        return plan_graph(graph, device="hip", capabilities=able, resident=True)
 
-    def job(self) -> tuple[TritonKernel, Gpu, dict[str, Array]]:
-        """What the interpreter is given: all storages as bytes, the result's filled with NaN."""
-        storages = {f"in.{name}": np.frombuffer(array.tobytes(), np.uint8).copy()
-                    for name, array in self.arrays.items()}  # fmt: skip
-        result, _ = exact(self.arrays, self.attrs)
-        size = result.size * DType(self.attrs.get("out_dtype", self.dtype)).itemsize
-        storages["out.y"] = np.full(size, 0xFF, np.uint8)
+    def kernels(self) -> list[TritonKernel]:
+        works = [command.work for command in self.compiled().program.commands]
+        assert len(works) == 1 + self.in_parts
+        return [work for work in works if isinstance(work, TritonKernel)]
+
+    def kernel(self) -> TritonKernel:
+        (kernel,) = self.kernels()
+        return kernel
+
+    def job(self) -> tuple[list[TritonKernel], Gpu, dict[str, Array]]:
+        """What the interpreter is given: all storages as bytes, NaN but for the inputs."""
+        storages = {name: np.full(storage.nbytes, 0xFF, np.uint8)
+                    for name, storage in self.compiled().program.storages.items()}  # fmt: skip
+        for name, array in self.arrays.items():
+            storages[f"in.{name}"] = np.frombuffer(array.tobytes(), np.uint8).copy()
         # What NumPy does instead cannot be pickled, and is not needed.
-        return replace(self.kernel(), compute=None), GPUS[self.gpu], storages  # type: ignore[arg-type]
+        kernels = [replace(kernel, compute=None) for kernel in self.kernels()]  # type: ignore[arg-type]
+        return kernels, GPUS[self.gpu], storages
 
 
 def interpret(cases: list[Case]) -> list[Array]:
@@ -158,6 +167,28 @@ def test_batches_and_transposed_operands(dtype: str) -> None:
     )
 
 
+@both
+def test_few_queries_and_many_keys_are_computed_in_parts(dtype: str) -> None:
+    """Parts that are empty, that see nothing, and grouped single queries as rows of one."""
+    causal = {"causal": True}
+    check(
+        Case(arrays(dtype, (3, 1, 32), (3, 1024, 32)), causal, in_parts=True),
+        Case(arrays(dtype, (2, 4, 1, 16), (2, 1, 2000, 16)), causal, "gfx942", True),
+        Case(arrays(dtype, (70, 16), (1025, 16), (1025, 40)), causal, in_parts=True),
+        Case(arrays(dtype, (1100, 16), (1024, 16)), causal, in_parts=True),
+        Case(arrays(dtype, (5, 16), (5000, 16), mask=(5, 5000)), {}, in_parts=True),
+        Case(arrays(dtype, (2, 3, 1, 16), (2, 1, 1030, 16), mask=(2, 3, 1, 1030)), {},
+             in_parts=True),
+        Case(arrays(dtype, (2, 9, 80), (2, 1300, 80), large=30), {"scale": 1.0}, in_parts=True),
+        Case(arrays(dtype, (9, 16), (1300, 16)), {"out_dtype": "f32", "scale": -1.0},
+             in_parts=True),
+        Case(arrays(dtype, (16, 9), (16, 1300)),
+             {"trans_q": True, "trans_k": True, "trans_v": True}, in_parts=True),
+    )  # fmt: skip
+    hidden = arrays(dtype, (3, 16), (1300, 16)) | {"mask": np.full((), -np.inf, np.float32)}
+    check(Case(hidden, in_parts=True))
+
+
 @st.composite
 def cases(choose: st.DrawFn) -> Case:
     dtype = choose(st.sampled_from(["f16", "bf16"]))
@@ -193,7 +224,8 @@ def shape_of(d: int, dv: int | None = None, m: int = 512, n: int = 512, **more: 
     types = {name: np.zeros(shape, more.get("dtype", np.float16)) for name, shape in given.items()}
     if more.get("mask"):
         types["mask"] = np.zeros((m, n), np.float32)
-    return Case(types, {"causal": more.get("causal", False)})
+    attrs = {"causal": more.get("causal", False)}
+    return Case(types, attrs, in_parts=more.get("in_parts", False))
 
 
 VARIANTS = {
@@ -205,6 +237,9 @@ VARIANTS = {
     "masked largest": shape_of(256, mask=True, causal=True),
     "odd": shape_of(80, 48, m=1, n=777),
     "smallest": shape_of(16, m=100, n=50, causal=True),
+    "decoding": shape_of(128, m=1, n=4096, in_parts=True),
+    "in parts": shape_of(80, m=40, n=3000, batch=(3,), in_parts=True, causal=True, mask=True),
+    "in many parts": shape_of(256, m=16, n=20000, batch=(1,), in_parts=True),
     "ones": shape_of(1, m=1, n=1, batch=(1, 1), causal=True, mask=True),
 }
 HOPPER = {
@@ -222,13 +257,13 @@ HOPPER = {
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("gpu", GPUS)
 def test_it_compiles(gpu: str, variant: str) -> None:
-    kernel = VARIANTS[variant].kernel()
-    made = hip_triton.compile_kernel(kernel, GPUS[gpu])
-    assert made.code.startswith(b"\x7fELF")
-    assert made.name == "attention"
-    assert made.threads % GPUS[gpu].warp_size == 0
-    assert made.shared_bytes <= SHARED[gpu]
-    assert hip_triton.TritonBinary.from_bytes(made.to_bytes()) == made
+    for kernel in VARIANTS[variant].kernels():
+        made = hip_triton.compile_kernel(kernel, GPUS[gpu])
+        assert made.code.startswith(b"\x7fELF")
+        assert made.name == kernel.entry
+        assert made.threads % GPUS[gpu].warp_size == 0
+        assert made.shared_bytes <= SHARED[gpu]
+        assert hip_triton.TritonBinary.from_bytes(made.to_bytes()) == made
 
 
 @pytest.mark.parametrize("variant", HOPPER)
@@ -240,7 +275,7 @@ def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
     made = hip_triton.compile_kernel(kernel, gpu)
     assert (made.threads, made.shared_bytes <= SHARED["sm_90"]) == (384, True)
     assert made.scratch_bytes == 3 * 128  # descriptors, of a program
-    assert "cp.async.bulk.tensor.5d" in ptx(case)
+    assert "cp.async.bulk.tensor.5d" in ptx(kernel)
     assert "STACK:0 " in resources(made.code, tmp_path / "code")
 
 
@@ -349,14 +384,14 @@ def test_every_configuration_is_known() -> None:
 
 def test_loads_are_wide_and_pipelined() -> None:
     """Without the hints at multiples of 16, elements would be loaded one by one."""
-    found = ptx(VARIANTS["plain"])
+    found = ptx(VARIANTS["plain"].kernel())
     assert re.search(r"cp\.async\.\w+\.shared\.global .*, 0x10", found)
     assert "wgmma.mma_async" in found
     assert re.search(r"st\.global\.v4\.b32", found)
     assert not re.search(r"ld\.global\.b16", found)
 
 
-def ptx(case: Case) -> str:
+def ptx(kernel: TritonKernel) -> str:
     import triton
 
     made: list[str] = []
@@ -369,17 +404,18 @@ def ptx(case: Case) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton, "compile", compile)
-        hip_triton.compile_kernel(case.kernel(), GPUS["sm_90"])
+        hip_triton.compile_kernel(kernel, GPUS["sm_90"])
     return made[0]
 
 
 def test_the_parameters_that_are_passed_are_those_of_the_compiled_kernel() -> None:
-    for case in (*VARIANTS.values(), *HOPPER.values()):
-        text = ptx(case)
+    cases = (*VARIANTS.values(), *HOPPER.values())
+    for kernel in (kernel for case in cases for kernel in case.kernels()):
+        text = ptx(kernel)
         params = re.findall(r"\.param \.(\w+)", text[: text.index(".reqntid")])
         types = [{"View": "u64", "i32": "u32", "i64": "u64", "f32": "f32"}[
             a.type if isinstance(a, Scalar) else "View"
-        ] for a in hip_triton.passed(case.kernel().on(GPUS["sm_90"]).args)]  # fmt: skip
+        ] for a in hip_triton.passed(kernel.on(GPUS["sm_90"]).args)]  # fmt: skip
         assert params == [*types, "u64", "u64"]  # and two pointers to scratch memory
 
 
@@ -395,8 +431,9 @@ def test_what_the_code_depends_on() -> None:
     identity = partial(hip_triton.identity, kernel)
     assert identity(GPUS["sm_90"]) == hip_triton.identity(same, GPUS["sm_90"])
     assert identity(GPUS["sm_90"]) != identity(GPUS["gfx942"])
-    others = [hip_triton.identity(case.kernel(), GPUS["sm_90"]) for case in VARIANTS.values()]
-    assert len(set(others)) == len(VARIANTS)
+    others = [hip_triton.identity(kernel, GPUS["sm_90"])
+              for case in VARIANTS.values() for kernel in case.kernels()]  # fmt: skip
+    assert len(set(others)) == len(others) > len(VARIANTS)
     # Other lengths of the same kind share it: they are parameters.
     longer = shape_of(64, m=1024, n=2048).kernel()
     assert identity(GPUS["sm_90"]) == hip_triton.identity(longer, GPUS["sm_90"])

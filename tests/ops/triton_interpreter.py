@@ -2,8 +2,8 @@
 
     TRITON_INTERPRET=1 python triton_interpreter.py < cases.pickle > results.pickle
 
-A process of its own, because Triton reads the setting when it is imported. A case is a kernel, the
-GPU whose configuration it takes, and the bytes of its storages; the result is the bytes after.
+A process of its own, because Triton reads the setting when it is imported. A case is some kernels,
+the GPU whose configuration they take, and the bytes of its storages; the result is the bytes after.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ if __name__ == "__main__":
     count_with_scalars()
     np.seterr(all="ignore")
     results = []
-    for kernel, gpu, storages in pickle.load(sys.stdin.buffer):
-        interpret(kernel, gpu, storages)
+    for kernels, gpu, storages in pickle.load(sys.stdin.buffer):
+        for kernel in kernels:
+            interpret(kernel, gpu, storages)
         results.append(storages)
     pickle.dump(results, sys.stdout.buffer)

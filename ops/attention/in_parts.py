@@ -1,0 +1,167 @@
+"""Attention of few queries over many keys, as in decoding: parts of the keys side by side.
+
+Where there are fewer blocks of queries than a GPU has multiprocessors, programs that walk all keys
+leave most of it idle. So the keys are cut into parts, whose results and sums of weights lie in
+scratch memory, and a second kernel weighs them (Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding
+for long-context inference"). The kernels are in flash.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import (
+    Argument,
+    Command,
+    Cost,
+    Gpu,
+    Parallel,
+    Scalar,
+    TritonKernel,
+    TritonLaunch,
+)
+from graphexec.op import Call
+from graphexec.ops.attention import portable
+from graphexec.ops.attention.problem import Problem
+from graphexec.ops.strides import collapse, power_of_two
+from graphexec.tensor import DType, TensorType, View
+
+Array = np.ndarray[Any, Any]
+
+CAPABILITY = "attention-in-parts:"
+"""... followed by how many programs fill the device."""
+_ROWS = 64  # queries of a program, at most
+_KEYS = 128  # of a part, at least
+_FEWEST_KEYS = 512  # else the second kernel costs what the first gains; ...
+_FEWEST, _MOST = 3, 64  # ... so do two parts
+_BEHIND = 16  # elements behind a row of a part: the logarithm, and what keeps rows aligned
+
+
+def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
+    """Into how many parts the keys are best cut: a program for each multiprocessor."""
+    programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
+    keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
+    count = min(int(next(programs, "0")) // tiles, keys // _KEYS, _MOST)
+    return count if keys >= _FEWEST_KEYS and count >= _FEWEST else 1
+
+
+def as_parts(call: Call, label: str, problem: Problem, count: int, cost: Cost) -> list[Command]:
+    """The two commands that compute `problem`."""
+    q, k, v, out, *mask = problem.views()
+    shape = (*out.shape[:-2], count, out.shape[-2], out.shape[-1] + _BEHIND)
+    parts = call.scratch("parts", TensorType(shape, DType.F32))
+    recipe = Parts(problem.scale, problem.causal, count)
+    return [
+        call.kernel(f"{label} in {count} parts", recipe, [q, k, v, *mask], [parts], cost),
+        call.kernel("parts combined", combined, [parts], [out]),
+    ]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The recipe of the first command; it reads q, k, v and perhaps a mask, and writes the parts,
+    (…, count, M, Dv + 16)."""
+
+    scale: float
+    causal: bool
+    count: int
+
+    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
+        """The kernel that suits the GPU best as far as is known."""
+        return self._kernel(reads, writes, None)
+
+    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> tuple[TritonKernel, ...]:
+        """With other blocks."""
+        choices = range(portable.ALTERNATIVES)
+        return tuple(self._kernel(reads, writes, choice) for choice in choices)
+
+    def _kernel(
+        self, reads: Sequence[View], writes: Sequence[View], choice: int | None
+    ) -> TritonKernel:
+        q, k, v, *mask = reads
+        views = (q, k, v, writes[0], *mask)
+        return TritonKernel("attention", views, partial(_launch, self, choice), self.compute)
+
+    def compute(self, arrays: list[Array], parallel: Parallel) -> None:
+        """The same by NumPy, plainly."""
+        q, k, v, parts, *mask = arrays
+        z = self.scale * np.matmul(q.astype(np.float32), k.astype(np.float32).swapaxes(-1, -2))
+        if mask:
+            z = z + mask[0].astype(np.float32)
+        if self.causal:
+            m, n = z.shape[-2:]
+            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
+        width = v.shape[-1]
+        cut = zip(
+            np.array_split(z, self.count, axis=-1),
+            np.array_split(v.astype(np.float32), self.count, axis=-2),
+            strict=True,
+        )
+        for part, (scores, values) in enumerate(cut):
+            top = scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores - np.where(top == -np.inf, 0.0, top))
+            total = weights.sum(axis=-1, keepdims=True)
+            total[total == 0.0] = 1.0
+            parts[..., part, :, :width] = np.matmul(weights / total, values)
+            parts[..., part, :, width] = (np.log2(np.e) * top + np.log2(total))[..., 0]
+
+
+def _launch(
+    recipe: Parts, choice: int | None, views: tuple[View, ...], gpu: Gpu
+) -> TritonLaunch:  # fmt: skip
+    q, k, v, parts, *mask = views
+    first = _first(parts, q.shape[-2], v.shape[-1])
+    problem = Problem.of((q, k, v, first, *mask), recipe.scale, recipe.causal)
+    step = parts.strides[-3]
+    launched: TritonLaunch = portable.launch(problem, gpu, choice, recipe.count, step)
+    return launched
+
+
+def combined(reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
+    """The recipe of the second command: from parts to (…, M, Dv)."""
+    return TritonKernel("combine", (reads[0], writes[0]), _combine, _combine_on_cpu)
+
+
+def _combine(views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
+    parts, out = views
+    rows, value = out.shape[-2:]
+    first = _first(parts, rows, value)
+    extents, (of_parts, of_out) = collapse(out.shape[:-2], first.strides[:-2], out.strides[:-2])
+    args: list[Argument] = [parts, out, Scalar("i32", rows)]
+    args.append(tuple(Scalar("i32", extent) for extent in extents))
+    args += [portable.wide(of_parts), *portable.wide((parts.strides[-3], parts.strides[-2]))]
+    args += [portable.wide(of_out), *portable.wide(out.strides[-2:])]
+    constants = {
+        "VALUE": value, "BLOCK_VALUE": power_of_two(value), "PARTS": parts.shape[-3],
+        "BLOCK_PARTS": power_of_two(parts.shape[-3]), "RANK": len(extents),
+    }  # fmt: skip
+    grid = (prod(out.shape[:-1]), 1, 1)
+    return TritonLaunch(portable.SOURCE, tuple(args), constants, {"num_warps": 4}, grid)
+
+
+def _combine_on_cpu(arrays: list[Array], parallel: Parallel) -> None:
+    parts, out = arrays
+    width = out.shape[-1]
+    logs = parts[..., width : width + 1]
+    top = logs.max(axis=-3, keepdims=True)
+    weights = np.exp2(logs - np.where(top == -np.inf, 0.0, top))
+    total = weights.sum(axis=-3)
+    total[total == 0.0] = 1.0
+    out[...] = ((parts[..., :width] * weights).sum(axis=-3) / total).astype(out.dtype)
+
+
+def _first(parts: View, rows: int, value: int) -> View:
+    """The results of the first part, (…, M, Dv)."""
+    *batch, _, step, _ = parts.strides
+    return replace(
+        parts, shape=(*parts.shape[:-3], rows, value), strides=(*batch, step, parts.strides[-1])
+    )
+
+
+__all__ = ["CAPABILITY", "Parts", "as_parts", "combined", "parts_of"]

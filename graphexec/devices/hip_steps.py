@@ -88,9 +88,7 @@ class Steps:
         kernels, launch = self._hip.kernels, self._kernels.launch(work)
         grid = launch.grid
         function, binary = self._kernels.triton(work, self._resources.stack())
-        scratch = binary.scratch_bytes * prod(grid) and self._resources.own(
-            self._hip.malloc(binary.scratch_bytes * prod(grid)), self._hip.free
-        )
+        scratch = self._scratch(binary.scratch_bytes * prod(grid))
         # The compiler adds two pointers to scratch memory; the second is for its profiler.
         extra = (ctypes.c_void_p(int(scratch)), ctypes.c_void_p(0))
         return kernels.prepare_launch(
@@ -98,6 +96,14 @@ class Steps:
             self._streams[instruction.stream],
             kernels.pack([*map(self._argument, passed(launch.args)), *extra]), instruction.node,
         )  # fmt: skip
+
+    def _scratch(self, nbytes: int) -> Any:
+        """Memory of its own for a kernel, cleared like the rest; 0 if it needs none."""
+        if not nbytes:
+            return 0
+        pointer = self._resources.own(self._hip.malloc(nbytes), self._hip.free)
+        self._hip.prepare_fill(pointer, 0, nbytes, self._streams[0])()
+        return pointer
 
     def _memcpy(self, work: Memcpy, instruction: Launch) -> Step:
         low, high = work.dst.byte_range()

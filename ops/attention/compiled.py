@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -27,11 +26,12 @@ LOGGER = logging.getLogger("graphexec.attention")
 SOURCE = Path(__file__).parent / "flash.c"
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
 _DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3}  # as in the source
-_QUERIES = 128  # of a block, at most; a multiple of every tile
+_QUERIES = 128  # of a block, at most
 _TASKS = 8  # at least, where there are enough queries: something for every core
 # Less than this is done before another thread has woken up and been waited for.
 _SERIAL_FLOPS = 1 << 25
 
+_NAMES = ("q", "k", "v", "out", "mask")  # in the order of a problem's views
 _word = ctypes.c_ssize_t
 
 
@@ -44,7 +44,7 @@ class _Matrix(ctypes.Structure):
 
 class _Problem(ctypes.Structure):
     _fields_ = (
-        *((name, _Matrix) for name in ("q", "k", "v", "out", "mask")),
+        *((name, _Matrix) for name in _NAMES),
         *((name, _word) for name in ("queries", "keys", "head", "value", "block", "causal")),
         ("scale", ctypes.c_float),
     )
@@ -86,25 +86,30 @@ class Compiled:
         keys, value = problem.v.shape[-2:]
         self._kernel, self._entries = kernel, prod(batch)
         wanted = -(-self._entries * queries // _TASKS)
-        block = min(_QUERIES, -(-wanted // kernel.tile) * kernel.tile)
+        tiles = min(-(-wanted // kernel.tile), _QUERIES // kernel.tile)
+        block = tiles * kernel.tile
         self._tasks = self._entries * -(-queries // block)
         self._serial = 2 * self._entries * queries * keys * (head + value) < _SERIAL_FLOPS
-        self._views: Sequence[View] = problem.views()
-        self._offsets = [_offsets(view) for view in self._views]
-        self._sizes = queries, keys, head, value, block, int(problem.causal), problem.scale
+        views = problem.views()
+        self._offsets = [_offsets(view) for view in views]  # which the matrices point to
+        matrices = [
+            _Matrix(None, offsets.ctypes.data, *view.strides[-2:], _DTYPES[view.dtype])
+            for view, offsets in zip(views, self._offsets, strict=True)
+        ]
+        matrices += [_Matrix()] * (5 - len(matrices))
+        sizes = queries, keys, head, value, block, int(problem.causal)
+        self._problem = _Problem(*matrices, *sizes, problem.scale)
+        self._memory = kernel.memory(ctypes.byref(self._problem))
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
         """The arrays are q, k, v, the result, and the mask if there is one."""
-        matrices = [
-            _Matrix(x.ctypes.data, offsets.ctypes.data, *view.strides[-2:], _DTYPES[view.dtype])
-            for x, view, offsets in zip(arrays, self._views, self._offsets, strict=True)
-        ]
-        matrices += [_Matrix()] * (5 - len(matrices))
-        told = ctypes.byref(_Problem(*matrices, *self._sizes))
-        memory = self._kernel.memory(told)
+        problem = _Problem.from_buffer_copy(self._problem)  # plans may run side by side
+        for name, array in zip(_NAMES, arrays, strict=False):
+            getattr(problem, name).data = array.ctypes.data
+        told = ctypes.byref(problem)
 
         def run(low: int, high: int) -> None:
-            self._kernel.attention(told, _scratch(memory).ctypes.data, low, high)
+            self._kernel.attention(told, _scratch(self._memory).ctypes.data, low, high)
 
         if self._serial:
             run(0, self._tasks)

@@ -12,11 +12,13 @@ A query's result does not depend on which others are in its tile. Compiled by co
 #include <stdint.h>
 #include <string.h>
 
-/* Registers hold ROWS × VECS vectors of sums. */
+/* ROWS × VECS vectors of sums, and a few more, fit into the registers. */
 #if defined(__AVX512F__)
 enum { W = 16, ROWS = 8, VECS = 2 };
 #elif defined(__AVX__)
-enum { W = 8, ROWS = 4, VECS = 2 };
+enum { W = 8, ROWS = 4, VECS = 3 };
+#elif defined(__aarch64__)
+enum { W = 4, ROWS = 8, VECS = 2 };
 #else
 enum { W = 4, ROWS = 4, VECS = 2 };
 #endif

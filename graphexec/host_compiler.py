@@ -22,6 +22,9 @@ from graphexec.cache_folder import cache_folder
 NATIVE = "-mcpu=native" if platform.machine()[:3] in ("aar", "arm", "ppc") else "-march=native"
 """The flag for all instructions of this CPU."""
 
+CPUINFO = Path("/proc/cpuinfo")
+_TOLD = ("vendor", "model", "flags", "features", "cpu implementer", "cpu part", "isa")
+
 
 class HostCompilerError(Exception):
     """There is no C compiler, or it failed; the message says which."""
@@ -77,15 +80,13 @@ def shared_library(source: Path, flags: Sequence[str]) -> Path:
 
 
 def _cpu() -> str:
-    """What tells this CPU from others on which code for it may not run: model and features."""
-    described = {platform.machine(), platform.processor()}
+    """What tells this CPU from others, which may lack instructions of it: model and features."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            told = [line.strip() for line in lines]
+        lines = CPUINFO.read_text("utf-8", errors="replace").splitlines()
     except OSError:
-        told = []
-    wanted = ("model", "vendor", "flags", "features", "cpu part", "cpu implementer", "isa")
-    described |= {line for line in told if line.lower().startswith(wanted)}
+        lines = []
+    described = {platform.machine(), platform.processor()}
+    described |= {line for line in lines if line.lower().startswith(_TOLD)}
     return "\n".join(sorted(described))
 
 

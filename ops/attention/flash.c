@@ -1,11 +1,11 @@
-/* Attention on the CPU, for any vectors that the compiler knows: softmax(scale · q kᵀ + mask) v.
+/* softmax(scale · q kᵀ + mask) v on the CPU, with vectors of any width. compiled.py compiles it.
 
-A tile of queries is worked on at a time. Its queries lie in the lanes of vectors, so nothing is ever
-summed or compared across lanes; keys and values are read as scalars that go to all lanes, which
-lets them stay where they are. Scores and the result's sums are kept turned, keys or values by
-queries. Some keys follow another with the running maximum taken away and what was summed before
-corrected (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
-A query's result does not depend on which others are in its tile. Compiled by compiled.py. */
+The queries of a tile lie in the lanes of vectors, so nothing is summed or compared across lanes,
+and what a query gives does not depend on the others. Keys and values are read as scalars that go to
+all lanes: they stay where they are. Scores (keys, queries) and sums (values, queries) lie turned.
+Keys are met some at a time, their logits less the largest so far, and what was summed before is
+corrected when that grows (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
+arXiv:2205.14135). */
 
 #include <math.h>
 #include <stddef.h>
@@ -150,8 +150,8 @@ INLINE vec choose(ints which, vec a, vec b) {
 /* The larger of a and b; b where either is NaN. */
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 
-/* e^x for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where it is below 2^-125. The
-polynomial is the one of degree 6 with the least relative error, 2e-9. */
+/* e^x for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where it is below 2^-125, which
+leaves no subnormal weights. The polynomial has the least relative error for its degree, 2e-9. */
 INLINE vec power(vec x) {
     const float shift = 0x1.8p23f + 127; /* leaves the biased exponent in the last places */
     x *= 0x1.715476p+0f;                 /* log2 e */
@@ -239,21 +239,21 @@ INLINE void weights(Tile *t, vec *z, const int vecs, word keys, vec *factors) {
 
 /* Tiles ---------------------------------------------------------------------------------------- */
 
-/* Hide key j of z from query i where j > i + ahead. */
+/* Key j of z is hidden from query i where j > i + ahead. */
 INLINE void hide(vec *z, const int vecs, word keys, word ahead) {
     ints lane[VECS];
     for (int i = 0; i < W * vecs; i++)
         ((int32_t *)lane)[i] = i;
-    for (word j = ahead + 1 > 0 ? ahead + 1 : 0; j < keys; j++)
-        for (int n = 0; n < vecs; n++)
-            z[j * vecs + n] = choose(lane[n] < (int32_t)(j - ahead), all(-INFINITY), z[j * vecs + n]);
+    for (word j = ahead < 0 ? 0 : ahead + 1; j < keys; j++)
+        for (int n = 0; n < vecs; n++) {
+            vec *some = z + j * vecs + n;
+            *some = choose(lane[n] < (int32_t)(j - ahead), all(-INFINITY), *some);
+        }
 }
 
-/* Add the mask to scores of keys from `low` on; lanes without a query get anything finite. */
+/* Add the mask to scores of keys from `low` on. Lanes without a query get what lies in memory. */
 INLINE void add_mask(const Problem *p, word entry, const Tile *t, const int vecs, word low,
                      word keys, vec *z, vec *more) {
-    if (t->queries < W * vecs)
-        memset(more, 0, sizeof(vec) * vecs * keys);
     load((float *)more, 1, W * vecs, &p->mask, entry, t->first, t->queries, low, keys);
     for (word i = 0; i < keys * vecs; i++)
         z[i] += more[i];

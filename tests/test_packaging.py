@@ -101,7 +101,8 @@ def test_the_wheel_holds_every_module_and_kernel(built: tuple[Path, Path]) -> No
         built[1].stem.split("-py3")[0] + ".dist-info",
     }
     assert {"graphexec/ops/copy/copy.hip", "graphexec/ops/device.h",
-            "graphexec/ops/attention/flash.c", "graphexec/devices/hip_on_cuda/hip.c"} <= names  # fmt: skip
+            "graphexec/ops/attention/flash.c",
+            "graphexec/devices/hip_on_cuda/hip.c"} <= names  # fmt: skip
 
 
 def test_the_sdist_holds_what_the_wheel_is_made_of(built: tuple[Path, Path]) -> None:

@@ -97,20 +97,29 @@ INLINE uint16_t to_bf16(float x) {
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-static char *at(const Matrix *m, word entry, word row) {
+static char *at(const Matrix *m, word entry, word row, word column) {
     static const word size[] = {4, 2, 2, 8};
-    return m->data + size[m->dtype] * (m->entries[entry] + row * m->row);
+    return m->data + size[m->dtype] * (m->entries[entry] + row * m->row + column * m->column);
 }
 
-/* to[i · row + j · column] = m[first + i, low + j], in f32 */
-static void load(float *restrict to, word row, word column, const Matrix *m, word entry,
+INLINE void swap(word *a, word *b) {
+    word c = *a;
+    *a = *b, *b = c;
+}
+
+/* to[i · to_row + j · to_column] = m[first + i, low + j], in f32 */
+static void load(float *restrict to, word to_row, word to_column, const Matrix *m, word entry,
                  word first, word rows, word low, word columns) {
+    const void *from = at(m, entry, first, low);
+    word row = m->row, column = m->column;
+    if (row < column) { /* neighbours are read one after the other */
+        swap(&row, &column), swap(&to_row, &to_column), swap(&rows, &columns);
+    }
 #define LOAD(type, convert)                                                                  \
-    for (word i = 0; i < rows; i++) {                                                        \
-        const type *from = (const type *)at(m, entry, first + i) + low * m->column;          \
+    for (word i = 0; i < rows; i++)                                                          \
         for (word j = 0; j < columns; j++)                                                   \
-            to[i * row + j * column] = convert(from[j * m->column]);                         \
-    }                                                                                        \
+            to[i * to_row + j * to_column] =                                                 \
+                convert(((const type *)from)[i * row + j * column]);                         \
     break
 #define FROM_BF16(x) as_float((uint32_t)(x) << 16)
     switch (m->dtype) {
@@ -126,7 +135,7 @@ static void store(const Matrix *m, word entry, word first, word rows, word colum
                   const float *restrict from, word column, const float *factors) {
 #define STORE(type, convert)                                                                 \
     for (word i = 0; i < rows; i++) {                                                        \
-        type *to = (type *)at(m, entry, first + i);                                          \
+        type *to = (type *)at(m, entry, first + i, 0);                                          \
         for (word j = 0; j < columns; j++)                                                   \
             to[j * m->column] = convert(from[i + j * column] * factors[i]);                  \
     }                                                                                        \
@@ -299,7 +308,7 @@ static void end(const Problem *p, word entry, Tile *t) {
 static Rows rows_of(const Matrix *m, word entry, word first, word rows, word columns,
                     float *spare) {
     if (m->dtype == F32 && m->column == 1)
-        return (Rows){(const float *)at(m, entry, first), m->row};
+        return (Rows){(const float *)at(m, entry, first, 0), m->row};
     load(spare, columns, 1, m, entry, first, rows, 0, columns);
     return (Rows){spare, columns};
 }

@@ -263,7 +263,15 @@ INLINE void hide(vec *z, const int vecs, word keys, word ahead) {
 /* Add the mask to scores of keys from `low` on. Lanes without a query get what lies in memory. */
 INLINE void add_mask(const Problem *p, word entry, const Tile *t, const int vecs, word low,
                      word keys, vec *z, vec *more) {
-    load((float *)more, 1, W * vecs, &p->mask, entry, t->first, t->queries, low, keys);
+    float *to = (float *)more;
+    if (p->mask.row == 0) { /* the same for all queries */
+        load(to, 0, 1, &p->mask, entry, 0, 1, low, keys);
+        for (word i = 0; i < keys; i++)
+            for (int j = 0; j < vecs; j++)
+                z[i * vecs + j] += to[i];
+        return;
+    }
+    load(to, 1, W * vecs, &p->mask, entry, t->first, t->queries, low, keys);
     for (word i = 0; i < keys * vecs; i++)
         z[i] += more[i];
 }

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from exact import UNIT, Array, draw, to_dtype, wide
+from exact import DTYPES, UNIT, Array, draw, run, to_dtype, wide
 
 import graphexec as gx
 
 FROBENIUS = {"f16": 2e-3, "bf16": 8e-3, "f32": 2e-6, "f64": 1e-13}
 """Largest relative error of a result, by its type."""
+
+Shape = tuple[int, ...]
 
 
 def exact(arrays: Mapping[str, Array], attrs: Mapping[str, Any]) -> tuple[Array, float]:
@@ -77,4 +79,40 @@ def arrays(
         if len(mask) > 1:
             values[..., 0, :] = -np.inf
         found["mask"] = to_dtype(values, mask_dtype)
+    return found
+
+
+class Plain(gx.CpuDevice):
+    """A device that has no attention of its own: two GEMMs with a softmax between them."""
+
+    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
+        return frozenset()
+
+
+def graph_of(types: dict[str, tuple[Shape, str]], **attrs: Any) -> gx.Graph:
+    graph = gx.Graph("g")
+    for name, (shape, dtype) in types.items():
+        graph.input(name, shape, dtype)
+    graph.attention(**{name: name for name in types}, **attrs, name="y")
+    graph.output("y")
+    return graph
+
+
+def dtype_of(array: Array) -> str:
+    return next(d for d in DTYPES if gx.DType(d).numpy() == array.dtype)
+
+
+def check(
+    given: dict[str, Array], *, ways: str = "both", by_terms: bool = False, **attrs: Any
+) -> Array:
+    """Right as one command, and as three."""
+    types = {name: (array.shape, dtype_of(array)) for name, array in given.items()}
+    graph, expected = graph_of(types, **attrs), exact(given, attrs)
+    dtype = attrs.get("out_dtype", dtype_of(given["q"]))
+    terms = exact({**given, "v": np.abs(given["v"])}, attrs)[0] if by_terms else None
+    found = run(graph, given)["y"]
+    assert_close(found, expected, dtype, terms)
+    if ways == "both":
+        with gx.compile(graph, device=Plain(poison=True)) as exe:
+            assert_close(exe.run(**given)["y"], expected, dtype, terms)
     return found

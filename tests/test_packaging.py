@@ -101,6 +101,7 @@ def test_the_wheel_holds_every_module_and_kernel(built: tuple[Path, Path]) -> No
         built[1].stem.split("-py3")[0] + ".dist-info",
     }
     assert {"graphexec/ops/copy/copy.hip", "graphexec/ops/device.h",
+            "graphexec/ops/attention/flash.c",
             "graphexec/devices/hip_on_cuda/hip.c"} <= names  # fmt: skip
 
 

@@ -38,8 +38,10 @@ CAPABILITY = "attention-in-parts:"
 """... followed by how many programs fill the device."""
 _ROWS = 64  # queries of a program, at most
 _KEYS = 128  # of a part, at least
-_FEWEST_KEYS = 512  # else the second kernel costs what the first gains; ...
-_FEWEST, _MOST = 3, 64  # ... so do two parts
+_MOST = 64  # parts
+# Else the second kernel costs what the first gains: parts, keys, and keys where queries are many.
+_FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
+_MANY = 16  # queries: more than that fill the rows of a matrix instruction
 _BEHIND = 16  # elements behind a row of a part: the logarithm, and what keeps rows aligned
 
 
@@ -48,7 +50,8 @@ def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
     programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
     count = min(int(next(programs, "0")) // tiles, keys // _KEYS, _MOST)
-    return count if keys >= _FEWEST_KEYS and count >= _FEWEST else 1
+    least = _KEYS_OF_MANY if problem.q.shape[-2] > _MANY else _FEWEST_KEYS
+    return count if keys >= least and count >= _FEWEST else 1
 
 
 def as_parts(call: Call, label: str, problem: Problem, count: int, cost: Cost) -> list[Command]:

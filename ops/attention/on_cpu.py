@@ -1,261 +1,32 @@
-"""Attention by NumPy: blocks of queries and keys whose scores stay in the second-level cache.
+"""Attention on the CPU: by the compiled kernel where there is a C compiler, else by NumPy.
 
-A block's scores lie with the keys in rows, for which a BLAS needs nothing turned. A softmax does
-not change when a number is taken from all its logits, so none is as long as the sums of the weights
-stay far from the limits of the type. Else the queries are done again, their running maximum taken
-away and what was summed before corrected when it grows (Milakov and Gimelshein 2018,
-arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
-
-Threads meet at the interpreter's lock around every call of NumPy. So there are few calls, large
-ones, and little is done between them: blocks are cut and memory is taken beforehand.
+Which it is is decided when it is computed first: plans for GPUs need neither.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from functools import cache, cached_property, lru_cache
-from itertools import pairwise
-from math import e, log2, prod
-from typing import Any, NamedTuple
-
-import numpy as np
+from functools import cache
 
 from graphexec.command import Parallel
+from graphexec.ops.attention import compiled
+from graphexec.ops.attention.by_numpy import Array, ByNumpy
+from graphexec.ops.attention.compiled import Compiled
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.launch import Compute
-
-Array = np.ndarray[Any, Any]
-_QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
-_CAUSAL_QUERIES = 256  # at most: there are more keys that only some of them see
-_FEWEST_QUERIES = 64
-_ALIGNMENT = 64  # of the first key that not all of a block's queries see
-_TASKS = 8  # at least, where there are enough queries: something for every core
-# Less than this is done before another thread has woken up and been waited for.
-_SERIAL_FLOPS = 1 << 25
-_SAFE = 2.0**-30, 2.0**30  # sums of weights: then neither they nor the result overflow
 
 
 def attention_on_cpu(problem: Problem) -> Compute:
     """The function that computes `problem` on arrays of its views."""
-    return _Work(problem).compute
 
+    @cache
+    def way() -> Compute:
+        kernel = compiled.native_kernel() if compiled.fits(problem) else None
+        return (ByNumpy(problem) if kernel is None else Compiled(problem, kernel)).compute
 
-class _Keys(NamedTuple):
-    """Some keys, and which query of a block does not see which of them, (keys, queries), unless
-    all see all."""
+    def compute(arrays: list[Array], parallel: Parallel) -> None:
+        way()(arrays, parallel)
 
-    rows: slice
-    hidden: Array | None
-
-
-class _Block(NamedTuple):
-    """Some queries, and all keys that any of them sees."""
-
-    rows: slice
-    keys: tuple[_Keys, ...]
-
-
-class _Work:
-    """A problem as tasks: blocks of queries of one batch entry, numbered through."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.scale, self.causal = problem.scale, problem.causal
-        *self.batch, self.queries, self.head = problem.q.shape
-        self.keys, self.value = problem.v.shape[-2:]
-
-    @cached_property
-    def entries(self) -> list[Any]:
-        """Indices of the batch entries."""
-        return list(np.ndindex(*self.batch))
-
-    @cached_property
-    def blocks(self) -> list[_Block]:
-        """Those of every batch entry: of all queries that see a key."""
-        wanted = -(-prod(self.batch) * self.queries // _TASKS)
-        most = _CAUSAL_QUERIES if self.causal else _QUERIES
-        bounds = _cut(self.blind, self.queries, max(_FEWEST_QUERIES, min(most, wanted)))
-        return [_Block(slice(*ends), tuple(self._seen(*ends))) for ends in pairwise(bounds)]
-
-    @property
-    def blind(self) -> int:
-        """How many queries see no key: a causal one sees those up to i + keys - queries."""
-        return max(0, self.queries - self.keys) if self.causal else 0
-
-    def _seen(self, first: int, last: int) -> Iterator[_Keys]:
-        """The keys that queries `first` to `last` see: those that all of them see, then others."""
-        ahead = self.keys - self.queries if self.causal else self.keys
-        seen, border = min(self.keys, last + ahead), first + ahead + 1
-        if border < seen:
-            border -= border % _ALIGNMENT
-        for low, high in pairwise(_cut(0, min(border, seen), _KEYS)):
-            yield _Keys(slice(low, high), None)
-        for low, high in pairwise(_cut(border, seen, _KEYS)):
-            hidden = _hidden(low - first - ahead, high - low, last - first)
-            yield _Keys(slice(low, high), hidden)
-
-    def compute(self, arrays: list[Array], parallel: Parallel) -> None:
-        """The arrays are q, k, v, the result, and the mask if there is one."""
-        arrays[3][..., : self.blind, :] = 0
-
-        def run(low: int, high: int) -> None:
-            while low < high:
-                entry, block = divmod(low, len(self.blocks))
-                blocks = self.blocks[block : block + high - low]
-                _Entry(arrays, self.entries[entry], self.scale).run(blocks)
-                low += len(blocks)
-
-        tasks = len(self.entries) * len(self.blocks)
-        pairs = prod(self.batch) * self.queries * self.keys
-        if 2 * pairs * (self.head + self.value) < _SERIAL_FLOPS:
-            run(0, tasks)
-        else:
-            parallel(tasks, run)
-
-
-class _Entry:
-    """One batch entry."""
-
-    def __init__(self, arrays: list[Array], index: Any, scale: float) -> None:
-        self.q, k, v, self.out, *masks = (array[index] for array in arrays)
-        self.wide = np.dtype(np.float64 if k.dtype == np.float64 else np.float32)
-        self.k, self.v = (x if x.dtype == self.wide else x.astype(self.wide) for x in (k, v))
-        self.mask = masks[0] if masks else None
-        self.scale = scale
-
-    def run(self, blocks: Sequence[_Block]) -> None:
-        """Fill the result for the queries of some blocks."""
-        careful = False
-        for block in blocks:
-            if not careful:
-                # One block with large logits is rarely alone.
-                careful = not self.plainly(block)
-            if careful:
-                self.carefully(block)
-
-    def plainly(self, block: _Block) -> bool:
-        """Nothing taken from the logits; False where that may not do."""
-        power, unit = _power() if self.mask is None else (np.exp, 1.0)
-        sums = _Sums(self.v)
-        for z, keys in self.logits(block, unit):
-            power(z, out=z)
-            if keys.hidden is not None:
-                np.copyto(z, 0, where=keys.hidden)
-            sums.add(z, keys.rows)
-        if not _SAFE[0] < sums.total.min() <= sums.total.max() < _SAFE[1]:
-            return False
-        sums.divide(self.out[block.rows])
-        return True
-
-    def carefully(self, block: _Block) -> None:
-        """The same with the running maximum of each query taken from its logits."""
-        sums, top = _Sums(self.v), self.wide.type(-np.inf)
-        for z, keys in self.logits(block, 1.0):
-            if keys.hidden is not None:
-                np.copyto(z, -np.inf, where=keys.hidden)
-            higher = np.maximum(top, z.max(axis=0))
-            base = np.where(higher == -np.inf, self.wide.type(0), higher)
-            sums.scale(np.exp(top - base))
-            np.subtract(z, base, out=z)
-            np.exp(z, out=z)
-            sums.add(z, keys.rows)
-            top = higher
-        sums.total[sums.total == 0] = 1
-        sums.divide(self.out[block.rows])
-
-    def logits(self, block: _Block, unit: float) -> Iterator[tuple[Array, _Keys]]:
-        """unit · (scale · q @ kᵀ + mask)ᵀ for a block, some keys at a time: (keys, queries)."""
-        some = self.q[block.rows]
-        q = _scratch("queries", some.shape, self.wide)
-        np.multiply(some, self.wide.type(self.scale * unit), out=q, dtype=self.wide)
-        for keys in block.keys:
-            k = self.k[keys.rows]
-            z = np.matmul(k, q.T, out=_scratch("scores", (len(k), len(q)), self.wide))
-            if self.mask is not None:
-                mask = self.mask[block.rows, keys.rows].T
-                z += mask if mask.dtype == self.wide else mask.astype(self.wide)
-            yield z, keys
-
-
-class _Sums:
-    """Sums over keys: the weighted values of each query, and the weights themselves."""
-
-    product: Array
-    total: Array
-
-    def __init__(self, v: Array) -> None:
-        self.v, self.empty = v, True
-
-    def add(self, z: Array, keys: slice) -> None:
-        """Add some keys, whose weights are z."""
-        name = "product" if self.empty else "more"
-        product = _scratch(name, (z.shape[1], self.v.shape[1]), z.dtype)
-        np.matmul(z.T, self.v[keys], out=product)
-        total = np.matmul(_ones(len(z), z.dtype), z)
-        if self.empty:
-            self.product, self.total, self.empty = product, total, False
-        else:
-            self.product += product
-            self.total += total
-
-    def scale(self, factors: Array) -> None:
-        """Multiply what was added so far, query by query."""
-        if not self.empty:
-            self.product *= factors[:, None]
-            self.total *= factors
-
-    def divide(self, out: Array) -> None:
-        """The mean values."""
-        np.divide(self.product, self.total[:, None], out=out, casting="same_kind")
-
-
-def _cut(low: int, high: int, most: int) -> list[int]:
-    """Bounds of as few equal parts as have up to `most` elements each."""
-    parts = max(0, -(-(high - low) // most))
-    return [low + (high - low) * i // parts for i in range(parts + 1)] if parts else []
-
-
-@lru_cache(maxsize=32)
-def _hidden(offset: int, keys: int, queries: int) -> Array:
-    """Whether key j + offset comes after query i: (keys, queries)."""
-    found: Array = np.arange(offset, offset + keys)[:, None] > np.arange(queries)
-    return found
-
-
-class _Kept(threading.local):
-    """Memory of a thread, kept for the next call: fresh pages cost more than the arithmetic."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[Any, Array] = {}
-
-
-_kept = _Kept()
-
-
-def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    size, held = prod(shape), _kept.arrays.get((name, dtype))
-    if held is None or held.size < size:  # one for all shapes: plans come and go
-        held = _kept.arrays[name, dtype] = np.empty(size, dtype)
-    return held[:size].reshape(shape)
-
-
-@cache
-def _ones(size: int, dtype: np.dtype[Any]) -> Array:
-    return np.ones(size, dtype)
-
-
-@cache
-def _power() -> tuple[Any, float]:
-    """The fastest exponential function of this NumPy for numbers of ordinary size, and its unit of
-    a logit. exp2, where there is one for vectors, takes half as long as exp, but ten times as long
-    for a result of zero."""
-    try:
-        from numpy.lib.introspect import opt_func_info
-    except ImportError:
-        return np.exp, 1.0
-    built = opt_func_info(func_name="^exp2$").get("exp2", {}).get("ff", {})
-    scalar = built.get("current", "baseline").startswith("baseline")
-    return (np.exp, 1.0) if scalar else (np.exp2, log2(e))
+    return compute
 
 
 __all__ = ["attention_on_cpu"]

@@ -13,9 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphexec.cache_folder import cache_folder
+from graphexec.host_compiler import HostCompilerError, find_compiler, run_compiler
 
 __all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
 
@@ -126,14 +125,14 @@ def build(cache: Path | None = None) -> Path:
     Raises HipOnCudaError.
     """
     toolkit = find_cuda()
-    compiler = _compiler()
     cache = cache_folder("hip_on_cuda") if cache is None else cache
     if cache is None:
         raise HipOnCudaError("there is no folder to build in: set XDG_CACHE_HOME")
-    folder = cache / _fingerprint(toolkit, compiler)
-    if folder.is_dir():
-        return folder
     try:
+        compiler = find_compiler()
+        folder = cache / _fingerprint(toolkit, compiler)
+        if folder.is_dir():
+            return folder
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
             finished = Path(scratch) / "libraries"
@@ -141,6 +140,8 @@ def build(cache: Path | None = None) -> Path:
             for library in (*LIBRARIES, *(MARKERS if toolkit.nvtx else ())):
                 _compile(compiler, toolkit, library, finished)
             _publish(finished, folder)
+    except HostCompilerError as error:
+        raise HipOnCudaError(str(error)) from error
     except OSError as error:
         raise HipOnCudaError(f"the cache folder {cache} cannot be used: {error}") from error
     return folder
@@ -237,25 +238,12 @@ def _driver() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _compiler() -> tuple[str, ...]:
-    """The C compiler's command: `$CC` if set, else cc or gcc."""
-    wanted = shlex.split(os.environ.get("CC", ""))
-    if wanted:
-        if shutil.which(wanted[0]) is None:
-            raise HipOnCudaError(f"the C compiler named by $CC, {wanted[0]}, was not found")
-        return tuple(wanted)
-    for name in ("cc", "gcc"):
-        if shutil.which(name):
-            return (name,)
-    raise HipOnCudaError("no C compiler was found (cc or gcc; $CC names another)")
-
-
 def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:
     """What a build depends on: the sources, the commands in this module, compiler and CUDA."""
     digest = hashlib.sha256()
     for source in (*sorted(SOURCES.glob("*.[ch]")), Path(__file__)):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    version = _run([*compiler, "--version"])
+    version = run_compiler([*compiler, "--version"])
     digest.update(repr((version, toolkit)).encode())
     return digest.hexdigest()[:16]
 
@@ -270,7 +258,7 @@ def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, fold
     folders = dict.fromkeys((*toolkit.include_dirs, toolkit.nvtx))
     includes = [f"-I{folder}" for folder in folders if folder]
     quoted = ", ".join(f'"{include}"' for include in includes)
-    _run(
+    run_compiler(
         [
             *compiler,
             *FLAGS,
@@ -284,16 +272,6 @@ def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, fold
             *(f"-Wl,-rpath,{path}" for path in run_paths),
         ]
     )
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise HipOnCudaError(f"{command[0]} could not be run: {error}") from error
-    if done.returncode != 0:
-        raise HipOnCudaError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
-    return done.stdout
 
 
 def _publish(finished: Path, folder: Path) -> None:

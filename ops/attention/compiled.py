@@ -1,0 +1,143 @@
+"""Attention by a kernel in C (flash.c), compiled on this machine by the system's C compiler.
+
+A call computes a range of blocks without the interpreter's lock, so that threads do not meet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphexec.command import Parallel
+from graphexec.host_compiler import NATIVE, HostCompilerError, shared_library
+from graphexec.ops.attention.problem import Problem
+from graphexec.tensor import DType, View
+
+Array = np.ndarray[Any, Any]
+
+LOGGER = logging.getLogger("graphexec.attention")
+SOURCE = Path(__file__).parent / "flash.c"
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
+_DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3}  # as in the source
+_QUERIES = 128  # of a block, at most
+_TASKS = 8  # at least, where there are enough queries: something for every core
+# Less than this is done before another thread has woken up and been waited for.
+_SERIAL_FLOPS = 1 << 25
+
+_NAMES = ("q", "k", "v", "out", "mask")  # in the order of a problem's views
+_word = ctypes.c_ssize_t
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p), ("entries", ctypes.c_void_p),
+        ("row", _word), ("column", _word), ("dtype", _word),
+    )  # fmt: skip
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = (
+        *((name, _Matrix) for name in _NAMES),
+        *((name, _word) for name in ("queries", "keys", "head", "value", "block", "causal")),
+        ("scale", ctypes.c_float),
+    )
+
+
+class Kernel:
+    """The functions of the compiled library. OSError if it cannot be loaded."""
+
+    def __init__(self, library: Path) -> None:
+        code = ctypes.CDLL(str(library))  # which gives the interpreter's lock away
+        self.attention, self.memory = code.attention, code.attention_memory
+        self.attention.argtypes = (ctypes.POINTER(_Problem), ctypes.c_void_p, _word, _word)
+        self.attention.restype = None
+        self.memory.argtypes, self.memory.restype = (ctypes.POINTER(_Problem),), _word
+        code.attention_tile.restype = _word
+        self.tile: int = code.attention_tile()
+
+
+@cache
+def native_kernel() -> Kernel | None:
+    """The kernel for this CPU, asked for once in a process; None where it cannot be made."""
+    try:
+        return Kernel(shared_library(SOURCE, (*FLAGS, NATIVE)))
+    except (HostCompilerError, OSError) as error:
+        LOGGER.debug("attention is computed by NumPy: %s", error)
+        return None
+
+
+def fits(problem: Problem) -> bool:
+    """Whether the kernel computes the problem: not in f64."""
+    return problem.q.dtype is not DType.F64
+
+
+class Compiled:
+    """A problem for a kernel: its blocks of queries, of all batch entries, numbered through."""
+
+    def __init__(self, problem: Problem, kernel: Kernel) -> None:
+        *batch, queries, head = problem.q.shape
+        keys, value = problem.v.shape[-2:]
+        self._kernel, self._entries = kernel, prod(batch)
+        wanted = -(-self._entries * queries // _TASKS)
+        tiles = min(-(-wanted // kernel.tile), _QUERIES // kernel.tile)
+        block = tiles * kernel.tile
+        self._tasks = self._entries * -(-queries // block)
+        self._serial = 2 * self._entries * queries * keys * (head + value) < _SERIAL_FLOPS
+        views = problem.views()
+        self._offsets = [_offsets(view) for view in views]  # which the matrices point to
+        matrices = [
+            _Matrix(None, offsets.ctypes.data, *view.strides[-2:], _DTYPES[view.dtype])
+            for view, offsets in zip(views, self._offsets, strict=True)
+        ]
+        matrices += [_Matrix()] * (5 - len(matrices))
+        sizes = queries, keys, head, value, block, int(problem.causal)
+        self._problem = _Problem(*matrices, *sizes, problem.scale)
+        self._memory = kernel.memory(ctypes.byref(self._problem))
+
+    def compute(self, arrays: list[Array], parallel: Parallel) -> None:
+        """The arrays are q, k, v, the result, and the mask if there is one."""
+        problem = _Problem.from_buffer_copy(self._problem)  # plans may run side by side
+        for name, array in zip(_NAMES, arrays, strict=False):
+            getattr(problem, name).data = array.ctypes.data
+        told = ctypes.byref(problem)
+
+        def run(low: int, high: int) -> None:
+            self._kernel.attention(told, _scratch(self._memory).ctypes.data, low, high)
+
+        if self._serial:
+            run(0, self._tasks)
+        else:
+            parallel(self._tasks, run)
+
+
+def _offsets(view: View) -> Array:
+    """Where each batch entry begins, in elements."""
+    found = np.zeros((), np.intp)
+    for extent, stride in zip(view.shape[:-2], view.strides[:-2], strict=True):
+        found = np.add.outer(found, np.arange(extent, dtype=np.intp) * stride)
+    return np.ascontiguousarray(found)
+
+
+class _Kept(threading.local):
+    """Memory of a thread, kept for the next call: fresh pages cost more than the arithmetic."""
+
+    array: Array | None = None
+
+
+_kept = _Kept()
+
+
+def _scratch(size: int) -> Array:
+    if _kept.array is None or _kept.array.size < size:
+        _kept.array = np.empty(size, np.uint8)
+    return _kept.array
+
+
+__all__ = ["FLAGS", "SOURCE", "Compiled", "Kernel", "fits", "native_kernel"]

@@ -2,8 +2,9 @@
 
 hipBLASLt adds a packed vector to every row of a row-major result (to every column, as it counts),
 each product of a strided batch the same one or one at a stride. With it, it adds beta · c, a matrix
-that lies elsewhere or where the result goes. The result is written once, where putting what is
-added into it first takes a launch of its own and writes and reads the result once more.
+that lies elsewhere or where the result goes; some libraries round before the bias is added then, so
+that is left to results whose type sums are kept in. The result is written once, where putting what
+is added into it first takes a launch of its own and writes and reads the result once more.
 
 A device says by its capabilities for which types it does that (graphexec.rewriting), and may turn
 out not to for a single product (graphexec.capabilities).
@@ -44,6 +45,15 @@ def batch_capability(dtype: DType, out: DType) -> str:
     return capability(dtype, out).replace("gemm-bias", "gemm-bias-batch")
 
 
+def c_capability(dtype: DType, out: DType) -> str:
+    """... and beta · c with it, rounding once."""
+    return capability(dtype, out).replace("gemm-bias", "gemm-bias-c")
+
+
+BIASES = (capability, batch_capability, c_capability)
+"""What there is to be capable of, for a pair of types."""
+
+
 def has_biases(graph: Graph) -> bool:
     """Whether a node of the graph adds one."""
     return any("bias" in node.operands for node in graph.nodes.values())
@@ -56,7 +66,8 @@ def needed(work: Gemm) -> frozenset[str]:
     types = work.a.dtype, work.out.dtype
     own = any(step for step, e in zip(work.bias.strides[:-1], work.bias.shape[:-1], strict=True)
               if e > 1)  # fmt: skip
-    return frozenset({capability(*types)} | ({batch_capability(*types)} if own else set()))
+    found = {capability(*types)} | ({batch_capability(*types)} if own else set())
+    return frozenset(found | ({c_capability(*types)} if work.c is not None else set()))
 
 
 def product_capability(work: Gemm) -> str:
@@ -99,6 +110,6 @@ def adds_bias(work: Gemm, capabilities: Collection[str]) -> bool:
 
 
 __all__ = [
-    "RESULTS", "adds_bias", "batch_capability", "capability", "has_biases", "needed", "pairs",
-    "product_capability", "takes_bias",
+    "BIASES", "RESULTS", "adds_bias", "batch_capability", "c_capability", "capability",
+    "has_biases", "needed", "pairs", "product_capability", "takes_bias",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphexec.command import Program
 from graphexec.costs import CPU, CostModel, model_of
-from graphexec.epilogue import batch_capability, capability, pairs
+from graphexec.epilogue import BIASES, pairs
 from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
@@ -20,7 +20,7 @@ CAPABILITIES = {
         {
             "any-batch",
             *(f"attention:{dtype}" for dtype in DType),
-            *(name(*types) for types in pairs() for name in (capability, batch_capability)),
+            *(name(*types) for types in pairs() for name in BIASES),
         }
     ),
     "hip": frozenset[str](),
@@ -32,9 +32,10 @@ any-batch               GEMMs whose batch axes no single stride walks are as fas
 attention:DTYPE         attention on tensors of that type as one command
 attention-in-parts:N    ... or as two, the keys in parts, where few queries make less than N
                         programs: so many fill the device
-gemm-bias:DTYPE         a GEMM of that type that adds its bias itself, and beta · c with it
-                        (graphexec.epilogue); with a result of another type gemm-bias:DTYPE:RESULT
+gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.epilogue); with a
+                        result of another type gemm-bias:DTYPE:RESULT
 gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own
+gemm-bias-c:DTYPE       ... and that adds beta · c with it
 
 Not listed is "gemm-bias of SIGNATURE", for products of one signature (graphexec.capabilities).
 """

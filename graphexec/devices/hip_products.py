@@ -26,7 +26,13 @@ from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError,
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
-from graphexec.epilogue import batch_capability, capability, pairs, product_capability
+from graphexec.epilogue import (
+    batch_capability,
+    c_capability,
+    capability,
+    pairs,
+    product_capability,
+)
 from graphexec.errors import NotCapable
 from graphexec.plan import Launch, Plan
 
@@ -211,6 +217,8 @@ def _biased(lt: BlasLt, handle: Handle) -> Iterator[str]:
         if not _listed(lt, handle, gemm, "BIAS"):
             continue
         yield capability(dtype, out)
+        if out is dtype.accumulator:  # cuBLASLt rounds to the result's type before the bias
+            yield c_capability(dtype, out)
         batch = replace(gemm, batch=2, stride_a=step, stride_b=step, stride_c=step)
         if _listed(lt, handle, batch, "BIAS", edge):
             yield batch_capability(dtype, out)

@@ -194,7 +194,7 @@ def test_cost_counts_two_operations_a_product() -> None:
 BIASED: dict[str, tuple[Shape, str]] = {
     "a": ((6, 64), "f16"), "b": ((64, 64), "f16"), "bias": ((64,), "f16"),
 }  # fmt: skip
-ABLE = ("gemm-bias:f16", "gemm-bias:f32")
+ABLE = ("gemm-bias:f16", "gemm-bias:f32", "gemm-bias-c:f16", "gemm-bias-c:f32")
 
 
 def commands_of(graph: gx.Graph, capabilities: Iterable[str] = ABLE) -> list[Command]:
@@ -291,10 +291,11 @@ def test_what_is_added_while_it_is_uploaded_is_a_race(late: str) -> None:
     ({}, {"out_dtype": "f32"}, ABLE),  # for that gemm-bias:f16:f32 is needed,
     ({}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),  # ... and a bias in f32
     ({"c": ((6, 64), "f16")}, {}, ()),
+    ({"c": ((6, 64), "f16")}, {}, ("gemm-bias:f16", "gemm-bias-c:f32")),
     ({"c": ((64,), "f16")}, {}, ABLE),  # c lies as rows of one ...
     ({"c": ((6, 1), "f16")}, {"beta": 0.5}, ABLE),  # ... and of equal elements
     ({"c": ((6, 64), "f16"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
-     ("gemm-bias:f16:f32",)),
+     ("gemm-bias:f16:f32", "gemm-bias-c:f16:f32")),
     ({"a": ((2, 1, 3, 64), "f16"), "b": ((1, 5, 64, 64), "f16")}, {}, ABLE),  # arrays of pointers
 ])  # fmt: skip
 def test_where_the_bias_is_put_into_the_result_first(
@@ -309,7 +310,7 @@ def test_where_the_bias_is_put_into_the_result_first(
     ({"c": ((6, 64), "f16")}, {}, ABLE),
     ({"c": ((6, 64), "f16")}, {"beta": 0.5}, ABLE),
     ({"c": ((6, 64), "f32"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
-     ("gemm-bias:f16:f32",)),
+     ("gemm-bias:f16:f32", "gemm-bias-c:f16:f32")),
     ({"a": ((5, 6, 64), "f16"), "c": ((6, 64), "f16")}, {}, ABLE),
     ({"a": ((5, 6, 64), "f16"), "c": ((5, 6, 64), "f16")}, {}, ABLE),
     ({"a": ((64, 6), "f16")}, {"trans_a": True}, ABLE),

@@ -321,7 +321,8 @@ class HipSession:
             for step in self._run:
                 step()
             end()
-        self.wait(self._device.timeout)
+        timeout = self._device.timeout
+        self.wait(None if timeout is None else 2 * timeout)
         return hip.elapsed(*self._clock) / 1e3
 
     # Looking --------------------------------------------------------------------------------

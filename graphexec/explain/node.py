@@ -10,6 +10,8 @@ from graphexec.errors import InputError
 from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.not_computed import not_computed
 
+_LATE = 0.005  # µs: what is printed has two digits
+
 
 def node_in_words(facts: Facts, name: str) -> Iterator[str]:
     """What became of a node: its rewrites, its commands or those that do its work now, its
@@ -107,7 +109,11 @@ def _when(facts: Facts, index: int) -> str:
     if held is not None:
         text = f"when {facts.name(held)} has ended ({facts.timeline.end[held]:.2f} µs)"
         waited = facts.schedule.stream[held] != own
-        return text + (f" and its event has arrived ({event:g} µs later)" if waited else "")
+        text += f" and its event has arrived ({event:g} µs later)" if waited else ""
+        late = start - facts.timeline.end[held] - (event if waited else 0.0)
+        return text + (
+            f"; streams begin one after another ({start:.2f} µs)" if late > _LATE else ""
+        )
     if start > 0:
         return f"when stream {own} has forked from the first ({start:g} µs)"
     return "when the run does"

@@ -103,8 +103,8 @@ class CommandTimes:
         time = self._time(probe, way, device)
         if time is None:
             return measured
-        if time > measured.us:  # the device is busy: what launches take is behind others' work
-            time += self._model.launch
+        # As far as the device is busy, what launches take is behind others' work.
+        time += min(self._model.launch, max(0.0, time - measured.us))
         share = min(1.0, max(1 / _BESIDE, time / (_BESIDE * measured.us)))
         return replace(measured, share=round(share, 3))
 

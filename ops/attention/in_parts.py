@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 CAPABILITY = "attention-in-parts:"
 """... followed by how many programs fill the device."""
 _ROWS = 64  # queries of a program, at most
-_KEYS = 128  # of a part, at least
+_KEYS = 128  # of a part, about, at least
 _MOST = 64  # parts
 # Else the second kernel costs what the first gains: parts, keys, and keys where queries are many.
 _FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
@@ -49,9 +49,10 @@ def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
     """Into how many parts the keys are best cut: a program for each multiprocessor."""
     programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
-    count = min(int(next(programs, "0")) // tiles, keys // _KEYS, _MOST)
+    count = min(int(next(programs, "0")) // tiles, ceil(keys / _KEYS), _MOST)
     least = _KEYS_OF_MANY if problem.q.shape[-2] > _MANY else _FEWEST_KEYS
-    return count if keys >= least and count >= _FEWEST else 1
+    narrow = problem.q.dtype is not DType.F64  # parts are of f32
+    return count if narrow and keys >= least and count >= _FEWEST else 1
 
 
 def as_parts(call: Call, label: str, problem: Problem, count: int, cost: Cost) -> list[Command]:

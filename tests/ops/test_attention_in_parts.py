@@ -49,12 +49,18 @@ def test_numbers(q: Shape, k: Shape, mask: Shape | None, attrs: dict[str, Any], 
     ("queries", "keys", "heads", "count"),
     [(1, 4096, 32, 4), (1, 8192, 8, 16), (1, 511, 8, 1), (1, 512, 8, 4), (16, 512, 8, 4),
      (17, 1023, 8, 1), (17, 1024, 8, 8), (64, 1024, 44, 3), (64, 1024, 45, 1),
-     (65, 100000, 1, 64), (1, 4096, 200, 1)],
+     (65, 100000, 1, 64), (1, 4096, 200, 1), (1, 1000, 8, 8), (1, 2049, 8, 16)],
 )  # fmt: skip
 def test_how_many(queries: int, keys: int, heads: int, count: int) -> None:
-    """A program for each of 132 multiprocessors, of 128 keys at least; 3 to 64 parts."""
+    """A program for each of 132 multiprocessors, of about 128 keys at least; 3 to 64 parts."""
     shapes = {"q": (heads, queries, 16), "k": (heads, keys, 16), "v": (heads, keys, 16)}
     views = [View.dense(n, TensorType(s, gx.DType.F16)) for n, s in shapes.items()]
     problem = Problem.of((*views, views[0]), 1.0, False)
     assert parts_of(problem, frozenset({ABLE})) == count
     assert parts_of(problem, frozenset()) == 1
+
+
+def test_parts_are_of_f32() -> None:
+    views = [View.dense(n, TensorType((8, 4096, 16), gx.DType.F64)) for n in "qkv"]
+    problem = Problem.of((*views, views[0]), 1.0, False).grouped()
+    assert parts_of(problem, frozenset({"attention-in-parts:100000"})) == 1

@@ -319,3 +319,15 @@ def test_explain_every_tensor_of_an_example(name):
     assert f"tensor {name}: bytes" in found.stdout
     if name == "probs":
         assert "in place" in found.stdout
+
+
+def test_explain_tells_of_streams_that_begin_one_after_another() -> None:
+    g = gx.Graph("g")
+    r = g.softmax(g.input("x", (256, 256)), name="r")
+    for n in range(3):
+        g.output(**{f"y{n}": g.gemm(r, r, alpha=n + 1.0, name=f"g{n}")})
+    model = CostModel(1e6, 1e6, 1e6, launch=1.0, wait=1.5, wave=1000.0, fork=900.0)
+    options = {"device": "hip", "resident": True, "no_rewrite": ("batch",), "costs": model}
+    compiled = plan_graph(g, streams=4, **options)
+    told = [explain(compiled, f"g{n}") for n in range(3)]  # the third stream begins at 1801.5 µs
+    assert ["streams begin one after another (1801.50 µs)" in t for t in told].count(True) == 1

@@ -153,6 +153,19 @@ def shuffled() -> gx.Graph:
     return g
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_windows_on_several_tensors_are_a_batch_each(resident: bool) -> None:
+    g = gx.Graph("windows")
+    for name in "ab":
+        x = g.input(name, (4 * 64, 64))
+        for n in range(4):
+            rows = g.copy(x, slice={0: [64 * n, 64 * n + 64, None]})
+            g.output(**{f"{name}_out{n}": g.softmax(rows, name=f"{name}{n}")})
+    program = plan_graph(g, device="cpu", resident=resident, costs=CPU).program
+    nodes = [c.nodes for c in program.commands if c.label == "softmax"]
+    assert nodes == [("a0", "a1", "a2", "a3"), ("b0", "b1", "b2", "b3")]
+
+
 def test_operands_at_no_stride_take_pointers() -> None:
     first = compute(batched(shuffled()))[0].work
     assert isinstance(first, GemmBatch)
@@ -199,16 +212,17 @@ def layers(
     count: int, shared: bool = False, dtype: str = "f32", apart: bool = False,
     weight: bool = False, plain: int = 0, c: bool = False, given: bool = False,
 ) -> gx.Graph:  # fmt: skip
-    """Products with a bias each, computed, or `given` to two of them in turn; with `apart`, of
-    operands that lie at no stride. They share the bias or the weight; the last `plain` have none.
-    With `c`, each adds one as well."""
+    """Products with a bias each, computed, or `given` where they lie at no stride; with `apart`, of
+    operands that lie at none. They share the bias or the weight; the last `plain` have none. With
+    `c`, each adds one as well."""
     g = gx.Graph("layers")
     for n in range(count):
         x = g.input(f"x{n}", (32 + n % 2 * apart, 32), dtype)
         x = g.copy(x, slice={0: [0, 32, None]}, name=f"rows{n}") if apart else x
-        if not n or not (shared or (given and n % 2)):
-            bias = g.input(f"b{n}", (32,), dtype)
-            bias = bias if given else g.softmax(bias, name=f"bias{n}")
+        if not n or not shared:
+            bias = g.input(f"b{n}", (32 + n % 2 * given,), dtype)
+            first = {"slice": {0: [0, 32, None]}, "name": f"bias{n}"}
+            bias = g.copy(bias, **first) if given else g.softmax(bias, name=f"bias{n}")
         w = g.input(f"w{n}", (32, 32), dtype) if not n or not weight else "w0"
         added = {"bias": bias} if n < count - plain else {}
         if c:

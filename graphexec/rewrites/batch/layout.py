@@ -75,22 +75,21 @@ class Layout:
 
     def in_order(self, alike: Sequence[int], commands: Sequence[Command]) -> list[int]:
         """The commands in the order in which their operands lie, as far as that is known."""
-        return sorted(alike, key=lambda c: (*map(self._position, _views(commands[c])), c))
+        return sorted(alike, key=lambda c: (*map(self._position, views_of(commands[c])), c))
 
     def _position(self, view: View) -> tuple[int, int, int]:
         group, place = self._place.get(view.storage, (-1, 0))
         return group, place, view.offset
 
-    def neighbourhood(self, command: Command) -> tuple[object, ...]:
-        """What operands of commands must have in common to be stacked: one group or storage."""
-        return tuple(
-            self._place[v.storage][0] if v.storage in self._place
-            else self._storages[v.storage].role
-            for v in _views(command)
-        )  # fmt: skip
+    def company(self, storage: str) -> object:
+        """What storages must have in common to be stacked: their group, or if they are in none yet,
+        their role."""
+        place = self._place.get(storage)
+        return self._storages[storage].role if place is None else place[0]
 
 
-def _views(command: Command) -> tuple[View, ...]:
+def views_of(command: Command) -> tuple[View, ...]:
+    """All operands."""
     return (*command.reads, *command.writes)
 
 
@@ -103,4 +102,4 @@ def _progression(numbers: Sequence[int]) -> int | None:
     return step if step >= 0 else None
 
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "views_of"]

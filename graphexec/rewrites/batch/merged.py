@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -9,7 +10,7 @@ from typing import Any
 
 from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
 from graphexec.epilogue import adds_bias
-from graphexec.rewrites.batch.layout import Layout
+from graphexec.rewrites.batch.layout import Layout, views_of
 from graphexec.tensor import View
 
 
@@ -69,10 +70,15 @@ def _one(members: Sequence[Command], work: Work) -> Command:
 def partitioned(
     alike: Sequence[int], commands: Sequence[Command], layout: Layout
 ) -> Iterator[list[int]]:
-    """The commands in parts whose operands could lie at a constant stride."""
+    """The commands in parts whose operands could lie at a constant stride: each operand on one
+    storage, as windows, or on storages that could lie beside one another."""
+    operands = {i: [view.storage for view in views_of(commands[i])] for i in alike}
+    users = Counter(place for names in operands.values() for place in enumerate(names))
     parts: dict[object, list[int]] = {}
-    for index in alike:
-        parts.setdefault(layout.neighbourhood(commands[index]), []).append(index)
+    for index, names in operands.items():
+        near = (name if users[place, name] > 1 else layout.company(name)
+                for place, name in enumerate(names))  # fmt: skip
+        parts.setdefault(tuple(near), []).append(index)
     yield from parts.values()
 
 

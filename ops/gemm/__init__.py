@@ -134,12 +134,12 @@ class GemmOp(Op):
         fused = _with_bias(call, work)
         if fused is not None:
             work, read = fused, [*read, *(["c"] if beta else []), "bias"]
-        else:
+        elif beta and "bias" in call.operands and out.dtype.itemsize == 2:
             # Two addends must not be rounded to half precision before the product joins them.
-            if beta and "bias" in call.operands and out.dtype.itemsize == 2:
-                out = call.scratch("wide", wide)
+            return self._product_first(call, replace(work, out=call.scratch("wide", wide)))
+        else:
             commands, beta = _start(call, out)
-            work = replace(work, out=out, beta=beta)
+            work = replace(work, beta=beta)
         cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
         # Where c is as large as the result, each of its elements is read before that is written.
         inplace = [(2, 0)] if work.c is not None else []
@@ -147,6 +147,15 @@ class GemmOp(Op):
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
+
+    def _product_first(self, call: Call, work: Gemm) -> list[Command]:
+        """The product by itself, then it and both addends at once."""
+        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
+        c, bias, beta = call.operands["c"], call.operands["bias"], _beta(call.operands, call.attrs)
+        return [
+            call.command("gemm", work, cost=cost),
+            affine(call, c, bias, beta, call.out, work.out),
+        ]
 
 
 def _with_bias(call: Call, work: Gemm) -> Gemm | None:

@@ -1,4 +1,5 @@
-"""What puts beta · c + bias into a GEMM's result before the product is added."""
+"""What adds beta · c + bias to a GEMM: put into the result before the product is added, or added to
+the product, in f32, where the result is of half precision."""
 
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ SOURCE = Path(__file__).with_name("gemm.hip")
 THREADS = 256
 
 
-def affine(call: Call, c: View, bias: View, beta: float, out: View) -> Command:
-    """out = beta · c + bias; out is dense."""
+def affine(
+    call: Call, c: View, bias: View, beta: float, out: View, product: View | None = None
+) -> Command:
+    """out = beta · c + bias, plus a `product` of the type that sums are kept in; both are dense."""
     reads = [c.broadcast_to(out.shape), bias.broadcast_to(out.shape)]
+    reads += [] if product is None else [product]
     # Where c is as large as the result, a thread reads the elements that it writes.
     recipe = _Affine(beta, out.dtype.accumulator)
     return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
@@ -41,23 +45,25 @@ def affine_like(command: Command, c: View, bias: View, beta: float, out: View) -
 
 @dataclass(frozen=True)
 class _Affine:
-    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast."""
+    """The recipe of out = beta · c + bias; it reads c and bias, both broadcast, and perhaps a
+    product, which is added."""
 
     beta: float
     wide: DType
 
     def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        c, bias = reads
-        return _kernel(c, bias, self.beta, writes[0], self._compute)
+        return _kernel(reads, self.beta, writes[0], self._compute)
 
     def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
-        c, out, bias = arrays
+        c, out, bias, *product = arrays
         wide = self.wide.numpy()
-        out[...] = c.astype(wide) * self.beta + bias.astype(wide)
+        total = c.astype(wide) * self.beta + bias.astype(wide)
+        out[...] = total + product[0] if product else total
 
 
-def _kernel(c: View, bias: View, beta: float, out: View, compute: Compute) -> Kernel:
-    """out = beta · c + bias; out is dense, c and bias are broadcast to its shape."""
+def _kernel(reads: Sequence[View], beta: float, out: View, compute: Compute) -> Kernel:
+    """out = beta · c + bias, or + product; out and the product are dense, the others broadcast."""
+    c, bias, *product = reads
     shape, (c_strides, bias_strides) = collapse(out.shape, c.strides, bias.strides)
     vector = pieces(out, shape[-1:])
     vectors = out.elements // vector
@@ -75,10 +81,11 @@ def _kernel(c: View, bias: View, beta: float, out: View, compute: Compute) -> Ke
         "BIAS_VECTOR": _piece(bias, bias_strides, vector),
         "RANK": len(whole),
         "INDEX": index_type(vectors),
+        "PRODUCT": int(bool(product)),
     }
     steps = (c_strides[-1], bias_strides[-1])
     args = (
-        c, out, bias, accumulated(beta, out.dtype), *integers(vectors, *steps),
+        c, out, bias, *product, accumulated(beta, out.dtype), *integers(vectors, *steps),
         *axes(whole, *strides),
     )  # fmt: skip
     blocks = -(-prod(whole) // THREADS)

@@ -18,7 +18,7 @@ from kernel_harness import Applied, Harness, random_array, tensor
 from graphexec.ops import launch, strides
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.softmax import OP as SOFTMAX
-from graphexec.tensor import DType
+from graphexec.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
 
@@ -99,14 +99,15 @@ def test_copy(device: Harness, case: Case) -> None:
 @by_op("affine")
 def test_affine(device: Harness, case: Case) -> None:
     applied = case.apply()
-    start = applied.commands[0]  # the product comes after it
-    assert start.label == "affine"
+    (command,) = [c for c in applied.commands if c.label == "affine"]
     arrays = operands(applied)
-    sums = start.writes[0]  # of f32 where the result is of half precision
-    raw = device.run([start], arrays, applied.sizes)[sums.storage]
+    sums, products = command.writes[0], command.reads[2:]  # before the product, or with it
+    given = {v.storage: random_array(TensorType(v.shape, v.dtype)) for v in products}
+    raw = device.run([command], arrays | given, applied.sizes)[sums.storage]
     actual = raw.view(sums.dtype.numpy()).reshape(sums.shape)
     c, bias = (arrays[n].astype(np.float64) for n in ("c", "bias"))
-    expected = np.broadcast_to(applied.attrs["beta"] * c + bias, actual.shape)
+    expected = np.broadcast_to(applied.attrs["beta"] * c + bias, actual.shape) + sum(given.values())
+    assert bool(given) == (sums.dtype.itemsize == 2)
     relative, _ = TOLERANCE[sums.dtype.value]
     np.testing.assert_allclose(actual.astype(np.float64), expected, relative, relative)
 
@@ -119,7 +120,7 @@ def test_the_cases_take_every_branch() -> None:
         "softmax_columns": {"ONE_PASS": "01", "VECTOR": "1248", "RANK": "12"},
         "strided_copy": {"VECTOR": "1248", "SRC_VECTOR": "1248", "PER_THREAD": "14"},
         "transposed_copy": {"SRC_VECTOR": "1248", "DST_VECTOR": "1248", "RANK": "12"},
-        "affine": {"VECTOR": "124", "C_VECTOR": "14", "BIAS_VECTOR": "14"},
+        "affine": {"VECTOR": "1248", "C_VECTOR": "148", "BIAS_VECTOR": "148", "PRODUCT": "01"},
     }
     for entry, defines in wanted.items():
         for name, values in defines.items():

@@ -34,7 +34,6 @@ def attention(
     several PARTS out is (batch, PARTS, M, VALUE + 1 or more): what follows a row of the result is
     the logarithm (base 2) of the sum of its weights, -inf where the part has no key for the query.
     """
-    GRAIN: tl.constexpr = BLOCK_N if PARTS == 1 else 16  # blocks of keys begin at multiples of it
     program = tl.program_id(0)
     part = program % PARTS
     program = program // PARTS
@@ -63,31 +62,29 @@ def attention(
         queries = tl.load(q, mask=(rows < M)[:, None] & (head < HEAD)[None, :], other=0.0)
 
     low = 0
-    end = N
-    if PARTS > 1:
-        each = tl.cdiv(tl.cdiv(N, PARTS), GRAIN) * GRAIN
-        low = tl.minimum(part * each, N)
-        end = tl.minimum(low + each, N)
-    high = end
-    seen_by_all = end
+    high = N
+    if PARTS > 1:  # blocks of keys are dealt out evenly
+        low = part * tl.cdiv(N, BLOCK_N) // PARTS * BLOCK_N
+        high = tl.minimum((part + 1) * tl.cdiv(N, BLOCK_N) // PARTS * BLOCK_N, N)
+    seen_by_all = high
     if CAUSAL:
-        high = tl.maximum(tl.minimum(end, (block + 1) * BLOCK_M + N - M), low)
-        seen_by_all = tl.maximum(tl.minimum(end, block * BLOCK_M + N - M + 1), low)
-    seen_by_all = low + (seen_by_all - low) // BLOCK_N * BLOCK_N
+        seen_by_all = tl.maximum(tl.minimum(high, block * BLOCK_M + N - M + 1), low)
+        high = tl.maximum(tl.minimum(high, (block + 1) * BLOCK_M + N - M), low)
+    seen_by_all = seen_by_all // BLOCK_N * BLOCK_N
 
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_VALUE), tl.float32)
     acc, total, top = _keys(
-        acc, total, top, queries, k, v, mask, low, seen_by_all, end, rows, head, value, scale,
-        M, N, k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
-        CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, GRAIN, False,
+        acc, total, top, queries, k, v, mask, low, seen_by_all, rows, head, value, scale, M, N,
+        k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
+        CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
     )  # fmt: skip
-    if CAUSAL or PARTS > 1 or not EVEN_N:
+    if CAUSAL or not EVEN_N:
         acc, total, top = _keys(
-            acc, total, top, queries, k, v, mask, seen_by_all, high, end, rows, head, value,
-            scale, M, N, k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE,
-            BLOCK_N, CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, GRAIN, True,
+            acc, total, top, queries, k, v, mask, seen_by_all, high, rows, head, value, scale, M, N,
+            k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
+            CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
         )  # fmt: skip
     if BLIND_ROWS:
         total = tl.where(total == 0.0, 1.0, total)
@@ -104,24 +101,23 @@ def attention(
 
 @triton.jit
 def _keys(
-    acc, total, top, queries, k, v, mask, low, high, end, rows, head, value, scale, M, N,
+    acc, total, top, queries, k, v, mask, low, high, rows, head, value, scale, M, N,
     k_n, k_d, v_n, v_d, mask_m, mask_n,
     HEAD: tl.constexpr, VALUE: tl.constexpr,
     BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
-    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, GRAIN: tl.constexpr, EDGE: tl.constexpr,
+    BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
-    """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden, as
-    those from `end` on are."""
+    """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden."""
     LOG2E: tl.constexpr = 1.4426950408889634
     factor = scale * LOG2E
     keys = tl.arange(0, BLOCK_N)
     for start in range(low, high, BLOCK_N):
-        start = tl.multiple_of(start, GRAIN)
+        start = tl.multiple_of(start, BLOCK_N)
         column = start + keys
         k_at = k + column[None, :] * k_n + head[:, None] * k_d
         if EDGE:
-            block = tl.load(k_at, mask=(column < end)[None, :] & (head < HEAD)[:, None], other=0.0)
+            block = tl.load(k_at, mask=(column < N)[None, :] & (head < HEAD)[:, None], other=0.0)
         elif HEAD != BLOCK_HEAD:
             block = tl.load(k_at, mask=(head < HEAD)[:, None], other=0.0)
         else:
@@ -132,13 +128,13 @@ def _keys(
         if HAS_MASK:
             mask_at = mask + rows[:, None] * mask_m + column[None, :] * mask_n
             if EDGE or not EVEN_M:
-                inside = (rows < M)[:, None] & (column < end)[None, :]
+                inside = (rows < M)[:, None] & (column < N)[None, :]
                 added = tl.load(mask_at, mask=inside, other=0.0)
             else:
                 added = tl.load(mask_at)
             z += added.to(tl.float32) * LOG2E
         if EDGE:
-            visible = (column < end)[None, :]
+            visible = (column < N)[None, :]
             if CAUSAL:
                 visible = visible & (column[None, :] <= (rows + (N - M))[:, None])
             z = tl.where(visible, z, float("-inf"))
@@ -158,9 +154,7 @@ def _keys(
         acc = acc * keep[:, None]
         v_at = v + column[:, None] * v_n + value[None, :] * v_d
         if EDGE:
-            block = tl.load(
-                v_at, mask=(column < end)[:, None] & (value < VALUE)[None, :], other=0.0
-            )
+            block = tl.load(v_at, mask=(column < N)[:, None] & (value < VALUE)[None, :], other=0.0)
         elif VALUE != BLOCK_VALUE:
             block = tl.load(v_at, mask=(value < VALUE)[None, :], other=0.0)
         else:

@@ -38,7 +38,7 @@ CAPABILITY = "attention-in-parts:"
 """... followed by how many programs fill the device."""
 _ROWS = 64  # queries of a program, at most
 _KEYS = 128  # of a part, about, at least
-_MOST = 64  # parts
+_MOST, _MOST_OF_ONE = 64, 16  # parts, and those of a single head
 # Else the second kernel costs what the first gains: parts, keys, and keys where queries are many.
 _FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
 _MANY = 16  # queries: more than that fill the rows of a matrix instruction
@@ -46,10 +46,13 @@ _BEHIND = 16  # elements behind a row of a part: the logarithm, and what keeps r
 
 
 def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
-    """Into how many parts the keys are best cut: a program for each multiprocessor."""
+    """Into how many parts the keys are best cut: a program for each multiprocessor. A single head
+    is taken for one of several that will be one batch."""
     programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
-    count = min(int(next(programs, "0")) // tiles, ceil(keys / _KEYS), _MOST)
+    heads = prod(problem.q.shape[:-2])
+    most = _MOST if heads > 1 else _MOST_OF_ONE if tiles == 1 else 1
+    count = min(int(next(programs, "0")) // tiles, ceil(keys / _KEYS), most)
     least = _KEYS_OF_MANY if problem.q.shape[-2] > _MANY else _FEWEST_KEYS
     narrow = problem.q.dtype is not DType.F64  # parts are of f32
     return count if narrow and keys >= least and count >= _FEWEST else 1

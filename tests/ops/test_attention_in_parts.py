@@ -31,7 +31,7 @@ class InParts(gx.CpuDevice):
     [
         ((3, 1, 32), (3, 1024, 32), None, {"causal": True}),
         ((2, 3, 1, 16), (2, 1, 600, 16), (2, 3, 1, 600), {}),
-        ((1100, 16), (1024, 16), None, {"causal": True, "scale": -1.0}),
+        ((2, 1100, 16), (1024, 16), None, {"causal": True, "scale": -1.0}),
         ((5, 16), (515, 16), (5, 515), {"out_dtype": "f32"}),
     ],
 )
@@ -49,7 +49,8 @@ def test_numbers(q: Shape, k: Shape, mask: Shape | None, attrs: dict[str, Any], 
     ("queries", "keys", "heads", "count"),
     [(1, 4096, 32, 4), (1, 8192, 8, 16), (1, 511, 8, 1), (1, 512, 8, 4), (16, 512, 8, 4),
      (17, 1023, 8, 1), (17, 1024, 8, 8), (64, 1024, 44, 3), (64, 1024, 45, 1),
-     (65, 100000, 1, 64), (1, 4096, 200, 1), (1, 1000, 8, 8), (1, 2049, 8, 16)],
+     (65, 100000, 2, 33), (1, 100000, 2, 64), (1, 4096, 200, 1), (1, 4096, 1, 16),
+     (65, 100000, 1, 1), (1, 1000, 8, 8), (1, 2049, 8, 16)],
 )  # fmt: skip
 def test_how_many(queries: int, keys: int, heads: int, count: int) -> None:
     """A program for each of 132 multiprocessors, of about 128 keys at least; 3 to 64 parts."""

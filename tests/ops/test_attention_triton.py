@@ -174,10 +174,10 @@ def test_few_queries_and_many_keys_are_computed_in_parts(dtype: str) -> None:
     check(
         Case(arrays(dtype, (3, 1, 32), (3, 1024, 32)), causal, in_parts=True),
         Case(arrays(dtype, (2, 4, 1, 16), (2, 1, 2000, 16)), causal, "gfx942", True),
-        Case(arrays(dtype, (70, 16), (1025, 16), (1025, 40)), causal, in_parts=True),
+        Case(arrays(dtype, (2, 70, 16), (1025, 16), (1025, 40)), causal, in_parts=True),
         Case(arrays(dtype, (8, 1, 16), (8, 2049, 16)), {}, in_parts=True),
         Case(arrays(dtype, (2, 5, 16), (2, 4100, 16)), causal, in_parts=True),
-        Case(arrays(dtype, (1100, 16), (1024, 16)), causal, in_parts=True),
+        Case(arrays(dtype, (2, 1100, 16), (1024, 16)), causal, in_parts=True),
         Case(arrays(dtype, (5, 16), (5000, 16), mask=(5, 5000)), {}, in_parts=True),
         Case(arrays(dtype, (2, 3, 1, 16), (2, 1, 1030, 16), mask=(2, 3, 1, 1030)), {},
              in_parts=True),

@@ -24,9 +24,9 @@ class AttentionOnCpu:
     def prepare(self) -> Compute:
         """The way that there is on this machine; the first call may compile the kernel."""
         kernel = compiled.native_kernel() if compiled.fits(self.problem) else None
-        if kernel is None:
-            return ByNumpy(self.problem).compute
-        return Compiled(self.problem, kernel).compute
+        way = ByNumpy(self.problem) if kernel is None else Compiled(self.problem, kernel)
+        compute: Compute = way.compute
+        return compute
 
     def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
         """Compute it, unprepared."""

@@ -30,7 +30,7 @@ _QUERIES = 128  # of a block, at most
 _TASKS = 8  # at least, where there are enough queries: something for every core
 # With fewer, keys and values are read from memory rather than computed with, which a BLAS does
 # faster. NumPy would have to widen half precision first.
-_FEWEST_QUERIES_F32 = 4
+_FEWEST_QUERIES_F32 = 3
 # Less than this is done before another thread has woken up and been waited for.
 _SERIAL_FLOPS = 1 << 25
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from graphexec.tensor import Space, View
 
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 Parallel = Callable[[int, Callable[[int, int], None]], None]
 """`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
+
+Compute = Callable[[list["np.ndarray[Any, Any]"], Parallel], None]
+"""`compute(arrays, parallel)` does a kernel's work on NumPy views of its `View`s, in order."""
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A Compute that wants to know before the first run that it will be called."""
+
+    def prepare(self) -> Compute:
+        """What is called in its place. Called when a session on the CPU is loaded."""
+
 
 ALIGNMENT = 256
 """Bytes every storage's place is a multiple of."""
@@ -90,8 +102,8 @@ class Kernel:
     """One launch of `entry` in the HIP source `source`.
 
     `args` are passed in order, a View as the address of its first element. `defines` are
-    preprocessor definitions the source is compiled with. `compute(arrays, parallel)` does the
-    same work on NumPy views of the View arguments, in order.
+    preprocessor definitions the source is compiled with. `compute` does the same work on the CPU;
+    it may be Preparable.
     """
 
     source: Path
@@ -99,7 +111,7 @@ class Kernel:
     args: tuple[View | Scalar, ...]
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+    compute: Compute = field(compare=False)
     shared_bytes: int = 0
     defines: tuple[tuple[str, str], ...] = ()
 
@@ -144,7 +156,7 @@ class TritonKernel:
     entry: str
     views: tuple[View, ...]
     configure: Callable[[tuple[View, ...], Gpu], TritonLaunch] = field(compare=False)
-    compute: Callable[[list[np.ndarray[Any, Any]], Parallel], None] = field(compare=False)
+    compute: Compute = field(compare=False)
 
     def on(self, gpu: Gpu) -> TritonLaunch:
         """The launch on a GPU."""

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from graphexec.command import Kernel, Parallel, Scalar
+from graphexec.command import Compute, Kernel, Scalar
 from graphexec.tensor import DType, View
-
-if TYPE_CHECKING:
-    import numpy as np
-
-Compute = Callable[[list["np.ndarray[Any, Any]"], Parallel], None]
 
 GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
 
@@ -48,4 +42,4 @@ def accumulated(value: float, dtype: DType) -> Scalar:
     return Scalar("f64" if dtype.accumulator is DType.F64 else "f32", float(value))
 
 
-__all__ = ["Compute", "accumulated", "integers", "launch"]
+__all__ = ["accumulated", "integers", "launch"]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import pytest
 
 from graphexec import host_compiler
-from graphexec.host_compiler import NATIVE, HostCompilerError, find_compiler, shared_library
+from graphexec.host_compiler import (
+    NATIVE,
+    HostCompilerError,
+    find_compiler,
+    load_library,
+    run_compiler,
+    seal,
+    shared_library,
+)
 
 FLAGS = ("-O1",)
 
@@ -126,3 +135,144 @@ def test_a_user_without_a_home(
     monkeypatch.setattr(host_compiler, "cache_folder", lambda kind: None)
     with pytest.raises(HostCompilerError, match="no folder to build in"):
         shared_library(source, FLAGS)
+
+
+@pytest.mark.parametrize("size", [0, 3, 60, -1])
+def test_a_damaged_library_is_compiled_anew(size: int, source: Path, compiler: Path) -> None:
+    """Empty, cut, or with another byte in it: to load it might end the process."""
+    library = shared_library(source, FLAGS)
+    sound = library.read_bytes()
+    library.write_bytes(sound[:size] if size >= 0 else b"B" + sound[1:])
+    assert shared_library(source, FLAGS).read_bytes() == sound
+    assert made(compiler) == 2
+
+
+def answer(code: ctypes.CDLL) -> int:
+    return int(code.answer())
+
+
+@pytest.fixture
+def real_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compiler that keeps a log of its calls."""
+    try:
+        command = find_compiler()
+    except HostCompilerError as error:
+        pytest.skip(f"a C compiler is needed: {error}")
+    script, log = source.with_name("compiler"), source.with_name("calls")
+    script.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {" ".join(command)} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    return log
+
+
+@pytest.mark.parametrize("other", ["no library", "int question(void) { return 0; }"])
+def test_a_library_of_no_use_is_compiled_anew(
+    other: str, source: Path, real_compiler: Path, tmp_path: Path
+) -> None:
+    """One that was kept as it is now, but is no library or lacks a function."""
+    library = shared_library(source, FLAGS)
+    library.unlink()
+    if other == "no library":
+        library.write_text(other)
+    else:
+        text = tmp_path / "other.c"
+        text.write_text(other)
+        run_compiler([*find_compiler(), "-shared", "-fPIC", str(text), "-o", str(library)])
+    library.chmod(0o700)
+    seal(library)
+    before = made(real_compiler)
+    assert load_library(source, FLAGS, answer) == 41
+    assert load_library(source, FLAGS, answer) == 41
+    assert made(real_compiler) == before + 1
+
+
+@pytest.mark.parametrize("text", [None, "int question(void) { return 0; }\n"])
+def test_a_compiler_that_makes_nothing_of_use_is_asked_twice(
+    text: str | None, source: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        source.write_text(text)
+        compiler.with_name("compiler").write_text(
+            f'#!/bin/sh\necho "$@" >> {compiler}\nexec cc "$@"\n'
+        )
+    with pytest.raises(HostCompilerError, match="of no use"):
+        load_library(source, FLAGS, answer)
+    assert made(compiler) == 2
+
+
+@pytest.mark.parametrize("told", ["'", "cc 'x", "\udcff"])
+def test_a_name_that_is_no_command(
+    told: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", told)
+    with pytest.raises(HostCompilerError, match=r"\$CC"):
+        shared_library(source, FLAGS)
+
+
+def test_a_compiler_need_not_speak_utf_8(
+    source: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = compiler.with_name("compiler")
+    text = script.read_text()
+    script.write_text(
+        text.replace("#!/bin/sh\n", "#!/bin/sh\nprintf '\\377'; printf '\\376' >&2\n")
+    )
+    monkeypatch.setenv("CC", f"{script} \udcff")
+    assert shared_library(source, FLAGS).is_file()
+    script.write_text("#!/bin/sh\nprintf 'bad \\377' >&2\nexit 1\n")
+    with pytest.raises(HostCompilerError, match="bad \ufffd"):
+        shared_library(source, FLAGS)
+
+
+def test_a_compiler_that_hangs_is_ended_with_what_it_started(
+    source: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, script = source.with_name("pipe"), compiler.with_name("compiler")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    script.write_text(f"#!/bin/sh\nexec 3>{pipe}\necho started >&3\nsleep 1000 &\nwait\n")
+    monkeypatch.setattr(host_compiler, "TIMEOUT", 1.0)
+    with pytest.raises(HostCompilerError, match="took more than 1 s"):
+        shared_library(source, FLAGS)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as stream:
+        assert stream.read() == b"started\n"  # up to the end: nobody has it open any more
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+@pytest.mark.parametrize("what", ["library", "folder"])
+def test_what_others_may_write_is_not_loaded(
+    what: str, mode: int, source: Path, compiler: Path
+) -> None:
+    library = shared_library(source, FLAGS)
+    (library if what == "library" else library.parent).chmod(mode)
+    with pytest.raises(HostCompilerError, match=r"others may write to it \(chmod -R go-w "):
+        shared_library(source, FLAGS)
+    assert made(compiler) == 1
+
+
+def test_what_another_user_wrote_is_not_loaded(
+    source: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = shared_library(source, FLAGS)
+    user = os.geteuid()
+    if user == 0:
+        os.chown(library, 1, -1)
+        with pytest.raises(HostCompilerError, match=r"\.so is .* belongs to another user"):
+            shared_library(source, FLAGS)
+        os.chown(library.parent, 1, -1)
+    else:
+        monkeypatch.setattr(host_compiler.os, "geteuid", lambda: user + 1)
+    with pytest.raises(HostCompilerError, match=r"host is .* belongs to another user"):
+        shared_library(source, FLAGS)
+    assert made(compiler) == 1
+
+
+def test_a_generous_umask_lets_nobody_else_write(source: Path, compiler: Path) -> None:
+    before = os.umask(0)
+    try:
+        library = shared_library(source, FLAGS)
+        assert shared_library(source, FLAGS) == library
+    finally:
+        os.umask(before)
+    assert made(compiler) == 1

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
+from graphexec.command import (
+    Compute,
+    Gemm,
+    GemmBatch,
+    Kernel,
+    Memcpy,
+    Preparable,
+    TritonKernel,
+)
 from graphexec.devices.cpu_cores import Cores
 from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.cpu_memory import Memory
@@ -32,13 +40,17 @@ def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[]
             return in_turn([_gemm(gemm, memory, cores) for gemm in members], flops, cores)
         case Kernel(args=args, compute=compute):
             arrays = [memory.array(v) for v in args if isinstance(v, View)]
-            return partial(compute, arrays, cores.parallel)
+            return partial(_prepared(compute), arrays, cores.parallel)
         case TritonKernel(views=views, compute=compute):
-            return partial(compute, [memory.array(v) for v in views], cores.parallel)
+            return partial(_prepared(compute), [memory.array(v) for v in views], cores.parallel)
         case Memcpy() as copy:
             return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
         case None:
             raise ExecutionError("a plan read from a file has no commands to run")
+
+
+def _prepared(compute: Compute) -> Compute:
+    return compute.prepare() if isinstance(compute, Preparable) else compute
 
 
 def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:

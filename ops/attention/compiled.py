@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphexec.command import Parallel
-from graphexec.host_compiler import NATIVE, HostCompilerError, shared_library
+from graphexec.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.ops.attention.problem import Problem
 from graphexec.tensor import DType, View
 
@@ -28,6 +28,9 @@ FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
 _DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3}  # as in the source
 _QUERIES = 128  # of a block, at most
 _TASKS = 8  # at least, where there are enough queries: something for every core
+# With fewer, keys and values are read from memory rather than computed with, which a BLAS does
+# faster. NumPy would have to widen half precision first.
+_FEWEST_QUERIES_F32 = 3
 # Less than this is done before another thread has woken up and been waited for.
 _SERIAL_FLOPS = 1 << 25
 
@@ -51,10 +54,9 @@ class _Problem(ctypes.Structure):
 
 
 class Kernel:
-    """The functions of the compiled library. OSError if it cannot be loaded."""
+    """The functions of the compiled library. AttributeError if it lacks one."""
 
-    def __init__(self, library: Path) -> None:
-        code = ctypes.CDLL(str(library))  # which gives the interpreter's lock away
+    def __init__(self, code: ctypes.CDLL) -> None:
         self.attention, self.memory = code.attention, code.attention_memory
         self.attention.argtypes = (ctypes.POINTER(_Problem), ctypes.c_void_p, _word, _word)
         self.attention.restype = None
@@ -63,19 +65,28 @@ class Kernel:
         self.tile: int = code.attention_tile()
 
 
-@cache
+_asked = threading.Lock()
+
+
 def native_kernel() -> Kernel | None:
-    """The kernel for this CPU, asked for once in a process; None where it cannot be made."""
+    """The kernel for this CPU, made once in a process; None where it cannot be made."""
+    with _asked:
+        return _make()
+
+
+@cache
+def _make() -> Kernel | None:
     try:
-        return Kernel(shared_library(SOURCE, (*FLAGS, NATIVE)))
-    except (HostCompilerError, OSError) as error:
+        return load_library(SOURCE, (*FLAGS, NATIVE), Kernel)
+    except HostCompilerError as error:
         LOGGER.debug("attention is computed by NumPy: %s", error)
         return None
 
 
 def fits(problem: Problem) -> bool:
-    """Whether the kernel computes the problem: not in f64."""
-    return problem.q.dtype is not DType.F64
+    """Whether the kernel computes the problem: not in f64, nor a few queries in f32."""
+    dtype, queries = problem.q.dtype, problem.q.shape[-2]
+    return dtype is not DType.F64 and (dtype is not DType.F32 or queries >= _FEWEST_QUERIES_F32)
 
 
 class Compiled:

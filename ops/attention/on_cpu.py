@@ -1,32 +1,36 @@
-"""Attention on the CPU: by the compiled kernel where there is a C compiler, else by NumPy.
-
-Which it is is decided when it is computed first: plans for GPUs need neither.
-"""
+"""Attention on the CPU: by the compiled kernel where there is a C compiler, else by NumPy."""
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
 
-from graphexec.command import Parallel
+from graphexec.command import Compute, Parallel
 from graphexec.ops.attention import compiled
 from graphexec.ops.attention.by_numpy import Array, ByNumpy
 from graphexec.ops.attention.compiled import Compiled
 from graphexec.ops.attention.problem import Problem
-from graphexec.ops.launch import Compute
 
 
-def attention_on_cpu(problem: Problem) -> Compute:
-    """The function that computes `problem` on arrays of its views."""
+@dataclass(frozen=True)
+class AttentionOnCpu:
+    """What computes `problem` on arrays of its views.
 
-    @cache
-    def way() -> Compute:
-        kernel = compiled.native_kernel() if compiled.fits(problem) else None
-        return (ByNumpy(problem) if kernel is None else Compiled(problem, kernel)).compute
+    By which way is decided when a session on the CPU prepares it: a run should not wait for a
+    compiler, and plans for GPUs need none.
+    """
 
-    def compute(arrays: list[Array], parallel: Parallel) -> None:
-        way()(arrays, parallel)
+    problem: Problem
 
-    return compute
+    def prepare(self) -> Compute:
+        """The way that there is on this machine; the first call may compile the kernel."""
+        kernel = compiled.native_kernel() if compiled.fits(self.problem) else None
+        way = ByNumpy(self.problem) if kernel is None else Compiled(self.problem, kernel)
+        compute: Compute = way.compute
+        return compute
+
+    def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
+        """Compute it, unprepared."""
+        self.prepare()(arrays, parallel)
 
 
-__all__ = ["attention_on_cpu"]
+__all__ = ["AttentionOnCpu"]

@@ -11,7 +11,7 @@ from functools import partial
 
 from graphexec.command import Gpu, TritonKernel, TritonLaunch
 from graphexec.ops.attention import hopper, portable
-from graphexec.ops.attention.on_cpu import attention_on_cpu
+from graphexec.ops.attention.on_cpu import AttentionOnCpu
 from graphexec.ops.attention.problem import Problem
 from graphexec.tensor import View
 
@@ -40,7 +40,7 @@ class Flash:
     ) -> TritonKernel:  # fmt: skip
         q, k, v, *mask = reads
         views = (q, k, v, writes[0], *mask)
-        compute = attention_on_cpu(Problem.of(views, self.scale, self.causal))
+        compute = AttentionOnCpu(Problem.of(views, self.scale, self.causal))
         return TritonKernel("attention", views, partial(_launch, self, choice), compute)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 
-from graphexec.command import Kernel
-from graphexec.ops.launch import Compute, integers, launch
+from graphexec.command import Compute, Kernel
+from graphexec.ops.launch import integers, launch
 from graphexec.ops.strides import (
     VECTOR_BYTES,
     axes,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Command, Cost, Kernel, Parallel
+from graphexec.command import Command, Compute, Cost, Kernel, Parallel
 from graphexec.op import Call
-from graphexec.ops.launch import Compute, accumulated, integers, launch
+from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces
 from graphexec.tensor import DType, View
 

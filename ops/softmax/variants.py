@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from graphexec.command import Kernel
-from graphexec.ops.launch import Compute, accumulated, integers, launch
+from graphexec.command import Compute, Kernel
+from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces, power_of_two
 from graphexec.tensor import View
 

@@ -148,6 +148,36 @@ def test_what_the_compiler_says_is_passed_on(
     assert not any((tmp_path / "cache").iterdir())
 
 
+def test_a_damaged_build_is_made_anew(
+    compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(make_toolkit(tmp_path / "cuda", 13)))
+    cache = tmp_path / "cache"
+    folder = build(cache)
+
+    def libraries() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in build(cache).iterdir()}
+
+    sound = libraries()
+    (folder / "libhiprtc.so").write_bytes(sound["libhiprtc.so"][:-1])
+    assert libraries() == sound
+    (folder / "libhipblas.so").unlink()
+    assert libraries() == sound
+    assert list(cache.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("what", ["cache", "folder", "library"])
+def test_a_build_that_others_may_write_is_not_loaded(
+    what: str, compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(make_toolkit(tmp_path / "cuda", 13)))
+    folder = build(tmp_path / "cache")
+    path = {"cache": folder.parent, "folder": folder, "library": folder / "libhiprtc.so"}[what]
+    path.chmod(0o770)
+    with pytest.raises(HipOnCudaError, match="others may write to it"):
+        build(tmp_path / "cache")
+
+
 def test_every_function_graphexec_calls_is_exported() -> None:
     sources = "".join(path.read_text() for path in hip_on_cuda.SOURCES.glob("*.c"))
     exported = set(re.findall(r"^EXPORT [^(]*?(\w+)\(", sources, re.MULTILINE))

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec import host_compiler
-from graphexec.host_compiler import NATIVE, HostCompilerError, shared_library
+from graphexec.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.ops.attention import compiled
 from graphexec.ops.attention.compiled import FLAGS, SOURCE, Compiled, Kernel
 from graphexec.ops.attention.problem import Problem
+from graphexec.pipeline import plan_graph
 from graphexec.tensor import TensorType, View
 
 
@@ -36,7 +37,7 @@ def flag_sets() -> dict[str, tuple[str, ...]]:
 @pytest.fixture(scope="module", params=flag_sets())
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     try:
-        return Kernel(shared_library(SOURCE, (*FLAGS, *flag_sets()[request.param])))
+        return load_library(SOURCE, (*FLAGS, *flag_sets()[request.param]), Kernel)
     except HostCompilerError as error:
         pytest.skip(f"a C compiler is needed: {error}")
 
@@ -249,22 +250,30 @@ def test_a_mask_of_the_lowest_numbers_is_not_one_of_infinities(kernel: Kernel) -
 
 @pytest.fixture
 def asked_anew() -> Iterator[None]:
-    compiled.native_kernel.cache_clear()
+    compiled._make.cache_clear()
     yield
-    compiled.native_kernel.cache_clear()
+    compiled._make.cache_clear()
 
 
-def small() -> tuple[gx.Graph, dict[str, Array]]:
+@pytest.fixture
+def compiler() -> tuple[str, ...]:
+    try:
+        return host_compiler.find_compiler()
+    except HostCompilerError as error:
+        pytest.skip(f"a C compiler is needed: {error}")
+
+
+def small(dtype: str = "f32") -> tuple[gx.Graph, dict[str, Array]]:
     graph = gx.Graph("g")
     for name in "qkv":
-        graph.input(name, (40, 8))
+        graph.input(name, (40, 8), dtype)
     graph.output(y=graph.attention("q", "k", "v"))
     rng = np.random.default_rng(0)
     return graph, {name: rng.standard_normal((40, 8), dtype=np.float32) for name in "qkv"}
 
 
 @pytest.mark.usefixtures("asked_anew")
-@pytest.mark.parametrize("failure", ["none", "not found", "fails", "no folder"])
+@pytest.mark.parametrize("failure", ["none", "not found", "fails", "unreadable", "no folder"])
 def test_without_a_compiler_numpy_computes_it(
     failure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,7 +284,9 @@ def test_without_a_compiler_numpy_computes_it(
     elif failure == "no folder":
         (tmp_path / "graphexec").touch()
     else:
-        monkeypatch.setenv("CC", {"not found": "/nowhere/cc", "fails": "false"}[failure])
+        monkeypatch.setenv(
+            "CC", {"not found": "/nowhere/cc", "fails": "false", "unreadable": "'"}[failure]
+        )
     graph, given = small()
     with (
         caplog.at_level(logging.DEBUG, "graphexec"),
@@ -288,25 +299,61 @@ def test_without_a_compiler_numpy_computes_it(
     assert len(said) == 1
 
 
-@pytest.mark.usefixtures("asked_anew")
-def test_it_is_compiled_when_it_is_needed_and_then_kept(
+def small_problem(dtype: gx.DType, queries: int = 40) -> Problem:
+    q, k = (View.dense(n, TensorType((r, 8), dtype)) for n, r in (("q", queries), ("k", 40)))
+    return Problem(q, k, k, None, q, 1.0, False)
+
+
+@pytest.mark.usefixtures("asked_anew", "compiler")
+def test_it_is_compiled_for_a_session_and_then_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Not when it is planned, which may be for a GPU, nor in a run, which may have a timeout."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     graph, given = small()
-    with gx.compile(graph, device="cpu") as exe:
-        assert not list(tmp_path.rglob("*.so"))
+    plan_graph(small("f16")[0], device="hip", capabilities={"attention:f16"})
+    plan_graph(graph, device="cpu")
+    assert not list(tmp_path.rglob("*.so"))
+    with gx.compile(graph, device="cpu") as exe, monkeypatch.context() as patch:
+        (library,) = tmp_path.rglob("*.so")
+        patch.setattr(compiled, "native_kernel", None)
         exe.run(**given)
-    (library,) = tmp_path.rglob("*.so")
     written = library.stat().st_mtime_ns
-    compiled.native_kernel.cache_clear()
+    compiled._make.cache_clear()
     with gx.compile(graph, device="cpu") as exe:
         exe.run(**given)
     assert [p.stat().st_mtime_ns for p in tmp_path.rglob("*.so")] == [written]
 
 
-def test_half_precision_and_f32_are_computed_by_it_but_not_f64() -> None:
+@pytest.mark.usefixtures("asked_anew")
+def test_threads_that_ask_at_once_have_it_compiled_once(
+    compiler: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script, log = tmp_path / "compiler", tmp_path / "calls"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {" ".join(compiler)} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    start, found = threading.Barrier(4), []
+
+    def ask() -> None:
+        start.wait()
+        found.append(compiled.native_kernel())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert found[0] is not None
+    assert len(set(found)) == 1
+    assert log.read_text().count(" -o ") == 1
+
+
+def test_it_computes_what_it_is_faster_at() -> None:
+    """Not f64; f32 from 3 queries on, before which memory is what takes time."""
     for dtype in gx.DType:
-        view = View.dense("x", TensorType((3, 4), dtype))
-        problem = Problem(view, view, view, None, view, 1.0, False)
-        assert compiled.fits(problem) == (dtype is not gx.DType.F64)
+        fits = [compiled.fits(small_problem(dtype, queries)) for queries in (1, 2, 3, 40)]
+        some, few = dtype is not gx.DType.F64, dtype in (gx.DType.F16, gx.DType.BF16)
+        assert fits == [few, few, some, some]

@@ -16,12 +16,19 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from graphexec.cache_folder import cache_folder
-from graphexec.host_compiler import HostCompilerError, find_compiler, run_compiler
+from graphexec.host_compiler import (
+    HostCompilerError,
+    check_owner,
+    find_compiler,
+    is_sound,
+    run_compiler,
+    seal,
+)
 
 __all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
 
@@ -116,13 +123,13 @@ def find_cuda() -> CudaToolkit:
 
 
 def build(cache: Path | None = None) -> Path:
-    """Compile the libraries, unless they are in the cache, and return their folder.
+    """Compile the libraries, unless they are in the cache, undamaged, and return their folder.
 
     cache -- where finished builds are kept; `$XDG_CACHE_HOME/graphexec/hip_on_cuda` or
     `~/.cache/graphexec/hip_on_cuda` if not given. One folder a build, named by a hash of all it
     depends on; it appears complete or not at all.
 
-    Raises HipOnCudaError.
+    Raises HipOnCudaError, also where others than the user may have written the libraries.
     """
     toolkit = find_cuda()
     cache = cache_folder("hip_on_cuda") if cache is None else cache
@@ -131,20 +138,33 @@ def build(cache: Path | None = None) -> Path:
     try:
         compiler = find_compiler()
         folder = cache / _fingerprint(toolkit, compiler)
-        if folder.is_dir():
+        names = (*LIBRARIES, *(MARKERS if toolkit.nvtx else ()))
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_owner(cache)
+        if _is_whole(folder, names):
             return folder
-        cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
             finished = Path(scratch) / "libraries"
-            finished.mkdir()
-            for library in (*LIBRARIES, *(MARKERS if toolkit.nvtx else ())):
+            finished.mkdir(mode=0o700)
+            for library in names:
                 _compile(compiler, toolkit, library, finished)
+                seal(finished / library)
+            if folder.is_dir() and not _is_whole(folder, names):
+                folder.rename(Path(scratch) / "damaged")
             _publish(finished, folder)
     except HostCompilerError as error:
         raise HipOnCudaError(str(error)) from error
     except OSError as error:
         raise HipOnCudaError(f"the cache folder {cache} cannot be used: {error}") from error
     return folder
+
+
+def _is_whole(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a build is there, all of it, undamaged."""
+    if not folder.is_dir():
+        return False
+    check_owner(folder)
+    return all((folder / name).is_file() and is_sound(folder / name) for name in names)
 
 
 def _places() -> Iterator[_Place]:

@@ -64,7 +64,7 @@ class Hook(Op):
         kernel = Kernel(
             Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute
         )
-        return [call.command("hook", kernel, reads, [out], Cost(3 * 10**7))]  # worth a stream
+        return [call.command("hook", kernel, reads, [out], Cost(10**9))]  # worth a stream
 
 
 def hooked(before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> dict[str, Op]:

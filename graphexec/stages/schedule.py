@@ -6,8 +6,8 @@ streams, numbered by first use. Deterministic: same program, same costs, same sc
 A portfolio (graphexec.scheduling): every candidate is simulated, the shortest makespan wins, among
 equal ones the one with the fewest dependencies between streams. A search within a budget improves
 the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
-is always among the candidates, and taken unless several bring 1 %: predictions are no better than
-that, and every stream takes memory and time to join. Large programs get fewer candidates:
+is always among the candidates, so no schedule is slower than that by prediction. Large programs get
+fewer candidates:
 
 1. up to 6 commands: every schedule is tried, so there is nothing to search;
 2. up to 500: all candidates, then the search;
@@ -61,7 +61,7 @@ _NEAR = 1.01  # of the bound: where the search ends
 _STARTS = 3  # candidates that are justified, the best ones
 _PARTS = (4, 3, 2)  # quarters of the streams
 _EQUAL = 1e-9  # relative difference of makespans that is rounding
-_GAIN = 0.99  # of the time, at most: what further streams must bring
+_AUTO_GAIN = 0.99  # what a further stream must bring
 
 
 def schedule(
@@ -120,19 +120,13 @@ class _Portfolio:
         self.name, self.best, self.timeline = "", Assignment((), ()), Timeline((), ())
         self._crossings = 0
         self.tried: dict[str, tuple[Assignment, Timeline]] = {}  # the best of each name
-        self._find()
-        one = self.tried[ONE_STREAM]
-        if self.timeline.makespan > one[1].makespan * _GAIN:
-            self.name, (self.best, self.timeline) = ONE_STREAM, one
-
-    def _find(self) -> None:
         starts = []
         for name, assignment in self._candidates():
             starts.append(self._judge(name, assignment))
             good = self.timeline.makespan <= self.goal
             if good and (not self._crossings or name == "exhaustive"):
                 return
-        if exhaustive.MOST < len(self.tasks) <= _ALL_UP_TO and self.streams > 1:
+        if exhaustive.MOST < len(tasks) <= _ALL_UP_TO and streams > 1:
             self._search(starts)
 
     def _candidates(self) -> Iterator[tuple[str, Assignment]]:
@@ -220,7 +214,7 @@ def _auto(tasks: Tasks) -> _Portfolio:
     best: _Portfolio | None = None
     for streams in tries:
         found = _Portfolio(tasks, streams)
-        if best is None or found.timeline.makespan < best.timeline.makespan * _GAIN:
+        if best is None or found.timeline.makespan < best.timeline.makespan * _AUTO_GAIN:
             best = found
     assert best is not None
     return best

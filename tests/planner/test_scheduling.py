@@ -220,18 +220,6 @@ def test_two_heavy_branches_get_two_streams():
     assert predicted(net.program()).streams == 2
 
 
-@pytest.mark.parametrize(("mflop", "streams"), [(1000, 2), (100_000, 1)])
-def test_several_streams_must_bring_one_percent(mflop, streams):
-    """Two inputs arrive side by side before a long command, or a very long one."""
-    net = shapes.Net()
-    left, right = net.node(net.input(1024)), net.node(net.input(1024))
-    net.node(left, right, mflop=mflop)
-    found = predicted(net.program())
-    one = schedule(net.program(), 1, costs.GPU).prediction.timeline.makespan
-    assert found.streams == streams
-    assert found.prediction.timeline.makespan <= one
-
-
 def test_branches_that_each_fill_the_device_stay_together():
     net = shapes.Net()
     x = net.node(net.input(1024))

@@ -100,6 +100,17 @@ def test_replays_run_ahead_of_the_measured_run(emulated: Lab) -> None:
     assert names.count("hipGraphLaunch") >= 2
 
 
+def test_a_run_is_timed_behind_another(emulated: Lab) -> None:
+    """So that the time does not depend on how fast the host launches it."""
+    with emulated.compile("diamond", "graph") as exe:
+        exe.run(**inputs_of(exe))
+        emulated.emulator.trace()
+        session_of(exe).time_run()
+        names = [c.name for c in calls(emulated.emulator)]
+    issued = [name for name in names if name in ("hipGraphLaunch", "hipEventRecord")]
+    assert issued == ["hipGraphLaunch", "hipEventRecord", "hipGraphLaunch", "hipEventRecord"]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_the_time_of_one_command(lab: Lab, mode: Mode) -> None:
     with lab.nothing_left(), lab.compile("diamond", mode) as exe:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import graphexec as gx
+from graphexec.base.tensor import DType
 from graphexec.devices.hip import HipDevice
 from graphexec.executable import Executable
-from graphexec.tensor import DType
 from graphexec.tuning.tune import tune
 
 TURNS = 15

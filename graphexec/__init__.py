@@ -18,16 +18,16 @@ __version__ = "0.1.0"
 _HOME = {
     "Comparison": "comparison",
     "CpuDevice": "devices.cpu",
-    "DataError": "errors",
-    "DeviceUnavailable": "errors",
-    "DType": "tensor",
+    "DataError": "base.errors",
+    "DeviceUnavailable": "base.errors",
+    "DType": "base.tensor",
     "Executable": "executable",
-    "ExecutionError": "errors",
+    "ExecutionError": "base.errors",
     "Graph": "graph",
-    "GraphError": "errors",
-    "GraphexecError": "errors",
-    "HazardError": "errors",
-    "InputError": "errors",
+    "GraphError": "base.errors",
+    "GraphexecError": "base.errors",
+    "HazardError": "base.errors",
+    "InputError": "base.errors",
     "Op": "op",
     "Plan": "plan",
     "compare": "comparison",
@@ -44,10 +44,7 @@ _HOME = {
 __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
-    from graphexec.comparison import Comparison, compare
-    from graphexec.devices.cpu import CpuDevice
-    from graphexec.devices.pinned import pinned_empty
-    from graphexec.errors import (
+    from graphexec.base.errors import (
         DataError,
         DeviceUnavailable,
         ExecutionError,
@@ -56,6 +53,10 @@ if TYPE_CHECKING:
         HazardError,
         InputError,
     )
+    from graphexec.base.tensor import DType
+    from graphexec.comparison import Comparison, compare
+    from graphexec.devices.cpu import CpuDevice
+    from graphexec.devices.pinned import pinned_empty
     from graphexec.executable import Executable
     from graphexec.graph import Graph
     from graphexec.op import Op
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from graphexec.plan import Plan
     from graphexec.registry import known_ops
     from graphexec.stages.load import load, loads
-    from graphexec.tensor import DType
     from graphexec.tuning.tune import tune
     from graphexec.verify import find_hazards
 

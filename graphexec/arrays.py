@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from graphexec.atomic_file import check_file, write_files
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import DataError
-from graphexec.npy import NpyError, fetch, members
-from graphexec.tensor import DType, TensorType
+from graphexec.base.atomic_file import check_file, write_files
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import DataError
+from graphexec.base.npy import NpyError, fetch, members
+from graphexec.base.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
 MAX_SEED = 2**64 - 1

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from graphexec.base.progress import tracked
 from graphexec.devices.base import Timed
 from graphexec.plan import Launch, Wait
-from graphexec.progress import tracked
 from graphexec.views.table import count
 
 if TYPE_CHECKING:

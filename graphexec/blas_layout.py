@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.base.tensor import TensorType, View, merge_axes
 from graphexec.command import Gemm
-from graphexec.tensor import TensorType, View, merge_axes
 
 
 def matrix_layout(view: View) -> tuple[bool, int] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from graphexec.tensor import Space, View
+from graphexec.base.tensor import Space, View
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.base.tensor import DType, TensorType
 from graphexec.graph import Graph
 from graphexec.not_computed import NotComputed, not_computed
-from graphexec.tensor import DType, TensorType
 from graphexec.typed import TypedGraph, TypedNode
 from graphexec.weights import read_weight
 

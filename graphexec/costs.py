@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from graphexec.base.tensor import View
 from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
-from graphexec.tensor import View
 
 _LEAST_SHARE = 1 / 256
 _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError, ExecutionError, NotCapable, SessionClosed
+from graphexec.base.progress import tracked
+from graphexec.base.tensor import TensorType
 from graphexec.capabilities import listed
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError, ExecutionError, NotCapable, SessionClosed
 from graphexec.pending import Pending, in_order
 from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
-from graphexec.progress import tracked
 from graphexec.requests import in_flight as side_by_side
 from graphexec.run_inputs import (
     Ports,
@@ -31,7 +32,6 @@ from graphexec.run_inputs import (
     no_port,
     shapes_of,
 )
-from graphexec.tensor import TensorType
 from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:

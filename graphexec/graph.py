@@ -22,8 +22,8 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphexec.diagnostics import Diagnostic, Mark, Source, did_you_mean
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
+from graphexec.base.errors import GraphError
 
 if TYPE_CHECKING:
     from graphexec.op import Op

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.devices.base import Timed
-from graphexec.errors import DeviceUnavailable
 from graphexec.trace import Trace
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
-from graphexec.tensor import DType, TensorType, View
 
 if TYPE_CHECKING:
     import numpy as np

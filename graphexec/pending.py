@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError, ExecutionError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError, ExecutionError
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Session

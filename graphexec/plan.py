@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from graphexec.tensor import DType, Space
+from graphexec.base.tensor import DType, Space
 
 if TYPE_CHECKING:
     from graphexec.command import Role, Work

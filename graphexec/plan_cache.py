@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError
 from graphexec.graph import Graph, Input
 
 if TYPE_CHECKING:

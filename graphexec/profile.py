@@ -18,9 +18,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from graphexec.base.diagnostics import Diagnostic, Source
+from graphexec.base.errors import GraphError
 from graphexec.costs import CONSTANTS, GEMM, CostModel, Measured
-from graphexec.diagnostics import Diagnostic, Source
-from graphexec.errors import GraphError
 from graphexec.plan_file.json_text import parse, repeated_keys, show
 from graphexec.plan_file.values import (
     Mistakes,

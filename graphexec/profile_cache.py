@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.atomic_file import check_file, write_text
-from graphexec.cache_folder import cache_folder
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError, GraphError
+from graphexec.base.atomic_file import check_file, write_text
+from graphexec.base.cache_folder import cache_folder
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError, GraphError
 from graphexec.profile import Profile, load
 from graphexec.typed import TypedGraph, TypedNode
 

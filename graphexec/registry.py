@@ -15,8 +15,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import GraphError
 from graphexec.graph import NAME, Graph
 from graphexec.op import Op
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphexec.base.tensor import DType
 from graphexec.command import Program
 from graphexec.costs import CPU, CostModel, model_of
 from graphexec.epilogue import BIASES, pairs
-from graphexec.tensor import DType
 from graphexec.typed import TypedGraph
 
 CAPABILITIES = {

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import DataError
+from graphexec.base.tensor import TensorType, View
 from graphexec.devices.device_array import DeviceArray, NotTaken, is_device_array, shape_of
 from graphexec.devices.pinned import is_pinned
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import DataError
-from graphexec.tensor import TensorType, View
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Session

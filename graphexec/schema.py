@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from graphexec.expressions import RESERVED
+from graphexec.base.expressions import RESERVED
+from graphexec.base.tensor import INT64_MAX, DType
 from graphexec.op import Attribute, Op
-from graphexec.tensor import INT64_MAX, DType
 
 Schema = dict[str, Any]
 

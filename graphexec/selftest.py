@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from graphexec.arrays import read_inputs
+from graphexec.base.errors import GraphexecError
 from graphexec.comparison import Row, compare_executable
 from graphexec.devices.base import Device
 from graphexec.devices.hip import HipDevice, HipSession
-from graphexec.errors import GraphexecError
 from graphexec.examples import EXAMPLES
 from graphexec.executable import Executable
 from graphexec.graph import Graph

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graphexec.base.tensor import TensorType, View
 from graphexec.op import Op
-from graphexec.tensor import TensorType, View
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphexec.diagnostics import did_you_mean
-from graphexec.tensor import DType, TensorType
+from graphexec.base.diagnostics import did_you_mean
+from graphexec.base.tensor import DType, TensorType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,19 +79,19 @@ class _NumPy:
         self.several = several
 
     def describe(self, path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        from graphexec import npy
+        from graphexec.base import npy
 
         with _as_weight_error(npy.NpyError):
             return npy.describe(path, self._member(path, key))
 
     def fetch(self, path: Path, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
-        from graphexec import npy
+        from graphexec.base import npy
 
         with _as_weight_error(npy.NpyError):
             return npy.fetch(path, self._member(path, key), type)
 
     def _member(self, path: Path, key: str | None) -> str | None:
-        from graphexec import npy
+        from graphexec.base import npy
 
         if self.several:
             return _chosen(path, npy.members(path), key)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from graphexec.base.tensor import DType, View
 from graphexec.command import Compute, Kernel, Scalar
-from graphexec.tensor import DType, View
 
 GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
 

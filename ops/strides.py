@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphexec.base.tensor import View, merge_axes
 from graphexec.command import Scalar
 from graphexec.ops.launch import integers
-from graphexec.tensor import View, merge_axes
 
 VECTOR_BYTES = 16
 """Most bytes a thread loads or stores at once. Storages start at multiples of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from random import Random
 
+from graphexec.base.tensor import DType
 from graphexec.plan import (
     Buffer,
     HostWait,
@@ -18,7 +19,6 @@ from graphexec.plan import (
     Wait,
     WaitRole,
 )
-from graphexec.tensor import DType
 
 
 def at(low: int, high: int, buffer: str = "arena") -> Range:

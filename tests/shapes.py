@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from graphexec.base.tensor import DType, View
 from graphexec.command import Command, Cost, Kernel, Memcpy, Program, Storage
-from graphexec.tensor import DType, View
 
 
 class Net:

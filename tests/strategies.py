@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
+from graphexec.base.tensor import DType, TensorType
 from graphexec.graph import Graph
 from graphexec.plan import Buffer, HostWait, Instruction, Launch, Plan, Range, Record, Stream, Wait
-from graphexec.tensor import DType, TensorType
 
 T = TypeVar("T")
 Draw = Callable[[st.SearchStrategy[Any]], Any]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from graphexec.arrays import check_writable, read_inputs, write_outputs
-from graphexec.errors import DataError
-from graphexec.tensor import DType, TensorType
+from graphexec.base.errors import DataError
+from graphexec.base.tensor import DType, TensorType
 
 F32 = TensorType((2, 3), DType.F32)
 BF16 = TensorType((2, 3), DType.BF16)

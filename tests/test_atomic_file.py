@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from graphexec.atomic_file import check_file, write_files, write_text
-from graphexec.errors import DataError
+from graphexec.base.atomic_file import check_file, write_files, write_text
+from graphexec.base.errors import DataError
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

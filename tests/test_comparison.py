@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.base.tensor import TensorType
 from graphexec.command import Command, Cost, Kernel, Parallel
 from graphexec.comparison import TOLERANCE, Comparison, compare_executable, evaluate
 from graphexec.executable import Executable
@@ -23,7 +24,6 @@ from graphexec.op import Attrs, Call, Op, Operand
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch, Wait
 from graphexec.stages.infer import infer
-from graphexec.tensor import TensorType
 
 Array = np.ndarray[Any, Any]
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphexec.expressions import (
+from graphexec.base.expressions import (
     ExpressionError,
     evaluate,
     evaluate_consts,
     names_in,
     resolve_consts,
 )
-from graphexec.tensor import INT64_MAX
+from graphexec.base.tensor import INT64_MAX
 
 NAMES = {"S": 128, "D": 64, "odd": 7, "half": 0.5}
 

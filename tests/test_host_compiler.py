@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from graphexec import host_compiler
-from graphexec.host_compiler import (
+from graphexec.base import host_compiler
+from graphexec.base.host_compiler import (
     NATIVE,
     HostCompilerError,
     find_compiler,

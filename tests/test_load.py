@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphexec.diagnostics import Mark
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Mark
+from graphexec.base.errors import GraphError
 from graphexec.graph import Input, Node, Weight
 from graphexec.op import Attribute, Op, Operand
 from graphexec.pipeline import make_plan

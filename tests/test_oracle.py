@@ -13,6 +13,7 @@ from mutants import KINDS, mutants
 from oracle import EXECUTION_KINDS, ILL_FORMED, back_to_back, kinds, racy, racy_by_execution
 from strategies import Seeded, graphs, plans, random_plan
 
+from graphexec.base.tensor import DType
 from graphexec.graph import Graph
 from graphexec.plan import (
     Buffer,
@@ -26,7 +27,6 @@ from graphexec.plan import (
     Stream,
     Wait,
 )
-from graphexec.tensor import DType
 
 BUFFERS = (
     Buffer("a", 8, "device", "arena"),

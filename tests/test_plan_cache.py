@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.errors import DataError, GraphError
+from graphexec.base.errors import DataError, GraphError
 from graphexec.plan_cache import LIMIT, solve_dims
 
 sys.path.insert(0, str(Path(__file__).parent / "devices"))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plans import Draft, at
 
-from graphexec.errors import GraphError
+from graphexec.base.errors import GraphError
+from graphexec.base.tensor import INT64_MAX, DType
 from graphexec.plan import (
     Buffer,
     HostWait,
@@ -27,7 +28,6 @@ from graphexec.plan import (
     Wait,
 )
 from graphexec.plan_file import dumps, loads
-from graphexec.tensor import INT64_MAX, DType
 from graphexec.verify import HazardKind, find_hazards
 
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "plan-format.md"

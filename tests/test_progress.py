@@ -1,6 +1,6 @@
 """Long work says how far it has come."""
 
-from graphexec.progress import listening, tracked
+from graphexec.base.progress import listening, tracked
 
 
 def test_parts_are_told_as_they_are_done():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graphexec.command import Kernel, Scalar
 from graphexec.op import Attribute, Op, OpError, Operand
-from graphexec.tensor import TensorType
+from graphexec.base.tensor import TensorType
 
 from .work import on_cpu
 

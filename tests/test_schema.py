@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from graphexec.errors import GraphError
+from graphexec.base.errors import GraphError
 from graphexec.op import Attribute, Op, Operand
 from graphexec.registry import known_ops
 from graphexec.schema import schema

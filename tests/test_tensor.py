@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from graphexec.tensor import DType, TensorType, View, contiguous_strides, merge_axes
+from graphexec.base.tensor import DType, TensorType, View, contiguous_strides, merge_axes
 
 extents = st.integers(1, 4)
 shapes = st.lists(extents, max_size=5).map(tuple)

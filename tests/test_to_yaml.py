@@ -4,7 +4,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphexec.errors import GraphError
+from graphexec.base.errors import GraphError
 from graphexec.graph import Graph, Input, Node, Weight
 from graphexec.stages.load import loads
 from graphexec.views.yaml import to_yaml

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from plans import Draft, at, layered, pair
 
-from graphexec.errors import HazardError
+from graphexec.base.errors import HazardError
+from graphexec.base.tensor import DType
 from graphexec.plan import (
     Buffer,
     HostWait,
@@ -25,7 +26,6 @@ from graphexec.plan import (
     Stream,
     Wait,
 )
-from graphexec.tensor import DType
 from graphexec.verify import find_hazards, lint, verify
 from graphexec.verify.history import History
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.base.tensor import DType, TensorType
 from graphexec.stages.infer import infer
-from graphexec.tensor import DType, TensorType
 from graphexec.typed import TypedWeight
 from graphexec.weights import WeightError, find_weight, read_weight
 

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from graphexec.diagnostics import Mark, Source
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Mark, Source
+from graphexec.base.errors import GraphError
 from graphexec.reading.scalars import resolve
 from graphexec.reading.text import MAX_BYTES, decode
 from graphexec.reading.tree import ListNode, MapNode, ScalarNode, compose

@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphexec.base.tensor import Space
 from graphexec.command import Command, Program, aligned
 from graphexec.scheduled import Synchronized
-from graphexec.tensor import Space
 
 
 @dataclass

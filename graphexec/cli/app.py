@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 import graphexec
+from graphexec.base.errors import GraphexecError, InputError, InternalError
 from graphexec.cli import interrupt
 from graphexec.cli.bench import bench
 from graphexec.cli.check import check
@@ -25,7 +26,6 @@ from graphexec.cli.run import run
 from graphexec.cli.selftest import selftest
 from graphexec.cli.tune import tune
 from graphexec.cli.verbosity import common_options, debugging, level, set_up_log
-from graphexec.errors import GraphexecError, InputError, InternalError
 
 _CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 

@@ -179,8 +179,8 @@ def _show_details(r: Result) -> None:
 
 
 def _read_baseline(path: str) -> dict[str, Any]:
-    from graphexec.diagnostics import Diagnostic
-    from graphexec.errors import DataError
+    from graphexec.base.diagnostics import Diagnostic
+    from graphexec.base.errors import DataError
 
     try:
         document = json.loads(read_text(path))

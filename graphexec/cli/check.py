@@ -14,7 +14,7 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import print_json, show_diagnostic
 
 if TYPE_CHECKING:
-    from graphexec.diagnostics import Diagnostic
+    from graphexec.base.diagnostics import Diagnostic
     from graphexec.plan import Plan
     from graphexec.verify import Hazard
 
@@ -78,7 +78,7 @@ def check(
 
 
 def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
-    from graphexec.errors import InputError
+    from graphexec.base.errors import InputError
     from graphexec.pipeline import make_plan
     from graphexec.stages.load import load
 
@@ -96,7 +96,7 @@ def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
 
 
 def _check_plan(file: str) -> _Finding:
-    from graphexec.errors import InputError
+    from graphexec.base.errors import InputError
 
     finding = _Finding(file)
     try:

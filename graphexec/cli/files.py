@@ -25,8 +25,8 @@ def read_plan(path: str) -> Plan:
 
 def read_text(path: str) -> str:
     """The text of a file; GraphError when it cannot be read, is not UTF-8 or is very large."""
-    from graphexec.diagnostics import Diagnostic
-    from graphexec.errors import GraphError
+    from graphexec.base.diagnostics import Diagnostic
+    from graphexec.base.errors import GraphError
 
     try:
         with open(path, "rb") as stream:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from graphexec.atomic_file import Writer
+    from graphexec.base.atomic_file import Writer
 
 _GRAPH = """\
 # yaml-language-server: $schema=graphexec.schema.json
@@ -53,9 +53,9 @@ def init(folder: Path) -> None:
 
     Nothing that is there already is overwritten.
     """
-    from graphexec.atomic_file import write_files
-    from graphexec.diagnostics import Diagnostic
-    from graphexec.errors import DataError
+    from graphexec.base.atomic_file import write_files
+    from graphexec.base.diagnostics import Diagnostic
+    from graphexec.base.errors import DataError
     from graphexec.registry import load_ops
     from graphexec.schema import schema
 

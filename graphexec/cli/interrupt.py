@@ -48,7 +48,7 @@ def _listen(receive: int) -> None:
 
 
 def _end() -> None:
-    from graphexec.atomic_file import discard_unfinished
+    from graphexec.base.atomic_file import discard_unfinished
 
     discard_unfinished()
     say()

@@ -50,7 +50,7 @@ def ops(
             raise click.UsageError("--rewrites lists all of them; it takes no NAME.")
         _list_rewrites(as_json)
         return
-    from graphexec.diagnostics import did_you_mean
+    from graphexec.base.diagnostics import did_you_mean
     from graphexec.registry import load_ops
 
     known = load_ops(op_folders)

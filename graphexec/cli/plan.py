@@ -71,7 +71,7 @@ def plan(
     have them in red. Showing them is exit code 0; `graphexec check FILE` tells each and is 1. The
     JSON is documented in docs/plan-format.md.
     """
-    from graphexec.atomic_file import check_file, write_files
+    from graphexec.base.atomic_file import check_file, write_files
 
     chosen = format or format_of(target)
     if target is not None:
@@ -121,7 +121,7 @@ def _trace(path: str, plan: Plan) -> Trace:
 
 def _races(file: str, plan: Plan) -> list[Hazard]:
     """What the verifier says of a plan that was read, told also where the format has no room."""
-    from graphexec.diagnostics import Diagnostic
+    from graphexec.base.diagnostics import Diagnostic
     from graphexec.verify import find_hazards
     from graphexec.views.table import count
 

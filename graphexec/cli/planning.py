@@ -136,8 +136,8 @@ class Planner:
 
     def to_plan(self, device: str, graph: Graph) -> dict[str, Any]:
         """The arguments of plan_graph for a graph and a device, which need not be usable here."""
+        from graphexec.base.errors import DeviceUnavailable
         from graphexec.devices.base import find_device
-        from graphexec.errors import DeviceUnavailable
 
         settings = self.settings() | planned_device(device, graph)
         if self.use_profile and self.costs is None:

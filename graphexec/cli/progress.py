@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.base.progress import listening
 from graphexec.cli.verbosity import level
-from graphexec.progress import listening
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -12,7 +12,7 @@ import click
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
-    from graphexec.diagnostics import Diagnostic
+    from graphexec.base.diagnostics import Diagnostic
 
 
 _UNITS = ((1, "s"), (1e3, "ms"), (1e6, "µs"))

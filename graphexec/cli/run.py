@@ -31,9 +31,9 @@ from graphexec.cli.report import duration, listed, note, number, print_json
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.base.tensor import TensorType
     from graphexec.devices.hip import Mode
     from graphexec.executable import Executable
-    from graphexec.tensor import TensorType
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -115,7 +115,7 @@ def run(
     Statistics that are NaN or infinite are null.
     """
     from graphexec.arrays import check_writable, write_outputs
-    from graphexec.atomic_file import check_file
+    from graphexec.base.atomic_file import check_file
 
     progress = Progress()
     if target is not None:
@@ -144,7 +144,7 @@ def run(
 
 def _write_trace(ready: Prepared, target: Path, file: str) -> None:
     """Measure a run of its own: measuring slows down what it measures."""
-    from graphexec.atomic_file import write_text
+    from graphexec.base.atomic_file import write_text
     from graphexec.measure import measure
     from graphexec.views.chrome import to_json
 

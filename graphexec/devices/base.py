@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from graphexec.errors import DeviceUnavailable
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import LOGGER, logged_steps
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.errors import ExecutionError
+from graphexec.base.tensor import View
 from graphexec.command import (
     Compute,
     Gemm,
@@ -20,9 +22,7 @@ from graphexec.command import (
 from graphexec.devices.cpu_cores import Cores
 from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
 from graphexec.devices.cpu_memory import Memory
-from graphexec.errors import ExecutionError
 from graphexec.plan import Launch
-from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.errors import OutOfMemory
+from graphexec.base.tensor import View
 from graphexec.command import Memcpy, aligned
-from graphexec.errors import OutOfMemory
 from graphexec.plan import Buffer, Launch, Plan, Range
-from graphexec.tensor import View
 
 Array = np.ndarray[Any, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
+from graphexec.base.errors import ExecutionError
 from graphexec.devices.base import Tap
 from graphexec.devices.how_far import told
-from graphexec.errors import ExecutionError
 from graphexec.plan import Launch, Plan
 
 _SLICE = 0.1  # seconds

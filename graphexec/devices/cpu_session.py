@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.base.errors import ExecutionError, SessionClosed, TimedOut
 from graphexec.devices.base import Step, Tap, prepare
 from graphexec.devices.cpu_commands import prepare_command
 from graphexec.devices.cpu_cores import Cores, single_threaded_blas
@@ -28,7 +29,6 @@ from graphexec.devices.cpu_memory import Memory
 from graphexec.devices.cpu_run import Run
 from graphexec.devices.cpu_streams import Streams
 from graphexec.devices.device_array import NotTaken
-from graphexec.errors import ExecutionError, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import completions
 from graphexec.trace import RunTimes, Span

@@ -12,7 +12,7 @@ import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphexec.tensor import DType, TensorType, contiguous_strides
+from graphexec.base.tensor import DType, TensorType, contiguous_strides
 
 _GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
 _DLPACK_DTYPES = {(2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64}

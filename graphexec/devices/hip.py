@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import graphexec
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.command import Gemm
 from graphexec.devices import hip_triton
 from graphexec.devices.base import DeviceInfo, Machine, Session
@@ -21,7 +22,6 @@ from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
 from graphexec.epilogue import has_biases
-from graphexec.errors import DeviceUnavailable
 from graphexec.graph import Graph
 from graphexec.plan import Plan
 from graphexec.rewriting import CAPABILITIES

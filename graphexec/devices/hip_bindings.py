@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.devices.hip_blas import BlasGemm
 from graphexec.devices.hip_blaslt import BlasLt, LtGemm
 from graphexec.devices.hip_calls import Bindings, DeviceProperties, Modules, PointerInfo
 from graphexec.devices.hip_platform import LIBRARIES, RUNTIME, Platform, choose
 from graphexec.devices.hip_status import HipError, HipOutOfMemory
-from graphexec.errors import DeviceUnavailable
 
 __all__ = [
     "Bindings",

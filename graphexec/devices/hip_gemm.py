@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
+from graphexec.base.errors import InternalError
+from graphexec.base.tensor import View
 from graphexec.blas_layout import batches, fold_rows, matrix_layout
 from graphexec.command import Gemm
 from graphexec.devices.hip_blas import BlasGemm
-from graphexec.errors import InternalError
-from graphexec.tensor import View
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError, load
 from graphexec.devices.hip_replay import capture
-from graphexec.errors import DeviceUnavailable
 
 
 def describe() -> dict[str, Any]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.devices.hip_on_cuda import HipOnCudaError, build
-from graphexec.errors import DeviceUnavailable
 
 LIBRARY_PATH_VARIABLE = "GRAPHEXEC_HIP_LIBRARY_PATH"
 RUNTIME = "libamdhip64.so"

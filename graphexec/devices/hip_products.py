@@ -19,6 +19,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from graphexec.base.errors import NotCapable
 from graphexec.command import ALIGNMENT, Gemm, GemmBatch
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
@@ -33,7 +34,6 @@ from graphexec.epilogue import (
     pairs,
     product_capability,
 )
-from graphexec.errors import NotCapable
 from graphexec.plan import Launch, Plan
 
 Pointer = Any

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.command import Kernel, TritonKernel
 from graphexec.devices.base import Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
@@ -31,7 +32,6 @@ from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
 from graphexec.devices.how_far import listed, progress
 from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
-from graphexec.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import HostWait, Launch, Plan
 from graphexec.run_log import LOGGER
 from graphexec.trace import RunTimes

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from graphexec.errors import ExecutionError, OutOfMemory
+from graphexec.base.errors import ExecutionError, OutOfMemory
 
 Step = Callable[[], object]
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from graphexec.base.errors import ExecutionError
+from graphexec.base.tensor import View
 from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
@@ -15,9 +17,7 @@ from graphexec.devices.hip_memory import Memory
 from graphexec.devices.hip_products import Products
 from graphexec.devices.hip_resources import Resources
 from graphexec.devices.hip_triton import passed
-from graphexec.errors import ExecutionError
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.tensor import View
 
 _CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
            "f64": ctypes.c_double}  # fmt: skip

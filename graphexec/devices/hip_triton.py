@@ -22,9 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graphexec.base.errors import NotCapable
+from graphexec.base.tensor import DType, View
 from graphexec.command import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
-from graphexec.errors import NotCapable
-from graphexec.tensor import DType, View
 
 SUPPORTED = "3.6"
 """Triton's version, as far as compiled kernels depend on it: how many parameters it adds."""

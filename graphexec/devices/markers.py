@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from graphexec.errors import DeviceUnavailable
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.plan import Launch, Plan
 
 Step = Callable[[], object]

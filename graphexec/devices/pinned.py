@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphexec.tensor import DType
+from graphexec.base.tensor import DType
 
 if TYPE_CHECKING:
     from graphexec.devices.hip_bindings import Bindings
@@ -32,8 +32,8 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     as it is until the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises
     OutOfMemory when so much cannot be pinned.
     """
+    from graphexec.base.errors import DeviceUnavailable
     from graphexec.devices.hip_bindings import load
-    from graphexec.errors import DeviceUnavailable
 
     ours = isinstance(dtype, str) and dtype in set(DType)
     dtype = DType(dtype).numpy() if ours else np.dtype(dtype)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import InputError
 from graphexec.command import Gemm
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import InputError
 from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.not_computed import not_computed
 

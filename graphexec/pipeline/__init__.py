@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphexec.base.collector import collector_at_rest
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import InputError
 from graphexec.capabilities import reduced
-from graphexec.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError
 from graphexec.graph import Graph
 from graphexec.pipeline.programs import Streams, Variant, most_streams, target_for, variants
 from graphexec.plan import Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from graphexec.collector import collector_at_rest
+from graphexec.base.collector import collector_at_rest
 from graphexec.command import Program
 from graphexec.costs import model_of
 from graphexec.graph import Graph

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from graphexec.collector import collector_at_rest
+from graphexec.base.collector import collector_at_rest
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import InputError
 from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import InputError
 from graphexec.graph import Graph
 from graphexec.profile import Profile
 from graphexec.rewriting import Note, Target, target_of

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from graphexec.diagnostics import Diagnostic, Mark, Source
-from graphexec.errors import GraphError
-from graphexec.tensor import INT64_MAX
+from graphexec.base.diagnostics import Diagnostic, Mark, Source
+from graphexec.base.errors import GraphError
+from graphexec.base.tensor import INT64_MAX
 
 _LONGEST_INT64 = len(str(-INT64_MAX))
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, get_args
 
+from graphexec.base.diagnostics import Source
+from graphexec.base.tensor import DType, Space
 from graphexec.command import Role
-from graphexec.diagnostics import Source
 from graphexec.plan import (
     Buffer,
     HostWait,
@@ -40,7 +41,6 @@ from graphexec.plan_file.values import (
     text,
 )
 from graphexec.plan_file.write import VERSION
-from graphexec.tensor import DType, Space
 
 
 def loads(text: str, path: str = "<plan>") -> Plan:

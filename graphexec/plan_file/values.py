@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from graphexec.diagnostics import Diagnostic, Source, did_you_mean
-from graphexec.errors import GraphError
-from graphexec.file_kinds import kind_of_keys
+from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
+from graphexec.base.errors import GraphError
+from graphexec.base.file_kinds import kind_of_keys
 from graphexec.plan_file.json_text import NotInt64, show
 
 _MISTAKES_SHOWN = 20

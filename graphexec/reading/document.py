@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from graphexec.diagnostics import Mark, Source
-from graphexec.file_kinds import kind_of_keys
+from graphexec.base.diagnostics import Mark, Source
+from graphexec.base.file_kinds import kind_of_keys
 from graphexec.reading.fields import Fields
 from graphexec.reading.problems import Problems, found, short
 from graphexec.reading.tree import MapNode, Node, ScalarNode

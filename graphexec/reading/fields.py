@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphexec.diagnostics import Mark
-from graphexec.expressions import ExpressionError, Number, Want, evaluate, names_in
+from graphexec.base.diagnostics import Mark
+from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, names_in
+from graphexec.base.tensor import DType
 from graphexec.graph import NAME, Dim
 from graphexec.op import Attribute
 from graphexec.reading.problems import Problems, found, short
 from graphexec.reading.tree import ListNode, MapNode, Node, ScalarNode
-from graphexec.tensor import DType
 
 DTYPES = tuple(d.value for d in DType)
 NAME_HELP = "letters, digits, '_', '-' and '.', beginning with a letter or '_'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
-from graphexec.diagnostics import Diagnostic, Mark, Source, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.reading.tree import ListNode, Node, ScalarNode
 
 MAX_SHOWN = 20  # problems in one run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphexec.diagnostics import Mark
+from graphexec.base.diagnostics import Mark
 from graphexec.graph import NAME, Graph, Input, Node, Weight
 from graphexec.op import Attribute, Op
 from graphexec.reading.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members

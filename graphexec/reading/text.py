@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from graphexec.diagnostics import Diagnostic, Mark, Source
-from graphexec.errors import GraphError
-from graphexec.file_kinds import kind_of_bytes
+from graphexec.base.diagnostics import Diagnostic, Mark, Source
+from graphexec.base.errors import GraphError
+from graphexec.base.file_kinds import kind_of_bytes
 
 MAX_BYTES = 16 * 2**20  # of a file
 MAX_DEPTH = 100

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from graphexec.diagnostics import Diagnostic, Mark, Source, did_you_mean
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
+from graphexec.base.errors import GraphError
 from graphexec.reading.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
 from graphexec.reading.text import MAX_DEPTH, TOO_DEEP, events, fatal, mark_of
 

@@ -6,12 +6,12 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 
-from graphexec.expressions import RESERVED, resolve_consts
+from graphexec.base.expressions import RESERVED, resolve_consts
+from graphexec.base.tensor import INT64_MAX
 from graphexec.graph import Graph
 from graphexec.reading.document import Document
 from graphexec.reading.problems import short
 from graphexec.reading.tree import Node, ScalarNode
-from graphexec.tensor import INT64_MAX
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """What a dim or const may be called, if the word is not in RESERVED."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from graphexec.cycles import topological_order
-from graphexec.diagnostics import Diagnostic, Mark
+from graphexec.base.cycles import topological_order
+from graphexec.base.diagnostics import Diagnostic, Mark
 from graphexec.graph import Graph, Node
 from graphexec.reading.document import Document
 from graphexec.reading.problems import Problems

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from graphexec.base.tensor import TensorType
 from graphexec.op import Op
 from graphexec.rewrites.readers import Layouts, Readers
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.tensor import TensorType
 from graphexec.typed import TypedGraph, TypedNode
 
 LOOK_BACK = 64

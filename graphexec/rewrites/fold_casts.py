@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.base.tensor import TensorType
 from graphexec.op import OpError
 from graphexec.rewrites.readers import Readers
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.tensor import TensorType
 from graphexec.typed import TypedGraph, TypedNode
 
 

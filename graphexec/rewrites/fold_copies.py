@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graphexec.base.tensor import View
 from graphexec.rewrites.pointers import lost, too_dear
 from graphexec.rewrites.readers import Layouts, Readers, quoted
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.tensor import View
 from graphexec.typed import TypedGraph, TypedNode
 
 _LOOK_AHEAD = 4  # copies of copies of copies

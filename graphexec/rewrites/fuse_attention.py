@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from graphexec.base.tensor import DType
 from graphexec.rewrites.readers import Readers, quoted
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.tensor import DType
 from graphexec.typed import TypedGraph, TypedNode
 
 

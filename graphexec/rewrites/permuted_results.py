@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.base.tensor import View, contiguous_strides
 from graphexec.rewrites.pointers import lost, too_dear
 from graphexec.rewrites.readers import Layouts, Readers, layouts_of
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.tensor import View, contiguous_strides
 from graphexec.typed import TypedGraph, TypedNode
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphexec.base.tensor import TensorType, View
 from graphexec.blas_layout import is_one_batch
 from graphexec.command import Gemm
 from graphexec.rewriting import Target
-from graphexec.tensor import TensorType, View
 from graphexec.typed import TypedNode
 
 POINTERS_COST = 0.15

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from graphexec.base.tensor import TensorType, View
 from graphexec.op import Op
-from graphexec.tensor import TensorType, View
 from graphexec.typed import TypedGraph, TypedNode
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from graphexec.base.tensor import View
 from graphexec.command import Gemm, GemmBatch
 from graphexec.plan import (
     Instruction,
@@ -22,7 +23,6 @@ from graphexec.plan import (
     Wait,
 )
 from graphexec.scheduled import Allocation, Synchronized
-from graphexec.tensor import View
 
 Places = Mapping[str, tuple[str, int]]
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from graphexec.cycles import topological_order
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import GraphError
-from graphexec.expressions import ExpressionError, evaluate, evaluate_consts
+from graphexec.base.cycles import topological_order
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import GraphError
+from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
+from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.graph import Dim, Graph, Input, Node, Weight
 from graphexec.op import Attribute, Op, OpError
-from graphexec.tensor import INT64_MAX, DType, TensorType
 from graphexec.typed import TypedGraph, TypedNode, TypedWeight
 from graphexec.weights import WeightError, find_weight
 

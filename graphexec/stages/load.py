@@ -13,9 +13,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphexec.collector import collector_at_rest
-from graphexec.diagnostics import Diagnostic, Source, did_you_mean
-from graphexec.errors import GraphError
+from graphexec.base.collector import collector_at_rest
+from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
+from graphexec.base.errors import GraphError
 from graphexec.graph import Graph
 from graphexec.op import Op
 from graphexec.reading.document import Document

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import GraphError
+from graphexec.base.tensor import Space, TensorType, View
 from graphexec.command import Command, Cost, Memcpy, Program, Role, Storage
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import GraphError
 from graphexec.op import Call
-from graphexec.tensor import Space, TensorType, View
 from graphexec.typed import TypedGraph, TypedNode
 
 

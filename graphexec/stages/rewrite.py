@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import InputError
 from graphexec.command import Program
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.errors import InputError
 from graphexec.rewrites import (
     accumulate_in_place,
     batch,

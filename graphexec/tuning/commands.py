@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.errors import ExecutionError
+from graphexec.base.tensor import DType
 from graphexec.command import Command, Gemm, Program
 from graphexec.comparison import TOLERANCE
 from graphexec.costs import CostModel, Measured, engine_of, signature
 from graphexec.devices.base import Device
-from graphexec.errors import ExecutionError
 from graphexec.simulate import COMPUTE
-from graphexec.tensor import DType
 from graphexec.tuning.measuring import Loaded
 from graphexec.tuning.probes import Probe, repeated
 from graphexec.variants import variants, with_variant

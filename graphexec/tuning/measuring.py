@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.errors import DeviceUnavailable
+from graphexec.base.tensor import DType, View
 from graphexec.devices.base import Device, Session, Timed
-from graphexec.errors import DeviceUnavailable
 from graphexec.pipeline.alternatives import plan_program
-from graphexec.tensor import DType, View
 from graphexec.tuning.probes import Probe
 
 Array = np.ndarray[Any, Any]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
-from graphexec.tensor import DType, TensorType, View
 
 EMPTY = Path(__file__).with_name("empty.hip")
 _BYTES = 256  # that an empty kernel says it writes

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphexec.arrays import read_inputs
+from graphexec.base.errors import ExecutionError
 from graphexec.capabilities import reduced
 from graphexec.costs import Measured, model_of
 from graphexec.devices.base import find_device
-from graphexec.errors import ExecutionError
 from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, plan_graph
 from graphexec.pipeline.alternatives import alternative_plans

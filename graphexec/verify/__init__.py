@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from graphexec.errors import HazardError
+from graphexec.base.errors import HazardError
 from graphexec.plan import Plan
 from graphexec.verify import edges, structure
 from graphexec.verify.evidence import Evidence

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError
 from graphexec.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.trace import Span, Trace
 from graphexec.views.layout import lanes

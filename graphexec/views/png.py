@@ -8,8 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError
 
 _WIDEST, _MOST = 8000, 6e6  # pixels; more takes seconds, and is refused by many programs
 

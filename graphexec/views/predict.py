@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import prod, sqrt
 
 from graphexec import costs
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import Command, Cost, Memcpy
 from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
-from graphexec.tensor import DType, TensorType, View
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import GraphError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import GraphError
 from graphexec.graph import Graph, Input, Node, Weight
 from graphexec.reading.scalars import resolve
 

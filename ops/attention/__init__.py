@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.command import Command, Cost
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
@@ -15,7 +16,6 @@ from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, has_flash
 from graphexec.ops.attention.unfused import unfused
-from graphexec.tensor import DType, TensorType, View
 
 Array = np.ndarray[Any, Any]
 ROLES = {"q": "(…, M, D)", "k": "(…, N, D)", "v": "(…, N, Dv)"}

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
+from graphexec.base.tensor import DType, View
 from graphexec.command import Parallel
-from graphexec.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.ops.attention.problem import Problem
-from graphexec.tensor import DType, View
 
 Array = np.ndarray[Any, Any]
 

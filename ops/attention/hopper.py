@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import ceil, prod
 from pathlib import Path
 
+from graphexec.base.tensor import View
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse
-from graphexec.tensor import View
 
 SOURCE = Path(__file__).with_name("flash_hopper.py")
 HEADS = (64, 128)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import (
     Argument,
     Command,
@@ -30,7 +31,6 @@ from graphexec.op import Call
 from graphexec.ops.attention import portable
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.strides import collapse, power_of_two
-from graphexec.tensor import DType, TensorType, View
 
 Array = np.ndarray[Any, Any]
 

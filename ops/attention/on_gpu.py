@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from graphexec.base.tensor import View
 from graphexec.command import Gpu, TritonKernel, TritonLaunch
 from graphexec.ops.attention import hopper, portable
 from graphexec.ops.attention.on_cpu import AttentionOnCpu
 from graphexec.ops.attention.problem import Problem
-from graphexec.tensor import View
 
 _HOPPER = 1
 _PORTABLE = 2  # the first of portable.ALTERNATIVES

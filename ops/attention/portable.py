@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphexec.base.tensor import View
 from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse, power_of_two
-from graphexec.tensor import View
 
 SOURCE = Path(__file__).with_name("flash.py")
 _INT32 = 2**31

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from graphexec.tensor import View
+from graphexec.base.tensor import View
 
 LARGEST_HEAD = 256
 """Head and value sizes up to this have a configuration."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.blas_layout import matrix_layout
 from graphexec.command import Command, Gemm
 from graphexec.op import Call
@@ -11,7 +12,6 @@ from graphexec.ops.attention.problem import Problem
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.softmax import variants as softmax
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
-from graphexec.tensor import DType, TensorType, View
 
 
 def unfused(call: Call, problem: Problem) -> list[Command]:

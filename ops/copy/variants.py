@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 
+from graphexec.base.tensor import View, contiguous_strides
 from graphexec.command import Compute, Kernel
 from graphexec.ops.launch import integers, launch
 from graphexec.ops.strides import (
@@ -19,7 +20,6 @@ from graphexec.ops.strides import (
     pieces,
     power_of_two,
 )
-from graphexec.tensor import View, contiguous_strides
 
 COPY = Path(__file__).with_name("copy.hip")
 TRANSPOSE = Path(__file__).with_name("transpose.hip")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.blas_layout import is_product, is_well_aligned
 from graphexec.command import Command, Cost, Gemm, Memcpy
 from graphexec.epilogue import RESULTS, adds_bias
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.copy import copying, strided_copy
 from graphexec.ops.gemm.affine import affine, affine_like
-from graphexec.tensor import DType, TensorType, View
 
 
 class GemmOp(Op):

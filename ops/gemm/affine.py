@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import DType, View
 from graphexec.command import Command, Compute, Cost, Kernel, Parallel
 from graphexec.op import Call
 from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces
-from graphexec.tensor import DType, View
 
 SOURCE = Path(__file__).with_name("gemm.hip")
 THREADS = 256

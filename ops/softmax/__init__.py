@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import TensorType, View
 from graphexec.command import Command, Cost, Kernel
 from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
-from graphexec.tensor import TensorType, View
 
 Array = np.ndarray[Any, Any]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from graphexec.base.tensor import View
 from graphexec.command import Compute, Kernel
 from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces, power_of_two
-from graphexec.tensor import View
 
 ROWS = Path(__file__).with_name("softmax.hip")
 COLUMNS = Path(__file__).with_name("columns.hip")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphexec.arrays import read_inputs
-from graphexec.tensor import DType, TensorType
+from graphexec.base.tensor import DType, TensorType
 
 CPU = ("--device", "cpu")
 X = np.arange(16, dtype=np.float32).reshape(4, 4) / 16

@@ -15,11 +15,11 @@ import pytest
 
 import graphexec as gx
 from graphexec.arrays import read_inputs
+from graphexec.base.tensor import DType
 from graphexec.comparison import TOLERANCE, evaluate
 from graphexec.devices import hip_resources
 from graphexec.devices.hip import HipDevice, HipSession, Mode
 from graphexec.executable import Executable
-from graphexec.tensor import DType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from kernel_harness import Applied, tensor
 
+from graphexec.base.tensor import DType, TensorType
 from graphexec.command import Kernel
 from graphexec.op import Op
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.gemm import OP as GEMM
 from graphexec.ops.softmax import OP as SOFTMAX
-from graphexec.tensor import DType, TensorType
 
 DTYPES = ("f16", "bf16", "f32", "f64")
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import Command, Kernel, Memcpy, Scalar
 from graphexec.devices.hip_bindings import Bindings, load
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.op import Call, Op
-from graphexec.tensor import DType, TensorType, View
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.capabilities import reduced
 from graphexec.command import Gemm
 from graphexec.costs import gemm_signature
@@ -30,7 +31,6 @@ from graphexec.epilogue import (
     pairs,
     product_capability,
 )
-from graphexec.errors import ExecutionError, NotCapable
 from graphexec.executable import Executable
 from graphexec.pipeline import Compiled, plan_graph
 from graphexec.plan import Launch

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.devices import hip_platform
-from graphexec.errors import DeviceUnavailable
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -29,10 +29,10 @@ from hip_lab import (
 )
 
 import graphexec as gx
+from graphexec.base.errors import OutOfMemory, SessionClosed, TimedOut
 from graphexec.cli.app import app
 from graphexec.devices.hip import CaptureWarning, HipDevice, Mode
 from graphexec.devices.hip_bindings import HipError
-from graphexec.errors import OutOfMemory, SessionClosed, TimedOut
 from graphexec.plan import Launch, Record, Wait
 
 APART = ["batch"]  # what is switched off for several streams with a GEMM each

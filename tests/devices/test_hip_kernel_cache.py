@@ -18,13 +18,13 @@ import pytest
 from kernel_cases import cases
 from kernel_harness import Harness
 
-from graphexec.cache_folder import cache_folder
+from graphexec.base.cache_folder import cache_folder
+from graphexec.base.errors import ExecutionError
 from graphexec.command import Kernel
 from graphexec.devices import hip_kernel_cache
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_status import HipError
 from graphexec.devices.kernel_source import self_contained
-from graphexec.errors import ExecutionError
 
 
 @dataclass

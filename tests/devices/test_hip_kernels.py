@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from kernel_cases import DTYPES, Case, cases
 from kernel_harness import Applied, Harness, random_array, tensor
 
+from graphexec.base.tensor import DType, TensorType
 from graphexec.ops import launch, strides
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.softmax import OP as SOFTMAX
-from graphexec.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
 

@@ -26,14 +26,14 @@ from hip_lab import (
 )
 
 import graphexec as gx
+from graphexec.base.errors import DataError, HazardError
+from graphexec.base.tensor import DType, TensorType
 from graphexec.devices.device_array import DeviceArray
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_bindings import Bindings, load
 from graphexec.devices.pinned import is_pinned
-from graphexec.errors import DataError, HazardError
 from graphexec.plan import Launch, Wait
 from graphexec.requests import in_flight
-from graphexec.tensor import DType, TensorType
 from graphexec.verify import verify
 
 # Requests -------------------------------------------------------------------------------------

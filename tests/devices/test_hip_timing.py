@@ -10,10 +10,10 @@ from contextlib import closing
 import pytest
 from hip_lab import GRAPHS, MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
+from graphexec.base.errors import TimedOut
 from graphexec.bench import bench
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_timing import TimedRun
-from graphexec.errors import TimedOut
 from graphexec.measure import measure
 from graphexec.plan import HostWait, Launch, Wait
 from graphexec.run_log import described

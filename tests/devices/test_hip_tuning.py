@@ -9,11 +9,11 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 import graphexec as gx
+from graphexec.base.errors import ExecutionError
 from graphexec.command import Command, Kernel
 from graphexec.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.devices.base import Device
 from graphexec.devices.hip import HipDevice, Mode
-from graphexec.errors import ExecutionError
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Launch
 from graphexec.profile import Profile

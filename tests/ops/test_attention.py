@@ -8,9 +8,9 @@ import pytest
 from attention_cases import Shape, graph_of
 
 import graphexec as gx
+from graphexec.base.tensor import TensorType
 from graphexec.pipeline import plan_graph
 from graphexec.stages.infer import infer
-from graphexec.tensor import TensorType
 
 
 def inferred(types: dict[str, tuple[Shape, str]], **attrs: Any) -> TensorType:

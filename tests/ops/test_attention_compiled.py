@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec import host_compiler
-from graphexec.host_compiler import NATIVE, HostCompilerError, load_library
+from graphexec.base import host_compiler
+from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
+from graphexec.base.tensor import TensorType, View
 from graphexec.ops.attention import compiled
 from graphexec.ops.attention.compiled import FLAGS, SOURCE, Compiled, Kernel
 from graphexec.ops.attention.problem import Problem
 from graphexec.pipeline import plan_graph
-from graphexec.tensor import TensorType, View
 
 
 def flag_sets() -> dict[str, tuple[str, ...]]:

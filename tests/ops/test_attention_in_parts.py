@@ -10,10 +10,10 @@ import pytest
 from attention_cases import Shape, arrays, assert_close, dtype_of, exact, graph_of
 
 import graphexec as gx
+from graphexec.base.tensor import TensorType, View
 from graphexec.ops.attention.in_parts import parts_of
 from graphexec.ops.attention.problem import Problem
 from graphexec.plan import Launch
-from graphexec.tensor import TensorType, View
 
 ABLE = "attention-in-parts:132"
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.base.tensor import TensorType, View
 from graphexec.ops.attention import by_numpy, compiled
 from graphexec.ops.attention.problem import Problem
-from graphexec.tensor import TensorType, View
 
 
 @pytest.fixture(autouse=True, scope="module", params=["compiled", "by NumPy"])

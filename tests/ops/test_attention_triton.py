@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.base.errors import NotCapable
+from graphexec.base.tensor import DType, View
 from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
-from graphexec.errors import NotCapable
 from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.pipeline import Compiled, plan_graph
-from graphexec.tensor import DType, View
 from graphexec.variants import variants
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
+from graphexec.base.tensor import TensorType
 from graphexec.plan import Launch
 from graphexec.stages.infer import infer
-from graphexec.tensor import TensorType
 
 Shape = tuple[int, ...]
 

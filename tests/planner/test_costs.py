@@ -4,7 +4,7 @@ import pytest
 import shapes
 
 from graphexec import costs, profile
-from graphexec.errors import GraphError
+from graphexec.base.errors import GraphError
 from graphexec.scheduled import dependencies
 from graphexec.stages.schedule import schedule
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec import costs
+from graphexec.base.errors import InputError
 from graphexec.cli.app import app
 from graphexec.costs import CostModel, signature
-from graphexec.errors import InputError
 from graphexec.explain import explain
 from graphexec.pipeline import plan_graph
 from graphexec.plan import title

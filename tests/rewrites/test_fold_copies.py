@@ -221,7 +221,7 @@ def test_reshaped_views_are_numpys(data: st.DataObject) -> None:
     """View.reshaped gives strides exactly where NumPy reshapes without a copy."""
     import numpy as np
 
-    from graphexec.tensor import DType, TensorType, View
+    from graphexec.base.tensor import DType, TensorType, View
 
     shape = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4)))
     axes = tuple(data.draw(st.permutations(range(len(shape)))))

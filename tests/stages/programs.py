@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import networkx as nx
 from hypothesis import strategies as st
 
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import Command, Cost, Memcpy, Program, Storage
 from graphexec.plan import HostWait, Record, Wait
 from graphexec.scheduled import Schedule, Step, dependencies
-from graphexec.tensor import DType, TensorType, View
 
 NBYTES = 256
 SOME = Cost(0, 1000)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from programs import access_lists, does, program_of, required, schedule_of, schedules
 
 import graphexec as gx
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.command import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
 from graphexec.plan import Buffer
 from graphexec.scheduled import Allocation, Schedule, dependencies
 from graphexec.stages.allocate import allocate
 from graphexec.stages.synchronize import synchronize
-from graphexec.tensor import DType, TensorType, View
 
 few = settings(max_examples=60, deadline=None)
 

@@ -7,6 +7,7 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec import costs
+from graphexec.base.tensor import View
 from graphexec.command import Gemm
 from graphexec.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
 from graphexec.scheduled import Allocation, Synchronized
@@ -16,7 +17,6 @@ from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 from graphexec.stages.schedule import schedule
 from graphexec.stages.synchronize import synchronize
-from graphexec.tensor import View
 
 
 def stages(graph: gx.Graph, streams: int) -> tuple[Synchronized, Allocation, Plan]:

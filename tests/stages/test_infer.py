@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.base.tensor import DType, TensorType
 from graphexec.graph import Node
 from graphexec.op import Attribute, Attrs, Op, Operand, OpError
 from graphexec.stages.infer import infer
-from graphexec.tensor import DType, TensorType
 
 
 def base(**more: Any) -> gx.Graph:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from strategies import graphs
 
 import graphexec as gx
+from graphexec.base.tensor import View
 from graphexec.command import Gemm, Kernel, Memcpy, Program
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.tensor import View
 
 
 def program(graph: gx.Graph, resident: bool = False) -> Program:

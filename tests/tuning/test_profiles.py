@@ -11,9 +11,9 @@ import pytest
 
 import graphexec as gx
 from graphexec import profile_cache
+from graphexec.base.errors import DataError, GraphError
 from graphexec.costs import Measured, signature
 from graphexec.devices.base import Machine
-from graphexec.errors import DataError, GraphError
 from graphexec.pipeline import plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.plan import Launch, Plan

@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 
+from graphexec.base.tensor import DType
 from graphexec.plan import (
     Buffer,
     HostWait,
@@ -20,7 +21,6 @@ from graphexec.plan import (
     Stream,
     Wait,
 )
-from graphexec.tensor import DType
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 import graphexec as gx
+from graphexec.base.tensor import DType
 from graphexec.pipeline import plan_graph
 from graphexec.plan import Buffer, Launch, PlacedTensor, Plan, Range, Stream
-from graphexec.tensor import DType
 from graphexec.views.outline import Arrow, Outline, of_graph
 from graphexec.views.recovered import of_plan
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from graphexec.base.tensor import TensorType
 from graphexec.command import Kernel, Scalar
 from graphexec.op import Op, Operand
-from graphexec.tensor import TensorType
 
 
 class Relu(Op):

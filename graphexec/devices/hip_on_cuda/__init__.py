@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphexec.cache_folder import cache_folder
-from graphexec.host_compiler import (
+from graphexec.base.cache_folder import cache_folder
+from graphexec.base.host_compiler import (
     HostCompilerError,
     check_owner,
     find_compiler,

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from graphexec.base.tensor import View
 from graphexec.command import Command, Group, Storage, aligned
-from graphexec.tensor import View
 
 
 class Layout:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from graphexec.base.tensor import View
 from graphexec.command import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
 from graphexec.epilogue import adds_bias
 from graphexec.rewrites.batch.layout import Layout, views_of
-from graphexec.tensor import View
 
 
 def merged(

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphexec.diagnostics import Diagnostic
+    from graphexec.base.diagnostics import Diagnostic
     from graphexec.verify import Hazard
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from graphexec.diagnostics import Diagnostic
-from graphexec.errors import DataError
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError
 
 Writer = Callable[[BinaryIO], object]
 

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from graphexec.diagnostics import Diagnostic, did_you_mean
-from graphexec.tensor import DType, TensorType
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from graphexec.cache_folder import cache_folder
+from graphexec.base.cache_folder import cache_folder
 
 # Compilers for ARM and POWER take the name of a CPU, others that of an architecture.
 NATIVE = "-mcpu=native" if platform.machine()[:3] in ("aar", "arm", "ppc") else "-march=native"

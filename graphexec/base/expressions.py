@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from graphexec.cycles import topological_order
-from graphexec.diagnostics import did_you_mean
-from graphexec.tensor import INT64_MAX
+from graphexec.base.cycles import topological_order
+from graphexec.base.diagnostics import did_you_mean
+from graphexec.base.tensor import INT64_MAX
 
 Number = int | float
 Want = Literal["int", "number"]

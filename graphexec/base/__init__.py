@@ -1,0 +1,1 @@
+"""What everything else may use: tensors, errors and how they are shown, files, caches."""

@@ -25,8 +25,8 @@ from mutants import KINDS, sample
 from oracle import racy
 from strategies import Seeded, random_graph, random_plan
 
+from graphexec.ir.plan import Plan
 from graphexec.pipeline import make_plan
-from graphexec.plan import Plan
 from graphexec.verify import find_hazards
 
 PER_KIND = 20

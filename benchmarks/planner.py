@@ -33,8 +33,8 @@ from graphexec import costs
 from graphexec.allocation.arena import place
 from graphexec.allocation.conflicts import conflicts
 from graphexec.allocation.lifetimes import items
+from graphexec.ir.plan import Plan, Wait
 from graphexec.lower_bounds import bounds
-from graphexec.plan import Plan, Wait
 from graphexec.scheduled import Synchronized
 from graphexec.scheduling.chains import transitive_reduction
 from graphexec.simulate import simulate

@@ -23,17 +23,17 @@ _HOME = {
     "DType": "base.tensor",
     "Executable": "executable",
     "ExecutionError": "base.errors",
-    "Graph": "graph",
+    "Graph": "ir.graph",
     "GraphError": "base.errors",
     "GraphexecError": "base.errors",
     "HazardError": "base.errors",
     "InputError": "base.errors",
-    "Op": "op",
-    "Plan": "plan",
+    "Op": "ir.op",
+    "Plan": "ir.plan",
     "compare": "comparison",
     "compile": "pipeline",
     "find_hazards": "verify",
-    "known_ops": "registry",
+    "known_ops": "ir.registry",
     "load": "stages.load",
     "loads": "stages.load",
     "make_plan": "pipeline",
@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from graphexec.devices.cpu import CpuDevice
     from graphexec.devices.pinned import pinned_empty
     from graphexec.executable import Executable
-    from graphexec.graph import Graph
-    from graphexec.op import Op
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.op import Op
+    from graphexec.ir.plan import Plan
+    from graphexec.ir.registry import known_ops
     from graphexec.pipeline import compile, make_plan
-    from graphexec.plan import Plan
-    from graphexec.registry import known_ops
     from graphexec.stages.load import load, loads
     from graphexec.tuning.tune import tune
     from graphexec.verify import find_hazards

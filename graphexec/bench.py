@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.progress import tracked
 from graphexec.devices.base import Timed
-from graphexec.plan import Launch, Wait
+from graphexec.ir.plan import Launch, Wait
 from graphexec.views.table import count
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphexec.base.tensor import TensorType, View, merge_axes
-from graphexec.command import Gemm
+from graphexec.ir.program import Gemm
 
 
 def matrix_layout(view: View) -> tuple[bool, int] | None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
+from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.not_computed import NotComputed, not_computed
-from graphexec.typed import TypedGraph, TypedNode
 from graphexec.weights import read_weight
 
 if TYPE_CHECKING:

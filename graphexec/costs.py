@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphexec.base.tensor import View
-from graphexec.command import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
+from graphexec.ir.program import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
 from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 
 _LEAST_SHARE = 1 / 256

@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterator
 from graphexec.base.tensor import DType
 from graphexec.blas_layout import fold_rows, is_one_batch, matrix_layout
 from graphexec.capabilities import lacks
-from graphexec.command import ALIGNMENT, Gemm
 from graphexec.costs import GEMM, gemm_signature
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
+from graphexec.ir.program import ALIGNMENT, Gemm
 
 RESULTS = {
     DType.F16: (DType.F16, DType.F32),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
 
 
 def attention() -> Graph:

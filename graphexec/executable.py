@@ -20,8 +20,8 @@ from graphexec.capabilities import listed
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
+from graphexec.ir.plan import Plan
 from graphexec.pending import Pending, in_order
-from graphexec.plan import Plan
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side
 from graphexec.run_inputs import (
@@ -36,9 +36,9 @@ from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session, Tap
-    from graphexec.graph import Graph
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.typed import TypedGraph
     from graphexec.pipeline import Compiled
-    from graphexec.typed import TypedGraph
 
 Array = np.ndarray[Any, Any]
 Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from graphexec.typed import TypedGraph
+from graphexec.ir.typed import TypedGraph
 
 How = Literal["part of", "view", "repeats", "left out"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
-from graphexec.graph import Graph, Input
+from graphexec.ir.graph import Graph, Input
 
 if TYPE_CHECKING:
     from graphexec.executable import Executable

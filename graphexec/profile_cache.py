@@ -21,8 +21,8 @@ from graphexec.base.atomic_file import check_file, write_text
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
+from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.profile import Profile, load
-from graphexec.typed import TypedGraph, TypedNode
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,

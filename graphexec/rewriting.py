@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphexec.base.tensor import DType
-from graphexec.command import Program
 from graphexec.costs import CPU, CostModel, model_of
 from graphexec.epilogue import BIASES, pairs
-from graphexec.typed import TypedGraph
+from graphexec.ir.program import Program
+from graphexec.ir.typed import TypedGraph
 
 CAPABILITIES = {
     "cpu": frozenset(

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Record
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record
 
 LOGGER = logging.getLogger("graphexec.run")
 

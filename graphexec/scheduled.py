@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphexec.command import Command, Program
+from graphexec.ir.plan import Buffer, HostWait, Record, Wait
+from graphexec.ir.program import Command, Program
 from graphexec.lower_bounds import Bounds
-from graphexec.plan import Buffer, HostWait, Record, Wait
 from graphexec.simulate import Tasks, Timeline
 
 

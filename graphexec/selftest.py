@@ -23,7 +23,7 @@ from graphexec.devices.base import Device
 from graphexec.devices.hip import HipDevice, HipSession
 from graphexec.examples import EXAMPLES
 from graphexec.executable import Executable
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
 from graphexec.pipeline import compile
 
 Array = np.ndarray[Any, Any]

@@ -1,6 +1,6 @@
 """Other kernels that do what a command's kernel does, and programs that use them.
 
-A recipe (graphexec.command.Recipe) may have a method `variants(reads, writes)` that gives kernels
+A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that gives kernels
 to try beside the one that calling it gives: other blocks, other vectors, the same entry point. A
 profile's choice n for the command is the n-th of them, counted from 1.
 """
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graphexec.command import Command, Kernel, Program, TritonKernel
 from graphexec.costs import Measured, signature
+from graphexec.ir.program import Command, Kernel, Program, TritonKernel
 
 
 def variants(command: Command) -> Sequence[Kernel | TritonKernel]:

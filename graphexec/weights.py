@@ -14,7 +14,7 @@ from graphexec.base.tensor import DType, TensorType
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.typed import TypedWeight
+    from graphexec.ir.typed import TypedWeight
 
 
 class WeightError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graphexec.base.tensor import DType, View
-from graphexec.command import Compute, Kernel, Scalar
+from graphexec.ir.program import Compute, Kernel, Scalar
 
 GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
 

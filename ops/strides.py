@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphexec.base.tensor import View, merge_axes
-from graphexec.command import Scalar
+from graphexec.ir.program import Scalar
 from graphexec.ops.launch import integers
 
 VECTOR_BYTES = 16

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import permutations
 from random import Random
 
-from graphexec.plan import (
+from graphexec.ir.plan import (
     HostWait,
     Instruction,
     Launch,

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, combinations_with_replacement, pairwise
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 
 ORIGIN = 0
 READ_ONLY = ("input", "weights")

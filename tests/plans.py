@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from random import Random
 
 from graphexec.base.tensor import DType
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from graphexec.base.tensor import DType, View
-from graphexec.command import Command, Cost, Kernel, Memcpy, Program, Storage
+from graphexec.ir.program import Command, Cost, Kernel, Memcpy, Program, Storage
 
 
 class Net:

@@ -14,8 +14,18 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import strategies as st
 
 from graphexec.base.tensor import DType, TensorType
-from graphexec.graph import Graph
-from graphexec.plan import Buffer, HostWait, Instruction, Launch, Plan, Range, Record, Stream, Wait
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import (
+    Buffer,
+    HostWait,
+    Instruction,
+    Launch,
+    Plan,
+    Range,
+    Record,
+    Stream,
+    Wait,
+)
 
 T = TypeVar("T")
 Draw = Callable[[st.SearchStrategy[Any]], Any]

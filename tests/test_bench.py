@@ -10,7 +10,7 @@ import graphexec as gx
 from graphexec.bench import Figures, bench
 from graphexec.cli.app import app
 from graphexec.costs import Measured
-from graphexec.plan import Launch
+from graphexec.ir.plan import Launch
 from graphexec.profile import Profile
 
 FILE = "graphs/diamond.yaml"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.graph import Node
+from graphexec.ir.graph import Node
 from graphexec.stages.infer import infer
 
 Build = Callable[[gx.Graph], object]

@@ -14,8 +14,8 @@ from oracle import EXECUTION_KINDS, ILL_FORMED, back_to_back, kinds, racy, racy_
 from strategies import Seeded, graphs, plans, random_plan
 
 from graphexec.base.tensor import DType
-from graphexec.graph import Graph
-from graphexec.plan import (
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,

@@ -15,7 +15,7 @@ from plans import Draft, at
 
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import INT64_MAX, DType
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Launch,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from strategies import graphs, repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.graph import Node
-from graphexec.plan import Wait
+from graphexec.ir.graph import Node
+from graphexec.ir.plan import Wait
 
 Array = np.ndarray[Any, Any]
 

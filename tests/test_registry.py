@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.registry import BUILT_IN, load_ops
+from graphexec.ir.registry import BUILT_IN, load_ops
 
 SCALE = '''"""scale: y = factor * x + offset."""
 
 from pathlib import Path
 
-from graphexec.command import Kernel, Scalar
-from graphexec.op import Attribute, Op, OpError, Operand
+from graphexec.ir.program import Kernel, Scalar
+from graphexec.ir.op import Attribute, Op, OpError, Operand
 from graphexec.base.tensor import TensorType
 
 from .work import on_cpu
@@ -164,13 +164,13 @@ def test_no_op(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("init", "message"), [
     ("", "binds no OP"),
     ("OP = 3\n", "binds no OP"),
-    ("from graphexec.op import Op\nOP = Op\n", "binds no OP"),
+    ("from graphexec.ir.op import Op\nOP = Op\n", "binds no OP"),
     ("1 / 0\n", "failed: ZeroDivisionError: division by zero"),
     ("def (:\n", "failed: SyntaxError"),
     ("import no_such_module\n", "failed: ModuleNotFoundError: No module named 'no_such_module'"),
     ("import sys\nsys.exit(3)\n", "failed: SystemExit: 3"),
-    ("from graphexec.op import Op\nOP = Op()\n", "name"),
-    ("from graphexec.op import Op\nclass A(Op):\n    name = 'a'\nOP = A()\n", "operands"),
+    ("from graphexec.ir.op import Op\nOP = Op()\n", "name"),
+    ("from graphexec.ir.op import Op\nclass A(Op):\n    name = 'a'\nOP = A()\n", "operands"),
     (SCALE.replace('name = "scale"', 'name = "gemm"'), "two ops are called 'gemm'"),
     (SCALE.replace('name = "scale"', 'name = "not a name"'), "'not a name' is not a name"),
 ])  # fmt: skip

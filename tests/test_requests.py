@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.plan import HostWait, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
 from graphexec.requests import in_flight
 
 

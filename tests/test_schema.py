@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from graphexec.base.errors import GraphError
-from graphexec.op import Attribute, Op, Operand
-from graphexec.registry import known_ops
+from graphexec.ir.op import Attribute, Op, Operand
+from graphexec.ir.registry import known_ops
 from graphexec.schema import schema
 from graphexec.stages.load import loads
 

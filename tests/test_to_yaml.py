@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphexec.base.errors import GraphError
-from graphexec.graph import Graph, Input, Node, Weight
+from graphexec.ir.graph import Graph, Input, Node, Weight
 from graphexec.stages.load import loads
 from graphexec.views.yaml import to_yaml
 

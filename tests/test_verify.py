@@ -14,7 +14,7 @@ from plans import Draft, at, layered, pair
 
 from graphexec.base.errors import HazardError
 from graphexec.base.tensor import DType
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,

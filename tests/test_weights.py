@@ -14,8 +14,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
+from graphexec.ir.typed import TypedWeight
 from graphexec.stages.infer import infer
-from graphexec.typed import TypedWeight
 from graphexec.weights import WeightError, find_weight, read_weight
 
 Array = np.ndarray[Any, Any]

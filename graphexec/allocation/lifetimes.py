@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphexec.base.tensor import Space
-from graphexec.command import Command, Program, aligned
+from graphexec.ir.program import Command, Program, aligned
 from graphexec.scheduled import Synchronized
 
 

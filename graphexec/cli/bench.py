@@ -34,7 +34,7 @@ from graphexec.cli.report import failure, note, print_json
 
 if TYPE_CHECKING:
     from graphexec.bench import Result
-    from graphexec.graph import Graph
+    from graphexec.ir.graph import Graph
 
 _VERSION = 1
 

@@ -15,7 +15,7 @@ from graphexec.cli.report import print_json, show_diagnostic
 
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
-    from graphexec.plan import Plan
+    from graphexec.ir.plan import Plan
     from graphexec.verify import Hazard
 
 
@@ -152,7 +152,7 @@ def _verdict(finding: _Finding) -> str:
 
 
 def _facts(finding: _Finding) -> dict[str, int]:
-    from graphexec.plan import Launch, Wait
+    from graphexec.ir.plan import Launch, Wait
 
     assert finding.plan is not None
     instructions = finding.plan.instructions

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from graphexec.plan import Plan
+    from graphexec.ir.plan import Plan
+    from graphexec.ir.typed import TypedGraph
     from graphexec.rewriting import Note
     from graphexec.trace import Trace
-    from graphexec.typed import TypedGraph
     from graphexec.verify import Hazard
     from graphexec.views.outline import Outline
     from graphexec.views.paint import Color

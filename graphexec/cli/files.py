@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphexec.plan import Plan
+    from graphexec.ir.plan import Plan
 
 _MAX_BYTES = 512 << 20
 
@@ -18,7 +18,7 @@ def is_plan_file(path: str) -> bool:
 
 def read_plan(path: str) -> Plan:
     """The plan in a file; GraphError when it cannot be read or is none."""
-    from graphexec.plan import Plan
+    from graphexec.ir.plan import Plan
 
     return Plan.from_json(read_text(path), path)
 

@@ -56,7 +56,7 @@ def init(folder: Path) -> None:
     from graphexec.base.atomic_file import write_files
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.base.errors import DataError
-    from graphexec.registry import load_ops
+    from graphexec.ir.registry import load_ops
     from graphexec.schema import schema
 
     texts = {

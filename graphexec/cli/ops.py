@@ -13,7 +13,7 @@ from graphexec.cli.options import json_option, ops_option
 from graphexec.cli.report import print_json
 
 if TYPE_CHECKING:
-    from graphexec.op import Attribute, Op
+    from graphexec.ir.op import Attribute, Op
 
 _KINDS = {
     "bool": "true or false",
@@ -51,7 +51,7 @@ def ops(
         _list_rewrites(as_json)
         return
     from graphexec.base.diagnostics import did_you_mean
-    from graphexec.registry import load_ops
+    from graphexec.ir.registry import load_ops
 
     known = load_ops(op_folders)
     if name is not None and name not in known:
@@ -146,7 +146,7 @@ def schema(op_folders: tuple[Path, ...]) -> None:
 
     With --ops it knows your ops too. The output is one JSON document.
     """
-    from graphexec.registry import load_ops
+    from graphexec.ir.registry import load_ops
     from graphexec.schema import schema as make
 
     click.echo(json.dumps(make(load_ops(op_folders)), indent=2, ensure_ascii=False))

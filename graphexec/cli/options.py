@@ -16,8 +16,8 @@ from graphexec.cli.report import note, warn
 if TYPE_CHECKING:
     from graphexec.devices.base import Device
     from graphexec.devices.hip import Mode
-    from graphexec.graph import Graph
-    from graphexec.op import Op
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.op import Op
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ class Loader:
 
     def ops(self) -> dict[str, Op]:
         """Built-in and installed ops, and those of the user's folders."""
-        from graphexec.registry import load_ops
+        from graphexec.ir.registry import load_ops
 
         return load_ops(self.op_folders)
 

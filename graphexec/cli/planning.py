@@ -17,8 +17,8 @@ from graphexec.cli.report import note
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
-    from graphexec.graph import Graph
-    from graphexec.plan import Plan
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.plan import Plan
 
 Streams = int | Literal["auto"]
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from graphexec.cli.verbosity import level
 if TYPE_CHECKING:
     from graphexec.costs import Measured
     from graphexec.devices.base import Device
-    from graphexec.graph import Graph
+    from graphexec.ir.graph import Graph
     from graphexec.profile import Profile
     from graphexec.profile_cache import Kept
 

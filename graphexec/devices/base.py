@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.command import Gemm
-    from graphexec.graph import Graph
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.program import Gemm
     from graphexec.trace import RunTimes
 
     Array = np.ndarray[Any, Any]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 import graphexec
-from graphexec.command import Gemm
 from graphexec.devices.base import DeviceInfo, Machine, Session
 from graphexec.devices.cpu_session import CpuSession
-from graphexec.graph import Graph
-from graphexec.plan import Plan
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Gemm
 from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,11 @@ import numpy as np
 
 from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
-from graphexec.command import (
+from graphexec.devices.cpu_cores import Cores
+from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
+from graphexec.devices.cpu_memory import Memory
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import (
     Compute,
     Gemm,
     GemmBatch,
@@ -19,10 +23,6 @@ from graphexec.command import (
     Preparable,
     TritonKernel,
 )
-from graphexec.devices.cpu_cores import Cores
-from graphexec.devices.cpu_gemm import in_turn, prepare_gemm
-from graphexec.devices.cpu_memory import Memory
-from graphexec.plan import Launch
 
 Array = np.ndarray[Any, Any]
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from graphexec.base.errors import OutOfMemory
 from graphexec.base.tensor import View
-from graphexec.command import Memcpy, aligned
-from graphexec.plan import Buffer, Launch, Plan, Range
+from graphexec.ir.plan import Buffer, Launch, Plan, Range
+from graphexec.ir.program import Memcpy, aligned
 
 Array = np.ndarray[Any, Any]
 

@@ -8,7 +8,7 @@ import time
 from graphexec.base.errors import ExecutionError
 from graphexec.devices.base import Tap
 from graphexec.devices.how_far import told
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 
 _SLICE = 0.1  # seconds
 

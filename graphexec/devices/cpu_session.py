@@ -29,7 +29,7 @@ from graphexec.devices.cpu_memory import Memory
 from graphexec.devices.cpu_run import Run
 from graphexec.devices.cpu_streams import Streams
 from graphexec.devices.device_array import NotTaken
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import completions
 from graphexec.trace import RunTimes, Span
 

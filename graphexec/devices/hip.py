@@ -14,7 +14,6 @@ import numpy as np
 
 import graphexec
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.command import Gemm
 from graphexec.devices import hip_triton
 from graphexec.devices.base import DeviceInfo, Machine, Session
 from graphexec.devices.hip_bindings import Bindings, HipError, load
@@ -22,8 +21,9 @@ from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
 from graphexec.epilogue import has_biases
-from graphexec.graph import Graph
-from graphexec.plan import Plan
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Gemm
 from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]

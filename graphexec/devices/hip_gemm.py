@@ -14,8 +14,8 @@ from math import prod
 from graphexec.base.errors import InternalError
 from graphexec.base.tensor import View
 from graphexec.blas_layout import batches, fold_rows, matrix_layout
-from graphexec.command import Gemm
 from graphexec.devices.hip_blas import BlasGemm
+from graphexec.ir.program import Gemm
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import graphexec
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
-from graphexec.command import Gpu, Kernel, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_triton import TritonBinary
 from graphexec.devices.kernel_source import self_contained
+from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
 
 OPTIONS = ("-std=c++17", "-O3")
 UNASKED_SHARED = 48 << 10

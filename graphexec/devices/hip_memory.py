@@ -16,12 +16,12 @@ import numpy as np
 
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import View
-from graphexec.command import Memcpy, aligned
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.devices.hip_resources import Resources
 from graphexec.devices.pinned import PinnedPool
-from graphexec.plan import Plan
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Memcpy, aligned
 
 Array = np.ndarray[Any, Any]
 Pointer = Any

@@ -20,7 +20,6 @@ from itertools import pairwise
 from typing import Any
 
 from graphexec.base.errors import NotCapable
-from graphexec.command import ALIGNMENT, Gemm, GemmBatch
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
@@ -34,7 +33,8 @@ from graphexec.epilogue import (
     pairs,
     product_capability,
 )
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
 
 Pointer = Any
 Handle = Any

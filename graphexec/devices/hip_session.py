@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
-from graphexec.command import Kernel, TritonKernel
 from graphexec.devices.base import Step, Tap, prepare
 from graphexec.devices.device_array import DeviceArray, take
 from graphexec.devices.hip_bindings import Bindings, HipError, HipOutOfMemory
@@ -32,7 +31,8 @@ from graphexec.devices.hip_timing import LoggedRun, TimedRun, time_step
 from graphexec.devices.how_far import listed, progress
 from graphexec.devices.markers import Markers
 from graphexec.devices.pinned import is_pinned
-from graphexec.plan import HostWait, Launch, Plan
+from graphexec.ir.plan import HostWait, Launch, Plan
+from graphexec.ir.program import Kernel, TritonKernel
 from graphexec.run_log import LOGGER
 from graphexec.trace import RunTimes
 

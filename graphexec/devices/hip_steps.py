@@ -9,7 +9,6 @@ from typing import Any
 
 from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
-from graphexec.command import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_kernel_cache import KernelCache
@@ -17,7 +16,8 @@ from graphexec.devices.hip_memory import Memory
 from graphexec.devices.hip_products import Products
 from graphexec.devices.hip_resources import Resources
 from graphexec.devices.hip_triton import passed
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.program import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
 
 _CTYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float,
            "f64": ctypes.c_double}  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, HipError
 from graphexec.devices.hip_replay import capture
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.run_log import LOGGER, completions
 from graphexec.trace import RunTimes, Span
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from graphexec.base.errors import NotCapable
 from graphexec.base.tensor import DType, View
-from graphexec.command import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
+from graphexec.ir.program import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
 
 SUPPORTED = "3.6"
 """Triton's version, as far as compiled kernels depend on it: how many parameters it adds."""

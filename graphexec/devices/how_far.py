@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphexec.plan import Launch, Plan, Record
+from graphexec.ir.plan import Launch, Plan, Record
 
 _SHOWN = 12  # names
 

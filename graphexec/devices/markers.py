@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 
 Step = Callable[[], object]
 

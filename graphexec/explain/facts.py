@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphexec.command import Command
-from graphexec.plan import Record, Wait, title
+from graphexec.ir.plan import Record, Wait, title
+from graphexec.ir.program import Command
 from graphexec.scheduled import Prediction
 from graphexec.views.predict import simulate
 

@@ -11,11 +11,12 @@ from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
 from graphexec.capabilities import reduced
-from graphexec.command import Program
 from graphexec.costs import CostModel, model_of
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Program
+from graphexec.ir.typed import TypedGraph
 from graphexec.pipeline.programs import Streams, Variant, most_streams, target_for, variants
-from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
 from graphexec.profile_cache import find as find_profile
@@ -28,7 +29,6 @@ from graphexec.stages.infer import infer
 from graphexec.stages.rewrite import chosen_rewrites, known_rewrites
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
-from graphexec.typed import TypedGraph
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from graphexec.base.collector import collector_at_rest
-from graphexec.command import Program
 from graphexec.costs import model_of
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Program
+from graphexec.ir.typed import TypedGraph
 from graphexec.pipeline import Compiled
 from graphexec.pipeline.programs import Streams, Variant, most_streams, programmed
-from graphexec.plan import Plan
 from graphexec.profile import Profile
 from graphexec.scheduled import Schedule, dependencies
 from graphexec.scheduling import ONE_STREAM
@@ -18,7 +19,6 @@ from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.schedule import alternatives, schedule
 from graphexec.stages.synchronize import synchronize
-from graphexec.typed import TypedGraph
 from graphexec.verify import verify as prove
 
 

@@ -8,8 +8,7 @@ from typing import Any, get_args
 
 from graphexec.base.diagnostics import Source
 from graphexec.base.tensor import DType, Space
-from graphexec.command import Role
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,
@@ -23,6 +22,7 @@ from graphexec.plan import (
     Wait,
     WaitRole,
 )
+from graphexec.ir.program import Role
 from graphexec.plan_file.json_text import parse, repeated_keys, show
 from graphexec.plan_file.values import (
     Mistakes,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
 
 VERSION = 1
 

@@ -14,8 +14,8 @@ from typing import Any
 from graphexec.base.diagnostics import Mark
 from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, names_in
 from graphexec.base.tensor import DType
-from graphexec.graph import NAME, Dim
-from graphexec.op import Attribute
+from graphexec.ir.graph import NAME, Dim
+from graphexec.ir.op import Attribute
 from graphexec.reading.problems import Problems, found, short
 from graphexec.reading.tree import ListNode, MapNode, Node, ScalarNode
 

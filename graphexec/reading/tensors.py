@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphexec.base.diagnostics import Mark
-from graphexec.graph import NAME, Graph, Input, Node, Weight
-from graphexec.op import Attribute, Op
+from graphexec.ir.graph import NAME, Graph, Input, Node, Weight
+from graphexec.ir.op import Attribute, Op
 from graphexec.reading.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
 from graphexec.reading.problems import short
 from graphexec.reading.tree import ListNode, MapNode, ScalarNode

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from graphexec.base.expressions import RESERVED, resolve_consts
 from graphexec.base.tensor import INT64_MAX
-from graphexec.graph import Graph
+from graphexec.ir.graph import Graph
 from graphexec.reading.document import Document
 from graphexec.reading.problems import short
 from graphexec.reading.tree import Node, ScalarNode

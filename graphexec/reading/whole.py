@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark
-from graphexec.graph import Graph, Node
+from graphexec.ir.graph import Graph, Node
 from graphexec.reading.document import Document
 from graphexec.reading.problems import Problems
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.ir.typed import TypedGraph
 from graphexec.rewriting import GraphRewrite, Note, Target
-from graphexec.typed import TypedGraph
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from graphexec.base.tensor import TensorType, View
 from graphexec.blas_layout import is_one_batch
-from graphexec.command import Gemm
+from graphexec.ir.program import Gemm
+from graphexec.ir.typed import TypedNode
 from graphexec.rewriting import Target
-from graphexec.typed import TypedNode
 
 POINTERS_COST = 0.15
 """The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch: on an

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.op import Op
-from graphexec.typed import TypedGraph, TypedNode
+from graphexec.ir.op import Op
+from graphexec.ir.typed import TypedGraph, TypedNode
 
 
 class Readers:

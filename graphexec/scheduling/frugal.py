@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphexec.command import Command, Program
+from graphexec.ir.program import Command, Program
 from graphexec.scheduling.assignment import Assignment
 from graphexec.simulate import Tasks
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from graphexec.allocation.arena import place
 from graphexec.allocation.lifetimes import Item, items
 from graphexec.base.tensor import Space
-from graphexec.command import Group, Program, aligned
-from graphexec.plan import Buffer
+from graphexec.ir.plan import Buffer
+from graphexec.ir.program import Group, Program, aligned
 from graphexec.scheduled import Allocation, Synchronized
 
 _BOTH_UP_TO = 100  # tensors: also without anything in place, should that be smaller

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.tensor import View
-from graphexec.command import Gemm, GemmBatch
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Instruction,
     Launch,
     PlacedTensor,
@@ -22,6 +21,7 @@ from graphexec.plan import (
     Stream,
     Wait,
 )
+from graphexec.ir.program import Gemm, GemmBatch
 from graphexec.scheduled import Allocation, Synchronized
 
 Places = Mapping[str, tuple[str, int]]

@@ -16,8 +16,8 @@ from pathlib import Path
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
-from graphexec.graph import Graph
-from graphexec.op import Op
+from graphexec.ir.graph import Graph
+from graphexec.ir.op import Op
 from graphexec.reading.document import Document
 from graphexec.reading.tensors import TensorReader
 from graphexec.reading.text import MAX_BYTES, decode

@@ -14,9 +14,9 @@ from dataclasses import replace
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
-from graphexec.command import Command, Cost, Memcpy, Program, Role, Storage
-from graphexec.op import Call
-from graphexec.typed import TypedGraph, TypedNode
+from graphexec.ir.op import Call
+from graphexec.ir.program import Command, Cost, Memcpy, Program, Role, Storage
+from graphexec.ir.typed import TypedGraph, TypedNode
 
 
 def lower(

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import InputError
-from graphexec.command import Program
+from graphexec.ir.program import Program
+from graphexec.ir.typed import TypedGraph
 from graphexec.rewrites import (
     accumulate_in_place,
     batch,
@@ -23,7 +24,6 @@ from graphexec.rewrites import (
     permuted_results,
 )
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
-from graphexec.typed import TypedGraph
 
 GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     dead_nodes.REWRITE,  # first: what nobody needs reads nothing

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Literal
 
-from graphexec.command import Program
 from graphexec.costs import CostModel, tasks_of
+from graphexec.ir.program import Program
 from graphexec.lower_bounds import bounds
 from graphexec.scheduled import Prediction, Schedule, dependencies
 from graphexec.scheduling import (

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from graphexec.plan import HostWait, Record, Wait
+from graphexec.ir.plan import HostWait, Record, Wait
 from graphexec.scheduled import Schedule, Step, Synchronized
 
 Clock = list[int]

@@ -12,10 +12,10 @@ import numpy as np
 
 from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import DType
-from graphexec.command import Command, Gemm, Program
 from graphexec.comparison import TOLERANCE
 from graphexec.costs import CostModel, Measured, engine_of, signature
 from graphexec.devices.base import Device
+from graphexec.ir.program import Command, Gemm, Program
 from graphexec.simulate import COMPUTE
 from graphexec.tuning.measuring import Loaded
 from graphexec.tuning.probes import Probe, repeated

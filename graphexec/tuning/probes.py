@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
+from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
 
 EMPTY = Path(__file__).with_name("empty.hip")
 _BYTES = 256  # that an empty kernel says it writes

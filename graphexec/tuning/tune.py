@@ -34,8 +34,8 @@ from graphexec.tuning.measuring import time_in_turns
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session
-    from graphexec.graph import Graph
-    from graphexec.typed import TypedGraph
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.typed import TypedGraph
 
 Report = Callable[[str, int, int], None]
 """Told what is measured next, how many things were and how many there are."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from itertools import islice
 
 from graphexec.base.errors import HazardError
-from graphexec.plan import Plan
+from graphexec.ir.plan import Plan
 from graphexec.verify import edges, structure
 from graphexec.verify.evidence import Evidence
 from graphexec.verify.hazard import Hazard, HazardKind, Relation, Site

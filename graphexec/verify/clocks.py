@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from operator import ge
 from typing import TypeAlias
 
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 
 Clock: TypeAlias = list[int]
 Stamp: TypeAlias = tuple[int, ...]

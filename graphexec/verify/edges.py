@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphexec.plan import HostWait, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
 from graphexec.verify.clocks import Stamp
 from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, Site, show_range

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from graphexec.plan import Launch, PlacedTensor, Plan, Range, Record, Wait
+from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range, Record, Wait
 from graphexec.verify.hazard import Relation, Site
 from graphexec.verify.history import History
 

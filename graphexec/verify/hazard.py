@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graphexec.plan import HostWait, Instruction, Launch, Range, Record
+from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record
 
 HazardKind = Literal[
     "RAW", "WAR", "WAW", "UNINITIALISED", "HOST", "ORDER", "EVENT", "STREAM", "HANDLE", "BOUNDS",

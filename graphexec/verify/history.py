@@ -8,7 +8,7 @@ to come after others.
 
 from __future__ import annotations
 
-from graphexec.plan import Launch, Plan, Range
+from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.verify.clocks import Clocks, Stamp
 from graphexec.verify.regions import Regions
 

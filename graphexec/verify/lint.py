@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.verify.clocks import Clock, Stamp, covers, merge, stream_slots
 from graphexec.verify.hazard import Site
 

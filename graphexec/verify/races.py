@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from graphexec.plan import Launch, Plan, Range
+from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.verify.clocks import Clock, Stamp, covers
 from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, HazardKind, Relation, Site, show_range

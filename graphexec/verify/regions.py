@@ -23,7 +23,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from graphexec.plan import Launch, Plan, Range
+from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.verify.clocks import Clock
 
 Epochs: TypeAlias = dict[int, int]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record
+from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record
 from graphexec.verify.evidence import Evidence, show_tensors
 from graphexec.verify.hazard import Hazard, Site, show_range
 

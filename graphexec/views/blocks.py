@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.views.table import count, printable
 
 _LONGEST_PERIOD = 64

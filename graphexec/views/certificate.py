@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphexec.plan import Plan, Stats, Wait
+from graphexec.ir.plan import Plan, Stats, Wait
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:

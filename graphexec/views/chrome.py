@@ -14,7 +14,7 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.trace import Span, Trace
 from graphexec.views.layout import lanes
 from graphexec.views.lifetimes import tenants, usage

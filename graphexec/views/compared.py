@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import floor, log10
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.trace import Trace
 from graphexec.views import svg
 from graphexec.views.layout import lanes

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphexec.plan import Launch, PlacedTensor, Plan, Range
+from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from graphexec.plan import Launch, PlacedTensor, Plan
+from graphexec.ir.plan import Launch, PlacedTensor, Plan
 from graphexec.views.dataflow import Edge
 from graphexec.views.dot_look import ALARM
 from graphexec.views.dot_syntax import SOFT, label, node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.views.dot_syntax import SOFT
 from graphexec.views.layout import lanes
 from graphexec.views.paint import Color, Paint

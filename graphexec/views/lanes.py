@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
-from graphexec.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views import svg
 from graphexec.views.blocks import Block
 from graphexec.views.layout import Layout, layout

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphexec.plan import HostWait, Launch, Plan
+from graphexec.ir.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.predict import Times, microseconds, predict, simulate
 

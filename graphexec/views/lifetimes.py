@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphexec.plan import Launch, PlacedTensor, Plan, Range
+from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
 from graphexec.views.dataflow import data_edges
 from graphexec.views.predict import Times
 from graphexec.views.table import printable

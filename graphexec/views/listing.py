@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
 from graphexec.views.predict import predict

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import log2
 
-from graphexec.plan import Buffer, Plan
+from graphexec.ir.plan import Buffer, Plan
 from graphexec.views import svg
 from graphexec.views.lanes import LEFT, MOST
 from graphexec.views.layout import Layout, layout

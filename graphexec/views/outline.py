@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from graphexec.views.table import printable
 
 if TYPE_CHECKING:
-    from graphexec.typed import TypedGraph
+    from graphexec.ir.typed import TypedGraph
 
 Kind = Literal["input", "weight", "op", "output", "many"]
 

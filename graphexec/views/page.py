@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.verify import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
 from graphexec.views.certificate import certificate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.outline import Outline
 from graphexec.views.paint import shown
 from graphexec.views.predict import predict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphexec.plan import Launch, Plan
+from graphexec.ir.plan import Launch, Plan
 from graphexec.views.svg import FILLS, RAMP, path, rect, text
 from graphexec.views.table import fit, printable
 

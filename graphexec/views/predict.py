@@ -13,8 +13,8 @@ from math import prod, sqrt
 
 from graphexec import costs
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import Command, Cost, Memcpy
-from graphexec.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
+from graphexec.ir.program import Command, Cost, Memcpy
 
 
 @dataclass(frozen=True)

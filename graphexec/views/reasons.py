@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphexec.plan import Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import Launch, Plan, Range, Record, Wait
 from graphexec.views.table import printable
 
 Buffers = Mapping[str, str]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphexec.plan import Launch, PlacedTensor, Plan
+from graphexec.ir.plan import Launch, PlacedTensor, Plan
 from graphexec.views.dataflow import data_edges
 from graphexec.views.outline import Arrow, Box, Kind, Outline
 from graphexec.views.paint import is_transfer

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from graphexec.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.certificate import bounds, refutation
 from graphexec.views.table import count, fit, pad, printable, shape, size, table, width
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
-from graphexec.graph import Graph, Input, Node, Weight
+from graphexec.ir.graph import Graph, Input, Node, Weight
 from graphexec.reading.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")

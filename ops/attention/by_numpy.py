@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphexec.command import Parallel
+from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
 
 Array = np.ndarray[Any, Any]

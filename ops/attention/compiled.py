@@ -17,7 +17,7 @@ import numpy as np
 
 from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.base.tensor import DType, View
-from graphexec.command import Parallel
+from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
 
 Array = np.ndarray[Any, Any]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import (
+from graphexec.ir.op import Call
+from graphexec.ir.program import (
     Argument,
     Command,
     Cost,
@@ -27,7 +28,6 @@ from graphexec.command import (
     TritonKernel,
     TritonLaunch,
 )
-from graphexec.op import Call
 from graphexec.ops.attention import portable
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.strides import collapse, power_of_two

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphexec.command import Compute, Parallel
+from graphexec.ir.program import Compute, Parallel
 from graphexec.ops.attention import compiled
 from graphexec.ops.attention.by_numpy import Array, ByNumpy
 from graphexec.ops.attention.compiled import Compiled

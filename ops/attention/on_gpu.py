@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from graphexec.base.tensor import View
-from graphexec.command import Gpu, TritonKernel, TritonLaunch
+from graphexec.ir.program import Gpu, TritonKernel, TritonLaunch
 from graphexec.ops.attention import hopper, portable
 from graphexec.ops.attention.on_cpu import AttentionOnCpu
 from graphexec.ops.attention.problem import Problem

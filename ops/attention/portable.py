@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphexec.base.tensor import View
-from graphexec.command import Argument, Gpu, Scalar, TritonLaunch
+from graphexec.ir.program import Argument, Gpu, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse, power_of_two
 

@@ -6,8 +6,8 @@ from functools import partial
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.blas_layout import matrix_layout
-from graphexec.command import Command, Gemm
-from graphexec.op import Call
+from graphexec.ir.op import Call
+from graphexec.ir.program import Command, Gemm
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.softmax import variants as softmax

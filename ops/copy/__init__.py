@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.command import Command, Cost, Kernel, Memcpy, Parallel
-from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ir.program import Command, Cost, Kernel, Memcpy, Parallel
 from graphexec.ops.copy.variants import choose, others
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 
 from graphexec.base.tensor import View, contiguous_strides
-from graphexec.command import Compute, Kernel
+from graphexec.ir.program import Compute, Kernel
 from graphexec.ops.launch import integers, launch
 from graphexec.ops.strides import (
     VECTOR_BYTES,

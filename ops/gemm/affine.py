@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, View
-from graphexec.command import Command, Compute, Cost, Kernel, Parallel
-from graphexec.op import Call
+from graphexec.ir.op import Call
+from graphexec.ir.program import Command, Compute, Cost, Kernel, Parallel
 from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.command import Command, Cost, Kernel
-from graphexec.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
+from graphexec.ir.program import Command, Cost, Kernel
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 

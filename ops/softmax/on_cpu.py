@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.command import Parallel
+from graphexec.ir.program import Parallel
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 1 << 16  # elements: 256 KiB in f32

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 
 from graphexec.base.tensor import View
-from graphexec.command import Compute, Kernel
+from graphexec.ir.program import Compute, Kernel
 from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces, power_of_two
 

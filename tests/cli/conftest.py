@@ -29,8 +29,8 @@ outputs: {out: p}
 SLOW_OP = """\
 import os, pathlib, time
 import numpy as np
-from graphexec.op import Op, Operand
-from graphexec.command import Kernel
+from graphexec.ir.op import Op, Operand
+from graphexec.ir.program import Kernel
 
 def dawdle(phase):
     if os.environ.get("DAWDLE") != phase:

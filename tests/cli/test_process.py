@@ -205,7 +205,7 @@ def _read(terminal: int) -> bytes:
 # Mistakes of our own --------------------------------------------------------------------
 
 BROKEN = """\
-from graphexec.op import Op, Operand
+from graphexec.ir.op import Op, Operand
 class Broken(Op):
     name, doc, operands = "broken", "Fails.", (Operand("x", "anything"),)
     def infer(self, types, attrs):

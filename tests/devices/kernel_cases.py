@@ -13,8 +13,8 @@ from typing import Any
 from kernel_harness import Applied, tensor
 
 from graphexec.base.tensor import DType, TensorType
-from graphexec.command import Kernel
-from graphexec.op import Op
+from graphexec.ir.op import Op
+from graphexec.ir.program import Kernel
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.gemm import OP as GEMM
 from graphexec.ops.softmax import OP as SOFTMAX

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import Command, Kernel, Memcpy, Scalar
 from graphexec.devices.hip_bindings import Bindings, load
 from graphexec.devices.hip_kernel_cache import KernelCache
-from graphexec.op import Call, Op
+from graphexec.ir.op import Call, Op
+from graphexec.ir.program import Command, Kernel, Memcpy, Scalar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -26,7 +26,7 @@ import graphexec as gx
 from graphexec.comparison import compare_executable
 from graphexec.devices.hip import Mode
 from graphexec.executable import Executable
-from graphexec.plan import HostWait, Instruction, Launch, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record, Wait
 
 SEEDS = range(6)
 
@@ -279,7 +279,7 @@ def test_compare_looks_at_every_node(lab: Lab) -> None:
 
 def test_a_plan_read_from_a_file_cannot_be_run(lab: Lab) -> None:
     from graphexec.devices.hip import HipDevice
-    from graphexec.plan import Plan
+    from graphexec.ir.plan import Plan
 
     plan = Plan.from_json(gx.make_plan(small(), device="hip").to_json())
     with lab.nothing_left(), pytest.raises(gx.ExecutionError, match="has no commands to run"):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from strategies import repeated_graphs
 
 import graphexec as gx
-from graphexec.command import GemmBatch, aligned
 from graphexec.comparison import compare_executable
 from graphexec.devices.hip import Mode
-from graphexec.graph import Graph
-from graphexec.plan import Launch
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import GemmBatch, aligned
 
 
 @pytest.mark.parametrize("mode", MODES)

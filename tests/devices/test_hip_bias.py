@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.capabilities import reduced
-from graphexec.command import Gemm
 from graphexec.costs import gemm_signature
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.hip import HipDevice, Mode
@@ -32,8 +31,9 @@ from graphexec.epilogue import (
     product_capability,
 )
 from graphexec.executable import Executable
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import Gemm
 from graphexec.pipeline import Compiled, plan_graph
-from graphexec.plan import Launch
 
 ASKED = frozenset(name(*types) for types in pairs() for name in (capability, batch_capability))
 EVERY = ASKED | {c_capability(dtype, out) for dtype, out in pairs() if out is dtype.accumulator}

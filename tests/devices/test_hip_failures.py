@@ -33,7 +33,7 @@ from graphexec.base.errors import OutOfMemory, SessionClosed, TimedOut
 from graphexec.cli.app import app
 from graphexec.devices.hip import CaptureWarning, HipDevice, Mode
 from graphexec.devices.hip_bindings import HipError
-from graphexec.plan import Launch, Record, Wait
+from graphexec.ir.plan import Launch, Record, Wait
 
 APART = ["batch"]  # what is switched off for several streams with a GEMM each
 CAPTURING = {

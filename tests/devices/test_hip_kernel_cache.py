@@ -20,11 +20,11 @@ from kernel_harness import Harness
 
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.errors import ExecutionError
-from graphexec.command import Kernel
 from graphexec.devices import hip_kernel_cache
 from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.devices.hip_status import HipError
 from graphexec.devices.kernel_source import self_contained
+from graphexec.ir.program import Kernel
 
 
 @dataclass

@@ -32,7 +32,7 @@ from graphexec.devices.device_array import DeviceArray
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_bindings import Bindings, load
 from graphexec.devices.pinned import is_pinned
-from graphexec.plan import Launch, Wait
+from graphexec.ir.plan import Launch, Wait
 from graphexec.requests import in_flight
 from graphexec.verify import verify
 

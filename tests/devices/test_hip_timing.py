@@ -14,8 +14,8 @@ from graphexec.base.errors import TimedOut
 from graphexec.bench import bench
 from graphexec.devices.hip import Mode
 from graphexec.devices.hip_timing import TimedRun
+from graphexec.ir.plan import HostWait, Launch, Wait
 from graphexec.measure import measure
-from graphexec.plan import HostWait, Launch, Wait
 from graphexec.run_log import described
 from graphexec.trace import RunTimes
 from graphexec.views.chrome import from_json, to_json

@@ -10,12 +10,12 @@ from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 import graphexec as gx
 from graphexec.base.errors import ExecutionError
-from graphexec.command import Command, Kernel
 from graphexec.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.devices.base import Device
 from graphexec.devices.hip import HipDevice, Mode
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import Command, Kernel
 from graphexec.pipeline import plan_graph
-from graphexec.plan import Launch
 from graphexec.profile import Profile
 from graphexec.tuning import commands
 from graphexec.tuning.commands import CommandTimes, Work, distinct

@@ -15,7 +15,7 @@ from graphexec.devices import markers
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.devices.hip_on_cuda import HipOnCudaError, build, find_cuda
 from graphexec.devices.markers import Markers
-from graphexec.plan import Launch
+from graphexec.ir.plan import Launch
 
 # What rocprof loads in ROCTX's place: it writes down what it hears.
 RECORDER = r"""

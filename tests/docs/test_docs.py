@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.registry import load_ops
+from graphexec.ir.registry import load_ops
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -11,9 +11,9 @@ from attention_cases import Shape, arrays, assert_close, dtype_of, exact, graph_
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType, View
+from graphexec.ir.plan import Launch
 from graphexec.ops.attention.in_parts import parts_of
 from graphexec.ops.attention.problem import Problem
-from graphexec.plan import Launch
 
 ABLE = "attention-in-parts:132"
 

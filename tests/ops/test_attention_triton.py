@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.errors import NotCapable
 from graphexec.base.tensor import DType, View
-from graphexec.command import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.devices import hip_triton
+from graphexec.ir.program import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.pipeline import Compiled, plan_graph
@@ -484,7 +484,7 @@ def test_a_kernel_that_is_cached_needs_no_triton() -> None:
     program = """
 import sys
 import graphexec as gx
-from graphexec.command import Gpu, TritonKernel
+from graphexec.ir.program import Gpu, TritonKernel
 from graphexec.devices.hip_triton import identity
 from graphexec.pipeline import plan_graph
 plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", capabilities=["attention:f16"])

@@ -14,7 +14,7 @@ from graphexec.allocation.conflicts import conflicts, heaviest_antichain, heavie
 from graphexec.allocation.fit import best_offsets
 from graphexec.allocation.lifetimes import items
 from graphexec.allocation.pools import pooled_offsets
-from graphexec.command import Program, aligned
+from graphexec.ir.program import Program, aligned
 from graphexec.scheduled import Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble

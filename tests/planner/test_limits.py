@@ -17,8 +17,8 @@ from graphexec.base.errors import InputError
 from graphexec.cli.app import app
 from graphexec.costs import CostModel, signature
 from graphexec.explain import explain
+from graphexec.ir.plan import title
 from graphexec.pipeline import plan_graph
-from graphexec.plan import title
 from graphexec.profile import Profile
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble

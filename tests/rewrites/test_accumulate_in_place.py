@@ -8,8 +8,8 @@ import pytest
 from rewritten import after, applied, assert_right, commands, refused
 
 import graphexec as gx
+from graphexec.ir.plan import Launch
 from graphexec.pipeline import plan_graph
-from graphexec.plan import Launch
 from graphexec.verify import find_hazards
 
 NAME = "accumulate-in-place"

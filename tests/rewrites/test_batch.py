@@ -15,7 +15,13 @@ from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
 from graphexec.capabilities import reduced
-from graphexec.command import (
+from graphexec.comparison import compare_executable, evaluate
+from graphexec.costs import CPU, GPU, CostModel
+from graphexec.devices.hip_gemm import gemm_call
+from graphexec.epilogue import needed, product_capability, takes_bias
+from graphexec.explain import explain
+from graphexec.ir.plan import Launch, Plan, Range
+from graphexec.ir.program import (
     ALIGNMENT,
     Command,
     Gemm,
@@ -26,13 +32,7 @@ from graphexec.command import (
     TritonKernel,
     aligned,
 )
-from graphexec.comparison import compare_executable, evaluate
-from graphexec.costs import CPU, GPU, CostModel
-from graphexec.devices.hip_gemm import gemm_call
-from graphexec.epilogue import needed, product_capability, takes_bias
-from graphexec.explain import explain
 from graphexec.pipeline import plan_graph
-from graphexec.plan import Launch, Plan, Range
 from graphexec.rewrites import batch
 from graphexec.rewriting import CAPABILITIES, Target
 from graphexec.scheduled import dependencies

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewritten import after, applied, assert_right, commands, refused
 
 import graphexec as gx
-from graphexec.command import Gemm
+from graphexec.ir.program import Gemm
 
 NAME = "fold-copies"
 
@@ -145,7 +145,7 @@ def test_a_softmax_takes_rows(copy: dict[str, Any], axis: int, goes: bool) -> No
 
 
 def test_an_op_that_says_nothing_takes_dense_windows_alone() -> None:
-    from graphexec.op import Op
+    from graphexec.ir.op import Op
 
     class Plain(type(gx.known_ops()["softmax"])):  # type: ignore[misc]
         name = "plain"

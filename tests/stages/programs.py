@@ -9,8 +9,8 @@ import networkx as nx
 from hypothesis import strategies as st
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import Command, Cost, Memcpy, Program, Storage
-from graphexec.plan import HostWait, Record, Wait
+from graphexec.ir.plan import HostWait, Record, Wait
+from graphexec.ir.program import Command, Cost, Memcpy, Program, Storage
 from graphexec.scheduled import Schedule, Step, dependencies
 
 NBYTES = 256

@@ -16,8 +16,8 @@ from programs import access_lists, does, program_of, required, schedule_of, sche
 
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
-from graphexec.plan import Buffer
+from graphexec.ir.plan import Buffer
+from graphexec.ir.program import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
 from graphexec.scheduled import Allocation, Schedule, dependencies
 from graphexec.stages.allocate import allocate
 from graphexec.stages.synchronize import synchronize

@@ -11,8 +11,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
-from graphexec.graph import Node
-from graphexec.op import Attribute, Attrs, Op, Operand, OpError
+from graphexec.ir.graph import Node
+from graphexec.ir.op import Attribute, Attrs, Op, Operand, OpError
 from graphexec.stages.infer import infer
 
 

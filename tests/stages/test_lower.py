@@ -10,7 +10,7 @@ from strategies import graphs
 
 import graphexec as gx
 from graphexec.base.tensor import View
-from graphexec.command import Gemm, Kernel, Memcpy, Program
+from graphexec.ir.program import Gemm, Kernel, Memcpy, Program
 from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from programs import Access, access_lists, does, program_of
 
 from graphexec import costs
-from graphexec.command import Cost
 from graphexec.costs import CostModel
+from graphexec.ir.program import Cost
 from graphexec.scheduled import Schedule
 from graphexec.stages.schedule import schedule
 

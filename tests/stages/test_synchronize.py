@@ -23,7 +23,7 @@ from programs import (
     stream_of,
 )
 
-from graphexec.plan import HostWait, Record, Wait
+from graphexec.ir.plan import HostWait, Record, Wait
 from graphexec.scheduled import Schedule, Synchronized, dependencies
 from graphexec.stages.synchronize import synchronize
 

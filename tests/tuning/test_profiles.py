@@ -14,13 +14,13 @@ from graphexec import profile_cache
 from graphexec.base.errors import DataError, GraphError
 from graphexec.costs import Measured, signature
 from graphexec.devices.base import Machine
+from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.typed import TypedGraph
 from graphexec.pipeline import plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
-from graphexec.plan import Launch, Plan
 from graphexec.profile import MeasuredSchedule, Profile, load, loads, schedule_key
 from graphexec.profile_cache import ProfileWarning
 from graphexec.scheduling import ONE_STREAM
-from graphexec.typed import TypedGraph
 
 HERE = Machine("gfx000", {"graphexec": "1", "numpy": "2"})
 

@@ -8,7 +8,7 @@ from math import prod
 import pytest
 
 from graphexec.base.tensor import DType
-from graphexec.plan import (
+from graphexec.ir.plan import (
     Buffer,
     HostWait,
     Instruction,

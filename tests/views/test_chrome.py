@@ -13,8 +13,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.devices.cpu import CpuDevice
+from graphexec.ir.plan import Launch, Wait
 from graphexec.measure import measure
-from graphexec.plan import Launch, Wait
 from graphexec.views.chrome import from_json, to_json
 
 KEYS = {

@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from graphexec.base.tensor import DType
-from graphexec.plan import Buffer, HostWait, Launch, PlacedTensor, Plan, Range, Record, Stream, Wait
+from graphexec.ir.plan import (
+    Buffer,
+    HostWait,
+    Launch,
+    PlacedTensor,
+    Plan,
+    Range,
+    Record,
+    Stream,
+    Wait,
+)
 from graphexec.verify import find_hazards
 from graphexec.views.blocks import blocks
 from graphexec.views.dataflow import data_edges

@@ -18,8 +18,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.devices.cpu import CpuDevice
+from graphexec.ir.plan import Launch, Plan, Wait
 from graphexec.measure import measure
-from graphexec.plan import Launch, Plan, Wait
 from graphexec.views.chrome import to_json
 
 FILE = "graphs/multi_head_attention.yaml"

@@ -8,8 +8,8 @@ import pytest
 from test_dot import graphviz
 
 import graphexec as gx
+from graphexec.ir.plan import Launch, Plan
 from graphexec.pipeline import plan_graph
-from graphexec.plan import Launch, Plan
 from graphexec.verify import find_hazards
 from graphexec.views import graph, lanes, memory, png, svg
 from graphexec.views.collapse import collapsed

@@ -6,8 +6,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.tensor import DType
+from graphexec.ir.plan import Buffer, Launch, PlacedTensor, Plan, Range, Stream
 from graphexec.pipeline import plan_graph
-from graphexec.plan import Buffer, Launch, PlacedTensor, Plan, Range, Stream
 from graphexec.views.outline import Arrow, Outline, of_graph
 from graphexec.views.recovered import of_plan
 

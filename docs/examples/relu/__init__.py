@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from graphexec.base.tensor import TensorType
-from graphexec.command import Kernel, Scalar
-from graphexec.op import Op, Operand
+from graphexec.ir.op import Op, Operand
+from graphexec.ir.program import Kernel, Scalar
 
 
 class Relu(Op):

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.command import Command, Gemm, GemmBatch, Program
+from graphexec.ir.program import Command, Gemm, GemmBatch, Program
 from graphexec.rewrites.batch.agenda import agenda
 from graphexec.rewrites.batch.biases import why_apart
 from graphexec.rewrites.batch.kinds import kind_of

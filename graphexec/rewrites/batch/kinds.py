@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 from graphexec.base.tensor import View
-from graphexec.command import Command, Gemm, Kernel, Memcpy, Storage, TritonKernel
+from graphexec.ir.program import Command, Gemm, Kernel, Memcpy, Storage, TritonKernel
 
 
 def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.tensor import View
-from graphexec.command import Command, Group, Storage, aligned
+from graphexec.ir.program import Command, Group, Storage, aligned
 
 
 class Layout:

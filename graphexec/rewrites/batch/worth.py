@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphexec.command import Command, Program
 from graphexec.costs import CostModel, tasks_of
+from graphexec.ir.program import Command, Program
 from graphexec.lower_bounds import bounds
 from graphexec.rewriting import Target
 from graphexec.scheduled import dependencies

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from graphexec.base.tensor import DType, Space
 
 if TYPE_CHECKING:
-    from graphexec.command import Role, Work
+    from graphexec.ir.program import Role, Work
 
 WaitRole = Literal["dependency", "fork", "join"]
 

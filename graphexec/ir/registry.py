@@ -1,6 +1,6 @@
 """Which ops there are: the built-in ones, those of installed packages, and folders of the user.
 
-An op is a package with an attribute OP, an instance of graphexec.op.Op.
+An op is a package with an attribute OP, an instance of graphexec.ir.op.Op.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from types import ModuleType
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
-from graphexec.graph import NAME, Graph
-from graphexec.op import Op
+from graphexec.ir.graph import NAME, Graph
+from graphexec.ir.op import Op
 
 _GUIDE = "docs/adding-an-op.md shows one"
 BUILT_IN = ("attention", "copy", "gemm", "softmax")
@@ -77,7 +77,7 @@ def _op_of(module: ModuleType | Op) -> Op:
     if not isinstance(op, Op):
         raise _mistake(
             f"'{where}' binds no OP",
-            help="OP = YourOp(), an instance of a graphexec.op.Op subclass",
+            help="OP = YourOp(), an instance of a graphexec.ir.op.Op subclass",
         )
     missing = [f"`{f}`" for f in ("name", "doc", "operands") if not hasattr(op, f)]
     if missing:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.command import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
+from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
 
 if TYPE_CHECKING:
     import numpy as np

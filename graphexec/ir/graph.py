@@ -26,7 +26,7 @@ from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
 
 if TYPE_CHECKING:
-    from graphexec.op import Op
+    from graphexec.ir.op import Op
 
 Dim = int | str
 """An extent: a number, or an expression over the graph's dims and consts."""
@@ -100,7 +100,7 @@ class Graph:
         working directory by default) and must lie inside `weight_root` (by default `folder`).
         """
         if ops is None:
-            from graphexec.registry import known_ops
+            from graphexec.ir.registry import known_ops
 
             ops = known_ops()
         if not name or not name.isprintable():

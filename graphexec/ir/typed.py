@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.op import Op
+from graphexec.ir.op import Op
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The nouns: ops, graphs, programs and plans. Frozen data."""

@@ -29,15 +29,15 @@ import shapes
 from measure import table
 
 import graphexec as gx
-from graphexec import costs
 from graphexec.allocation.arena import place
 from graphexec.allocation.conflicts import conflicts
 from graphexec.allocation.lifetimes import items
 from graphexec.ir.plan import Plan, Wait
-from graphexec.lower_bounds import bounds
+from graphexec.machine import costs
+from graphexec.machine.bounds import bounds
+from graphexec.machine.simulate import simulate
 from graphexec.scheduled import Synchronized
 from graphexec.scheduling.chains import transitive_reduction
-from graphexec.simulate import simulate
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
 from graphexec.stages.schedule import CANDIDATES, schedule

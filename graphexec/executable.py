@@ -16,11 +16,11 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, NotCapable, SessionClosed
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import TensorType
-from graphexec.capabilities import listed
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
 from graphexec.ir.plan import Plan
+from graphexec.machine.capabilities import listed
 from graphexec.pending import Pending, in_order
 from graphexec.plan_cache import PlanCache, does_not_fit
 from graphexec.requests import in_flight as side_by_side

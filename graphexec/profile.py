@@ -4,7 +4,7 @@
      "device": "gfx942 AMD Instinct MI300X",
      "commands": {"gemm: f16[8,128,64] f16[8,64,128]/8192,1,64 -> f16[8,128,128]": 7.25}}
 
-A key of `commands` is a command's signature (graphexec.costs.signature), a value the microseconds
+A key of `commands` is a command's signature (graphexec.machine.costs.signature), a value the microseconds
 it takes running alone, without what launching it costs, or an object with more. Commands that are
 not in the file are estimated by the model. Unknown keys are ignored.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic, Source
 from graphexec.base.errors import GraphError
-from graphexec.costs import CONSTANTS, GEMM, CostModel, Measured
+from graphexec.machine.costs import CONSTANTS, GEMM, CostModel, Measured
 from graphexec.plan_file.json_text import parse, repeated_keys, show
 from graphexec.plan_file.values import (
     Mistakes,
@@ -48,7 +48,7 @@ class MeasuredSchedule:
 @dataclass(frozen=True)
 class Profile:
     """What was measured on `device`: commands by signature, the constants of a cost model by name
-    (graphexec.costs.CONSTANTS), and schedules by their `schedule_key`.
+    (graphexec.machine.costs.CONSTANTS), and schedules by their `schedule_key`.
 
     A profile that `tune` made is for the graph called `graph` with this `signature`, and for these
     versions; one that was written by hand may leave that out.

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphexec.base.tensor import DType
-from graphexec.costs import CPU, CostModel, model_of
-from graphexec.epilogue import BIASES, pairs
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.costs import CPU, CostModel, model_of
+from graphexec.machine.epilogue import BIASES, pairs
 
 CAPABILITIES = {
     "cpu": frozenset(
@@ -32,12 +32,12 @@ any-batch               GEMMs whose batch axes no single stride walks are as fas
 attention:DTYPE         attention on tensors of that type as one command
 attention-in-parts:N    ... or as two, the keys in parts, where few queries make less than N
                         programs: so many fill the device
-gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.epilogue); with a
+gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.machine.epilogue); with a
                         result of another type gemm-bias:DTYPE:RESULT
 gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own
 gemm-bias-c:DTYPE       ... and that adds beta · c with it
 
-Not listed is "gemm-bias of SIGNATURE", for products of one signature (graphexec.capabilities).
+Not listed is "gemm-bias of SIGNATURE", for products of one signature (graphexec.machine.capabilities).
 """
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from graphexec.ir.plan import Buffer, HostWait, Record, Wait
 from graphexec.ir.program import Command, Program
-from graphexec.lower_bounds import Bounds
-from graphexec.simulate import Tasks, Timeline
+from graphexec.machine.bounds import Bounds
+from graphexec.machine.simulate import Tasks, Timeline
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 import graphexec as gx
 from graphexec.bench import Figures, bench
 from graphexec.cli.app import app
-from graphexec.costs import Measured
 from graphexec.ir.plan import Launch
+from graphexec.machine.costs import Measured
 from graphexec.profile import Profile
 
 FILE = "graphs/diamond.yaml"

@@ -16,9 +16,9 @@ from graphexec.cli.report import failure, note
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
-    from graphexec.costs import Measured
     from graphexec.devices.base import Device
     from graphexec.ir.graph import Graph
+    from graphexec.machine.costs import Measured
     from graphexec.profile import Profile
     from graphexec.profile_cache import Kept
 
@@ -130,7 +130,7 @@ def _described(profile: Profile) -> str:
 
 def _choice(key: str, measured: Measured) -> str:
     """Which way is the fastest, and how much faster than the default."""
-    from graphexec.costs import GEMM
+    from graphexec.machine.costs import GEMM
 
     if not measured.choice:
         return "" if not measured.tried else f"default, best of {len(measured.tried)}"

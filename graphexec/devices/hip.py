@@ -20,10 +20,10 @@ from graphexec.devices.hip_bindings import Bindings, HipError, load
 from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
-from graphexec.epilogue import has_biases
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
+from graphexec.machine.epilogue import has_biases
 from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ class HipDevice:
     a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
     `markers`, profilers show what is issued for which node (devices/markers.py). `algorithms` has
     GEMMs computed by hipBLASLt: the place in its list by signature
-    (graphexec.costs.gemm_signature), as a profile has it.
+    (graphexec.machine.costs.gemm_signature), as a profile has it.
     """
 
     index: int = 0

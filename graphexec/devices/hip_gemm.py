@@ -1,7 +1,7 @@
 """How a Gemm command becomes one BLAS call: row-major views as column-major operands.
 
 Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands swap. What is one strided batch, and
-what takes arrays of pointers, says graphexec.blas_layout.
+what takes arrays of pointers, says graphexec.machine.blas_layout.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from math import prod
 
 from graphexec.base.errors import InternalError
 from graphexec.base.tensor import View
-from graphexec.blas_layout import batches, fold_rows, matrix_layout
 from graphexec.devices.hip_blas import BlasGemm
 from graphexec.ir.program import Gemm
+from graphexec.machine.blas_layout import batches, fold_rows, matrix_layout
 
 
 @dataclass(frozen=True)

@@ -20,21 +20,21 @@ from itertools import pairwise
 from typing import Any
 
 from graphexec.base.errors import NotCapable
-from graphexec.costs import gemm_signature
 from graphexec.devices.base import Step
 from graphexec.devices.hip_bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
 from graphexec.devices.hip_gemm import GemmCall, gemm_call
 from graphexec.devices.hip_memory import WORKSPACE, Memory
 from graphexec.devices.hip_resources import Resources
-from graphexec.epilogue import (
+from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
+from graphexec.machine.costs import gemm_signature
+from graphexec.machine.epilogue import (
     batch_capability,
     c_capability,
     capability,
     pairs,
     product_capability,
 )
-from graphexec.ir.plan import Launch, Plan
-from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
 
 Pointer = Any
 Handle = Any

@@ -60,7 +60,7 @@ class Gemm:
     broadcasting are in the strides. a and b share a dtype; out has that dtype or f32, c and bias
     have that of out. Without a c, what is added is what out holds. beta = 0 reads neither. A bias,
     and a c that comes with it, are for devices that add them as they write the result
-    (graphexec.epilogue).
+    (graphexec.machine.epilogue).
     """
 
     a: View

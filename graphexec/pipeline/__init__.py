@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
-from graphexec.capabilities import reduced
-from graphexec.costs import CostModel, model_of
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.capabilities import reduced
+from graphexec.machine.costs import CostModel, model_of
 from graphexec.pipeline.programs import Streams, Variant, most_streams, target_for, variants
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile

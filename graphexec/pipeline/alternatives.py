@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from graphexec.base.collector import collector_at_rest
-from graphexec.costs import model_of
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.costs import model_of
 from graphexec.pipeline import Compiled
 from graphexec.pipeline.programs import Streams, Variant, most_streams, programmed
 from graphexec.profile import Profile

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.blas_layout import is_one_batch
 from graphexec.ir.program import Gemm
 from graphexec.ir.typed import TypedNode
+from graphexec.machine.blas_layout import is_one_batch
 from graphexec.rewriting import Target
 
 POINTERS_COST = 0.15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphexec.simulate import Tasks, upward_ranks
+from graphexec.machine.simulate import Tasks, upward_ranks
 
 
 @dataclass(frozen=True)

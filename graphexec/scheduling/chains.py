@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from graphexec.machine.simulate import Edges, Tasks
 from graphexec.scheduling.assignment import Assignment, folded
-from graphexec.simulate import Edges, Tasks
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

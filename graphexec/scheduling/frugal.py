@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphexec.ir.program import Command, Program
+from graphexec.machine.simulate import Tasks
 from graphexec.scheduling.assignment import Assignment
-from graphexec.simulate import Tasks
 
 MOST = 20_000
 """Commands up to which this is affordable."""

@@ -12,8 +12,8 @@ import heapq
 from collections.abc import Sequence
 from random import Random
 
+from graphexec.machine.simulate import COMPUTE, NEVER, Engine, Tasks, next_to_end, upward_ranks
 from graphexec.scheduling.assignment import Assignment, by_rank
-from graphexec.simulate import COMPUTE, NEVER, Engine, Tasks, next_to_end, upward_ranks
 
 _FULL = 1.0 + 1e-9
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 
+from graphexec.machine.simulate import Tasks
 from graphexec.scheduling.assignment import Assignment, by_rank
-from graphexec.simulate import Tasks
 
 _Busy = list[tuple[float, float]]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from graphexec.machine.simulate import Tasks, Timeline, simulate
 from graphexec.scheduling.assignment import Assignment
-from graphexec.simulate import Tasks, Timeline, simulate
 
 _GAIN = 1 - 1e-6  # a smaller gain is none
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from graphexec.machine.simulate import Tasks
 from graphexec.scheduling.assignment import Assignment
-from graphexec.simulate import Tasks
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

@@ -8,8 +8,8 @@ from the cost model in place of fixed weights.
 
 from __future__ import annotations
 
+from graphexec.machine.simulate import Tasks, upward_ranks
 from graphexec.scheduling.assignment import Assignment, by_rank, folded
-from graphexec.simulate import Tasks, upward_ranks
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

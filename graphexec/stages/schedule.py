@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Literal
 
-from graphexec.costs import CostModel, tasks_of
 from graphexec.ir.program import Program
-from graphexec.lower_bounds import bounds
+from graphexec.machine.bounds import bounds
+from graphexec.machine.costs import CostModel, tasks_of
+from graphexec.machine.simulate import Tasks, Timeline, simulate
 from graphexec.scheduled import Prediction, Schedule, dependencies
 from graphexec.scheduling import (
     ONE_STREAM,
@@ -37,7 +38,6 @@ from graphexec.scheduling import (
 from graphexec.scheduling.assignment import Assignment
 from graphexec.scheduling.justify import Justifier
 from graphexec.scheduling.local_search import improve
-from graphexec.simulate import Tasks, Timeline, simulate
 
 Candidate = Callable[[Tasks, int], Assignment]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from graphexec.arrays import read_inputs
 from graphexec.base.errors import ExecutionError
-from graphexec.capabilities import reduced
-from graphexec.costs import Measured, model_of
 from graphexec.devices.base import find_device
 from graphexec.executable import Executable
+from graphexec.machine.capabilities import reduced
+from graphexec.machine.costs import Measured, model_of
 from graphexec.pipeline import Compiled, plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.pipeline.programs import Streams, Variant, programmed

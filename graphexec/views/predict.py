@@ -1,7 +1,7 @@
 """When each launch of a plan would run, as the planner predicted it.
 
 A plan read from a file says nothing of it. Then costs come from the byte ranges and the planner's
-model (graphexec.costs), how many operations a GEMM takes from the shapes of the tensors it touches,
+model (graphexec.machine.costs), how many operations a GEMM takes from the shapes of the tensors it touches,
 and times from a walk along the plan.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from graphexec import costs
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
 from graphexec.ir.program import Command, Cost, Memcpy
+from graphexec.machine import costs
 
 
 @dataclass(frozen=True)

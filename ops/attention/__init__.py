@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ir.program import Command, Cost
+from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, has_flash

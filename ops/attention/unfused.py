@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.blas_layout import matrix_layout
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Gemm
+from graphexec.machine.blas_layout import matrix_layout
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.softmax import variants as softmax

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.blas_layout import is_product, is_well_aligned
-from graphexec.epilogue import RESULTS, adds_bias
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ir.program import Command, Cost, Gemm, Memcpy
+from graphexec.machine.blas_layout import is_product, is_well_aligned
+from graphexec.machine.epilogue import RESULTS, adds_bias
 from graphexec.ops.copy import copying, strided_copy
 from graphexec.ops.gemm.affine import affine, affine_like
 

@@ -14,8 +14,8 @@ from attention_cases import FROBENIUS
 from exact import Array, draw, wide
 
 import graphexec as gx
-from graphexec.costs import Measured, signature
 from graphexec.devices.hip import HipDevice
+from graphexec.machine.costs import Measured, signature
 from graphexec.ops.attention.portable import ALTERNATIVES
 from graphexec.pipeline import plan_graph
 from graphexec.profile import Profile

@@ -10,12 +10,12 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
 
 import graphexec as gx
-from graphexec.costs import gemm_signature
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.devices.hip_products import count_algorithms
 from graphexec.executable import Executable
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Gemm
+from graphexec.machine.costs import gemm_signature
 from graphexec.pipeline import plan_graph
 
 MOST = 8

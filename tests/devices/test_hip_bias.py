@@ -17,22 +17,22 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.errors import ExecutionError, NotCapable
-from graphexec.capabilities import reduced
-from graphexec.costs import gemm_signature
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.hip import HipDevice, Mode
 from graphexec.devices.hip_gemm import gemm_call
 from graphexec.devices.hip_products import biased, count_algorithms
-from graphexec.epilogue import (
+from graphexec.executable import Executable
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import Gemm
+from graphexec.machine.capabilities import reduced
+from graphexec.machine.costs import gemm_signature
+from graphexec.machine.epilogue import (
     batch_capability,
     c_capability,
     capability,
     pairs,
     product_capability,
 )
-from graphexec.executable import Executable
-from graphexec.ir.plan import Launch
-from graphexec.ir.program import Gemm
 from graphexec.pipeline import Compiled, plan_graph
 
 ASKED = frozenset(name(*types) for types in pairs() for name in (capability, batch_capability))

@@ -27,10 +27,10 @@ from graphexec.base.errors import NotCapable
 from graphexec.base.tensor import DType, View
 from graphexec.devices import hip_triton
 from graphexec.ir.program import Gpu, Scalar, TritonKernel, TritonLaunch
+from graphexec.machine.variants import variants
 from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.pipeline import Compiled, plan_graph
-from graphexec.variants import variants
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 

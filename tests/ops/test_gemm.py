@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
-from graphexec.capabilities import reduced
-from graphexec.costs import signature
 from graphexec.explain import explain
 from graphexec.ir.program import Command, Gemm, Memcpy
+from graphexec.machine.capabilities import reduced
+from graphexec.machine.costs import signature
 from graphexec.pipeline import plan_graph
 from graphexec.stages.infer import infer
 

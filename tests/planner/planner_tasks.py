@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from graphexec.simulate import Tasks, successors_of
+from graphexec.machine.simulate import Tasks, successors_of
 
 
 def made(

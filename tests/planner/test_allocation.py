@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec import costs
 from graphexec.allocation.conflicts import conflicts, heaviest_antichain, heaviest_clique, peak
 from graphexec.allocation.fit import best_offsets
 from graphexec.allocation.lifetimes import items
 from graphexec.allocation.pools import pooled_offsets
 from graphexec.ir.program import Program, aligned
+from graphexec.machine import costs
 from graphexec.scheduled import Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble

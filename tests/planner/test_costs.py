@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import shapes
 
-from graphexec import costs, profile
+from graphexec import profile
 from graphexec.base.errors import GraphError
+from graphexec.machine import costs
 from graphexec.scheduled import dependencies
 from graphexec.stages.schedule import schedule
 

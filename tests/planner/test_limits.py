@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec import costs
 from graphexec.base.errors import InputError
 from graphexec.cli.app import app
-from graphexec.costs import CostModel, signature
 from graphexec.explain import explain
 from graphexec.ir.plan import title
+from graphexec.machine import costs
+from graphexec.machine.costs import CostModel, signature
 from graphexec.pipeline import plan_graph
 from graphexec.profile import Profile
 from graphexec.stages.allocate import allocate

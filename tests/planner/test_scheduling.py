@@ -8,13 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from planner_tasks import made, random_tasks
 
-from graphexec import costs
-from graphexec.lower_bounds import bounds
+from graphexec.machine import costs
+from graphexec.machine.bounds import bounds
+from graphexec.machine.simulate import Tasks, simulate
 from graphexec.scheduling import chains, exhaustive, greedy
 from graphexec.scheduling.assignment import Assignment
 from graphexec.scheduling.justify import Justifier
 from graphexec.scheduling.local_search import improve
-from graphexec.simulate import Tasks, simulate
 from graphexec.stages.schedule import CANDIDATES, _Portfolio, schedule
 
 FAMILIES = [n for n in shapes.MAKESPAN_SHAPES if not n.startswith("layered")] + ["layered 0"]

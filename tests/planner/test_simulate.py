@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planner_tasks import made, random_tasks
 
-from graphexec.lower_bounds import bounds
-from graphexec.simulate import TO_DEVICE, TO_HOST, simulate
+from graphexec.machine.bounds import bounds
+from graphexec.machine.simulate import TO_DEVICE, TO_HOST, simulate
 
 
 def ends(tasks, stream, order=None):

@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.capabilities import reduced
 from graphexec.comparison import compare_executable, evaluate
-from graphexec.costs import CPU, GPU, CostModel
 from graphexec.devices.hip_gemm import gemm_call
-from graphexec.epilogue import needed, product_capability, takes_bias
 from graphexec.explain import explain
 from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.ir.program import (
@@ -32,6 +29,9 @@ from graphexec.ir.program import (
     TritonKernel,
     aligned,
 )
+from graphexec.machine.capabilities import reduced
+from graphexec.machine.costs import CPU, GPU, CostModel
+from graphexec.machine.epilogue import needed, product_capability, takes_bias
 from graphexec.pipeline import plan_graph
 from graphexec.rewrites import batch
 from graphexec.rewriting import CAPABILITIES, Target

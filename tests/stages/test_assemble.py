@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec import costs
 from graphexec.base.tensor import View
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
 from graphexec.ir.program import Gemm
+from graphexec.machine import costs
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble

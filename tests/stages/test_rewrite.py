@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 import graphexec as gx
-from graphexec.costs import GPU
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.costs import GPU
 from graphexec.pipeline import plan_graph
 from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Target, target_of
 from graphexec.stages import rewrite as stage

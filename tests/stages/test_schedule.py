@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import Access, access_lists, does, program_of
 
-from graphexec import costs
-from graphexec.costs import CostModel
 from graphexec.ir.program import Cost
+from graphexec.machine import costs
+from graphexec.machine.costs import CostModel
 from graphexec.scheduled import Schedule
 from graphexec.stages.schedule import schedule
 

@@ -9,7 +9,7 @@ from typing import Any
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan, Record, Wait
 from graphexec.ir.program import Gemm, Kernel, Work
-from graphexec.simulate import COMPUTE, Tasks, simulate, successors_of
+from graphexec.machine.simulate import COMPUTE, Tasks, simulate, successors_of
 
 START, LAUNCH, WAIT, FORK = 6.5, 0.75, 1.25, 0.5
 

@@ -12,10 +12,10 @@ import pytest
 import graphexec as gx
 from graphexec import profile_cache
 from graphexec.base.errors import DataError, GraphError
-from graphexec.costs import Measured, signature
 from graphexec.devices.base import Machine
 from graphexec.ir.plan import Launch, Plan
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.costs import Measured, signature
 from graphexec.pipeline import plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.profile import MeasuredSchedule, Profile, load, loads, schedule_key

@@ -12,10 +12,10 @@ import pytest
 import graphexec as gx
 from graphexec.base.errors import DeviceUnavailable, ExecutionError
 from graphexec.base.tensor import DType
-from graphexec.costs import CONSTANTS, Measured, model_of, signature
 from graphexec.devices.base import Device
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Gemm
+from graphexec.machine.costs import CONSTANTS, Measured, model_of, signature
 from graphexec.pipeline import plan_graph
 from graphexec.pipeline.alternatives import plan_program
 from graphexec.profile import load, schedule_key

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable, Sequence
 
-from graphexec.simulate import Edges, successors_of
+from graphexec.machine.simulate import Edges, successors_of
 
 
 def agenda(kinds: Sequence[Hashable], needs: Edges) -> list[list[int]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from graphexec.epilogue import needed, takes_bias
 from graphexec.ir.program import Gemm
+from graphexec.machine.epilogue import needed, takes_bias
 from graphexec.rewrites.batch.layout import Layout
 from graphexec.rewrites.batch.merged import at_strides, no_stride
 

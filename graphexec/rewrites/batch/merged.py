@@ -9,8 +9,8 @@ from math import prod
 from typing import Any
 
 from graphexec.base.tensor import View
-from graphexec.epilogue import adds_bias
 from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
+from graphexec.machine.epilogue import adds_bias
 from graphexec.rewrites.batch.layout import Layout, views_of
 
 

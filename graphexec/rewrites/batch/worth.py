@@ -9,7 +9,7 @@ that fills it has nothing worth waiting for the slowest member.
 That a batch waits for all its members can cost more than it saves, most of all the overlap of
 transfers with computing. And its tensors live as long as any of them. Both show only in the whole
 program. With batches it is scheduled in a few ways and simulated; without, it is taken to be as
-fast as any schedule could be by the lower bounds of graphexec.lower_bounds. Batches are made if the
+fast as any schedule could be by the lower bounds of graphexec.machine.bounds. Batches are made if the
 time goes down all the same, and by more than the bytes go up, if these are many.
 """
 
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphexec.costs import CostModel, tasks_of
 from graphexec.ir.program import Command, Program
-from graphexec.lower_bounds import bounds
+from graphexec.machine.bounds import bounds
+from graphexec.machine.costs import CostModel, tasks_of
+from graphexec.machine.simulate import COMPUTE, Tasks, simulate
 from graphexec.rewriting import Target
 from graphexec.scheduled import dependencies
 from graphexec.scheduling import chains, greedy, heft, one_stream
 from graphexec.scheduling.assignment import Assignment
-from graphexec.simulate import COMPUTE, Tasks, simulate
 
 _GAIN = 0.9  # of the time apart; what is nearer to it may be an error of the model
 _LESS = 0.98  # of the time of the whole program

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
+from graphexec.machine.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
 
 _COMBINED_UP_TO = 500  # commands; beyond this the plain bounds have to do
 _MOST_NEEDS = 6  # of those that a command needs, the last to end

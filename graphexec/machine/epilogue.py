@@ -7,7 +7,7 @@ that is left to results whose type sums are kept in. The result is written once,
 is added into it first takes a launch of its own and writes and reads the result once more.
 
 A device says by its capabilities for which types it does that (graphexec.rewriting), and may turn
-out not to for a single product (graphexec.capabilities).
+out not to for a single product (graphexec.machine.capabilities).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from graphexec.base.tensor import DType
-from graphexec.blas_layout import fold_rows, is_one_batch, matrix_layout
-from graphexec.capabilities import lacks
-from graphexec.costs import GEMM, gemm_signature
 from graphexec.ir.graph import Graph
 from graphexec.ir.program import ALIGNMENT, Gemm
+from graphexec.machine.blas_layout import fold_rows, is_one_batch, matrix_layout
+from graphexec.machine.capabilities import lacks
+from graphexec.machine.costs import GEMM, gemm_signature
 
 RESULTS = {
     DType.F16: (DType.F16, DType.F32),

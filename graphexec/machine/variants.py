@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graphexec.costs import Measured, signature
 from graphexec.ir.program import Command, Kernel, Program, TritonKernel
+from graphexec.machine.costs import Measured, signature
 
 
 def variants(command: Command) -> Sequence[Kernel | TritonKernel]:

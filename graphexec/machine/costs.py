@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from graphexec.base.tensor import View
 from graphexec.ir.program import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
-from graphexec.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
+from graphexec.machine.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 
 _LEAST_SHARE = 1 / 256
 _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}

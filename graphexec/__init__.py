@@ -34,8 +34,8 @@ _HOME = {
     "compile": "pipeline",
     "find_hazards": "verify",
     "known_ops": "ir.registry",
-    "load": "stages.load",
-    "loads": "stages.load",
+    "load": "frontend.load",
+    "loads": "frontend.load",
     "make_plan": "pipeline",
     "tune": "tuning.tune",
     "pinned_empty": "devices.pinned",
@@ -58,12 +58,12 @@ if TYPE_CHECKING:
     from graphexec.devices.cpu import CpuDevice
     from graphexec.devices.pinned import pinned_empty
     from graphexec.executable import Executable
+    from graphexec.frontend.load import load, loads
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops
     from graphexec.pipeline import compile, make_plan
-    from graphexec.stages.load import load, loads
     from graphexec.tuning.tune import tune
     from graphexec.verify import find_hazards
 

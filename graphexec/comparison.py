@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType
+from graphexec.frontend.weights import read_weight
 from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.not_computed import NotComputed, not_computed
-from graphexec.weights import read_weight
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device

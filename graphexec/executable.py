@@ -19,6 +19,7 @@ from graphexec.base.tensor import TensorType
 from graphexec.devices.base import FallbackWarning
 from graphexec.devices.device_array import DeviceArray, is_device_array
 from graphexec.devices.pinned import is_pinned
+from graphexec.frontend.weights import WeightError, read_weight
 from graphexec.ir.plan import Plan
 from graphexec.machine.capabilities import listed
 from graphexec.pending import Pending, in_order
@@ -32,7 +33,6 @@ from graphexec.run_inputs import (
     no_port,
     shapes_of,
 )
-from graphexec.weights import WeightError, read_weight
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session, Tap

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from graphexec.base.diagnostics import Mark
 from graphexec.base.errors import GraphError
+from graphexec.frontend.load import load, loads
 from graphexec.ir.graph import Input, Node, Weight
 from graphexec.ir.op import Attribute, Op, Operand
 from graphexec.pipeline import make_plan
-from graphexec.stages.load import load, loads
 
 ATTENTION = """\
 version: 1

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from graphexec.base.errors import GraphError
+from graphexec.frontend.load import loads
+from graphexec.frontend.schema import schema
 from graphexec.ir.op import Attribute, Op, Operand
 from graphexec.ir.registry import known_ops
-from graphexec.schema import schema
-from graphexec.stages.load import loads
 
 # What the loader says about mistakes that a schema of single values cannot express ...
 BEYOND = re.compile(

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphexec.base.errors import GraphError
+from graphexec.frontend.load import loads
+from graphexec.frontend.yaml.write import to_yaml
 from graphexec.ir.graph import Graph, Input, Node, Weight
-from graphexec.stages.load import loads
-from graphexec.views.yaml import to_yaml
 
 ATTENTION = """\
 version: 1

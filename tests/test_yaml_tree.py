@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from graphexec.base.diagnostics import Mark, Source
 from graphexec.base.errors import GraphError
-from graphexec.reading.scalars import resolve
-from graphexec.reading.text import MAX_BYTES, decode
-from graphexec.reading.tree import ListNode, MapNode, ScalarNode, compose
+from graphexec.frontend.yaml.scalars import resolve
+from graphexec.frontend.yaml.text import MAX_BYTES, decode
+from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode, compose
 
 
 @pytest.fixture(params=["libyaml", "python"])

@@ -146,7 +146,7 @@ def schema(op_folders: tuple[Path, ...]) -> None:
 
     With --ops it knows your ops too. The output is one JSON document.
     """
+    from graphexec.frontend.schema import schema as make
     from graphexec.ir.registry import load_ops
-    from graphexec.schema import schema as make
 
     click.echo(json.dumps(make(load_ops(op_folders)), indent=2, ensure_ascii=False))

@@ -49,7 +49,7 @@ class Loader:
 
     def load(self, path: str) -> Graph:
         """The graph in a file; what may be wrong with it is said on standard error."""
-        from graphexec.stages.load import load
+        from graphexec.frontend.load import load
 
         graph = load(path, dims=self.dims, ops=self.ops(), weight_root=self.weights_root)
         warn(graph.warnings)

@@ -264,7 +264,7 @@ class Graph:
 
     def to_yaml(self) -> str:
         """The graph as YAML that `load` reads back as an equal graph."""
-        from graphexec.views.yaml import to_yaml
+        from graphexec.frontend.yaml.write import to_yaml
 
         return to_yaml(self)
 

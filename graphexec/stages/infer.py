@@ -16,10 +16,10 @@ from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
+from graphexec.frontend.weights import WeightError, find_weight
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
-from graphexec.weights import WeightError, find_weight
 
 MAX_RANK = 8
 

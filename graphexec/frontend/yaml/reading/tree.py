@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
-from graphexec.reading.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
-from graphexec.reading.text import MAX_DEPTH, TOO_DEEP, events, fatal, mark_of
+from graphexec.frontend.yaml.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
+from graphexec.frontend.yaml.text import MAX_DEPTH, TOO_DEEP, events, fatal, mark_of
 
 MAX_NODES = 4_000_000  # written in a file
 MAX_SCALAR = 10_000  # characters

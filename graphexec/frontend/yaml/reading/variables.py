@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 from graphexec.base.expressions import RESERVED, resolve_consts
 from graphexec.base.tensor import INT64_MAX
+from graphexec.frontend.yaml.document import Document
+from graphexec.frontend.yaml.problems import short
+from graphexec.frontend.yaml.tree import Node, ScalarNode
 from graphexec.ir.graph import Graph
-from graphexec.reading.document import Document
-from graphexec.reading.problems import short
-from graphexec.reading.tree import Node, ScalarNode
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """What a dim or const may be called, if the word is not in RESERVED."""

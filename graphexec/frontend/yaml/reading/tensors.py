@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphexec.base.diagnostics import Mark
+from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
+from graphexec.frontend.yaml.problems import short
+from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
+from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.ir.graph import NAME, Graph, Input, Node, Weight
 from graphexec.ir.op import Attribute, Op
-from graphexec.reading.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
-from graphexec.reading.problems import short
-from graphexec.reading.tree import ListNode, MapNode, ScalarNode
-from graphexec.reading.tree import Node as Value
 
 INPUT_KEYS = ("shape", "dtype")
 WEIGHT_KEYS = ("file", "key", "shape", "dtype")

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark
+from graphexec.frontend.yaml.document import Document
+from graphexec.frontend.yaml.problems import Problems
 from graphexec.ir.graph import Graph, Node
-from graphexec.reading.document import Document
-from graphexec.reading.problems import Problems
 
 _MAX_LISTED = 20  # names of one cycle in a message
 

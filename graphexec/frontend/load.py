@@ -16,14 +16,14 @@ from pathlib import Path
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.frontend.yaml.document import Document
+from graphexec.frontend.yaml.tensors import TensorReader
+from graphexec.frontend.yaml.text import MAX_BYTES, decode
+from graphexec.frontend.yaml.tree import compose
+from graphexec.frontend.yaml.variables import read_consts, read_dims
+from graphexec.frontend.yaml.whole import note_cycles, unused
 from graphexec.ir.graph import Graph
 from graphexec.ir.op import Op
-from graphexec.reading.document import Document
-from graphexec.reading.tensors import TensorReader
-from graphexec.reading.text import MAX_BYTES, decode
-from graphexec.reading.tree import compose
-from graphexec.reading.variables import read_consts, read_dims
-from graphexec.reading.whole import note_cycles, unused
 
 AnyPath = str | os.PathLike[str]
 

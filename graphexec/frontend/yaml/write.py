@@ -13,8 +13,8 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
+from graphexec.frontend.yaml.scalars import resolve
 from graphexec.ir.graph import Graph, Input, Node, Weight
-from graphexec.reading.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
 _WORDS_OF_YAML_1_1 = frozenset(("y", "n", "yes", "no", "on", "off"))

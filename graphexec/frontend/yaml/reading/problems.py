@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
-from graphexec.reading.tree import ListNode, Node, ScalarNode
+from graphexec.frontend.yaml.tree import ListNode, Node, ScalarNode
 
 MAX_SHOWN = 20  # problems in one run
 

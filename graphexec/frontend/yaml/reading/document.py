@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 
 from graphexec.base.diagnostics import Mark, Source
 from graphexec.base.file_kinds import kind_of_keys
-from graphexec.reading.fields import Fields
-from graphexec.reading.problems import Problems, found, short
-from graphexec.reading.tree import MapNode, Node, ScalarNode
+from graphexec.frontend.yaml.fields import Fields
+from graphexec.frontend.yaml.problems import Problems, found, short
+from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 
 VERSION = 1
 SECTIONS = ("version", "name", "dims", "consts", "inputs", "weights", "nodes", "outputs")

@@ -14,10 +14,10 @@ from typing import Any
 from graphexec.base.diagnostics import Mark
 from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, names_in
 from graphexec.base.tensor import DType
+from graphexec.frontend.yaml.problems import Problems, found, short
+from graphexec.frontend.yaml.tree import ListNode, MapNode, Node, ScalarNode
 from graphexec.ir.graph import NAME, Dim
 from graphexec.ir.op import Attribute
-from graphexec.reading.problems import Problems, found, short
-from graphexec.reading.tree import ListNode, MapNode, Node, ScalarNode
 
 DTYPES = tuple(d.value for d in DType)
 NAME_HELP = "letters, digits, '_', '-' and '.', beginning with a letter or '_'"

@@ -1,0 +1,1 @@
+"""From where models come to a Graph."""

@@ -18,9 +18,9 @@ import numpy as np
 
 from graphexec.base.tensor import DType, TensorType
 from graphexec.frontend.weights import read_weight
+from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.not_computed import NotComputed, not_computed
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.graph.infer import infer
 from graphexec.ir.graph import Node
-from graphexec.stages.infer import infer
 
 Build = Callable[[gx.Graph], object]
 

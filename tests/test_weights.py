@@ -15,8 +15,8 @@ import pytest
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
 from graphexec.frontend.weights import WeightError, find_weight, read_weight
+from graphexec.graph.infer import infer
 from graphexec.ir.typed import TypedWeight
-from graphexec.stages.infer import infer
 
 Array = np.ndarray[Any, Any]
 VALUES = np.arange(6, dtype=np.float64).reshape(2, 3) - 2.5

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from graphexec.comparison import Comparison, Row
     from graphexec.devices.hip import Mode
-    from graphexec.not_computed import NotComputed
+    from graphexec.graph.not_computed import NotComputed
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")

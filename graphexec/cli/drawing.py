@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
+    from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
-    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
     from graphexec.views.outline import Outline

@@ -25,9 +25,9 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import warn
 
 if TYPE_CHECKING:
+    from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
-    from graphexec.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
     from graphexec.views.paint import Color

@@ -16,10 +16,10 @@ import numpy as np
 import graphexec
 from graphexec.devices.base import DeviceInfo, Machine, Session
 from graphexec.devices.cpu_session import CpuSession
+from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
-from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]
 

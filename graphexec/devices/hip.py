@@ -20,11 +20,11 @@ from graphexec.devices.hip_bindings import Bindings, HipError, load
 from graphexec.devices.hip_products import biased, count_algorithms
 from graphexec.devices.hip_replay import CaptureWarning
 from graphexec.devices.hip_session import HipSession, Mode
+from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
 from graphexec.machine.epilogue import has_biases
-from graphexec.rewriting import CAPABILITIES
 
 Array = np.ndarray[Any, Any]
 TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")

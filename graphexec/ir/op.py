@@ -65,7 +65,7 @@ class Attribute:
 @dataclass(frozen=True)
 class Call:
     """An op applied: what `lower` sees. Absent optional operands are not in `operands`; `after` is
-    for `command` to pass on. `capabilities` are the device's, see graphexec.rewriting."""
+    for `command` to pass on. `capabilities` are the device's, see graphexec.graph.rewriting."""
 
     node: str
     operands: Mapping[str, View]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
+from graphexec.graph.infer import infer
+from graphexec.graph.rewrite import chosen_rewrites, known_rewrites
+from graphexec.graph.rewriting import Note
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
@@ -20,13 +23,10 @@ from graphexec.pipeline.programs import Streams, Variant, most_streams, target_f
 from graphexec.profile import Profile
 from graphexec.profile import load as load_profile
 from graphexec.profile_cache import find as find_profile
-from graphexec.rewriting import Note
 from graphexec.scheduled import Allocation, Schedule, Synchronized
 from graphexec.scheduling import ONE_STREAM
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
-from graphexec.stages.infer import infer
-from graphexec.stages.rewrite import chosen_rewrites, known_rewrites
 from graphexec.stages.schedule import schedule, schedule_frugally
 from graphexec.stages.synchronize import synchronize
 from graphexec.verify import verify as prove

@@ -9,17 +9,17 @@ from typing import Literal
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
+from graphexec.graph.infer import infer
+from graphexec.graph.rewrite import chosen_rewrites, rewrite_program, without_lengthening
+from graphexec.graph.rewrite import rewrite as rewrite_graph
+from graphexec.graph.rewriting import Note, Target, target_of
 from graphexec.ir.graph import Graph
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import CostModel, model_of
 from graphexec.machine.variants import with_choices
 from graphexec.profile import Profile
-from graphexec.rewriting import Note, Target, target_of
-from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import chosen_rewrites, rewrite_program, without_lengthening
-from graphexec.stages.rewrite import rewrite as rewrite_graph
 
 MAX_STREAMS = 256
 _STREAMS_OF_AUTO = 8  # as rewrites see it

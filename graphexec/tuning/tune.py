@@ -24,9 +24,9 @@ from graphexec.machine.costs import Measured, model_of
 from graphexec.pipeline import Compiled, plan_graph
 from graphexec.pipeline.alternatives import alternative_plans
 from graphexec.pipeline.programs import Streams, Variant, programmed
+from graphexec.planning import batch
 from graphexec.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.profile_cache import check_keepable, keep, signature
-from graphexec.rewrites import batch
 from graphexec.scheduling import ONE_STREAM
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants

@@ -21,7 +21,7 @@ from graphexec.views.recovered import of_plan
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
-    from graphexec.rewriting import Note
+    from graphexec.graph.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
     from graphexec.views.paint import Color

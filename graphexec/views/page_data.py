@@ -13,7 +13,7 @@ from graphexec.views.reasons import reasons
 from graphexec.views.table import printable, shape, size
 
 if TYPE_CHECKING:
-    from graphexec.rewriting import Note
+    from graphexec.graph.rewriting import Note
     from graphexec.trace import Trace
     from graphexec.verify import Hazard
 

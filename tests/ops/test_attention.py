@@ -9,8 +9,8 @@ from attention_cases import Shape, graph_of
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
+from graphexec.graph.infer import infer
 from graphexec.pipeline import plan_graph
-from graphexec.stages.infer import infer
 
 
 def inferred(types: dict[str, tuple[Shape, str]], **attrs: Any) -> TensorType:

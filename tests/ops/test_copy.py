@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
+from graphexec.graph.infer import infer
 from graphexec.ir.plan import Launch
-from graphexec.stages.infer import infer
 
 Shape = tuple[int, ...]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
-from graphexec.stages.infer import infer
+from graphexec.graph.infer import infer
 
 Shape = tuple[int, ...]
 

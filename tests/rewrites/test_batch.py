@@ -17,6 +17,9 @@ import graphexec as gx
 from graphexec.comparison import compare_executable, evaluate
 from graphexec.devices.hip_gemm import gemm_call
 from graphexec.explain import explain
+from graphexec.graph.infer import infer
+from graphexec.graph.rewrite import chosen_rewrites, rewrite
+from graphexec.graph.rewriting import CAPABILITIES, Target
 from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.ir.program import (
     ALIGNMENT,
@@ -33,12 +36,9 @@ from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import CPU, GPU, CostModel
 from graphexec.machine.epilogue import needed, product_capability, takes_bias
 from graphexec.pipeline import plan_graph
-from graphexec.rewrites import batch
-from graphexec.rewriting import CAPABILITIES, Target
+from graphexec.planning import batch
 from graphexec.scheduled import dependencies
-from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
-from graphexec.stages.rewrite import chosen_rewrites, rewrite
 
 
 def rewritten(program: Program, costs: CostModel) -> Program:

@@ -64,7 +64,7 @@ def assert_near(
     by_terms: bool = False,
 ) -> None:  # fmt: skip
     """`by_terms`: relative to Σ weight · |v|, as the terms of a tiny result may cancel."""
-    from graphexec.stages.infer import infer
+    from graphexec.graph.infer import infer
 
     exact = evaluate(infer(g), inputs)
     sizes = evaluate(infer(g), {**inputs, "v": np.abs(inputs["v"])}) if by_terms else exact

@@ -7,13 +7,13 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec.base.tensor import View
+from graphexec.graph.infer import infer
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
 from graphexec.ir.program import Gemm
 from graphexec.machine import costs
 from graphexec.scheduled import Allocation, Synchronized
 from graphexec.stages.allocate import allocate
 from graphexec.stages.assemble import assemble
-from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 from graphexec.stages.schedule import schedule
 from graphexec.stages.synchronize import synchronize

@@ -11,9 +11,9 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
+from graphexec.graph.infer import infer
 from graphexec.ir.graph import Node
 from graphexec.ir.op import Attribute, Attrs, Op, Operand, OpError
-from graphexec.stages.infer import infer
 
 
 def base(**more: Any) -> gx.Graph:

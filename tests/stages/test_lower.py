@@ -10,8 +10,8 @@ from strategies import graphs
 
 import graphexec as gx
 from graphexec.base.tensor import View
+from graphexec.graph.infer import infer
 from graphexec.ir.program import Gemm, Kernel, Memcpy, Program
-from graphexec.stages.infer import infer
 from graphexec.stages.lower import lower
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 import graphexec as gx
+from graphexec.graph import rewrite as stage
+from graphexec.graph.infer import infer
+from graphexec.graph.rewrite import chosen_rewrites, known_rewrites
+from graphexec.graph.rewriting import GraphRewrite, Note, ProgramRewrite, Target, target_of
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import GPU
 from graphexec.pipeline import plan_graph
-from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Target, target_of
-from graphexec.stages import rewrite as stage
-from graphexec.stages.infer import infer
-from graphexec.stages.rewrite import chosen_rewrites, known_rewrites
 
 
 def typed() -> TypedGraph:

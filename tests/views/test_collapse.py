@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import graphs
 
 import graphexec as gx
-from graphexec.stages.infer import infer
+from graphexec.graph.infer import infer
 from graphexec.views import graph as picture
 from graphexec.views.collapse import collapsed
 from graphexec.views.graph_dot import to_dot

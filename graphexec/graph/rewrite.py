@@ -1,6 +1,6 @@
 """rewrite: replace parts of a typed graph, and then of its program, by equivalent ones.
 
-Each rewrite is a module of graphexec.rewrites that binds REWRITE. Those of graphs run before
+Each rewrite is a module of graphexec.graph.rewrites that binds REWRITE. Those of graphs run before
 `lower`, those of programs after it, in the order in which they stand here.
 """
 
@@ -11,11 +11,8 @@ from dataclasses import replace
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import InputError
-from graphexec.ir.program import Program
-from graphexec.ir.typed import TypedGraph
-from graphexec.rewrites import (
+from graphexec.graph.rewrites import (
     accumulate_in_place,
-    batch,
     common_subexpressions,
     dead_nodes,
     fold_casts,
@@ -23,7 +20,10 @@ from graphexec.rewrites import (
     fuse_attention,
     permuted_results,
 )
-from graphexec.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
+from graphexec.graph.rewriting import GraphRewrite, Note, ProgramRewrite, Rewrite, Target
+from graphexec.ir.program import Program
+from graphexec.ir.typed import TypedGraph
+from graphexec.planning import batch
 
 GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     dead_nodes.REWRITE,  # first: what nobody needs reads nothing

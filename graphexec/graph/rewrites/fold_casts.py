@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphexec.base.tensor import TensorType
+from graphexec.graph.rewrites.readers import Readers
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.op import OpError
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.readers import Readers
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:

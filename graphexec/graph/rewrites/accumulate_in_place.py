@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from graphexec.base.tensor import TensorType
+from graphexec.graph.rewrites.readers import Layouts, Readers
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.op import Op
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.readers import Layouts, Readers
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 LOOK_BACK = 64
 """Nodes that are searched for what precedes a node."""

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.graph.rewriting import Note, ProgramRewrite, Target
 from graphexec.ir.program import Command, Gemm, GemmBatch, Program
-from graphexec.rewrites.batch.agenda import agenda
-from graphexec.rewrites.batch.biases import why_apart
-from graphexec.rewrites.batch.kinds import kind_of
-from graphexec.rewrites.batch.layout import Layout
-from graphexec.rewrites.batch.merged import merged, partitioned
-from graphexec.rewrites.batch.worth import faster_as_one, loses
-from graphexec.rewriting import Note, ProgramRewrite, Target
+from graphexec.planning.batch.agenda import agenda
+from graphexec.planning.batch.biases import why_apart
+from graphexec.planning.batch.kinds import kind_of
+from graphexec.planning.batch.layout import Layout
+from graphexec.planning.batch.merged import merged, partitioned
+from graphexec.planning.batch.worth import faster_as_one, loses
 from graphexec.scheduled import dependencies
 
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 
 from graphexec.ir.program import Gemm
 from graphexec.machine.epilogue import needed, takes_bias
-from graphexec.rewrites.batch.layout import Layout
-from graphexec.rewrites.batch.merged import at_strides, no_stride
+from graphexec.planning.batch.layout import Layout
+from graphexec.planning.batch.merged import at_strides, no_stride
 
 
 def why_apart(

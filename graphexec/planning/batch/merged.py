@@ -11,7 +11,7 @@ from typing import Any
 from graphexec.base.tensor import View
 from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
 from graphexec.machine.epilogue import adds_bias
-from graphexec.rewrites.batch.layout import Layout, views_of
+from graphexec.planning.batch.layout import Layout, views_of
 
 
 def merged(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphexec.base.tensor import TensorType, View
+from graphexec.graph.rewriting import Target
 from graphexec.ir.program import Gemm
 from graphexec.ir.typed import TypedNode
 from graphexec.machine.blas_layout import is_one_batch
-from graphexec.rewriting import Target
 
 POINTERS_COST = 0.15
 """The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch: on an

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphexec.base.tensor import View
+from graphexec.graph.rewrites.pointers import lost, too_dear
+from graphexec.graph.rewrites.readers import Layouts, Readers, quoted
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.pointers import lost, too_dear
-from graphexec.rewrites.readers import Layouts, Readers, quoted
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 _LOOK_AHEAD = 4  # copies of copies of copies
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphexec.graph.rewriting import Target
 from graphexec.ir.program import Command, Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import COMPUTE, Tasks, simulate
-from graphexec.rewriting import Target
 from graphexec.scheduled import dependencies
 from graphexec.scheduling import chains, greedy, heft, one_stream
 from graphexec.scheduling.assignment import Assignment

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from graphexec.graph.rewrites.readers import Readers
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.readers import Readers
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:

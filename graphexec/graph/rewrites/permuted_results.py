@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphexec.base.tensor import View, contiguous_strides
+from graphexec.graph.rewrites.pointers import lost, too_dear
+from graphexec.graph.rewrites.readers import Layouts, Readers, layouts_of
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.pointers import lost, too_dear
-from graphexec.rewrites.readers import Layouts, Readers, layouts_of
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:

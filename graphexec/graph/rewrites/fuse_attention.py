@@ -24,9 +24,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphexec.base.tensor import DType
+from graphexec.graph.rewrites.readers import Readers, quoted
+from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.rewrites.readers import Readers, quoted
-from graphexec.rewriting import GraphRewrite, Note, Target
 
 
 class _No(Exception):

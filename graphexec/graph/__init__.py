@@ -1,0 +1,1 @@
+"""From a Graph to a typed graph that is cheaper to compute."""

@@ -1,1 +1,0 @@
-"""Rewrites of typed graphs, one a module; graphexec.stages.rewrite lists and applies them."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from graphexec.allocation.lifetimes import Item
+from graphexec.planning.allocation.lifetimes import Item
 
 _COLUMNS = (("id", "lower", "upper", "size"), ("buffer", "start", "end", "size"))
 

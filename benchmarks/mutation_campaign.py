@@ -26,7 +26,7 @@ from oracle import racy
 from strategies import Seeded, random_graph, random_plan
 
 from graphexec.ir.plan import Plan
-from graphexec.pipeline import make_plan
+from graphexec.planning.pipeline import make_plan
 from graphexec.verify import find_hazards
 
 PER_KIND = 20

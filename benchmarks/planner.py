@@ -29,19 +29,19 @@ import shapes
 from measure import table
 
 import graphexec as gx
-from graphexec.allocation.arena import place
-from graphexec.allocation.conflicts import conflicts
-from graphexec.allocation.lifetimes import items
 from graphexec.ir.plan import Plan, Wait
 from graphexec.machine import costs
 from graphexec.machine.bounds import bounds
 from graphexec.machine.simulate import simulate
-from graphexec.scheduled import Synchronized
-from graphexec.scheduling.chains import transitive_reduction
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.schedule import CANDIDATES, schedule
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.allocation.arena import place
+from graphexec.planning.allocation.conflicts import conflicts
+from graphexec.planning.allocation.lifetimes import items
+from graphexec.planning.assemble import assemble
+from graphexec.planning.schedule import CANDIDATES, schedule
+from graphexec.planning.scheduled import Synchronized
+from graphexec.planning.scheduling.chains import transitive_reduction
+from graphexec.planning.synchronize import synchronize
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 Rows = list[list[str]]

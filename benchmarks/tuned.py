@@ -32,9 +32,9 @@ import graphexec as gx
 from graphexec.arrays import read_inputs
 from graphexec.devices.base import Device, find_device
 from graphexec.executable import Executable
-from graphexec.pipeline import Compiled
-from graphexec.pipeline.alternatives import alternative_plans
-from graphexec.profile import Profile
+from graphexec.planning.alternatives import alternative_plans
+from graphexec.planning.pipeline import Compiled
+from graphexec.planning.profile import Profile
 from graphexec.tuning.measuring import time_in_turns
 from graphexec.tuning.tune import tune
 

@@ -31,12 +31,12 @@ _HOME = {
     "Op": "ir.op",
     "Plan": "ir.plan",
     "compare": "comparison",
-    "compile": "pipeline",
+    "compile": "planning.pipeline",
     "find_hazards": "verify",
     "known_ops": "ir.registry",
     "load": "frontend.load",
     "loads": "frontend.load",
-    "make_plan": "pipeline",
+    "make_plan": "planning.pipeline",
     "tune": "tuning.tune",
     "pinned_empty": "devices.pinned",
 }
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from graphexec.ir.op import Op
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops
-    from graphexec.pipeline import compile, make_plan
+    from graphexec.planning.pipeline import compile, make_plan
     from graphexec.tuning.tune import tune
     from graphexec.verify import find_hazards
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphexec.executable import Executable
-    from graphexec.pipeline.programs import Streams
+    from graphexec.planning.programs import Streams
 
     Inputs = Mapping[str, np.ndarray[Any, Any]]
 

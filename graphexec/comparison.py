@@ -95,7 +95,7 @@ def compare(
 
     `tolerance` replaces the default for outputs and nodes, a relative Frobenius error.
     """
-    from graphexec.pipeline import compile
+    from graphexec.planning.pipeline import compile
 
     with compile(graph, device=device, streams=streams) as exe:
         return compare_executable(exe, inputs, tolerance)

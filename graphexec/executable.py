@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from graphexec.devices.base import Device, Session, Tap
     from graphexec.ir.graph import Graph
     from graphexec.ir.typed import TypedGraph
-    from graphexec.pipeline import Compiled
+    from graphexec.planning.pipeline import Compiled
 
 Array = np.ndarray[Any, Any]
 Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]

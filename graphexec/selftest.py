@@ -24,7 +24,7 @@ from graphexec.devices.hip import HipDevice, HipSession
 from graphexec.examples import EXAMPLES
 from graphexec.executable import Executable
 from graphexec.ir.graph import Graph
-from graphexec.pipeline import compile
+from graphexec.planning.pipeline import compile
 
 Array = np.ndarray[Any, Any]
 Test = Callable[[Device], str]

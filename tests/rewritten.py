@@ -9,7 +9,7 @@ import numpy as np
 from test_properties import evaluate, explained
 
 import graphexec as gx
-from graphexec.pipeline import Compiled, plan_graph
+from graphexec.planning.pipeline import Compiled, plan_graph
 
 Array = np.ndarray[Any, Any]
 

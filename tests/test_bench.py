@@ -11,7 +11,7 @@ from graphexec.bench import Figures, bench
 from graphexec.cli.app import app
 from graphexec.ir.plan import Launch
 from graphexec.machine.costs import Measured
-from graphexec.profile import Profile
+from graphexec.planning.profile import Profile
 
 FILE = "graphs/diamond.yaml"
 QUICK = ("--device", "cpu", "-n", "3", "--warmup", "1")

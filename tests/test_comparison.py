@@ -23,7 +23,7 @@ from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.op import Attrs, Call, Op, Operand
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from graphexec.base.errors import GraphError
 from graphexec.frontend.load import load, loads
 from graphexec.ir.graph import Input, Node, Weight
 from graphexec.ir.op import Attribute, Op, Operand
-from graphexec.pipeline import make_plan
+from graphexec.planning.pipeline import make_plan
 
 ATTENTION = """\
 version: 1

@@ -79,7 +79,7 @@ def test_other_sizes_are_other_plans(device: Any) -> None:
 
 def test_a_plan_is_made_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    from graphexec import pipeline
+    from graphexec.planning import pipeline
 
     original = pipeline.plan_graph
 

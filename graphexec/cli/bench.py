@@ -119,7 +119,7 @@ def _measure(
 ) -> Result:  # fmt: skip
     from graphexec.arrays import read_inputs
     from graphexec.bench import bench
-    from graphexec.pipeline import compile
+    from graphexec.planning.pipeline import compile
 
     with ExitStack() as opened:
         exe = opened.enter_context(compile(graph, **settings))

@@ -80,7 +80,7 @@ def check(
 def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
     from graphexec.base.errors import InputError
     from graphexec.frontend.load import load
-    from graphexec.pipeline import make_plan
+    from graphexec.planning.pipeline import make_plan
 
     finding = _Finding(file)
     ops = loader.ops()

@@ -27,7 +27,7 @@ def explain(
     is safe.
     """
     from graphexec.explain import explain as in_words
-    from graphexec.pipeline import plan_graph
+    from graphexec.planning.pipeline import plan_graph
 
     progress = Progress()
     graph = loader.load(file)

@@ -105,7 +105,7 @@ def _plan(
 ) -> tuple[Plan, TypedGraph | None, tuple[Note, ...]]:  # fmt: skip
     if is_plan_file(file):
         return read_plan(file), None, ()
-    from graphexec.pipeline import plan_graph
+    from graphexec.planning.pipeline import plan_graph
 
     graph = loader.load(file)
     compiled = plan_graph(graph, **planner.to_plan(device, graph))

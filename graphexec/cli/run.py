@@ -56,7 +56,7 @@ def prepared(
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
     from graphexec.arrays import read_inputs
-    from graphexec.pipeline import compile
+    from graphexec.planning.pipeline import compile
 
     with progress.step(f"loading {file}"):
         graph = loader.load(file)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from graphexec.devices.base import Device
     from graphexec.ir.graph import Graph
     from graphexec.machine.costs import Measured
-    from graphexec.profile import Profile
-    from graphexec.profile_cache import Kept
+    from graphexec.planning.profile import Profile
+    from graphexec.planning.profile_cache import Kept
 
     Report = Callable[[str, int, int], None]
 
@@ -78,8 +78,8 @@ def _show_kept(graph: Graph, device: Device) -> int:
 
 
 def _kept(graph: Graph, device: Device) -> Kept | None:
-    from graphexec.pipeline.programs import programmed
-    from graphexec.profile_cache import find
+    from graphexec.planning.profile_cache import find
+    from graphexec.planning.programs import programmed
 
     typed, _ = programmed(graph, device=device.name, streams=1, resident=False)
     return find(typed, device.machine)

@@ -1,7 +1,7 @@
 """How a session computes its matrix products: hipBLAS, or hipBLASLt with a chosen algorithm.
 
 Each stream with GEMMs has handles of its own and one workspace, which both libraries use: what is
-on one stream runs in order. Choices come from a profile (graphexec.profile). A product goes to
+on one stream runs in order. Choices come from a profile (graphexec.planning.profile). A product goes to
 hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins at an
 address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing or
 has no such algorithm.

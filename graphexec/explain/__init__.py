@@ -13,7 +13,7 @@ from graphexec.explain.node import node_in_words
 from graphexec.explain.whole import plan_in_words
 
 if TYPE_CHECKING:
-    from graphexec.pipeline import Compiled
+    from graphexec.planning.pipeline import Compiled
 
 
 def explain(compiled: Compiled, node: str | None = None, more: Compiled | None = None) -> str:

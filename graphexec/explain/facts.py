@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from graphexec.ir.plan import Record, Wait, title
 from graphexec.ir.program import Command
-from graphexec.scheduled import Prediction
+from graphexec.planning.scheduled import Prediction
 from graphexec.views.predict import simulate
 
 if TYPE_CHECKING:
-    from graphexec.pipeline import Compiled
+    from graphexec.planning.pipeline import Compiled
 
 MOST_NAMED = 12
 _MOST_HAZARDS = 4

@@ -9,7 +9,7 @@ from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
-    from graphexec.pipeline import Compiled
+    from graphexec.planning.pipeline import Compiled
 
 
 def plan_in_words(facts: Facts, more: Compiled | None) -> Iterator[str]:

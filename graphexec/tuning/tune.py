@@ -21,13 +21,13 @@ from graphexec.devices.base import find_device
 from graphexec.executable import Executable
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import Measured, model_of
-from graphexec.pipeline import Compiled, plan_graph
-from graphexec.pipeline.alternatives import alternative_plans
-from graphexec.pipeline.programs import Streams, Variant, programmed
 from graphexec.planning import batch
-from graphexec.profile import MeasuredSchedule, Profile, schedule_key
-from graphexec.profile_cache import check_keepable, keep, signature
-from graphexec.scheduling import ONE_STREAM
+from graphexec.planning.alternatives import alternative_plans
+from graphexec.planning.pipeline import Compiled, plan_graph
+from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
+from graphexec.planning.profile_cache import check_keepable, keep, signature
+from graphexec.planning.programs import Streams, Variant, programmed
+from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
 from graphexec.tuning.measuring import time_in_turns

@@ -17,8 +17,8 @@ import graphexec as gx
 from graphexec.devices.hip import HipDevice
 from graphexec.machine.costs import Measured, signature
 from graphexec.ops.attention.portable import ALTERNATIVES
-from graphexec.pipeline import plan_graph
-from graphexec.profile import Profile
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.profile import Profile
 
 CHOICES = range(2 + ALTERNATIVES)
 """The usual kernel, that for Hopper (the usual one elsewhere), and those that `tune` tries."""

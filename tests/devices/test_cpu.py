@@ -28,7 +28,7 @@ from graphexec.executable import Executable
 from graphexec.ir.op import Attrs, Call, Op, Operand
 from graphexec.ir.plan import Launch, Plan, Range, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 Array = np.ndarray[Any, Any]
 PATIENCE = 30  # seconds until a test gives up on something that must happen

@@ -16,7 +16,7 @@ from graphexec.executable import Executable
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import gemm_signature
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 MOST = 8
 EMULATED = 3  # algorithms

@@ -33,7 +33,7 @@ from graphexec.machine.epilogue import (
     pairs,
     product_capability,
 )
-from graphexec.pipeline import Compiled, plan_graph
+from graphexec.planning.pipeline import Compiled, plan_graph
 
 ASKED = frozenset(name(*types) for types in pairs() for name in (capability, batch_capability))
 EVERY = ASKED | {c_capability(dtype, out) for dtype, out in pairs() if out is dtype.accumulator}

@@ -16,8 +16,8 @@ from graphexec.ir.plan import Launch
 from graphexec.ir.program import Command, Kernel
 from graphexec.machine.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.machine.variants import variants, with_variant
-from graphexec.pipeline import plan_graph
-from graphexec.profile import Profile
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.profile import Profile
 from graphexec.tuning import commands
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants

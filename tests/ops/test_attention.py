@@ -10,7 +10,7 @@ from attention_cases import Shape, graph_of
 import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.graph.infer import infer
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 
 def inferred(types: dict[str, tuple[Shape, str]], **attrs: Any) -> TensorType:

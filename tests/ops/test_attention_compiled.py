@@ -23,7 +23,7 @@ from graphexec.base.tensor import TensorType, View
 from graphexec.ops.attention import compiled
 from graphexec.ops.attention.compiled import FLAGS, SOURCE, Compiled, Kernel
 from graphexec.ops.attention.problem import Problem
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 
 def flag_sets() -> dict[str, tuple[str, ...]]:

@@ -30,7 +30,7 @@ from graphexec.ir.program import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.machine.variants import variants
 from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
-from graphexec.pipeline import Compiled, plan_graph
+from graphexec.planning.pipeline import Compiled, plan_graph
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 
@@ -486,7 +486,7 @@ import sys
 import graphexec as gx
 from graphexec.ir.program import Gpu, TritonKernel
 from graphexec.devices.hip_triton import identity
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", capabilities=["attention:f16"])
 kernels = [c.work for c in plan.program.commands if isinstance(c.work, TritonKernel)]
 assert len(kernels) == 1

@@ -19,7 +19,7 @@ from graphexec.graph.infer import infer
 from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import signature
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 Shape = tuple[int, ...]
 

@@ -9,17 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec.allocation.conflicts import conflicts, heaviest_antichain, heaviest_clique, peak
-from graphexec.allocation.fit import best_offsets
-from graphexec.allocation.lifetimes import items
-from graphexec.allocation.pools import pooled_offsets
 from graphexec.ir.program import Program, aligned
 from graphexec.machine import costs
-from graphexec.scheduled import Synchronized
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.schedule import schedule
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.allocation.conflicts import (
+    conflicts,
+    heaviest_antichain,
+    heaviest_clique,
+    peak,
+)
+from graphexec.planning.allocation.fit import best_offsets
+from graphexec.planning.allocation.lifetimes import items
+from graphexec.planning.allocation.pools import pooled_offsets
+from graphexec.planning.assemble import assemble
+from graphexec.planning.schedule import schedule
+from graphexec.planning.scheduled import Synchronized
+from graphexec.planning.synchronize import synchronize
 from graphexec.verify import find_hazards
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import shapes
 
-from graphexec import profile
 from graphexec.base.errors import GraphError
 from graphexec.machine import costs
-from graphexec.scheduled import dependencies
-from graphexec.stages.schedule import schedule
+from graphexec.planning import profile
+from graphexec.planning.schedule import schedule
+from graphexec.planning.scheduled import dependencies
 
 GOOD = (
     '{"profile_version": 1, "device": "gfx942", "commands": {"kernel none: f16[2] -> f16[2]": 7.5}}'

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import intervals
 
-from graphexec.allocation.arena import place
+from graphexec.planning.allocation.arena import place
 
 SMALL = """\
 id,lower,upper,size

@@ -18,12 +18,12 @@ from graphexec.explain import explain
 from graphexec.ir.plan import title
 from graphexec.machine import costs
 from graphexec.machine.costs import CostModel, signature
-from graphexec.pipeline import plan_graph
-from graphexec.profile import Profile
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.schedule import schedule, schedule_frugally
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.assemble import assemble
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.profile import Profile
+from graphexec.planning.schedule import schedule, schedule_frugally
+from graphexec.planning.synchronize import synchronize
 from graphexec.verify import find_hazards
 from graphexec.views.layout import layout
 

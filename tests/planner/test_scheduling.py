@@ -11,11 +11,11 @@ from planner_tasks import made, random_tasks
 from graphexec.machine import costs
 from graphexec.machine.bounds import bounds
 from graphexec.machine.simulate import Tasks, simulate
-from graphexec.scheduling import chains, exhaustive, greedy
-from graphexec.scheduling.assignment import Assignment
-from graphexec.scheduling.justify import Justifier
-from graphexec.scheduling.local_search import improve
-from graphexec.stages.schedule import CANDIDATES, _Portfolio, schedule
+from graphexec.planning.schedule import CANDIDATES, _Portfolio, schedule
+from graphexec.planning.scheduling import chains, exhaustive, greedy
+from graphexec.planning.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.justify import Justifier
+from graphexec.planning.scheduling.local_search import improve
 
 FAMILIES = [n for n in shapes.MAKESPAN_SHAPES if not n.startswith("layered")] + ["layered 0"]
 """Each family once."""

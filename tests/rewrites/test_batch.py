@@ -35,10 +35,10 @@ from graphexec.ir.program import (
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import CPU, GPU, CostModel
 from graphexec.machine.epilogue import needed, product_capability, takes_bias
-from graphexec.pipeline import plan_graph
 from graphexec.planning import batch
-from graphexec.scheduled import dependencies
-from graphexec.stages.lower import lower
+from graphexec.planning.lower import lower
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.scheduled import dependencies
 
 
 def rewritten(program: Program, costs: CostModel) -> Program:

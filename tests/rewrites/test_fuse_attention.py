@@ -13,7 +13,7 @@ from rewritten import after, applied, assert_right, commands, draw, refused
 
 import graphexec as gx
 from graphexec.comparison import evaluate
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 NAME = "fuse-attention"
 Array = np.ndarray[Any, Any]

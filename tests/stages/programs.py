@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.plan import HostWait, Record, Wait
 from graphexec.ir.program import Command, Cost, Memcpy, Program, Storage
-from graphexec.scheduled import Schedule, Step, dependencies
+from graphexec.planning.scheduled import Schedule, Step, dependencies
 
 NBYTES = 256
 SOME = Cost(0, 1000)

@@ -18,9 +18,9 @@ import graphexec as gx
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.plan import Buffer
 from graphexec.ir.program import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
-from graphexec.scheduled import Allocation, Schedule, dependencies
-from graphexec.stages.allocate import allocate
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.scheduled import Allocation, Schedule, dependencies
+from graphexec.planning.synchronize import synchronize
 
 few = settings(max_examples=60, deadline=None)
 

@@ -11,12 +11,12 @@ from graphexec.graph.infer import infer
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
 from graphexec.ir.program import Gemm
 from graphexec.machine import costs
-from graphexec.scheduled import Allocation, Synchronized
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.lower import lower
-from graphexec.stages.schedule import schedule
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.assemble import assemble
+from graphexec.planning.lower import lower
+from graphexec.planning.schedule import schedule
+from graphexec.planning.scheduled import Allocation, Synchronized
+from graphexec.planning.synchronize import synchronize
 
 
 def stages(graph: gx.Graph, streams: int) -> tuple[Synchronized, Allocation, Plan]:

@@ -12,7 +12,7 @@ import graphexec as gx
 from graphexec.base.tensor import View
 from graphexec.graph.infer import infer
 from graphexec.ir.program import Gemm, Kernel, Memcpy, Program
-from graphexec.stages.lower import lower
+from graphexec.planning.lower import lower
 
 
 def program(graph: gx.Graph, resident: bool = False) -> Program:

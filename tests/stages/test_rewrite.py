@@ -14,7 +14,7 @@ from graphexec.graph.rewriting import GraphRewrite, Note, ProgramRewrite, Target
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import GPU
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 
 
 def typed() -> TypedGraph:

@@ -10,8 +10,8 @@ from programs import Access, access_lists, does, program_of
 from graphexec.ir.program import Cost
 from graphexec.machine import costs
 from graphexec.machine.costs import CostModel
-from graphexec.scheduled import Schedule
-from graphexec.stages.schedule import schedule
+from graphexec.planning.schedule import schedule
+from graphexec.planning.scheduled import Schedule
 
 # 100 µs a command of cost SPLIT, which fills a hundredth of the device.
 MODEL = CostModel(flops=100, bytes=1, link_bytes=1, launch=1, wait=2, wave=100)

@@ -24,8 +24,8 @@ from programs import (
 )
 
 from graphexec.ir.plan import HostWait, Record, Wait
-from graphexec.scheduled import Schedule, Synchronized, dependencies
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.scheduled import Schedule, Synchronized, dependencies
+from graphexec.planning.synchronize import synchronize
 
 few = settings(max_examples=60, deadline=None)
 

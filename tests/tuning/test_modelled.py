@@ -6,8 +6,8 @@ import pytest
 from modelled import FORK, LAUNCH, START, WAIT, ModelledDevice, run_of, small_gemms
 
 import graphexec as gx
-from graphexec.pipeline.alternatives import alternative_plans
-from graphexec.profile import Profile, schedule_key
+from graphexec.planning.alternatives import alternative_plans
+from graphexec.planning.profile import Profile, schedule_key
 from graphexec.tuning.constants import measure_constants
 from graphexec.tuning.tune import tune
 

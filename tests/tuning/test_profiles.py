@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 import graphexec as gx
-from graphexec import profile_cache
 from graphexec.base.errors import DataError, GraphError
 from graphexec.devices.base import Machine
 from graphexec.ir.plan import Launch, Plan
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import Measured, signature
-from graphexec.pipeline import plan_graph
-from graphexec.pipeline.alternatives import alternative_plans
-from graphexec.profile import MeasuredSchedule, Profile, load, loads, schedule_key
-from graphexec.profile_cache import ProfileWarning
-from graphexec.scheduling import ONE_STREAM
+from graphexec.planning import profile_cache
+from graphexec.planning.alternatives import alternative_plans
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.profile import MeasuredSchedule, Profile, load, loads, schedule_key
+from graphexec.planning.profile_cache import ProfileWarning
+from graphexec.planning.scheduling import ONE_STREAM
 
 HERE = Machine("gfx000", {"graphexec": "1", "numpy": "2"})
 

@@ -16,9 +16,9 @@ from graphexec.devices.base import Device
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import CONSTANTS, Measured, model_of, signature
-from graphexec.pipeline import plan_graph
-from graphexec.pipeline.alternatives import plan_program
-from graphexec.profile import load, schedule_key
+from graphexec.planning.alternatives import plan_program
+from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.profile import load, schedule_key
 from graphexec.tuning import tune as tuning
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants

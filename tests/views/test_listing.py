@@ -4,7 +4,7 @@ import json
 import re
 
 import graphexec as gx
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 from graphexec.views.listing import graph_to_text, memory_to_dict, memory_to_text
 from graphexec.views.outline import of_graph, to_dict
 from graphexec.views.recovered import of_plan

@@ -7,7 +7,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 from graphexec.trace import Span, Trace
 from graphexec.verify import Hazard
 from graphexec.views.outline import of_graph

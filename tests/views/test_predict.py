@@ -6,7 +6,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan, Wait
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 from graphexec.views.blocks import blocks, period, summary
 from graphexec.views.lifetimes import tenants, usage
 from graphexec.views.predict import microseconds, model, predict, simulate

@@ -7,7 +7,7 @@ import pytest
 import graphexec as gx
 from graphexec.base.tensor import DType
 from graphexec.ir.plan import Buffer, Launch, PlacedTensor, Plan, Range, Stream
-from graphexec.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph
 from graphexec.views.outline import Arrow, Outline, of_graph
 from graphexec.views.recovered import of_plan
 

@@ -31,7 +31,7 @@ from graphexec.planning.batch.kinds import kind_of
 from graphexec.planning.batch.layout import Layout
 from graphexec.planning.batch.merged import merged, partitioned
 from graphexec.planning.batch.worth import faster_as_one, loses
-from graphexec.scheduled import dependencies
+from graphexec.planning.scheduled import dependencies
 
 
 def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:

@@ -22,9 +22,9 @@ from graphexec.ir.program import Command, Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import COMPUTE, Tasks, simulate
-from graphexec.scheduled import dependencies
-from graphexec.scheduling import chains, greedy, heft, one_stream
-from graphexec.scheduling.assignment import Assignment
+from graphexec.planning.scheduled import dependencies
+from graphexec.planning.scheduling import chains, greedy, heft, one_stream
+from graphexec.planning.scheduling.assignment import Assignment
 
 _GAIN = 0.9  # of the time apart; what is nearer to it may be an error of the model
 _LESS = 0.98  # of the time of the whole program

@@ -22,7 +22,7 @@ from graphexec.ir.plan import (
     Wait,
 )
 from graphexec.ir.program import Gemm, GemmBatch
-from graphexec.scheduled import Allocation, Synchronized
+from graphexec.planning.scheduled import Allocation, Synchronized
 
 Places = Mapping[str, tuple[str, int]]
 

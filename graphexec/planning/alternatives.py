@@ -10,15 +10,15 @@ from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import model_of
-from graphexec.pipeline import Compiled
-from graphexec.pipeline.programs import Streams, Variant, most_streams, programmed
-from graphexec.profile import Profile
-from graphexec.scheduled import Schedule, dependencies
-from graphexec.scheduling import ONE_STREAM
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.schedule import alternatives, schedule
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.assemble import assemble
+from graphexec.planning.pipeline import Compiled
+from graphexec.planning.profile import Profile
+from graphexec.planning.programs import Streams, Variant, most_streams, programmed
+from graphexec.planning.schedule import alternatives, schedule
+from graphexec.planning.scheduled import Schedule, dependencies
+from graphexec.planning.scheduling import ONE_STREAM
+from graphexec.planning.synchronize import synchronize
 from graphexec.verify import verify as prove
 
 

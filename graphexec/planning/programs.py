@@ -18,8 +18,8 @@ from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import CostModel, model_of
 from graphexec.machine.variants import with_choices
-from graphexec.profile import Profile
-from graphexec.stages.lower import lower
+from graphexec.planning.lower import lower
+from graphexec.planning.profile import Profile
 
 MAX_STREAMS = 256
 _STREAMS_OF_AUTO = 8  # as rewrites see it

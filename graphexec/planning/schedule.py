@@ -3,7 +3,7 @@
 Requires a Program and a cost model. Guarantees that the order is topological and uses at most K
 streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
-A portfolio (graphexec.scheduling): every candidate is simulated, the shortest makespan wins, among
+A portfolio (graphexec.planning.scheduling): every candidate is simulated, the shortest makespan wins, among
 equal ones the one with the fewest dependencies between streams. A search within a budget improves
 the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
 is always among the candidates, so no schedule is slower than that by prediction. Large programs get
@@ -24,8 +24,8 @@ from graphexec.ir.program import Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import Tasks, Timeline, simulate
-from graphexec.scheduled import Prediction, Schedule, dependencies
-from graphexec.scheduling import (
+from graphexec.planning.scheduled import Prediction, Schedule, dependencies
+from graphexec.planning.scheduling import (
     ONE_STREAM,
     chains,
     exhaustive,
@@ -35,9 +35,9 @@ from graphexec.scheduling import (
     one_stream,
     paths,
 )
-from graphexec.scheduling.assignment import Assignment
-from graphexec.scheduling.justify import Justifier
-from graphexec.scheduling.local_search import improve
+from graphexec.planning.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.justify import Justifier
+from graphexec.planning.scheduling.local_search import improve
 
 Candidate = Callable[[Tasks, int], Assignment]
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from graphexec.base.tensor import Space
 from graphexec.ir.program import Command, Program, aligned
-from graphexec.scheduled import Synchronized
+from graphexec.planning.scheduled import Synchronized
 
 
 @dataclass

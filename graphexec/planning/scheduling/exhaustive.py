@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphexec.machine.simulate import Tasks
-from graphexec.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.assignment import Assignment
 
 MOST = 6
 """Commands up to which this is affordable: at most 9,276 ways."""

@@ -22,7 +22,7 @@ from graphexec.base.cache_folder import cache_folder
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.profile import Profile, load
+from graphexec.planning.profile import Profile, load
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Machine

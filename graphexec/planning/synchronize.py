@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphexec.ir.plan import HostWait, Record, Wait
-from graphexec.scheduled import Schedule, Step, Synchronized
+from graphexec.planning.scheduled import Schedule, Step, Synchronized
 
 Clock = list[int]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphexec.machine.simulate import Tasks
-from graphexec.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.assignment import Assignment
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

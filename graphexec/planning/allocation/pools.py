@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from graphexec.allocation.lifetimes import Item
+from graphexec.planning.allocation.lifetimes import Item
 
 _LOOKS = 8  # blocks of the right size that are looked at
 _FEW = 32  # free blocks that are all looked at

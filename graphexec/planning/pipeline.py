@@ -19,16 +19,16 @@ from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import CostModel, model_of
-from graphexec.pipeline.programs import Streams, Variant, most_streams, target_for, variants
-from graphexec.profile import Profile
-from graphexec.profile import load as load_profile
-from graphexec.profile_cache import find as find_profile
-from graphexec.scheduled import Allocation, Schedule, Synchronized
-from graphexec.scheduling import ONE_STREAM
-from graphexec.stages.allocate import allocate
-from graphexec.stages.assemble import assemble
-from graphexec.stages.schedule import schedule, schedule_frugally
-from graphexec.stages.synchronize import synchronize
+from graphexec.planning.allocate import allocate
+from graphexec.planning.assemble import assemble
+from graphexec.planning.profile import Profile
+from graphexec.planning.profile import load as load_profile
+from graphexec.planning.profile_cache import find as find_profile
+from graphexec.planning.programs import Streams, Variant, most_streams, target_for, variants
+from graphexec.planning.schedule import schedule, schedule_frugally
+from graphexec.planning.scheduled import Allocation, Schedule, Synchronized
+from graphexec.planning.scheduling import ONE_STREAM
+from graphexec.planning.synchronize import synchronize
 from graphexec.verify import verify as prove
 
 if TYPE_CHECKING:

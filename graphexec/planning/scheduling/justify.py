@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from random import Random
 
 from graphexec.machine.simulate import Tasks, Timeline, successors_of
-from graphexec.scheduling.assignment import Assignment
-from graphexec.scheduling.greedy import listed
+from graphexec.planning.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.greedy import listed
 
 _SPREADS = (0.03, 0.1, 0.2)  # of the makespan, by which ends are shaken
 _FEWER = 0.4

@@ -4,7 +4,7 @@ Requires a Synchronized schedule. Guarantees that two tensors share bytes only i
 one happen before all accesses of the other, or if a command that allows it writes one over the
 other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride;
 those with buffers of their own follow one another in the plan, and sessions take them so.
-Deterministic. The arena is reported beside a lower bound; graphexec.allocation.arena says how hard
+Deterministic. The arena is reported beside a lower bound; graphexec.planning.allocation.arena says how hard
 it tries.
 """
 
@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphexec.allocation.arena import place
-from graphexec.allocation.lifetimes import Item, items
 from graphexec.base.tensor import Space
 from graphexec.ir.plan import Buffer
 from graphexec.ir.program import Group, Program, aligned
-from graphexec.scheduled import Allocation, Synchronized
+from graphexec.planning.allocation.arena import place
+from graphexec.planning.allocation.lifetimes import Item, items
+from graphexec.planning.scheduled import Allocation, Synchronized
 
 _BOTH_UP_TO = 100  # tensors: also without anything in place, should that be smaller
 

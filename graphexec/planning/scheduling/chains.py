@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 from graphexec.machine.simulate import Edges, Tasks
-from graphexec.scheduling.assignment import Assignment, folded
+from graphexec.planning.scheduling.assignment import Assignment, folded
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from graphexec.ir.program import Command, Program
 from graphexec.machine.simulate import Tasks
-from graphexec.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.assignment import Assignment
 
 MOST = 20_000
 """Commands up to which this is affordable."""

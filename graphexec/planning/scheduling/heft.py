@@ -13,7 +13,7 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 from graphexec.machine.simulate import Tasks
-from graphexec.scheduling.assignment import Assignment, by_rank
+from graphexec.planning.scheduling.assignment import Assignment, by_rank
 
 _Busy = list[tuple[float, float]]
 

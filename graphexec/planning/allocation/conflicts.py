@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from graphexec.allocation.lifetimes import Item
+from graphexec.planning.allocation.lifetimes import Item
 
 Neighbours = Sequence[Sequence[int]]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from random import Random
 
 from graphexec.machine.simulate import COMPUTE, NEVER, Engine, Tasks, next_to_end, upward_ranks
-from graphexec.scheduling.assignment import Assignment, by_rank
+from graphexec.planning.scheduling.assignment import Assignment, by_rank
 
 _FULL = 1.0 + 1e-9
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from graphexec.machine.simulate import Tasks, Timeline, simulate
-from graphexec.scheduling.assignment import Assignment
+from graphexec.planning.scheduling.assignment import Assignment
 
 _GAIN = 1 - 1e-6  # a smaller gain is none
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from random import Random
 
-from graphexec.allocation.conflicts import Neighbours
+from graphexec.planning.allocation.conflicts import Neighbours
 
 EXACT_UP_TO = 10
 """Items up to which the search for the best offsets is complete."""

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphexec.allocation.conflicts import (
+from graphexec.planning.allocation.conflicts import (
     conflicts,
     grown_peak,
     heaviest_antichain,
     heaviest_clique,
 )
-from graphexec.allocation.fit import best_offsets
-from graphexec.allocation.lifetimes import Item
-from graphexec.allocation.pools import pooled_offsets
+from graphexec.planning.allocation.fit import best_offsets
+from graphexec.planning.allocation.lifetimes import Item
+from graphexec.planning.allocation.pools import pooled_offsets
 
 
 @dataclass(frozen=True)

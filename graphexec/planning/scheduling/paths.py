@@ -9,7 +9,7 @@ from the cost model in place of fixed weights.
 from __future__ import annotations
 
 from graphexec.machine.simulate import Tasks, upward_ranks
-from graphexec.scheduling.assignment import Assignment, by_rank, folded
+from graphexec.planning.scheduling.assignment import Assignment, by_rank, folded
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:

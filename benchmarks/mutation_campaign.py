@@ -27,7 +27,7 @@ from strategies import Seeded, random_graph, random_plan
 
 from graphexec.ir.plan import Plan
 from graphexec.planning.pipeline import make_plan
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 
 PER_KIND = 20
 """Mutants of a plan and kind, at most."""

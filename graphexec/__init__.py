@@ -32,7 +32,7 @@ _HOME = {
     "Plan": "ir.plan",
     "compare": "comparison",
     "compile": "planning.pipeline",
-    "find_hazards": "verify",
+    "find_hazards": "proof",
     "known_ops": "ir.registry",
     "load": "frontend.load",
     "loads": "frontend.load",
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops
     from graphexec.planning.pipeline import compile, make_plan
+    from graphexec.proof import find_hazards
     from graphexec.tuning.tune import tune
-    from graphexec.verify import find_hazards
 
 
 def __getattr__(name: str) -> Any:

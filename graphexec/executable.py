@@ -201,7 +201,7 @@ class Executable:
         return next(s for s in self._sessions if id(s) not in busy)
 
     def _add_session(self) -> None:
-        from graphexec.verify import verify
+        from graphexec.proof import verify
 
         count = len(self._sessions) + 1
         if count > self._proved:

@@ -18,7 +18,7 @@ Where the two differ, by nature:
 3. `racy` takes two runs together. The other form does so for the plan that `back_to_back` makes.
 
 Every reason begins with its kind and a colon, see `kinds`. Written from the contract alone, to
-check graphexec.verify: the two share no code and must not start to.
+check graphexec.proof: the two share no code and must not start to.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from graphexec.ir.plan import (
     Wait,
 )
 from graphexec.plan_file import dumps, loads
-from graphexec.verify import HazardKind, find_hazards
+from graphexec.proof import HazardKind, find_hazards
 
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "plan-format.md"
 

@@ -26,8 +26,8 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.verify import find_hazards, lint, verify
-from graphexec.verify.history import History
+from graphexec.proof import find_hazards, lint, verify
+from graphexec.proof.history import History
 
 A, B, C = at(0, 64), at(64, 128), at(128, 192)
 

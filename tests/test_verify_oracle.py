@@ -18,7 +18,7 @@ from test_oracle import CASES
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.planning.pipeline import make_plan
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 
 BATCHES = 8
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 
 class GraphexecError(Exception):

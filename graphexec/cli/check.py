@@ -16,7 +16,7 @@ from graphexec.cli.report import print_json, show_diagnostic
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.ir.plan import Plan
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 
 @dataclass
@@ -106,14 +106,14 @@ def _check_plan(file: str) -> _Finding:
         return finding
     _prove(finding, plan)
     if not finding.hazards:
-        from graphexec.verify import lint
+        from graphexec.proof import lint
 
         finding.lint = lint(plan)
     return finding
 
 
 def _prove(finding: _Finding, plan: Plan) -> _Finding:
-    from graphexec.verify import find_hazards
+    from graphexec.proof import find_hazards
 
     finding.plan = plan
     finding.hazards = find_hazards(plan)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
+    from graphexec.proof import Hazard
     from graphexec.trace import Trace
-    from graphexec.verify import Hazard
     from graphexec.views.outline import Outline
     from graphexec.views.paint import Color
 

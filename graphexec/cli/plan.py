@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
+    from graphexec.proof import Hazard
     from graphexec.trace import Trace
-    from graphexec.verify import Hazard
     from graphexec.views.paint import Color
 
 _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
@@ -122,7 +122,7 @@ def _trace(path: str, plan: Plan) -> Trace:
 def _races(file: str, plan: Plan) -> list[Hazard]:
     """What the verifier says of a plan that was read, told also where the format has no room."""
     from graphexec.base.diagnostics import Diagnostic
-    from graphexec.verify import find_hazards
+    from graphexec.proof import find_hazards
     from graphexec.views.table import count
 
     hazards = find_hazards(plan)

@@ -19,7 +19,7 @@ from graphexec.planning.schedule import alternatives, schedule
 from graphexec.planning.scheduled import Schedule, dependencies
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.planning.synchronize import synchronize
-from graphexec.verify import verify as prove
+from graphexec.proof import verify as prove
 
 
 def alternative_plans(

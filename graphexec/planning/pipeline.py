@@ -29,7 +29,7 @@ from graphexec.planning.schedule import schedule, schedule_frugally
 from graphexec.planning.scheduled import Allocation, Schedule, Synchronized
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.planning.synchronize import synchronize
-from graphexec.verify import verify as prove
+from graphexec.proof import verify as prove
 
 if TYPE_CHECKING:
     from graphexec.devices.base import Device, Machine

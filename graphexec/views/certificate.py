@@ -9,7 +9,7 @@ from graphexec.ir.plan import Plan, Stats, Wait
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 _TOLD = 3  # hazards; one missing wait makes many
 

@@ -22,7 +22,7 @@ from graphexec.views.paint import Color, is_transfer
 from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 _KEY = f'<font point-size="10" color="{SOFT}">  ── data   ╌╌ wait   ┈┈ stream order</font>'
 

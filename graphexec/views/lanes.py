@@ -20,7 +20,7 @@ from graphexec.views.reasons import reasons
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 LEFT, PITCH, TALL = 84.0, 74.0, 36.0
 """Where the axis begins; from lane to lane; a box."""

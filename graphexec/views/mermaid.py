@@ -17,7 +17,7 @@ from graphexec.views.svg import FILLS, RAMP, TRANSFER
 from graphexec.views.table import fit, printable, shape
 
 if TYPE_CHECKING:
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 MOST = 200
 """So many nodes Mermaid still draws: it gives up at 500 edges."""

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from graphexec.ir.plan import Launch, Plan
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
 from graphexec.views.certificate import certificate
 from graphexec.views.outline import Outline
@@ -22,8 +22,8 @@ from graphexec.views.table import count, printable, size
 
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
+    from graphexec.proof import Hazard
     from graphexec.trace import Trace
-    from graphexec.verify import Hazard
     from graphexec.views.paint import Color
 
 _EVERY = 1200  # launches that are still drawn one by one

@@ -20,7 +20,7 @@ from graphexec.views.certificate import bounds, refutation
 from graphexec.views.table import count, fit, pad, printable, shape, size, table, width
 
 if TYPE_CHECKING:
-    from graphexec.verify import Hazard
+    from graphexec.proof import Hazard
 
 _COLUMNS = 100
 _MOST_LANES = 12  # more streams are named in a column instead

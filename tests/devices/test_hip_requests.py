@@ -33,8 +33,8 @@ from graphexec.devices.hip import Mode
 from graphexec.devices.hip_bindings import Bindings, load
 from graphexec.devices.pinned import is_pinned
 from graphexec.ir.plan import Launch, Wait
+from graphexec.proof import verify
 from graphexec.requests import in_flight
-from graphexec.verify import verify
 
 # Requests -------------------------------------------------------------------------------------
 

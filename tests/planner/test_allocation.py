@@ -25,7 +25,7 @@ from graphexec.planning.assemble import assemble
 from graphexec.planning.schedule import schedule
 from graphexec.planning.scheduled import Synchronized
 from graphexec.planning.synchronize import synchronize
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 
 
 def planned(program: Program, streams: int) -> Synchronized:

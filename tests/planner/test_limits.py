@@ -24,7 +24,7 @@ from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import Profile
 from graphexec.planning.schedule import schedule, schedule_frugally
 from graphexec.planning.synchronize import synchronize
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 from graphexec.views.layout import layout
 
 

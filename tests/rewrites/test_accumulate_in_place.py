@@ -10,7 +10,7 @@ from rewritten import after, applied, assert_right, commands, refused
 import graphexec as gx
 from graphexec.ir.plan import Launch
 from graphexec.planning.pipeline import plan_graph
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 
 NAME = "accumulate-in-place"
 

@@ -19,7 +19,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 from graphexec.views.blocks import blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.dot import to_dot

@@ -10,7 +10,7 @@ from test_dot import graphviz
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan
 from graphexec.planning.pipeline import plan_graph
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 from graphexec.views import graph, lanes, memory, png, svg
 from graphexec.views.collapse import collapsed
 from graphexec.views.graph_dot import to_dot as graph_to_dot

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
-from graphexec.verify import find_hazards
+from graphexec.proof import find_hazards
 from graphexec.views.table import count, fit, pad, size, table, width
 from graphexec.views.text import to_text
 

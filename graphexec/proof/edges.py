@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
-from graphexec.verify.clocks import Stamp
-from graphexec.verify.evidence import Evidence, show_tensors
-from graphexec.verify.hazard import Hazard, Site, show_range
+from graphexec.proof.clocks import Stamp
+from graphexec.proof.evidence import Evidence, show_tensors
+from graphexec.proof.hazard import Hazard, Site, show_range
 
 _ORIGIN = 0
 _Lasts = dict[int, tuple[int, int, Launch]]

@@ -9,8 +9,8 @@ to come after others.
 from __future__ import annotations
 
 from graphexec.ir.plan import Launch, Plan, Range
-from graphexec.verify.clocks import Clocks, Stamp
-from graphexec.verify.regions import Regions
+from graphexec.proof.clocks import Clocks, Stamp
+from graphexec.proof.regions import Regions
 
 
 class History:

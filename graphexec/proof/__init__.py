@@ -20,11 +20,11 @@ from itertools import islice
 
 from graphexec.base.errors import HazardError
 from graphexec.ir.plan import Plan
-from graphexec.verify import edges, structure
-from graphexec.verify.evidence import Evidence
-from graphexec.verify.hazard import Hazard, HazardKind, Relation, Site
-from graphexec.verify.lint import lint
-from graphexec.verify.races import races
+from graphexec.proof import edges, structure
+from graphexec.proof.evidence import Evidence
+from graphexec.proof.hazard import Hazard, HazardKind, Relation, Site
+from graphexec.proof.lint import lint
+from graphexec.proof.races import races
 
 # What makes no sense comes first: it is often the cause of the races that follow.
 _CHECKS = (

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.verify.clocks import Clock, Stamp, covers, merge, stream_slots
-from graphexec.verify.hazard import Site
+from graphexec.proof.clocks import Clock, Stamp, covers, merge, stream_slots
+from graphexec.proof.hazard import Site
 
 
 def lint(plan: Plan) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range, Record, Wait
-from graphexec.verify.hazard import Relation, Site
-from graphexec.verify.history import History
+from graphexec.proof.hazard import Relation, Site
+from graphexec.proof.history import History
 
 _NAMES_SHOWN = 3
 

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from itertools import product
 
 from graphexec.ir.plan import Launch, Plan, Range
-from graphexec.verify.clocks import Clock, Stamp, covers
-from graphexec.verify.evidence import Evidence, show_tensors
-from graphexec.verify.hazard import Hazard, HazardKind, Relation, Site, show_range
-from graphexec.verify.regions import Regions
+from graphexec.proof.clocks import Clock, Stamp, covers
+from graphexec.proof.evidence import Evidence, show_tensors
+from graphexec.proof.hazard import Hazard, HazardKind, Relation, Site, show_range
+from graphexec.proof.regions import Regions
 
 _VERBS = {
     "RAW": ("reads", "may still be writing it"),

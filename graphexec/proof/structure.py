@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record
-from graphexec.verify.evidence import Evidence, show_tensors
-from graphexec.verify.hazard import Hazard, Site, show_range
+from graphexec.proof.evidence import Evidence, show_tensors
+from graphexec.proof.hazard import Hazard, Site, show_range
 
 _GEMM = "gemm"
 _FEW = 16  # ranges of a launch

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from graphexec.ir.plan import Launch, Plan, Range
-from graphexec.verify.clocks import Clock
+from graphexec.proof.clocks import Clock
 
 Epochs: TypeAlias = dict[int, int]
 """For each stream slot the number of a launch of that stream."""

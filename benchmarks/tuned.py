@@ -29,9 +29,9 @@ import numpy as np
 from measure import table
 
 import graphexec as gx
-from graphexec.arrays import read_inputs
 from graphexec.devices.base import Device, find_device
 from graphexec.executable import Executable
+from graphexec.formats.arrays import read_inputs
 from graphexec.planning.alternatives import alternative_plans
 from graphexec.planning.pipeline import Compiled
 from graphexec.planning.profile import Profile

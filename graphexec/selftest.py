@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.arrays import read_inputs
 from graphexec.base.errors import GraphexecError
 from graphexec.comparison import Row, compare_executable
 from graphexec.devices.base import Device
 from graphexec.devices.hip import HipDevice, HipSession
 from graphexec.examples import EXAMPLES
 from graphexec.executable import Executable
+from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
 from graphexec.planning.pipeline import compile
 

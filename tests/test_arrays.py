@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphexec.arrays import check_writable, read_inputs, write_outputs
 from graphexec.base.errors import DataError
 from graphexec.base.tensor import DType, TensorType
+from graphexec.formats.arrays import check_writable, read_inputs, write_outputs
 
 F32 = TensorType((2, 3), DType.F32)
 BF16 = TensorType((2, 3), DType.BF16)

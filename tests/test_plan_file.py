@@ -15,6 +15,7 @@ from plans import Draft, at
 
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import INT64_MAX, DType
+from graphexec.formats.plan_file import dumps, loads
 from graphexec.ir.plan import (
     Buffer,
     HostWait,
@@ -27,7 +28,6 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.plan_file import dumps, loads
 from graphexec.proof import HazardKind, find_hazards
 
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "plan-format.md"

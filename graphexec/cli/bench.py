@@ -117,8 +117,8 @@ def _measure(
     graph: Graph, settings: dict[str, Any], specs: tuple[str, ...], seed: int, runs: int,
     warmup: int, detailed: bool,
 ) -> Result:  # fmt: skip
-    from graphexec.arrays import read_inputs
     from graphexec.bench import bench
+    from graphexec.formats.arrays import read_inputs
     from graphexec.planning.pipeline import compile
 
     with ExitStack() as opened:

@@ -55,7 +55,7 @@ def prepared(
     markers: bool = False,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
-    from graphexec.arrays import read_inputs
+    from graphexec.formats.arrays import read_inputs
     from graphexec.planning.pipeline import compile
 
     with progress.step(f"loading {file}"):
@@ -114,8 +114,8 @@ def run(
       saved:   path or null
     Statistics that are NaN or infinite are null.
     """
-    from graphexec.arrays import check_writable, write_outputs
     from graphexec.base.atomic_file import check_file
+    from graphexec.formats.arrays import check_writable, write_outputs
 
     progress = Progress()
     if target is not None:

@@ -180,14 +180,14 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan in the documented format (docs/plan-format.md)."""
-        from graphexec.plan_file import dumps
+        from graphexec.formats.plan_file import dumps
 
         return dumps(self)
 
     @staticmethod
     def from_json(text: str, path: str = "<plan>") -> Plan:
         """Read a plan; GraphError with the place of each mistake when it is not one."""
-        from graphexec.plan_file import loads
+        from graphexec.formats.plan_file import loads
 
         return loads(text, path)
 

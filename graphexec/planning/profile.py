@@ -20,9 +20,8 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic, Source
 from graphexec.base.errors import GraphError
-from graphexec.machine.costs import CONSTANTS, GEMM, CostModel, Measured
-from graphexec.plan_file.json_text import parse, repeated_keys, show
-from graphexec.plan_file.values import (
+from graphexec.formats.plan_file.json_text import parse, repeated_keys, show
+from graphexec.formats.plan_file.values import (
     Mistakes,
     Optional,
     Place,
@@ -33,6 +32,7 @@ from graphexec.plan_file.values import (
     refuse_other_kinds,
     text,
 )
+from graphexec.machine.costs import CONSTANTS, GEMM, CostModel, Measured
 
 VERSION = 1
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.arrays import read_inputs
 from graphexec.base.errors import ExecutionError
 from graphexec.devices.base import find_device
 from graphexec.executable import Executable
+from graphexec.formats.arrays import read_inputs
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import Measured, model_of
 from graphexec.planning import batch

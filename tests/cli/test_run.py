@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from graphexec.arrays import read_inputs
 from graphexec.base.tensor import DType, TensorType
+from graphexec.formats.arrays import read_inputs
 
 CPU = ("--device", "cpu")
 X = np.arange(16, dtype=np.float32).reshape(4, 4) / 16

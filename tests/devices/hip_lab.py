@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.arrays import read_inputs
 from graphexec.base.tensor import DType
 from graphexec.comparison import TOLERANCE, evaluate
 from graphexec.devices import hip_resources
 from graphexec.devices.hip import HipDevice, HipSession, Mode
 from graphexec.executable import Executable
+from graphexec.formats.arrays import read_inputs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -8,23 +8,8 @@ from typing import Any, get_args
 
 from graphexec.base.diagnostics import Source
 from graphexec.base.tensor import DType, Space
-from graphexec.ir.plan import (
-    Buffer,
-    HostWait,
-    Instruction,
-    Launch,
-    PlacedTensor,
-    Plan,
-    Range,
-    Record,
-    Stats,
-    Stream,
-    Wait,
-    WaitRole,
-)
-from graphexec.ir.program import Role
-from graphexec.plan_file.json_text import parse, repeated_keys, show
-from graphexec.plan_file.values import (
+from graphexec.formats.plan_file.json_text import parse, repeated_keys, show
+from graphexec.formats.plan_file.values import (
     Mistakes,
     Optional,
     Place,
@@ -40,7 +25,22 @@ from graphexec.plan_file.values import (
     refuse_other_kinds,
     text,
 )
-from graphexec.plan_file.write import VERSION
+from graphexec.formats.plan_file.write import VERSION
+from graphexec.ir.plan import (
+    Buffer,
+    HostWait,
+    Instruction,
+    Launch,
+    PlacedTensor,
+    Plan,
+    Range,
+    Record,
+    Stats,
+    Stream,
+    Wait,
+    WaitRole,
+)
+from graphexec.ir.program import Role
 
 
 def loads(text: str, path: str = "<plan>") -> Plan:

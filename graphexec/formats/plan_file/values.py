@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.file_kinds import kind_of_keys
-from graphexec.plan_file.json_text import NotInt64, show
+from graphexec.formats.plan_file.json_text import NotInt64, show
 
 _MISTAKES_SHOWN = 20
 

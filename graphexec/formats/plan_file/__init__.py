@@ -11,7 +11,7 @@ Keys that are not known are ignored, so that other programs can add their own.
 
 from __future__ import annotations
 
-from graphexec.plan_file.read import loads
-from graphexec.plan_file.write import dumps
+from graphexec.formats.plan_file.read import loads
+from graphexec.formats.plan_file.write import dumps
 
 __all__ = ["dumps", "loads"]

@@ -24,8 +24,8 @@ import torch
 from measure import side_by_side, table
 
 import graphexec as gx
-from graphexec.devices.cpu import CpuDevice
 from graphexec.ops.attention import compiled
+from graphexec.runtime.cpu.device import CpuDevice
 
 REPEAT = 30
 

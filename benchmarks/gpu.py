@@ -32,7 +32,7 @@ from gpu_ways import Row, ceilings
 from gpu_work import bias_rows, branch_rows, copy_rows, gemm_rows, softmax_rows
 from measure import table
 
-from graphexec.devices.hip import CaptureWarning, HipDevice
+from graphexec.runtime.hip.device import CaptureWarning, HipDevice
 
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "attention": attention_rows,

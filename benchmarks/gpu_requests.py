@@ -15,7 +15,7 @@ from gpu_ways import TOLERANCE, Row, random
 from torch.profiler import ProfilerActivity, profile
 
 import graphexec as gx
-from graphexec.devices.hip import HipDevice
+from graphexec.runtime.hip.device import HipDevice
 
 
 def link_rate(nbytes: int) -> tuple[float, float]:
@@ -155,7 +155,7 @@ FIRST_RUN = """
 import time
 import numpy as np
 import graphexec as gx
-from graphexec.devices.hip import HipDevice
+from graphexec.runtime.hip.device import HipDevice
 start = time.perf_counter()
 graph = gx.load("{path}")
 with gx.compile(graph, device=HipDevice()) as exe:

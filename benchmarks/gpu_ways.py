@@ -15,8 +15,8 @@ import torch
 
 import graphexec as gx
 from graphexec.base.tensor import DType
-from graphexec.devices.hip import HipDevice
-from graphexec.executable import Executable
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip.device import HipDevice
 from graphexec.tuning.tune import tune
 
 TURNS = 15

@@ -8,7 +8,7 @@ import torch
 from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, random
 
 import graphexec as gx
-from graphexec.devices.hip import HipDevice
+from graphexec.runtime.hip.device import HipDevice
 
 
 def softmax_rows() -> Iterator[Row]:

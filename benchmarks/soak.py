@@ -19,9 +19,9 @@ import numpy as np
 
 import graphexec as gx
 from graphexec.comparison import TOLERANCE, evaluate
-from graphexec.devices.hip import HipDevice
-from graphexec.devices.hip_bindings import load
 from graphexec.formats.arrays import read_inputs
+from graphexec.runtime.hip.bindings import load
+from graphexec.runtime.hip.device import HipDevice
 
 GRAPHS = sorted((Path(__file__).parents[1] / "graphs").glob("*.yaml"))
 SLACK = 8 << 20  # bytes that free memory may differ by: libraries keep some of their own

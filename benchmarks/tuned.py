@@ -29,12 +29,12 @@ import numpy as np
 from measure import table
 
 import graphexec as gx
-from graphexec.devices.base import Device, find_device
-from graphexec.executable import Executable
 from graphexec.formats.arrays import read_inputs
 from graphexec.planning.alternatives import alternative_plans
 from graphexec.planning.pipeline import Compiled
 from graphexec.planning.profile import Profile
+from graphexec.runtime.device import Device, find_device
+from graphexec.runtime.executable import Executable
 from graphexec.tuning.measuring import time_in_turns
 from graphexec.tuning.tune import tune
 

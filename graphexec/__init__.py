@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Comparison": "comparison",
-    "CpuDevice": "devices.cpu",
+    "CpuDevice": "runtime.cpu.device",
     "DataError": "base.errors",
     "DeviceUnavailable": "base.errors",
     "DType": "base.tensor",
-    "Executable": "executable",
+    "Executable": "runtime.executable",
     "ExecutionError": "base.errors",
     "Graph": "ir.graph",
     "GraphError": "base.errors",
@@ -38,7 +38,7 @@ _HOME = {
     "loads": "frontend.load",
     "make_plan": "planning.pipeline",
     "tune": "tuning.tune",
-    "pinned_empty": "devices.pinned",
+    "pinned_empty": "runtime.pinned",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
     )
     from graphexec.base.tensor import DType
     from graphexec.comparison import Comparison, compare
-    from graphexec.devices.cpu import CpuDevice
-    from graphexec.devices.pinned import pinned_empty
-    from graphexec.executable import Executable
     from graphexec.frontend.load import load, loads
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
@@ -65,6 +62,9 @@ if TYPE_CHECKING:
     from graphexec.ir.registry import known_ops
     from graphexec.planning.pipeline import compile, make_plan
     from graphexec.proof import find_hazards
+    from graphexec.runtime.cpu.device import CpuDevice
+    from graphexec.runtime.executable import Executable
+    from graphexec.runtime.pinned import pinned_empty
     from graphexec.tuning.tune import tune
 
 

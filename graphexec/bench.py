@@ -15,15 +15,15 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.progress import tracked
-from graphexec.devices.base import Timed
 from graphexec.ir.plan import Launch, Wait
+from graphexec.runtime.device import Timed
 from graphexec.views.table import count
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.executable import Executable
     from graphexec.planning.programs import Streams
+    from graphexec.runtime.executable import Executable
 
     Inputs = Mapping[str, np.ndarray[Any, Any]]
 

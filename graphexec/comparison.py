@@ -23,8 +23,8 @@ from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
-    from graphexec.executable import Executable
+    from graphexec.runtime.device import Device
+    from graphexec.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.devices.base import Timed
-from graphexec.trace import Trace
+from graphexec.runtime.device import Timed
+from graphexec.runtime.trace import Trace
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.executable import Executable
+    from graphexec.runtime.executable import Executable
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from graphexec.base.errors import GraphexecError
 from graphexec.comparison import Row, compare_executable
-from graphexec.devices.base import Device
-from graphexec.devices.hip import HipDevice, HipSession
 from graphexec.examples import EXAMPLES
-from graphexec.executable import Executable
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
 from graphexec.planning.pipeline import compile
+from graphexec.runtime.device import Device
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip.device import HipDevice, HipSession
 
 Array = np.ndarray[Any, Any]
 Test = Callable[[Device], str]

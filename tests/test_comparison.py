@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.comparison import TOLERANCE, Comparison, compare_executable, evaluate
-from graphexec.executable import Executable
 from graphexec.graph.infer import infer
 from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.op import Attrs, Call, Op, Operand
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
+from graphexec.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.errors import DataError, GraphError
-from graphexec.plan_cache import LIMIT, solve_dims
+from graphexec.runtime.plan_cache import LIMIT, solve_dims
 
 sys.path.insert(0, str(Path(__file__).parent / "devices"))
 
@@ -40,7 +40,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Any]:
         return
     from hip_lab import Lab
 
-    from graphexec.devices.hip import HipDevice
+    from graphexec.runtime.hip.device import HipDevice
 
     lab = Lab.open()
     lab.reset()
@@ -167,7 +167,7 @@ def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "nodes:", "weights:\n  w: {file: w.npy}\nnodes:"
     )
     (tmp_path / "g.yaml").write_text(text)
-    from graphexec import executable
+    from graphexec.runtime import executable
 
     read = []
     original = executable.read_weight

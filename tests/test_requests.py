@@ -11,7 +11,7 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
-from graphexec.requests import in_flight
+from graphexec.runtime.requests import in_flight
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_only_what_was_computed_is_counted() -> None:
 def test_on_the_hip_device(mode: Any) -> None:
     from hip_lab import Lab
 
-    from graphexec.devices.hip import HipDevice
+    from graphexec.runtime.hip.device import HipDevice
 
     lab = Lab.open()
     lab.reset()
@@ -69,7 +69,7 @@ def test_every_built_in_op_and_dtype_is_checked() -> None:
 def test_a_device_without_graphs_fails_where_they_are_needed() -> None:
     from hip_lab import Lab
 
-    from graphexec.devices.hip import CaptureWarning, HipDevice
+    from graphexec.runtime.hip.device import CaptureWarning, HipDevice
     from graphexec.selftest import Wrong
 
     lab = Lab.open()

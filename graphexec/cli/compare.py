@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from graphexec.comparison import Comparison, Row
-    from graphexec.devices.hip import Mode
     from graphexec.graph.not_computed import NotComputed
+    from graphexec.runtime.hip.device import Mode
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")

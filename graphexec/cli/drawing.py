@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
     from graphexec.proof import Hazard
-    from graphexec.trace import Trace
+    from graphexec.runtime.trace import Trace
     from graphexec.views.outline import Outline
     from graphexec.views.paint import Color
 

@@ -41,8 +41,8 @@ def _gather() -> dict[str, Any]:
     from dataclasses import asdict
 
     import graphexec
-    from graphexec.devices.base import available
-    from graphexec.devices.hip_info import describe
+    from graphexec.runtime.device import available
+    from graphexec.runtime.hip.info import describe
 
     return {
         "graphexec": graphexec.__version__,
@@ -85,7 +85,7 @@ def _blas() -> list[dict[str, Any]]:
 
 
 def _render(found: dict[str, Any]) -> str:
-    from graphexec.devices.hip_info import lines as hip_lines
+    from graphexec.runtime.hip.info import lines as hip_lines
 
     lines = [
         f"graphexec  {found['graphexec']}",

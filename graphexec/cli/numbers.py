@@ -10,7 +10,7 @@ from graphexec.cli.report import failure, listed, note
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.executable import Executable
+    from graphexec.runtime.executable import Executable
 
     Array = np.ndarray[Any, Any]
 

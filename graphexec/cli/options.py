@@ -14,10 +14,10 @@ import click
 from graphexec.cli.report import note, warn
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
-    from graphexec.devices.hip import Mode
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
+    from graphexec.runtime.device import Device
+    from graphexec.runtime.hip.device import Mode
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -126,11 +126,11 @@ def chosen_device(
     """The device called `name`, with its options. Raises DeviceUnavailable."""
     from dataclasses import replace
 
-    from graphexec.devices.base import find_device
+    from graphexec.runtime.device import find_device
 
     device = find_device(name)
     if device.name == "hip":
-        from graphexec.devices.hip import HipDevice
+        from graphexec.runtime.hip.device import HipDevice
 
         assert isinstance(device, HipDevice)
         return replace(device, mode=mode or device.mode, timeout=timeout, markers=markers)

@@ -137,7 +137,7 @@ class Planner:
     def to_plan(self, device: str, graph: Graph) -> dict[str, Any]:
         """The arguments of plan_graph for a graph and a device, which need not be usable here."""
         from graphexec.base.errors import DeviceUnavailable
-        from graphexec.devices.base import find_device
+        from graphexec.runtime.device import find_device
 
         settings = self.settings() | planned_device(device, graph)
         if self.use_profile and self.costs is None:
@@ -183,13 +183,13 @@ def planner_options_but_streams(command: Command) -> Command:
 def planned_device(name: str, graph: Graph) -> dict[str, Any]:
     """The device to plan for where nothing runs, as arguments of plan_graph for `graph`; "auto"
     warns of nothing."""
-    from graphexec.devices.base import available
+    from graphexec.runtime.device import available
 
     usable = any(d.usable and d.name == "hip" for d in available()) if name != "cpu" else False
     if name == "auto":
         name = "hip" if usable else "cpu"
     if name == "hip" and usable:
-        from graphexec.devices.hip import HipDevice
+        from graphexec.runtime.hip.device import HipDevice
 
         return {"device": name, "capabilities": HipDevice().capabilities(graph)}
     return {"device": name}

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphexec.base.tensor import TensorType
-    from graphexec.devices.hip import Mode
-    from graphexec.executable import Executable
+    from graphexec.runtime.executable import Executable
+    from graphexec.runtime.hip.device import Mode
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 

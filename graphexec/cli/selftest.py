@@ -20,8 +20,8 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, print_json
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
-    from graphexec.devices.hip import Mode
+    from graphexec.runtime.device import Device
+    from graphexec.runtime.hip.device import Mode
     from graphexec.selftest import Check
 
 
@@ -64,7 +64,7 @@ def selftest(device: str, mode: Mode | None, timeout: float | None, as_json: boo
 
 def _environment(device: Device, mode: Mode | None) -> dict[str, Any]:
     import graphexec
-    from graphexec.devices.hip_info import describe
+    from graphexec.runtime.hip.info import describe
 
     hip = device.name == "hip"
     return {
@@ -79,7 +79,7 @@ def _environment(device: Device, mode: Mode | None) -> dict[str, Any]:
 
 
 def _heading(report: dict[str, Any]) -> str:
-    from graphexec.devices.hip_info import lines
+    from graphexec.runtime.hip.info import lines
 
     mode = f", {report['mode']} mode" if report["mode"] else ""
     text = [

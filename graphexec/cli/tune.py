@@ -16,11 +16,11 @@ from graphexec.cli.report import failure, note
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device
     from graphexec.ir.graph import Graph
     from graphexec.machine.costs import Measured
     from graphexec.planning.profile import Profile
     from graphexec.planning.profile_cache import Kept
+    from graphexec.runtime.device import Device
 
     Report = Callable[[str, int, int], None]
 

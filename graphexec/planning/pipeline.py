@@ -32,8 +32,8 @@ from graphexec.planning.synchronize import synchronize
 from graphexec.proof import verify as prove
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device, Machine
-    from graphexec.executable import Executable
+    from graphexec.runtime.device import Device, Machine
+    from graphexec.runtime.executable import Executable
 
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
 
@@ -205,8 +205,8 @@ def compile(
     The caller closes the executable, best by `with`. Raises as `make_plan`, and
     DeviceUnavailable.
     """
-    from graphexec.devices.base import find_device
-    from graphexec.executable import Executable
+    from graphexec.runtime.device import find_device
+    from graphexec.runtime.executable import Executable
 
     chosen = find_device(device) if isinstance(device, str) else device
 

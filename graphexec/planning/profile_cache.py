@@ -25,7 +25,7 @@ from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.planning.profile import Profile, load
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Machine
+    from graphexec.runtime.device import Machine
 
 VARIABLE = "GRAPHEXEC_PROFILES"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from graphexec.devices.base import Device
+from graphexec.runtime.device import Device
 from graphexec.tuning.measuring import Loaded
 from graphexec.tuning.probes import Probe, chains, diamonds, launches
 

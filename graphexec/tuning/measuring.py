@@ -17,8 +17,8 @@ import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.tensor import DType, View
-from graphexec.devices.base import Device, Session, Timed
 from graphexec.planning.alternatives import plan_program
+from graphexec.runtime.device import Device, Session, Timed
 from graphexec.tuning.probes import Probe
 
 Array = np.ndarray[Any, Any]

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphexec.base.errors import ExecutionError
-from graphexec.devices.base import find_device
-from graphexec.executable import Executable
 from graphexec.formats.arrays import read_inputs
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import Measured, model_of
@@ -28,14 +26,16 @@ from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.planning.profile_cache import check_keepable, keep, signature
 from graphexec.planning.programs import Streams, Variant, programmed
 from graphexec.planning.scheduling import ONE_STREAM
+from graphexec.runtime.device import find_device
+from graphexec.runtime.executable import Executable
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants
 from graphexec.tuning.measuring import time_in_turns
 
 if TYPE_CHECKING:
-    from graphexec.devices.base import Device, Session
     from graphexec.ir.graph import Graph
     from graphexec.ir.typed import TypedGraph
+    from graphexec.runtime.device import Device, Session
 
 Report = Callable[[str, int, int], None]
 """Told what is measured next, how many things were and how many there are."""

@@ -15,7 +15,7 @@ from typing import Any
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.trace import Span, Trace
+from graphexec.runtime.trace import Span, Trace
 from graphexec.views.layout import lanes
 from graphexec.views.lifetimes import tenants, usage
 from graphexec.views.paint import is_transfer

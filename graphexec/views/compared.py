@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import floor, log10
 
 from graphexec.ir.plan import Launch, Plan
-from graphexec.trace import Trace
+from graphexec.runtime.trace import Trace
 from graphexec.views import svg
 from graphexec.views.layout import lanes
 from graphexec.views.paint import Paint, shown

@@ -23,7 +23,7 @@ from graphexec.views.table import count, printable, size
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
     from graphexec.proof import Hazard
-    from graphexec.trace import Trace
+    from graphexec.runtime.trace import Trace
     from graphexec.views.paint import Color
 
 _EVERY = 1200  # launches that are still drawn one by one

@@ -15,7 +15,7 @@ from graphexec.views.table import printable, shape, size
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
     from graphexec.proof import Hazard
-    from graphexec.trace import Trace
+    from graphexec.runtime.trace import Trace
 
 
 def launches_of(plan: Plan, notes: Sequence[Note] = ()) -> dict[str, list[int]]:

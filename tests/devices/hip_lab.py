@@ -16,10 +16,10 @@ import pytest
 import graphexec as gx
 from graphexec.base.tensor import DType
 from graphexec.comparison import TOLERANCE, evaluate
-from graphexec.devices import hip_resources
-from graphexec.devices.hip import HipDevice, HipSession, Mode
-from graphexec.executable import Executable
 from graphexec.formats.arrays import read_inputs
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip import resources as hip_resources
+from graphexec.runtime.hip.device import HipDevice, HipSession, Mode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

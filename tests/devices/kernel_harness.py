@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.devices.hip_bindings import Bindings, load
-from graphexec.devices.hip_kernel_cache import KernelCache
 from graphexec.ir.op import Call, Op
 from graphexec.ir.program import Command, Kernel, Memcpy, Scalar
+from graphexec.runtime.hip.bindings import Bindings, load
+from graphexec.runtime.hip.kernel_cache import KernelCache
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -14,11 +14,11 @@ from attention_cases import FROBENIUS
 from exact import Array, draw, wide
 
 import graphexec as gx
-from graphexec.devices.hip import HipDevice
 from graphexec.machine.costs import Measured, signature
 from graphexec.ops.attention.portable import ALTERNATIVES
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import Profile
+from graphexec.runtime.hip.device import HipDevice
 
 CHOICES = range(2 + ALTERNATIVES)
 """The usual kernel, that for Hopper (the usual one elsewhere), and those that `tune` tries."""

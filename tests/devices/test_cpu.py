@@ -22,13 +22,13 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
-from graphexec.devices.cpu import CpuDevice
-from graphexec.devices.cpu_cores import Cores, single_threaded_blas
-from graphexec.executable import Executable
 from graphexec.ir.op import Attrs, Call, Op, Operand
 from graphexec.ir.plan import Launch, Plan, Range, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
+from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
+from graphexec.runtime.cpu.device import CpuDevice
+from graphexec.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
 PATIENCE = 30  # seconds until a test gives up on something that must happen

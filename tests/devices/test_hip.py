@@ -24,9 +24,9 @@ from hip_lab import (
 
 import graphexec as gx
 from graphexec.comparison import compare_executable
-from graphexec.devices.hip import Mode
-from graphexec.executable import Executable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record, Wait
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip.device import Mode
 
 SEEDS = range(6)
 
@@ -278,8 +278,8 @@ def test_compare_looks_at_every_node(lab: Lab) -> None:
 
 
 def test_a_plan_read_from_a_file_cannot_be_run(lab: Lab) -> None:
-    from graphexec.devices.hip import HipDevice
     from graphexec.ir.plan import Plan
+    from graphexec.runtime.hip.device import HipDevice
 
     plan = Plan.from_json(gx.make_plan(small(), device="hip").to_json())
     with lab.nothing_left(), pytest.raises(gx.ExecutionError, match="has no commands to run"):
@@ -287,7 +287,7 @@ def test_a_plan_read_from_a_file_cannot_be_run(lab: Lab) -> None:
 
 
 def test_a_device_that_is_not_there(lab: Lab) -> None:
-    from graphexec.devices.hip import HipDevice
+    from graphexec.runtime.hip.device import HipDevice
 
     with pytest.raises(gx.DeviceUnavailable, match="there is no HIP device 99; found "):
         HipDevice(index=99).describe()
@@ -303,7 +303,7 @@ def test_a_wait_that_is_not_issued_is_seen_in_the_numbers(
     emulated: Lab, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So right numbers under every seed mean something."""
-    from graphexec.devices.hip_steps import Steps, nothing
+    from graphexec.runtime.hip.steps import Steps, nothing
 
     wait_event, dropped = Steps.wait_event, -1
 

@@ -10,13 +10,13 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
 
 import graphexec as gx
-from graphexec.devices.hip import HipDevice, Mode
-from graphexec.devices.hip_products import count_algorithms
-from graphexec.executable import Executable
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import gemm_signature
 from graphexec.planning.pipeline import plan_graph
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip.device import HipDevice, Mode
+from graphexec.runtime.hip.products import count_algorithms
 
 MOST = 8
 EMULATED = 3  # algorithms

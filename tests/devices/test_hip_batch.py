@@ -13,10 +13,10 @@ from strategies import repeated_graphs
 
 import graphexec as gx
 from graphexec.comparison import compare_executable
-from graphexec.devices.hip import Mode
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import GemmBatch, aligned
+from graphexec.runtime.hip.device import Mode
 
 
 @pytest.mark.parametrize("mode", MODES)

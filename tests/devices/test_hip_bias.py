@@ -17,11 +17,6 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.errors import ExecutionError, NotCapable
-from graphexec.devices.base import FallbackWarning
-from graphexec.devices.hip import HipDevice, Mode
-from graphexec.devices.hip_gemm import gemm_call
-from graphexec.devices.hip_products import biased, count_algorithms
-from graphexec.executable import Executable
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Gemm
 from graphexec.machine.capabilities import reduced
@@ -34,6 +29,11 @@ from graphexec.machine.epilogue import (
     product_capability,
 )
 from graphexec.planning.pipeline import Compiled, plan_graph
+from graphexec.runtime.device import FallbackWarning
+from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip.device import HipDevice, Mode
+from graphexec.runtime.hip.gemm import gemm_call
+from graphexec.runtime.hip.products import biased, count_algorithms
 
 ASKED = frozenset(name(*types) for types in pairs() for name in (capability, batch_capability))
 EVERY = ASKED | {c_capability(dtype, out) for dtype, out in pairs() if out is dtype.accumulator}
@@ -507,7 +507,7 @@ def test_the_library_is_asked_where_there_is_a_bias_only(
     def asked(*_: object) -> frozenset[str]:
         raise AssertionError("asked")
 
-    monkeypatch.setattr("graphexec.devices.hip.biased", asked)
+    monkeypatch.setattr("graphexec.runtime.hip.device.biased", asked)
     g = gx.Graph("plain")
     x = g.input("x", (32, 32))
     g.output(y=g.gemm(x, x, name="y"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.devices import hip_platform
+from graphexec.runtime.hip import platform as hip_platform
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -105,7 +105,7 @@ def test_every_call_fits_hip_pythons_signatures(interpreter: Path) -> None:
 
 def test_importing_the_module_does_not_import_hip_python() -> None:
     script = """
-        import graphexec.devices.hip_bindings
+        import graphexec.runtime.hip.bindings
         print([name for name in sys.modules if name.split(".")[0] in ("hip", "rocm")])
     """
     assert run(Path(sys.executable), script).strip() == "[]"
@@ -304,7 +304,7 @@ def test_versions_are_written_as_their_makers_do(version: int, text: str) -> Non
 EMULATED = r"""
     import ctypes
     import numpy as np
-    from graphexec.devices.hip_bindings import BlasGemm, load
+    from graphexec.runtime.hip.bindings import BlasGemm, load
 
     hip = load()
     assert hip.platform.name == "HIP emulator"
@@ -395,7 +395,7 @@ def test_plans_kinds_of_calls_work_on_the_emulator(interpreter: Path, emulator: 
 def test_hipblaslt_works_on_the_emulator(epilogue: str, emulator: Path) -> None:
     script = f"""
         import numpy as np
-        from graphexec.devices.hip_bindings import BlasGemm, load
+        from graphexec.runtime.hip.bindings import BlasGemm, load
 
         hip = load()
         if hip.lt is None:

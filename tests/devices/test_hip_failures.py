@@ -31,9 +31,9 @@ from hip_lab import (
 import graphexec as gx
 from graphexec.base.errors import OutOfMemory, SessionClosed, TimedOut
 from graphexec.cli.app import app
-from graphexec.devices.hip import CaptureWarning, HipDevice, Mode
-from graphexec.devices.hip_bindings import HipError
 from graphexec.ir.plan import Launch, Record, Wait
+from graphexec.runtime.hip.bindings import HipError
+from graphexec.runtime.hip.device import CaptureWarning, HipDevice, Mode
 
 APART = ["batch"]  # what is switched off for several streams with a GEMM each
 CAPTURING = {
@@ -514,7 +514,7 @@ def test_the_interpreter_ends_without_close(emulated: Lab, ending: str, mode: Mo
 
 
 def test_the_interpreter_ends_while_the_device_hangs(emulated: Lab) -> None:
-    body = ("import graphexec.devices.hip_resources as r\n"
+    body = ("import graphexec.runtime.hip.resources as r\n"
             "exe = lab.compile(small(), timeout=0.05)\n"
             "lab.emulator.library.emulatorHang(-1)\n"
             "try: exe.run(**inputs_of(exe))\n"

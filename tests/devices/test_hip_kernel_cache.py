@@ -20,11 +20,11 @@ from kernel_harness import Harness
 
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.errors import ExecutionError
-from graphexec.devices import hip_kernel_cache
-from graphexec.devices.hip_kernel_cache import KernelCache
-from graphexec.devices.hip_status import HipError
-from graphexec.devices.kernel_source import self_contained
 from graphexec.ir.program import Kernel
+from graphexec.runtime.hip import kernel_cache as hip_kernel_cache
+from graphexec.runtime.hip.kernel_cache import KernelCache
+from graphexec.runtime.hip.kernel_source import self_contained
+from graphexec.runtime.hip.status import HipError
 
 
 @dataclass
@@ -290,7 +290,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from test_hip_kernel_cache import FakeHip, kernel_of
-        from graphexec.devices.hip_kernel_cache import KernelCache
+        from graphexec.runtime.hip.kernel_cache import KernelCache
         folder = Path(sys.argv[1])
         cache = KernelCache(FakeHip(), "gfx90a", folder=folder / "cache")
         kernels = [kernel_of(folder, "", ("A", str(i))) for i in range(200)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hip_signatures import hip_python, used_names
 
-from graphexec.devices import hip_on_cuda
-from graphexec.devices.hip_on_cuda import HipOnCudaError, build, find_cuda
+from graphexec.runtime.hip import on_cuda as hip_on_cuda
+from graphexec.runtime.hip.on_cuda import HipOnCudaError, build, find_cuda
 
 # hip-python asks for hipGetDeviceProperties under the name of its structure's layout.
 SYMBOLS = {"hipGetDeviceProperties": "hipGetDevicePropertiesR0600"}

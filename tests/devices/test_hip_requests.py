@@ -28,13 +28,13 @@ from hip_lab import (
 import graphexec as gx
 from graphexec.base.errors import DataError, HazardError
 from graphexec.base.tensor import DType, TensorType
-from graphexec.devices.device_array import DeviceArray
-from graphexec.devices.hip import Mode
-from graphexec.devices.hip_bindings import Bindings, load
-from graphexec.devices.pinned import is_pinned
 from graphexec.ir.plan import Launch, Wait
 from graphexec.proof import verify
-from graphexec.requests import in_flight
+from graphexec.runtime.device_array import DeviceArray
+from graphexec.runtime.hip.bindings import Bindings, load
+from graphexec.runtime.hip.device import Mode
+from graphexec.runtime.pinned import is_pinned
+from graphexec.runtime.requests import in_flight
 
 # Requests -------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from rewritten import after, applied, assert_right
 from strategies import Seeded, random_graph
 
 import graphexec as gx
-from graphexec.devices.hip import HipDevice, Mode
+from graphexec.runtime.hip.device import HipDevice, Mode
 
 
 @pytest.mark.parametrize("seed", range(24))

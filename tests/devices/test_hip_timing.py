@@ -12,12 +12,12 @@ from hip_lab import GRAPHS, MODES, Lab, assert_right, bits, calls, inputs_of, se
 
 from graphexec.base.errors import TimedOut
 from graphexec.bench import bench
-from graphexec.devices.hip import Mode
-from graphexec.devices.hip_timing import TimedRun
 from graphexec.ir.plan import HostWait, Launch, Wait
 from graphexec.measure import measure
-from graphexec.run_log import described
-from graphexec.trace import RunTimes
+from graphexec.runtime.hip.device import Mode
+from graphexec.runtime.hip.timing import TimedRun
+from graphexec.runtime.run_log import described
+from graphexec.runtime.trace import RunTimes
 from graphexec.views.chrome import from_json, to_json
 
 

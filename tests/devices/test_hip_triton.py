@@ -18,12 +18,13 @@ from hip_lab import MODES, Lab, assert_right, calls, inputs_of
 
 import graphexec as gx
 from graphexec.base.errors import NotCapable
-from graphexec.devices import hip_kernel_cache, hip_triton
-from graphexec.devices.base import FallbackWarning
-from graphexec.devices.hip import HipDevice, Mode
-from graphexec.devices.hip_bindings import load
-from graphexec.devices.hip_triton import TritonBinary
 from graphexec.ir.program import Gpu, TritonKernel
+from graphexec.runtime.device import FallbackWarning
+from graphexec.runtime.hip import kernel_cache as hip_kernel_cache
+from graphexec.runtime.hip import triton as hip_triton
+from graphexec.runtime.hip.bindings import load
+from graphexec.runtime.hip.device import HipDevice, Mode
+from graphexec.runtime.hip.triton import TritonBinary
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("pip install 'graphexec[fused]'", allow_module_level=True)

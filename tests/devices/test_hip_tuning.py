@@ -10,14 +10,14 @@ from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 import graphexec as gx
 from graphexec.base.errors import ExecutionError
-from graphexec.devices.base import Device
-from graphexec.devices.hip import HipDevice, Mode
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Command, Kernel
 from graphexec.machine.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.machine.variants import variants, with_variant
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import Profile
+from graphexec.runtime.device import Device
+from graphexec.runtime.hip.device import HipDevice, Mode
 from graphexec.tuning import commands
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants

@@ -21,8 +21,8 @@ SCRIPT = f"""
     sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE)!r}]
     from hip_lab import *
     import graphexec as gx
-    from graphexec.devices.hip import CaptureWarning
-    from graphexec.devices.hip_bindings import load
+    from graphexec.runtime.hip.device import CaptureWarning
+    from graphexec.runtime.hip.bindings import load
 
     lab = Lab.open()
     from hip_emulator.emulator import Emulator

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from kernel_cases import kernels
 
-from graphexec.devices.hip_kernel_cache import OPTIONS
-from graphexec.devices.kernel_source import self_contained
 from graphexec.ir.program import Kernel
+from graphexec.runtime.hip.kernel_cache import OPTIONS
+from graphexec.runtime.hip.kernel_source import self_contained
 
 ARCHITECTURES = ("gfx90a", "gfx1030")  # wavefronts of 64 and of 32
 # Several kernels a compilation: parsing HIP's headers takes longer than compiling a kernel.

@@ -11,11 +11,11 @@ import pytest
 from hip_lab import ROOT, Lab, example, inputs_of
 
 import graphexec as gx
-from graphexec.devices import markers
-from graphexec.devices.hip import HipDevice, Mode
-from graphexec.devices.hip_on_cuda import HipOnCudaError, build, find_cuda
-from graphexec.devices.markers import Markers
 from graphexec.ir.plan import Launch
+from graphexec.runtime.hip import markers
+from graphexec.runtime.hip.device import HipDevice, Mode
+from graphexec.runtime.hip.markers import Markers
+from graphexec.runtime.hip.on_cuda import HipOnCudaError, build, find_cuda
 
 # What rocprof loads in ROCTX's place: it writes down what it hears.
 RECORDER = r"""
@@ -155,7 +155,7 @@ def test_over_cuda_the_ranges_are_nvtx_s(tmp_path: Path) -> None:
         pytest.skip("needs NVTX: pip install nvidia-nvtx")
     folder = build(tmp_path / "cache")
     profiler = compiled(INJECTION, tmp_path / "profiler.so", f"-I{toolkit.nvtx}")
-    code = ("import sys; from graphexec.devices.markers import Markers; "
+    code = ("import sys; from graphexec.runtime.hip.markers import Markers; "
             "Markers(sys.argv[1]).around('scores (gemm)', lambda: None)()")  # fmt: skip
     subprocess.run(
         [sys.executable, "-c", code, folder / "libamdhip64.so"], check=True,

@@ -14,9 +14,9 @@ from strategies import graphs, stream_counts
 from test_cpu import hooked, ones, two_branches
 
 import graphexec as gx
-from graphexec.executable import Executable
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.ir.program import Parallel
+from graphexec.runtime.executable import Executable
 
 DIAMOND = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
 

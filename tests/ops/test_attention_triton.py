@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.errors import NotCapable
 from graphexec.base.tensor import DType, View
-from graphexec.devices import hip_triton
 from graphexec.ir.program import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.machine.variants import variants
 from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.planning.pipeline import Compiled, plan_graph
+from graphexec.runtime.hip import triton as hip_triton
 
 pytest.importorskip("triton", reason="pip install 'graphexec[fused]'")
 
@@ -485,7 +485,7 @@ def test_a_kernel_that_is_cached_needs_no_triton() -> None:
 import sys
 import graphexec as gx
 from graphexec.ir.program import Gpu, TritonKernel
-from graphexec.devices.hip_triton import identity
+from graphexec.runtime.hip.triton import identity
 from graphexec.planning.pipeline import plan_graph
 plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", capabilities=["attention:f16"])
 kernels = [c.work for c in plan.program.commands if isinstance(c.work, TritonKernel)]

@@ -17,8 +17,8 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from graphexec.base.tensor import DType, View
-from graphexec.devices.hip_triton import load_source
 from graphexec.ir.program import Argument, Gpu, TritonKernel
+from graphexec.runtime.hip.triton import load_source
 
 NAMES = {DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64"}
 

@@ -12,7 +12,7 @@ from hip_lab import MODES, Lab
 from test_pitfalls import CURES, PITFALLS, SHARED, TITLES, given, is_right, program
 
 import graphexec as gx
-from graphexec.devices.hip import Mode
+from graphexec.runtime.hip.device import Mode
 
 CYCLES = 10**9  # about half a second
 SPIN = f"""

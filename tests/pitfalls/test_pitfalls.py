@@ -21,7 +21,7 @@ from hip_lab import MODES, ROOT, Lab
 
 import graphexec as gx
 from graphexec.cli.app import app
-from graphexec.devices.hip import Mode
+from graphexec.runtime.hip.device import Mode
 
 Array = np.ndarray[Any, Any]
 PAGE = (ROOT / "docs" / "pitfalls.md").read_text(encoding="utf-8")

@@ -15,7 +15,6 @@ from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
 from graphexec.comparison import compare_executable, evaluate
-from graphexec.devices.hip_gemm import gemm_call
 from graphexec.explain import explain
 from graphexec.graph.infer import infer
 from graphexec.graph.rewrite import chosen_rewrites, rewrite
@@ -39,6 +38,7 @@ from graphexec.planning import batch
 from graphexec.planning.lower import lower
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.scheduled import dependencies
+from graphexec.runtime.hip.gemm import gemm_call
 
 
 def rewritten(program: Program, costs: CostModel) -> Program:

@@ -11,7 +11,6 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.errors import DataError, GraphError
-from graphexec.devices.base import Machine
 from graphexec.ir.plan import Launch, Plan
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import Measured, signature
@@ -21,6 +20,7 @@ from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import MeasuredSchedule, Profile, load, loads, schedule_key
 from graphexec.planning.profile_cache import ProfileWarning
 from graphexec.planning.scheduling import ONE_STREAM
+from graphexec.runtime.device import Machine
 
 HERE = Machine("gfx000", {"graphexec": "1", "numpy": "2"})
 

@@ -12,13 +12,13 @@ import pytest
 import graphexec as gx
 from graphexec.base.errors import DeviceUnavailable, ExecutionError
 from graphexec.base.tensor import DType
-from graphexec.devices.base import Device
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import CONSTANTS, Measured, model_of, signature
 from graphexec.planning.alternatives import plan_program
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import load, schedule_key
+from graphexec.runtime.device import Device
 from graphexec.tuning import tune as tuning
 from graphexec.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tuning.constants import measure_constants

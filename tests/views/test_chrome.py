@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.devices.cpu import CpuDevice
 from graphexec.ir.plan import Launch, Wait
 from graphexec.measure import measure
+from graphexec.runtime.cpu.device import CpuDevice
 from graphexec.views.chrome import from_json, to_json
 
 KEYS = {

@@ -9,7 +9,7 @@ import graphexec as gx
 from graphexec.ir.plan import Launch, Plan
 from graphexec.planning.pipeline import plan_graph
 from graphexec.proof import Hazard
-from graphexec.trace import Span, Trace
+from graphexec.runtime.trace import Span, Trace
 from graphexec.views.outline import of_graph
 from graphexec.views.page import to_html
 from graphexec.views.text import to_text

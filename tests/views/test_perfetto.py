@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import graphexec as gx
-from graphexec.devices.cpu import CpuDevice
 from graphexec.ir.plan import Launch, Plan, Wait
 from graphexec.measure import measure
+from graphexec.runtime.cpu.device import CpuDevice
 from graphexec.views.chrome import to_json
 
 FILE = "graphs/multi_head_attention.yaml"

@@ -1,1 +1,0 @@
-"""What runs plans: the CPU, and GPUs through hip-python."""

@@ -1,0 +1,74 @@
+"""What a launch does on the CPU: a function without arguments, prepared to be called often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from graphexec.base.errors import ExecutionError
+from graphexec.base.tensor import View
+from graphexec.ir.plan import Launch
+from graphexec.ir.program import (
+    Compute,
+    Gemm,
+    GemmBatch,
+    Kernel,
+    Memcpy,
+    Preparable,
+    TritonKernel,
+)
+from graphexec.runtime.cpu.cores import Cores
+from graphexec.runtime.cpu.gemm import in_turn, prepare_gemm
+from graphexec.runtime.cpu.memory import Memory
+
+Array = np.ndarray[Any, Any]
+
+_MEMCPY_PART = 1 << 20  # bytes
+_MEMCPY_SERIAL = 1 << 22  # less is done before another thread has woken up and been waited for
+
+
+def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
+    """A function that does the work of a launch on what lies in `memory`, with idle cores."""
+    match launch.work:
+        case Gemm() as gemm:
+            return _gemm(gemm, memory, cores)
+        case GemmBatch(members):
+            flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
+            return in_turn([_gemm(gemm, memory, cores) for gemm in members], flops, cores)
+        case Kernel(args=args, compute=compute):
+            arrays = [memory.array(v) for v in args if isinstance(v, View)]
+            return partial(_prepared(compute), arrays, cores.parallel)
+        case TritonKernel(views=views, compute=compute):
+            return partial(_prepared(compute), [memory.array(v) for v in views], cores.parallel)
+        case Memcpy() as copy:
+            return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
+        case None:
+            raise ExecutionError("a plan read from a file has no commands to run")
+
+
+def _prepared(compute: Compute) -> Compute:
+    return compute.prepare() if isinstance(compute, Preparable) else compute
+
+
+def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
+    a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
+    c, bias = (None if view is None else memory.array(view) for view in (gemm.c, gemm.bias))
+    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias)
+
+
+def _memcpy(target: Array, source: Array, cores: Cores) -> None:
+    if target.size < _MEMCPY_SERIAL:
+        target[...] = source
+        return
+
+    def body(low: int, high: int) -> None:
+        first, last = low * _MEMCPY_PART, high * _MEMCPY_PART
+        target[first:last] = source[first:last]
+
+    cores.parallel(-(-target.size // _MEMCPY_PART), body)
+
+
+__all__ = ["prepare_command"]

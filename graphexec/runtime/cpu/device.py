@@ -1,0 +1,83 @@
+"""The CPU device: the reference, and the default where there is no GPU.
+
+What a loaded plan does is in cpu_session.py.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import graphexec
+from graphexec.graph.rewriting import CAPABILITIES
+from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Gemm
+from graphexec.runtime.cpu.session import CpuSession
+from graphexec.runtime.device import DeviceInfo, Machine, Session
+
+Array = np.ndarray[Any, Any]
+
+
+def info() -> DeviceInfo:
+    """The CPU as a device."""
+    return DeviceInfo("cpu", True, CpuDevice().describe())
+
+
+@dataclass(frozen=True)
+class CpuDevice:
+    """Runs plans on host threads.
+
+    `cores` is how many of them commands may use (default: those this process may run on).
+    For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
+    before every run.
+    """
+
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    delays: int | None = None
+    poison: bool = False
+    name: str = "cpu"
+
+    def describe(self) -> str:
+        """Model and number of cores."""
+        return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
+
+    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
+        """The same on every machine."""
+        return CAPABILITIES["cpu"]
+
+    def machine(self) -> Machine:
+        """Model and cores, and the version of NumPy, whose BLAS multiplies."""
+        versions = {"graphexec": graphexec.__version__, "numpy": np.__version__}
+        return Machine(self.describe(), versions)
+
+    def tuned(self, algorithms: Mapping[str, int]) -> CpuDevice:
+        """There is one way to multiply here."""
+        return self
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """None."""
+        return 0
+
+    def open(
+        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+    ) -> CpuSession:
+        """Load a plan; OutOfMemory when the host has too little."""
+        assert sibling is None or isinstance(sibling, CpuSession)
+        return CpuSession(plan, weights, self, sibling)
+
+
+def _model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

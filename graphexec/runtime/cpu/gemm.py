@@ -1,0 +1,163 @@
+"""GEMM on the CPU: NumPy's BLAS in f32 or f64, split over a batch axis or over rows.
+
+Each part widens its piece of the operands, multiplies, and narrows its piece of the result, while
+these are in cache. An operand that every part needs is widened first. The wide copies are kept for
+the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphexec.runtime.cpu.cores import Cores
+
+Array = np.ndarray[Any, Any]
+# Less than this is done before another thread has woken up and been waited for.
+_SERIAL_FLOPS = 1 << 25
+_SERIAL_ELEMENTS = 1 << 17
+
+
+def prepare_gemm(
+    a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores,
+    c: Array | None = None, bias: Array | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """A function that computes out = alpha · a @ b + beta · c + bias; c is out unless given.
+
+    a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N) with equal batch axes,
+    broadcast ones having stride 0. c is out, byte for byte, or lies apart from it. Sums are kept in
+    f32, in f64 for f64.
+    """
+    wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
+    flops = 2 * out.size * a.shape[-1]
+    row = None if bias is None else bias[..., None, :]
+    a, b, c, out, row = _fold_rows(a, b, out if c is None else c, out, row)
+    a, b = _without_broadcast(a), _without_broadcast(b)
+    rows = out.ndim - 2
+    axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
+    # alpha goes to the smaller operand, not to the usually larger product.
+    scale_a = a.size <= b.size
+    left = _Operand(a, wide, alpha if scale_a else 1.0, a.shape[axis] == out.shape[axis])
+    right = _Operand(
+        b, wide, 1.0 if scale_a else alpha, axis < rows and b.shape[axis] == out.shape[axis]
+    )
+    in_place = out.dtype == wide and not (beta and np.may_share_memory(c, out))
+    product = out if in_place else np.empty(out.shape, wide)
+    addend = None if row is None else _Operand(_without_broadcast(row), wide, 1.0, split=False)
+
+    def body(low: int, high: int) -> None:
+        part = (slice(None),) * axis + (slice(low, high),)
+        np.matmul(left.part(part), right.part(part), out=product[part])
+        if beta:
+            product[part] += wide.type(beta) * c[part].astype(wide, copy=False)
+        if addend is not None:
+            product[part] += np.broadcast_to(addend.part(part), out.shape)[part]
+        if product is not out:
+            out[part] = product[part]
+
+    def compute() -> None:
+        left.prepare(cores)
+        right.prepare(cores)
+        if addend is not None:
+            addend.prepare(cores)
+        if flops < _SERIAL_FLOPS:
+            body(0, out.shape[axis])
+        else:
+            # Splitting rows makes the BLAS pack b once a part, so no more parts than cores.
+            cores.parallel(out.shape[axis], body, cores.count if axis == rows else None)
+
+    return compute
+
+
+def in_turn(products: Sequence[Callable[[], None]], flops: int, cores: Cores) -> Callable[[], None]:
+    """A function that computes independent products of `flops` operations in all, which idle cores
+    share if that is worth waking them."""
+
+    def body(low: int, high: int) -> None:
+        for product in products[low:high]:
+            product()
+
+    def compute() -> None:
+        if flops < _SERIAL_FLOPS:
+            body(0, len(products))
+        else:
+            cores.parallel(len(products), body)
+
+    return compute
+
+
+class _Operand:
+    """An operand as the BLAS takes it: of the wide dtype, scaled.
+
+    `split`: a part of the result needs only the same part of it.
+    """
+
+    def __init__(self, array: Array, wide: np.dtype[Any], factor: float, split: bool) -> None:
+        self.array, self.split = array, split
+        self.factor = None if factor == 1.0 else wide.type(factor)
+        # Order "K" keeps the axes in memory as they are, so that reading and writing are in step.
+        needed = self.factor is not None or array.dtype != wide
+        self.copy = np.empty_like(array, dtype=wide, order="K", subok=False) if needed else None
+
+    def prepare(self, cores: Cores) -> None:
+        """Widen what all parts share."""
+        if self.copy is None or self.split:
+            return
+        source, target = _rows(self.array, self.copy)
+
+        def body(low: int, high: int) -> None:
+            self._widen(source[low:high], target[low:high])
+
+        if target.size < _SERIAL_ELEMENTS:
+            body(0, len(target))
+        else:
+            cores.parallel(len(target), body)
+
+    def part(self, part: tuple[slice, ...]) -> Array:
+        """The operand for a part of the result."""
+        if not self.split:
+            return self.array if self.copy is None else self.copy
+        if self.copy is None:
+            return self.array[part]
+        self._widen(self.array[part], self.copy[part])
+        return self.copy[part]
+
+    def _widen(self, source: Array, target: Array) -> None:
+        if self.factor is None:
+            target[...] = source
+        else:
+            np.multiply(source, self.factor, out=target, dtype=target.dtype)
+
+
+def _rows(first: Array, second: Array) -> tuple[Array, Array]:
+    """Two arrays of one shape and order of axes with their axes in the order of memory, leading
+    ones merged where both are dense: something to split."""
+    order = np.argsort([-s for s in first.strides], kind="stable")
+    first, second = first.transpose(order), second.transpose(order)
+    if first.flags.c_contiguous and second.flags.c_contiguous:
+        return first.reshape(-1, first.shape[-1]), second.reshape(-1, second.shape[-1])
+    return first, second
+
+
+def _fold_rows(
+    a: Array, b: Array, c: Array, out: Array, row: Array | None
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    """Make the innermost batch axes that share b, and the bias `row`, part of the rows of a, c and
+    out: one tall product is faster than many. Where the rows do not follow one another, the axes
+    stay."""
+    while out.ndim > 2 and b.strides[-3] == 0 and (row is None or row.strides[-3] == 0):
+        if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, c, out)):
+            break
+        a, c, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, c, out))
+        b = b[..., 0, :, :]
+        row = None if row is None else row[..., 0, :, :]
+    return a, b, c, out, row
+
+
+def _without_broadcast(array: Array) -> Array:
+    """Batch axes of stride 0 with one entry only, which matmul repeats."""
+    return array[
+        tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides[: array.ndim - 2])
+    ]

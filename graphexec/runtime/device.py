@@ -1,0 +1,228 @@
+"""What a device is: something that loads a plan and then runs it, again and again.
+
+A Device is a choice with options; a Session holds the memory, streams and events of one loaded
+plan. A session enqueues what the plan says and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from graphexec.base.errors import DeviceUnavailable
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.runtime.run_log import LOGGER, logged_steps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.program import Gemm
+    from graphexec.runtime.trace import RunTimes
+
+    Array = np.ndarray[Any, Any]
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A kind of device on this machine: whether it is usable, what it is, and if not, why."""
+
+    name: str
+    usable: bool
+    detail: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What measured times depend on: the hardware, and the versions of what runs on it."""
+
+    architecture: str
+    versions: Mapping[str, str]
+
+
+class FallbackWarning(UserWarning):
+    """`device="auto"` found no usable GPU and took the CPU."""
+
+
+class Tap(Protocol):
+    """Called after each launch of a run with its node and the bytes (uint8) of the last range it
+    wrote, for a launch of several nodes with each of them and its result; the bytes are only valid
+    during the call. Calls may come from several threads."""
+
+    def __call__(self, node: str, written: Array) -> None:
+        """Look at what `node` wrote."""
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A session that can tell what takes how long on the device."""
+
+    def timed(self) -> RunTimes:
+        """Run once more on what the input buffers hold, and measure every launch and wait.
+
+        Streams run side by side as ever. Waits for the run; `get` gives its outputs. Measuring
+        may slow a run down, so compare its end with that of runs that are not measured."""
+        ...
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Seconds that one launch, by its number in the plan, takes alone on the device: the
+        median of `repeats` measurements, after warming up.
+
+        Computes on what lies in memory, so run the plan once before; afterwards outputs are
+        undefined until the next run. Not while a run is in flight."""
+        ...
+
+    def time_run(self) -> float:
+        """Run once more on what the input buffers hold, nothing measured inside: seconds from its
+        issue to the end of its last command."""
+        ...
+
+
+class Session(Protocol):
+    """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
+
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
+        """Give an input buffer its bytes (uint8) before the next `issue`; `array` may be reused
+        at once, one of `pinned_empty` or one that is `lent` when the run is done."""
+        ...
+
+    def take(self, buffer: str, value: object) -> None:
+        """As `put`, from an array in device memory, ordered after the stream that wrote it.
+        `value` is kept until the run is done. Raises NotTaken."""
+        ...
+
+    def fetch(self, buffer: str) -> None:
+        """After `issue`: have the bytes of an output buffer brought to where `get` finds them."""
+        ...
+
+    def get(self, buffer: str) -> Array:
+        """The bytes (uint8) of an output buffer, fetched before `wait`; the caller's own."""
+        ...
+
+    def issue(self, tap: Tap | None = None, times: int = 1) -> None:
+        """Enqueue `times` runs, each behind the one before, and return. With `tap`, one run, and
+        what every launch writes is shown."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the last `issue` is done."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the run is done and the host may read the outputs.
+
+        Raises ExecutionError when a command failed, the session staying usable, and TimedOut
+        after `timeout` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what is running, then free everything. A second call does nothing."""
+        ...
+
+
+class Device(Protocol):
+    """A way to run plans."""
+
+    @property
+    def name(self) -> str:
+        """What plans call it: "cpu" or "hip"."""
+        ...
+
+    def describe(self) -> str:
+        """What this is, for people: model, cores or memory."""
+        ...
+
+    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
+        """What it can do beyond plain commands; rewrites ask for them by name. Of what takes time
+        to find out only what `graph` has a use for."""
+        ...
+
+    def machine(self) -> Machine:
+        """What times measured on this device are good for."""
+        ...
+
+    def tuned(self, algorithms: Mapping[str, int]) -> Device:
+        """This device with the algorithms of a profile for GEMMs, by signature."""
+        ...
+
+    def count_algorithms(self, work: Gemm, most: int) -> int:
+        """How many algorithms there are to choose from for a GEMM besides the default, up to
+        `most`."""
+        ...
+
+    def open(
+        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+    ) -> Session:
+        """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
+        NotCapable where the plan uses a capability that the device turns out not to have.
+
+        A `sibling` is a session of the same plan on this device that lives longer; its weights
+        are shared."""
+        ...
+
+
+class Backend(Protocol):
+    """What a session offers for each kind of instruction: a step prepared to be run often."""
+
+    def launch(self, instruction: Launch) -> Step: ...  # noqa: D102
+    def record(self, instruction: Record) -> Step: ...  # noqa: D102
+    def wait_event(self, instruction: Wait) -> Step: ...  # noqa: D102
+    def host_wait(self, instruction: HostWait) -> Step: ...  # noqa: D102
+
+
+def prepare(plan: Plan, backend: Backend) -> list[Step]:
+    """One step an instruction, in issue order."""
+    steps: list[Step] = []
+    for instruction in plan.instructions:
+        match instruction:
+            case Launch():
+                steps.append(backend.launch(instruction))
+            case Record():
+                steps.append(backend.record(instruction))
+            case Wait():
+                steps.append(backend.wait_event(instruction))
+            case HostWait():
+                steps.append(backend.host_wait(instruction))
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        return logged_steps(plan, steps)
+    return steps
+
+
+def available() -> list[DeviceInfo]:
+    """Every kind of device, usable or not."""
+    from graphexec.runtime.cpu import device as cpu
+    from graphexec.runtime.hip import device as hip
+
+    return [cpu.info(), hip.info()]
+
+
+def find_device(name: str) -> Device:
+    """The device called `name`: "cpu", "hip" or "auto". Raises DeviceUnavailable."""
+    from graphexec.runtime.cpu.device import CpuDevice
+
+    if name == "cpu":
+        return CpuDevice()
+    if name == "hip":
+        return _hip_device()
+    if name == "auto":
+        try:
+            return _hip_device()
+        except DeviceUnavailable as exc:
+            warnings.warn(f"running on the CPU: {exc}", FallbackWarning, stacklevel=3)
+            return CpuDevice()
+    raise DeviceUnavailable(f"unknown device '{name}'; expected auto, cpu or hip")
+
+
+def _hip_device() -> Device:
+    from graphexec.runtime.hip.device import HipDevice
+
+    device = HipDevice()
+    device.describe()  # raises where there is no GPU
+    return device

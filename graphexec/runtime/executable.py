@@ -1,0 +1,350 @@
+"""A compiled graph loaded on a device: NumPy in, NumPy out, one request or several in flight."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError, ExecutionError, NotCapable, SessionClosed
+from graphexec.base.progress import tracked
+from graphexec.base.tensor import TensorType
+from graphexec.frontend.weights import WeightError, read_weight
+from graphexec.ir.plan import Plan
+from graphexec.machine.capabilities import listed
+from graphexec.runtime.device import FallbackWarning
+from graphexec.runtime.device_array import DeviceArray, is_device_array
+from graphexec.runtime.pending import Pending, in_order
+from graphexec.runtime.pinned import is_pinned
+from graphexec.runtime.plan_cache import PlanCache, does_not_fit
+from graphexec.runtime.requests import in_flight as side_by_side
+from graphexec.runtime.run_inputs import (
+    Ports,
+    accepted,
+    at_least_one,
+    checked,
+    no_port,
+    shapes_of,
+)
+
+if TYPE_CHECKING:
+    from graphexec.ir.graph import Graph
+    from graphexec.ir.typed import TypedGraph
+    from graphexec.planning.pipeline import Compiled
+    from graphexec.runtime.device import Device, Session, Tap
+
+Array = np.ndarray[Any, Any]
+Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]
+
+
+class Executable:
+    """A plan with the device memory, streams and events to run it; made by `compile`.
+
+    Owns them until `close()`. Safe to use from several threads, which take turns.
+    """
+
+    _compiled: Compiled
+    _weights: dict[str, Array]
+
+    def __init__(
+        self, source: Graph, plan: Planning, device: Device, *,
+        resident: bool = False, timeout: float | None = None, base: Executable | None = None,
+    ) -> None:  # fmt: skip
+        """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
+
+        `plan(source, resident, without)` makes the plan with all that the device can do but for
+        some capabilities: those that it turned out not to have when an earlier plan was loaded.
+        A `base` of the same graph that lives longer lends its weights, if they lie alike, and what
+        it knows of the device. These capabilities are `without` afterwards.
+        """
+        self.without: frozenset[str] = base.without if base is not None else frozenset()
+        compiled = plan(source, resident, self.without)
+        while True:
+            try:
+                self._open(compiled, device, base)
+                break
+            except NotCapable as exc:
+                if exc.capabilities <= self.without:  # it was planned without
+                    raise
+                self.without |= exc.capabilities
+                other = plan(source, resident, self.without)
+                if other is compiled:  # there is no other plan
+                    raise
+                compiled = other
+                missing = listed(exc.capabilities)
+                message = f"{source.name} is planned without {missing}: {exc}"
+                warnings.warn(message, FallbackWarning, stacklevel=3)
+        self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
+        self.outputs: Mapping[str, TensorType] = {
+            n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
+        }
+        self._ins = Ports(self.inputs, compiled.program.inputs)
+        self._outs = Ports({}, compiled.program.outputs)
+        self.timeout = timeout
+        self.lock = threading.RLock()  # held by whoever uses the sessions
+        self.freeing = threading.Lock()  # held while sessions are closed
+        self._source, self._plan, self._resident, self._base = source, plan, resident, base
+        self._twin: Executable | None = None
+        self._resized = PlanCache(source, self._like)
+        self._closed = False
+        self._pending: deque[Pending] = deque()
+        self._proved = 1
+
+    def _open(self, compiled: Compiled, device: Device, base: Executable | None) -> None:
+        if compiled.profile is not None and compiled.profile.algorithms:
+            device = device.tuned(compiled.profile.algorithms)
+        lender = base if base is not None and _same_weights(base._compiled, compiled) else None
+        weights = lender._weights if lender else _read_weights(compiled)
+        lending = lender._sessions[0] if lender else None
+        self._sessions: list[Session] = [device.open(compiled.plan, weights, lending)]
+        self._compiled, self._weights = compiled, weights
+        self.device, self.device_name = device, device.name
+
+    @property
+    def graph(self) -> TypedGraph:
+        """The graph as the user wrote it, with types."""
+        return self._compiled.graph
+
+    @property
+    def rewritten(self) -> TypedGraph:
+        """The graph as it is computed, after the rewrites."""
+        return self._compiled.rewritten
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that runs: print it, or see its to_json() and to_dot()."""
+        return self._compiled.plan
+
+    @property
+    def session(self) -> Session:
+        """The device's side of the first request in flight."""
+        return self._sessions[0]
+
+    # Running --------------------------------------------------------------------------------
+
+    def run(self, /, **inputs: Array) -> dict[str, Array]:
+        """Run the plan once and return the outputs by name, as new arrays.
+
+        Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16), and stay as
+        it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
+        other values of its dims are taken too: the plan for those is made, and the last few such
+        plans are kept. Others raise DataError, all mistakes at once. Raises
+        ExecutionError when a command fails; the executable stays usable.
+        """
+        return self._submit(inputs, 1, lent=True).result()
+
+    def submit(self, /, **inputs: Array) -> Pending:
+        """Start a run and return at once; the handle's `result()` gives the outputs.
+
+        At most two requests are in flight, each with memory of its own but for the weights; a
+        third waits for the oldest. Inputs are read before `submit` returns, except arrays in
+        device memory or from `pinned_empty`: they must stay as they are until the run is done.
+        """
+        return self._submit(inputs, 2)
+
+    def map(
+        self, requests: Iterable[Mapping[str, Array]], in_flight: int = 2
+    ) -> Iterator[dict[str, Array]]:
+        """The outputs of each request, in order, with up to `in_flight` of them on the device.
+
+        So one request's upload, another's compute and a third's download overlap. The plan of
+        that many requests side by side is proved free of races before it runs. A request maps the
+        names of inputs to arrays; DataError says which one is wrong.
+        """
+        at_least_one("in_flight", in_flight)
+        return in_order(requests, in_flight, lambda inputs: self._submit(inputs, in_flight))
+
+    def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
+        """As `run`, showing what every launch wrote to `tap`."""
+        return self._submit(inputs, 1, tap, lent=True).result()
+
+    def _submit(
+        self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None, *,
+        lent: bool = False,
+    ) -> Pending:  # fmt: skip
+        plain = self._ins.are(inputs)
+        arrays = inputs if plain else checked(inputs, self.inputs)
+        with self.lock:
+            self._check_open()
+            other = None if plain else self._other_for(arrays)
+            if other is not None:
+                return other._submit(arrays, in_flight, tap, lent=lent)
+            session = self._take(in_flight)
+            found = arrays if plain else accepted(session, arrays, self.inputs)
+            self._ins.put(session, found, lent)
+            session.issue(tap)
+            for storage in self._outs.storages:
+                session.fetch(storage)
+            pending = Pending(self, session)
+            self._pending.append(pending)
+            return pending
+
+    def _take(self, in_flight: int) -> Session:
+        """A session that no request uses: an idle one, a new one, or that of the oldest request."""
+        if not self._pending:
+            return self._sessions[0]
+        busy = {id(pending.session) for pending in self._pending}
+        if len(busy) == len(self._sessions):
+            if len(self._sessions) < in_flight:
+                self._add_session()
+            else:
+                oldest = self._pending[0]
+                oldest.collect()
+                return oldest.session
+        return next(s for s in self._sessions if id(s) not in busy)
+
+    def _add_session(self) -> None:
+        from graphexec.proof import verify
+
+        count = len(self._sessions) + 1
+        if count > self._proved:
+            verify(side_by_side(self.plan, count))
+            self._proved = count
+        session = self.device.open(self.plan, self._weights, self._sessions[0])
+        self._sessions.append(session)
+
+    def collected(self, pending: Pending) -> None:
+        """A request is done with its session."""
+        self._pending.remove(pending)
+
+    def outputs_of(self, session: Session) -> dict[str, Array]:
+        """The outputs of the run that `session` has just finished, the caller's own."""
+        return self._outs.get(session)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+
+    def _other_for(self, arrays: Mapping[str, Array]) -> Executable | None:
+        """The executable that takes inputs like these, if it is not this one."""
+        shapes = shapes_of(arrays)
+        odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
+               if shape != self.inputs[n].shape}  # fmt: skip
+        if odd:
+            other = self._resized.find(shapes) if self._base is None else None
+            if other is None:
+                raise does_not_fit(self._source, self._compiled.graph.dims, odd)
+            return other
+        on_gpu = hasattr(self.session, "accept")
+        if not self._resident and any(
+            is_device_array(a) or (on_gpu and is_pinned(a)) for a in arrays.values()
+        ):
+            return self._device_twin()
+        return None
+
+    # Device memory --------------------------------------------------------------------------
+
+    def device_array(self, name: str) -> DeviceArray:
+        """Where an input or output lies on a GPU; only if compiled for one with `resident=True`.
+
+        Fill the inputs, call `replay`, and read the outputs there: no transfers are made. It has
+        a `__cuda_array_interface__`, so CuPy, PyTorch and Numba can use it in place.
+        Raises DataError for another name, and where it lies in the memory of the host.
+        """
+        program, session = self._compiled.program, self._sessions[0]
+        self._check_open()
+        ports = {**program.inputs, **program.outputs}
+        if name not in ports:
+            raise no_port(name, ports)
+        if not hasattr(session, "address"):
+            message = f"'{name}' lies in the memory of the host: the plan runs on the CPU"
+            help = "device_array is for GPUs; here `run` takes and returns NumPy arrays"
+            raise DataError([Diagnostic(message, help=help)])
+        if not self._resident:
+            message = f"'{name}' lies in the memory of the host: a run copies it to or from the GPU"
+            help = "compile(graph, device='hip', resident=True)"
+            raise DataError([Diagnostic(message, help=help)])
+        view = ports[name]
+        return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
+
+    def replay(self, times: int = 1) -> None:
+        """Run the plan on what lies in device memory `times` times, and wait for the last. Without
+        `resident` that is what the last run was given, which the CPU reads where it lies.
+
+        On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
+        the inputs must be done, or be on a stream that the caller has waited for. All of them may
+        take `times` times as long as one. Raises DataError unless `times` is at least 1.
+        """
+        at_least_one("times", times)
+        with self.lock:
+            self._check_open()
+            while self._pending:  # `device_array` is the first session's memory
+                self._pending[0].collect()
+            self._sessions[0].issue(times=times)
+            self._sessions[0].wait(None if self.timeout is None else self.timeout * times)
+
+    def _device_twin(self) -> Executable:
+        """The same graph with its inputs and outputs in device memory, made when first needed."""
+        if self._twin is None:
+            self._twin = self._like(self._source, resident=True)
+        return self._twin
+
+    def _like(self, graph: Graph, resident: bool | None = None) -> Executable:
+        return Executable(
+            graph, self._plan, self.device, timeout=self.timeout, base=self,
+            resident=self._resident if resident is None else resident,
+        )  # fmt: skip
+
+    # Ending ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for what is running, then free everything. A second call does nothing.
+
+        Requests in flight are finished: their `result()` can still be asked for.
+        """
+        with self.lock:
+            if self._closed:
+                return
+            while self._pending:
+                self._pending[0].collect()
+            self._closed = True
+            with self.freeing, ExitStack() as steps:  # in reverse order, whatever fails
+                for session in self._sessions:  # the first one owns the weights
+                    steps.callback(session.close)
+                steps.callback(self._resized.close)
+                if self._twin is not None:
+                    steps.callback(self._twin.close)
+
+    def __enter__(self) -> Executable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except ExecutionError:
+            if exc is None:  # otherwise what went wrong first is what counts
+                raise
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
+
+
+def _same_weights(one: Compiled, other: Compiled) -> bool:
+    """Whether two programs have the same weights at the same places."""
+    mine, theirs = one.program.weights, other.program.weights
+    return bool(mine) and mine == theirs and all(
+        one.plan.places[v.storage] == other.plan.places[v.storage] for v in mine.values()
+    )  # fmt: skip
+
+
+def _read_weights(compiled: Compiled) -> dict[str, Array]:
+    weights, mistakes = {}, []
+    names = compiled.program.weights
+    for name in tracked("reading weights", names, len(names)):
+        try:
+            weights[name] = read_weight(compiled.graph.weights[name])
+        except WeightError as exc:
+            mistakes.append(Diagnostic(f"weight '{name}': {exc}", help=exc.help))
+    if mistakes:
+        raise DataError(mistakes)
+    return weights

@@ -1,0 +1,204 @@
+"""Compiled kernels, kept in the process and on disk.
+
+On disk an entry is named by a hash of all that its code depends on: source text, options,
+architecture, the runtime, hiprtc and graphexec. Entries appear whole or not at all, and carry a
+checksum: one that is damaged is compiled anew. A folder that cannot be used is no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import graphexec
+from graphexec.base.cache_folder import cache_folder
+from graphexec.base.errors import ExecutionError, NotCapable
+from graphexec.base.progress import tracked
+from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
+from graphexec.runtime.hip import triton as hip_triton
+from graphexec.runtime.hip.bindings import Bindings, HipError
+from graphexec.runtime.hip.kernel_source import self_contained
+from graphexec.runtime.hip.triton import TritonBinary
+
+OPTIONS = ("-std=c++17", "-O3")
+UNASKED_SHARED = 48 << 10
+"""Bytes of dynamic shared memory that a kernel may have on NVIDIA GPUs without asking for them."""
+
+Code = Kernel | TritonKernel
+
+_MAGIC = b"graphexec kernel\n"
+_HEADER = struct.Struct(f"<{len(_MAGIC)}s32s32sQ")  # magic, key, checksum of the code, its bytes
+_in_process: dict[bytes, bytes] = {}
+_lock = threading.Lock()
+
+
+class KernelCache:
+    """The kernels of one session on devices of one architecture.
+
+    `folder` is where entries are kept; by default `cache_folder("kernels")`.
+    """
+
+    def __init__(
+        self, hip: Bindings, architecture: str, device: int = 0, folder: Path | None = None
+    ) -> None:
+        self._properties = properties = hip.properties(device)
+        gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
+        self._hip, self._gpu = hip, gpu
+        self._options = (f"--offload-arch={architecture}", *OPTIONS)
+        self._folder = cache_folder("kernels") if folder is None else folder
+        self._environment = (
+            *self._options,
+            *(hip.platform.name, hip.platform.runtime_version),
+            *map(str, hip.kernels.version()),
+            str(gpu.warp_size),
+            graphexec.__version__,
+        )
+        self._modules: dict[bytes, Any] = {}
+
+    def function(self, kernel: Kernel, owned: ExitStack) -> Any:
+        """The compiled entry point, loaded into this thread's device until `owned` is closed.
+
+        Raises ExecutionError with the compiler's log if the source does not compile.
+        """
+        key, text = self._identify(kernel)
+        module = self._module(key, self._code(kernel, key, text), owned)
+        return self._hip.kernels.function(module, kernel.entry)
+
+    def triton(self, kernel: TritonKernel, owned: ExitStack) -> tuple[Any, TritonBinary]:
+        """As `function`, with what a launch must know of the compiled kernel."""
+        key, text = self._identify(kernel)
+        binary = TritonBinary.from_bytes(self._code(kernel, key, text))
+        module = self._module(key, binary.code, owned)
+        function = self._hip.kernels.function(module, binary.name)
+        if binary.shared_bytes > UNASKED_SHARED:
+            self._give_shared(function, binary)
+        return function, binary
+
+    def _give_shared(self, function: Any, binary: TritonBinary) -> None:
+        """Let a kernel have the shared memory it needs; NotCapable where there is less."""
+        needed = binary.shared_bytes
+        refusal = NotCapable(
+            f"the kernel '{binary.name}' needs {needed} bytes of shared memory, more than "
+            f"{self._gpu.architecture} has", hip_triton.CAPABILITIES,
+        )  # fmt: skip
+        if self._gpu.architecture.startswith("gfx"):
+            # A block may have all there is there, and functions of modules take no attributes.
+            if needed > self._properties.shared_memory_per_block:
+                raise refusal
+            return
+        try:
+            self._hip.kernels.allow_shared_memory(function, needed)
+        except HipError as exc:
+            raise refusal from exc
+
+    def launch(self, kernel: TritonKernel) -> TritonLaunch:
+        """How it is launched on this GPU."""
+        return kernel.on(self._gpu)
+
+    def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
+        if key not in self._modules:
+            module = self._hip.kernels.load_module(code)
+            owned.callback(self._hip.kernels.unload_module, module)
+            self._modules[key] = module
+        return self._modules[key]
+
+    def compile(self, kernels: Iterable[Code]) -> None:
+        """Have the code of all `kernels` at hand, compiling what is missing side by side."""
+        jobs = {}
+        for kernel in kernels:
+            key, text = self._identify(kernel)
+            jobs[key] = kernel, key, text
+        if jobs:
+            with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+                done = pool.map(lambda job: self._code(*job), jobs.values())
+                list(tracked("compiling kernels", done, len(jobs)))
+
+    def code(self, kernel: Code) -> bytes:
+        """The machine code of a kernel."""
+        return self._code(kernel, *self._identify(kernel))
+
+    def path(self, kernel: Code) -> Path | None:
+        """Where the entry of a kernel is kept; None where nothing can be kept."""
+        return self._path(self._identify(kernel)[0])
+
+    def _identify(self, kernel: Code) -> tuple[bytes, str]:
+        try:
+            text = (
+                self_contained(kernel)
+                if isinstance(kernel, Kernel)
+                else hip_triton.identity(kernel, self._gpu)
+            )
+        except OSError as exc:
+            raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
+        digest = hashlib.sha256()
+        for part in (*self._environment, text):
+            data = part.encode()
+            digest.update(struct.pack("<Q", len(data)) + data)
+        return digest.digest(), text
+
+    def _code(self, kernel: Code, key: bytes, text: str) -> bytes:
+        with _lock:
+            code = _in_process.get(key)
+        if code is None:
+            path = self._path(key)
+            code = read_entry(path, key) if path else None
+            if code is None:
+                code = self._compiled(kernel, text)
+                if path is not None:
+                    write_entry(path, key, code)
+            with _lock:
+                _in_process[key] = code
+        return code
+
+    def _compiled(self, kernel: Code, text: str) -> bytes:
+        if isinstance(kernel, TritonKernel):
+            return hip_triton.compile_kernel(kernel, self._gpu).to_bytes()
+        try:
+            return self._hip.kernels.compile(text, kernel.source.name, self._options)
+        except HipError as exc:
+            defines = " ".join(f"{name}={value}" for name, value in kernel.defines)
+            what = f"the kernel '{kernel.entry}' of {kernel.source} ({defines})"
+            raise ExecutionError(f"{what} does not compile: {exc}") from exc
+
+    def _path(self, key: bytes) -> Path | None:
+        return self._folder and self._folder / f"{key.hex()}.kernel"
+
+
+def read_entry(path: Path, key: bytes) -> bytes | None:
+    """The code kept at `path`; None unless it is there, undamaged, and kept for this `key`."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < _HEADER.size:
+        return None
+    magic, kept_for, checksum, size = _HEADER.unpack_from(data)
+    code = data[_HEADER.size :]
+    sound = magic == _MAGIC and size == len(code) and hashlib.sha256(code).digest() == checksum
+    return code if sound and kept_for == key else None
+
+
+def write_entry(path: Path, key: bytes, code: bytes) -> None:
+    """Keep `code` at `path`; readers see all of it or nothing. A folder that fails is no error."""
+    header = _HEADER.pack(_MAGIC, key, hashlib.sha256(code).digest(), len(code))
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(header + code)
+            os.replace(partial, path)
+        except OSError:
+            os.unlink(partial)
+            raise
+
+
+__all__ = ["OPTIONS", "KernelCache", "read_entry", "write_entry"]

@@ -1,0 +1,206 @@
+"""The memory of a session: an allocation a buffer, one for the inputs and outputs that stay on the
+device, pinned memory on the host, and weights uploaded once.
+
+Everything is taken before the first run; the one exception is pinned memory for buffers in device
+memory, which is taken when the host first fills or reads them, and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from graphexec.base.progress import tracked
+from graphexec.base.tensor import View
+from graphexec.ir.plan import Plan
+from graphexec.ir.program import Memcpy, aligned
+from graphexec.runtime.device import Step
+from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
+from graphexec.runtime.hip.resources import Resources
+from graphexec.runtime.pinned import PinnedPool
+
+Array = np.ndarray[Any, Any]
+Pointer = Any
+
+WORKSPACE = 32 << 20
+"""Bytes of the workspace of one BLAS handle; what the libraries ask for on large GPUs."""
+
+_EDGE = ("input", "output")
+
+DIRECTIONS = {
+    ("host", "device"): "to_device",
+    ("device", "host"): "to_host",
+    ("device", "device"): "on_device",
+    ("host", "host"): "on_host",
+}
+
+
+class Memory:
+    """The buffers of a plan. `host` holds the bytes of those in pinned host memory."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, resources: Resources, lender: Memory | None
+    ) -> None:
+        """Take the memory. A `lender` has the same weights already; they are read only."""
+        self._hip, self._plan, self._resources = hip, plan, resources
+        self._origin = resources.streams[0]
+        self._pointers: dict[str, Pointer] = {}
+        self._staged: dict[str, tuple[Array, Step]] = {}
+        self.outgoing = PinnedPool(hip)
+        resources.own(self.outgoing, PinnedPool.close)
+        self._spaces = {b.id: b.space for b in plan.buffers}
+        self.sizes = {b.id: b.bytes for b in plan.buffers}
+        self.host: dict[str, Array] = {}
+        self._take_side_by_side()
+        for buffer in plan.buffers:
+            if buffer.id in self._pointers:
+                continue
+            if buffer.role == "weights" and lender is not None:
+                self._pointers[buffer.id] = lender._pointers[buffer.id]
+            elif buffer.space == "device":
+                self._pointers[buffer.id] = resources.own(hip.malloc(buffer.bytes), hip.free)
+            else:
+                self._pointers[buffer.id], self.host[buffer.id] = self._pinned(buffer.bytes)
+
+    def _take_side_by_side(self) -> None:
+        """Take inputs and outputs in device memory at once, in the order of the plan: those of a
+        group are at its stride."""
+        found = [b for b in self._plan.buffers if b.space == "device" and b.role in _EDGE]
+        if not found:
+            return
+        places = list(accumulate((aligned(b.bytes) for b in found), initial=0))
+        first = int(self._resources.own(self._hip.malloc(places[-1]), self._hip.free))
+        for buffer, place in zip(found, places, strict=False):
+            self._pointers[buffer.id] = self._hip.pointer(first + place)
+
+    # Addresses ------------------------------------------------------------------------------
+
+    def address(self, buffer: str) -> int:
+        """The address of a buffer."""
+        return int(self._pointers[buffer])
+
+    def at(self, buffer: str, offset: int = 0) -> Pointer:
+        """A pointer into a buffer."""
+        return self._hip.pointer(self.address(buffer) + offset)
+
+    def of(self, view: View) -> Pointer:
+        """A pointer to the first element of a view."""
+        buffer, offset = self._plan.places[view.storage]
+        return self.at(buffer, offset + view.offset * view.dtype.itemsize)
+
+    def direction(self, work: Memcpy) -> Any:
+        """Which way a copy goes."""
+        source, target = (self._spaces[self._plan.places[v.storage][0]] for v in
+                          (work.src, work.dst))  # fmt: skip
+        return DIRECTIONS[source, target]
+
+    # Filling --------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Fill device memory with zeros, weights apart: no run depends on what was there."""
+        for buffer in self._plan.buffers:
+            if buffer.space == "device" and buffer.role != "weights":
+                pointer = self._pointers[buffer.id]
+                self._hip.prepare_fill(pointer, 0, buffer.bytes, self._origin)()
+
+    def upload(self, weights: Mapping[str, Array]) -> None:
+        """Bring weights to their places, through one pinned buffer the size of the largest."""
+        if not weights:
+            return
+        with ExitStack() as staging:
+            pinned, view = self._pinned(max(a.nbytes for a in weights.values()), staging)
+            for name, array in tracked("uploading weights", weights.items(), len(weights)):
+                view[: array.nbytes] = array.reshape(-1).view(np.uint8)
+                target = self.at(*self._plan.places[name])
+                self._copy(target, pinned, array.nbytes, "to_device")
+
+    def table(self, addresses: Sequence[int]) -> Pointer:
+        """An array of pointers in device memory."""
+        content = np.array(addresses, dtype=np.uint64).view(np.uint8)
+        pointer = self._resources.own(self._hip.malloc(content.nbytes), self._hip.free)
+        with ExitStack() as staging:
+            pinned, view = self._pinned(content.nbytes, staging)
+            view[:] = content
+            self._copy(pointer, pinned, content.nbytes, "to_device")
+        return pointer
+
+    def staging(self, buffer: str) -> tuple[Array, Step]:
+        """Pinned bytes for a buffer in device memory, and the copy on stream 0 from there."""
+        if buffer not in self._staged:
+            pinned, view = self._pinned(self.sizes[buffer])
+            self._staged[buffer] = view, self.prepare_upload(buffer, pinned)
+        return self._staged[buffer]
+
+    def prepare_upload(self, buffer: str, pinned: Pointer) -> Step:
+        """A copy on stream 0 to all of a buffer in device memory."""
+        here, size = self._pointers[buffer], self.sizes[buffer]
+        return self._hip.prepare_copy(here, pinned, size, "to_device", self._origin)
+
+    def prepare_download(self, buffer: str, pinned: Pointer) -> Step:
+        """A copy on stream 0 of all of a buffer in device memory."""
+        here, size = self._pointers[buffer], self.sizes[buffer]
+        return self._hip.prepare_copy(pinned, here, size, "to_host", self._origin)
+
+    def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
+        """A copy of some bytes as they are behind everything on `stream` so far."""
+        if buffer in self.host:
+            self._resources.wait([stream])
+            self._hip.synchronize_stream(stream)
+            return self.host[buffer][low:high].copy()
+        with ExitStack() as staging:
+            pinned, view = self._pinned(high - low, staging)
+            self._copy(pinned, self.at(buffer, low), high - low, "to_host", stream)
+            return view.copy()
+
+    def forget(self) -> None:
+        """Drop what refers to memory that has been freed."""
+        self.host.clear()
+        self._staged.clear()
+        self._pointers.clear()
+
+    def _pinned(self, nbytes: int, owned: ExitStack | None = None) -> tuple[Pointer, Array]:
+        pointer = self._hip.host_malloc(nbytes)
+        (owned or self._resources.stack()).callback(self._hip.host_free, pointer)
+        return pointer, np.frombuffer(self._hip.host_view(pointer, nbytes), dtype=np.uint8)
+
+    def _copy(
+        self, to: Pointer, source: Pointer, nbytes: int, direction: Any, stream: Any = None
+    ) -> None:
+        stream = stream or self._origin
+        self._hip.prepare_copy(to, source, nbytes, direction, stream)()
+        self._resources.wait([stream])
+        self._hip.synchronize_stream(stream)
+
+
+def too_little(plan: Plan, hip: Bindings, shortage: HipOutOfMemory) -> str:
+    """What a plan needs and what there is, after a failed attempt has been undone."""
+    space = "host" if shortage.call == "hipHostMalloc" else "device"
+    parts = {b.id: b.bytes for b in plan.buffers if b.space == space}
+    needed = sum(parts.values())
+    listed = ", ".join(f"{name} {_mib(size)}" for name, size in parts.items())
+    if space == "host":
+        return (f"the host has too little memory that can be pinned: {_mib(needed)} needed "
+                f"({listed}); {shortage}")  # fmt: skip
+    handles = sum(s.blas_handle is not None for s in plan.streams)
+    needed += handles * WORKSPACE
+    try:
+        free, total = hip.memory_info()
+        there = f"{_mib(free)} free of {_mib(total)}"
+    except HipError as exc:
+        there = f"how much is free is not known ({exc})"
+    return (
+        f"the device has too little memory: {_mib(needed)} needed at peak ({listed}; "
+        f"{handles} BLAS workspaces of {_mib(WORKSPACE)}), {there}; {shortage}. "
+        "Fewer streams need less"
+    )
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"
+
+
+__all__ = ["WORKSPACE", "Memory", "too_little"]

@@ -1,0 +1,63 @@
+"""Capture: the plan is issued once to streams that only note it down, and launched as one graph.
+
+Requires that the steps ran before, so that the libraries have loaded what they load lazily, and
+that every stream the steps use forks from the origin and joins it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from graphexec.runtime.device import Step
+from graphexec.runtime.hip.bindings import Bindings, HipError
+
+
+class CaptureWarning(UserWarning):
+    """A plan could not be captured as a graph; it is issued call by call."""
+
+
+def capture(hip: Bindings, steps: Sequence[Step], origin: Any, owned: ExitStack) -> Step:
+    """A step that repeats `steps` in one launch. Raises HipError where the runtime refuses."""
+    graphs = hip.graphs
+    with ExitStack() as made:
+        graph = _noted_down(hip, steps, origin)
+        made.callback(graphs.destroy, graph)
+        if graphs.nodes(graph) == 0:
+            raise HipError("hipStreamEndCapture", 0, "no nodes", "the captured graph is empty")
+        executable = graphs.instantiate(graph)
+        made.callback(graphs.destroy_exec, executable)
+        graphs.upload(executable, origin)
+        owned.push(made.pop_all())
+    return graphs.prepare_launch(executable, origin)
+
+
+def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
+    hip.graphs.begin_capture(origin)
+    try:
+        with _no_collection():
+            for step in steps:
+                step()
+        return hip.graphs.end_capture(origin)
+    except BaseException:
+        # Takes the streams out of capture. It reports again what has failed.
+        with suppress(HipError):
+            hip.graphs.destroy(hip.graphs.end_capture(origin))
+        raise
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from freeing a dropped session, which would end the capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+__all__ = ["CaptureWarning", "capture"]

@@ -1,0 +1,110 @@
+"""What a session holds on the device, and how it lets go of it.
+
+Freed in reverse order of taking, once the streams are idle: by `close`, or when the session is
+dropped or the interpreter ends. Nothing of a device that hangs can be freed, so nothing is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from graphexec.runtime.hip.bindings import Bindings, HipError
+
+Stream = Any
+
+EXIT_PATIENCE = 5.0
+"""Seconds that dropping a session, or the end of the interpreter, waits for its streams."""
+GRACE = 0.5
+"""Seconds to see whether a device that hung has gone on meanwhile."""
+_abandoned: list[Resources] = []  # of sessions that were closed while the device hung
+_SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph
+
+
+class Resources:
+    """Streams, and whatever else was taken for a session."""
+
+    def __init__(self, hip: Bindings, device: int) -> None:
+        self._hip, self._device = hip, device
+        self._owned = ExitStack()
+        self._threads = threading.local()
+        self.streams: list[Stream] = []
+        self.kept: list[Any] = []  # what the streams may be reading; kept while the device hangs
+
+    def enter_thread(self) -> None:
+        """Make the device this thread's: the current device belongs to the thread."""
+        if not getattr(self._threads, "entered", False) or self._hip.platform.devices > 1:
+            self._hip.set_device(self._device)
+            self._threads.entered = True
+
+    def own(self, resource: Any, release: Callable[[Any], object]) -> Any:
+        """Have `release(resource)` called in the end; returns the resource."""
+        self._owned.callback(release, resource)
+        return resource
+
+    def stream(self) -> Stream:
+        """A new non-blocking stream."""
+        stream = self.own(self._hip.create_stream(), self._hip.destroy_stream)
+        self.streams.append(stream)
+        return stream
+
+    def stack(self) -> ExitStack:
+        """Where others put what they take; it is freed with the rest."""
+        return self._owned
+
+    def is_idle(self) -> bool:
+        """Whether no stream has anything left to do. A stream that failed has not."""
+        return all(map(self._is_done, self.streams))
+
+    def wait(self, streams: Iterable[Stream], timeout: float | None = None) -> bool:
+        """Wait for streams; False if `timeout` seconds pass first. Raises what failed on them.
+
+        It asks rather than blocks in the library, so that Ctrl-C and other threads get through.
+        """
+        start, pause = time.monotonic(), 5e-5
+        for stream in streams:
+            while not self._hip.stream_is_done(stream):
+                waited = time.monotonic() - start
+                if timeout is not None and waited > timeout:
+                    return False
+                if waited > _SPIN:
+                    time.sleep(pause)
+                    pause = min(2 * pause, 1e-3)
+        return True
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until all streams are idle, also those that failed; False if that takes too long."""
+        idle = True
+        for stream in self.streams:
+            try:
+                idle = self.wait([stream], timeout) and idle
+            except HipError:
+                continue  # whoever waits for the run is told
+        return idle
+
+    def close(self, patience: float | None = None) -> None:
+        """Drain, then free. What is still busy after `patience` seconds is left as it is, and so is
+        all else on that device as long as it hangs: freeing memory waits for the whole device."""
+        self.enter_thread()
+        owned = self._owned.pop_all()
+        _abandoned[:] = [other for other in _abandoned if not other.is_idle()]
+        if any(other._device == self._device for other in _abandoned):
+            return
+        if not self.drain(patience):
+            _abandoned.append(self)
+            return
+        owned.close()
+        self.streams.clear()
+        self.kept.clear()
+
+    def _is_done(self, stream: Stream) -> bool:
+        try:
+            return self._hip.stream_is_done(stream)
+        except HipError:
+            return True
+
+
+__all__ = ["EXIT_PATIENCE", "GRACE", "Resources"]

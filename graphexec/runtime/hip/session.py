@@ -1,0 +1,351 @@
+"""A plan loaded on a GPU: its instructions as HIP calls, captured once as a graph and replayed.
+
+Kept by construction: streams are non-blocking and the null stream is never used; the only waits
+are the plan's; every BLAS handle is bound to one stream and has a workspace of its own; host
+memory of transfers is pinned; device memory is taken before the first run; a run makes the calls
+of the plan and no others.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.ir.plan import HostWait, Launch, Plan
+from graphexec.ir.program import Kernel, TritonKernel
+from graphexec.runtime.device import Step, Tap, prepare
+from graphexec.runtime.device_array import DeviceArray, take
+from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
+from graphexec.runtime.hip.kernel_cache import KernelCache
+from graphexec.runtime.hip.markers import Markers
+from graphexec.runtime.hip.memory import Memory, too_little
+from graphexec.runtime.hip.products import Products
+from graphexec.runtime.hip.replay import CaptureWarning, capture
+from graphexec.runtime.hip.resources import EXIT_PATIENCE, GRACE, Resources
+from graphexec.runtime.hip.steps import Steps, nothing
+from graphexec.runtime.hip.timing import LoggedRun, TimedRun, time_step
+from graphexec.runtime.how_far import listed, progress
+from graphexec.runtime.pinned import is_pinned
+from graphexec.runtime.run_log import LOGGER
+from graphexec.runtime.trace import RunTimes
+
+if TYPE_CHECKING:
+    from graphexec.runtime.hip.device import HipDevice
+
+Array = np.ndarray[Any, Any]
+Mode = Literal["graph", "stream"]
+
+
+class HipSession:
+    """A plan loaded on a GPU. `mode` is the one in use; `fallback` says why it is not "graph"."""
+
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, Array], device: HipDevice, bindings: Bindings,
+        sibling: HipSession | None = None,
+    ) -> None:  # fmt: skip
+        self._plan, self._device, self._hip, self._sibling = plan, device, bindings, sibling
+        self._resources = Resources(bindings, device.index)
+        self._closed, self._hung = False, False
+        self._running = False  # something may be left on the streams
+        self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
+        self._taken: list[DeviceArray | Array] = self._resources.kept  # what the run reads
+        self._fetched: dict[str, Array] = {}
+        self._memory: Memory
+        self._prepared: list[Step] = []  # one an instruction
+        self._steps: list[Step] = []  # what there is to issue
+        self._run: list[Step] = []  # what a run is issued by: those, or one launch of their graph
+        self._clock: list[Any] = []  # two timing events, made when first needed
+        self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
+        self.mode: Mode = "stream"
+        self.fallback = ""
+        self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
+        try:
+            self._load(weights)
+        except BaseException as exc:
+            self._closed = True
+            self._end.detach()
+            with suppress(ExecutionError):  # what went wrong first is what counts
+                self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
+            if isinstance(exc, HipOutOfMemory):
+                raise OutOfMemory(too_little(plan, bindings, exc)) from exc
+            raise
+
+    # Input and output -----------------------------------------------------------------------
+
+    def put(self, buffer: str, array: Array, lent: bool = False) -> None:
+        """Through pinned memory; to a buffer in device memory with a copy on stream 0, which reads
+        an `array` that is pinned in place."""
+        self._make_ready(buffer)
+        if buffer in self._memory.host:
+            self._memory.host[buffer][...] = array
+        elif is_pinned(array):
+            self._taken.append(array)
+            self._memory.prepare_upload(buffer, self._hip.pointer(array.ctypes.data))()
+        else:
+            staging, upload = self._memory.staging(buffer)
+            staging[...] = array
+            upload()
+
+    def accept(self, value: object) -> DeviceArray:
+        """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
+        self._make_ready()
+        return take(value, int(self.origin), self._device.index)
+
+    def take(self, buffer: str, value: object) -> None:
+        """A copy on stream 0, behind the stream that wrote `value`; none if it lies there."""
+        self._make_ready(buffer)
+        hip, origin = self._hip, self.origin
+        array = take(value, int(origin), self._device.index)
+        if array.stream is not None:
+            hip.prepare_record(self._arrival, hip.pointer(array.stream))()
+            hip.prepare_wait(origin, self._arrival)()
+        if array.address != self.address(buffer):
+            source, size = hip.pointer(array.address), self._memory.sizes[buffer]
+            hip.prepare_copy(self._memory.at(buffer), source, size, "on_device", origin)()
+        self._taken.append(array)
+
+    def fetch(self, buffer: str) -> None:
+        """A copy on stream 0 to pinned memory, where the buffer does not lie there."""
+        if buffer not in self._memory.host:
+            self._fetched[buffer] = block = self._memory.outgoing.take(self._memory.sizes[buffer])
+            self._memory.prepare_download(buffer, self._hip.pointer(block.ctypes.data))()
+
+    def get(self, buffer: str) -> Array:
+        """A copy of the pinned bytes, or those that were fetched."""
+        self._resources.enter_thread()
+        if buffer in self._memory.host:
+            return self._memory.host[buffer].copy()
+        return self._fetched[buffer]
+
+    def address(self, buffer: str) -> int:
+        """The address of a buffer."""
+        return self._memory.address(buffer)
+
+    @property
+    def origin(self) -> Any:
+        """Stream 0, which every run begins and ends on."""
+        return self._resources.streams[0]
+
+    # Running --------------------------------------------------------------------------------
+
+    def issue(self, tap: Tap | None = None, times: int = 1) -> None:
+        """Enqueue runs, behind earlier ones; returns at once. With `tap`, call by call with stops
+        to look."""
+        if tap is not None:
+            with self._issuing():
+                self._issue_tapped(tap)
+            return
+        # Not in `_issuing`, which takes a third as long as launching a graph.
+        self._begin()
+        try:
+            for _ in range(times):
+                for step in self._run:
+                    step()
+        except BaseException:
+            self._resources.drain()
+            raise
+
+    @contextmanager
+    def _issuing(self) -> Iterator[None]:
+        self._begin()
+        try:
+            yield
+        except BaseException:
+            # Only part of the run is on the streams, and they are not joined.
+            self._resources.drain()
+            raise
+
+    def _begin(self) -> None:
+        self._enter()
+        self._unused.clear()
+        self._fetched.clear()
+        self._running = True
+
+    def done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+        self._resources.enter_thread()
+        try:
+            return self._hip.stream_is_done(self.origin)
+        except HipError:
+            return True
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the last `issue` is done. Raises TimedOut after `timeout` seconds."""
+        self._resources.enter_thread()
+        if not self._resources.wait([self.origin], timeout):
+            self._hung = True
+            if self._logged is not None:
+                self._logged.log()
+            raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
+        # Makes what the device wrote to pinned memory visible to the host.
+        self._hip.synchronize_stream(self.origin)
+        if self._logged is not None:
+            self._resources.drain()  # joined streams still have the last event of theirs to pass
+            self._logged.log()
+        self._running = False
+        self._taken.clear()
+
+    def close(self) -> None:
+        """Drain, then free. Nothing of a device that hangs can be freed, so nothing is."""
+        if self._closed:
+            return
+        self._closed = True
+        self._end.detach()
+        self._prepared, self._steps, self._run = [], [], []
+        try:
+            self._resources.close(GRACE if self._hung else None)
+        finally:
+            self._memory.forget()
+            self._fetched.clear()
+
+    def _enter(self) -> None:
+        if self._closed:
+            raise SessionClosed("the executable is closed")
+        self._resources.enter_thread()
+        if self._hung and not self._resources.drain(GRACE):
+            raise ExecutionError("an earlier run of this executable never finished")
+        self._hung = False
+
+    def _make_ready(self, buffer: str | None = None) -> None:
+        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+        self._enter()
+        if self._running or buffer in self._unused:
+            self._resources.drain()
+            self._unused.clear()
+        self._running = False
+        if buffer is not None:
+            self._unused.add(buffer)
+
+    # Loading --------------------------------------------------------------------------------
+
+    def _load(self, weights: Mapping[str, Array]) -> None:
+        plan, hip, resources = self._plan, self._hip, self._resources
+        resources.enter_thread()
+        kernels = KernelCache(
+            hip, hip.properties(self._device.index).architecture, self._device.index
+        )
+        for _ in plan.streams:
+            resources.stream()
+        lender = self._sibling._memory if self._sibling else None
+        self._memory = Memory(hip, plan, resources, lender)
+        self._arrival = resources.own(hip.create_event(), hip.destroy_event)
+        products = Products(hip, plan, resources, self._memory, self._device.algorithms)
+        self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
+        self._memory.clear()
+        if self._sibling is None:
+            self._memory.upload(weights)
+        timeout = self._device.timeout
+        if not resources.wait([self.origin], timeout):  # from here on others may write there
+            self._hung = True
+            raise TimedOut(f"the device did not answer within {timeout:g} s")
+        works = (i.work for i in plan.instructions if isinstance(i, Launch))
+        kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
+        markers = Markers(hip.platform.runtime_path) if self._device.markers else None
+        self._prepared = prepare(plan, self._calls)
+        if markers:
+            self._prepared = markers.around_launches(plan, self._prepared)
+        self._run = self._steps = [s for s in self._prepared if s is not nothing]
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
+            resources.own(self._logged, LoggedRun.close)
+            self._run = [self._logged.issue]
+        elif self._device.mode == "graph":
+            self._capture()
+            if markers and self.mode == "graph":
+                self._run = [markers.around(f"replay {plan.graph}", s) for s in self._run]
+
+    def _capture(self) -> None:
+        """Run once to warm up what the libraries load lazily, then capture."""
+        self.issue()
+        self.wait(self._device.timeout)
+        try:
+            self._run = [capture(self._hip, self._steps, self.origin, self._resources.stack())]
+            self.mode = "graph"
+        except HipError as exc:
+            self.fallback = str(exc)
+            warnings.warn(
+                f"{self._plan.graph} runs in stream mode: it cannot be captured: {exc}",
+                CaptureWarning, stacklevel=2,
+            )  # fmt: skip
+
+    # Measuring ------------------------------------------------------------------------------
+
+    def timed(self) -> RunTimes:
+        """Run three times or more, the last one measured by events, whatever the mode."""
+        timeout = self._device.timeout
+        run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
+        with closing(run):
+            with self._issuing():
+                seconds = run.issue()
+            self.wait(timeout)
+            with self._issuing():
+                if self.mode == "graph":
+                    run.issue_behind(self._run[0], seconds)
+                else:
+                    run.issue()
+            self.wait(timeout)
+            return run.times()
+
+    def time_command(self, instruction: int, repeats: int = 20) -> float:
+        """Measured by events around batches of the command; see `time_step`."""
+        launch = self._plan.instructions[instruction]
+        assert isinstance(launch, Launch)
+        stream = self._resources.streams[launch.stream]
+
+        def wait() -> None:
+            if not self._resources.wait([stream], self._device.timeout):
+                self._hung = True
+                raise TimedOut(f"the command did not finish: node '{launch.node}'")
+
+        with self._issuing():
+            return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
+
+    def time_run(self) -> float:
+        """By events before and after it on stream 0, behind another run: else the host's launching
+        it would be measured, too."""
+        hip = self._hip
+        if not self._clock:
+            self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
+                           for _ in range(2)]  # fmt: skip
+        begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
+        self.issue()
+        with self._issuing():
+            begin()
+            for step in self._run:
+                step()
+            end()
+        timeout = self._device.timeout
+        self.wait(None if timeout is None else 2 * timeout)
+        return hip.elapsed(*self._clock) / 1e3
+
+    # Looking --------------------------------------------------------------------------------
+
+    def _issue_tapped(self, tap: Tap) -> None:
+        steps = iter(self._steps)
+        for instruction in self._plan.instructions:
+            if isinstance(instruction, HostWait):
+                continue
+            next(steps)()
+            if isinstance(instruction, Launch):
+                stream = self._resources.streams[instruction.stream]
+                for node, span in instruction.results:
+                    tap(node, self._memory.read(span.buffer, span.low, span.high, stream))
+
+    def _progress(self) -> str:
+        if self.mode == "stream":
+            events = self._calls.events
+            return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
+        nodes = list(dict.fromkeys(
+            name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
+        ))  # fmt: skip
+        return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
+
+
+__all__ = ["HipSession", "Mode"]

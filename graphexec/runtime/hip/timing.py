@@ -1,0 +1,155 @@
+"""When the device worked on what, from events that take the time as a stream passes them.
+
+A timing event is recorded on the stream right before and right after every launch and wait, so
+streams run side by side as ever; the events themselves cost a few microseconds, which is why this
+is done in runs of their own. Requires what an issue of the plan requires; guarantees that the plan
+is issued as it is, with nothing but events added.
+
+A graph runs faster than the host can issue its commands one by one. So where a plan can be
+replayed, the measured run is issued behind replays that keep the device busy meanwhile; what is
+measured then is the device, not the host. The plan is proved for runs back to back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import ceil
+from statistics import median
+from typing import Any
+
+from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.runtime.device import Step
+from graphexec.runtime.hip.bindings import Bindings, HipError
+from graphexec.runtime.hip.replay import capture
+from graphexec.runtime.run_log import LOGGER, completions
+from graphexec.runtime.trace import RunTimes, Span
+
+_LEAD = 2.0  # replays last this many times as long as issuing took
+_MOST_REPLAYS = 500
+_BATCH_SECONDS = 2e-4  # a batch of one command lasts about this long ...
+_BATCH = 100  # ... and has at most so many
+
+
+class TimedRun:
+    """The steps of a plan with timing events around them. `close` frees the events."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any],
+        kinds: tuple[type, ...] = (Launch, Wait),
+    ) -> None:  # fmt: skip
+        """`steps` has one step for each of the plan's instructions; those of `kinds` are timed."""
+        self._hip, self._plan, self._events = hip, plan, ExitStack()
+        self._origin = streams[0]
+        self._begin, self._end = self._event(), self._event()
+        self._around: dict[int, tuple[Any, Any]] = {}
+        self._steps: list[Step] = [hip.prepare_record(self._begin, self._origin)]
+        for number, (instruction, step) in enumerate(zip(plan.instructions, steps, strict=True)):
+            if isinstance(instruction, HostWait) or not isinstance(instruction, kinds):
+                self._steps.append(step)
+                continue
+            before, after = self._around[number] = self._event(), self._event()
+            stream = streams[instruction.stream]
+            self._steps += [hip.prepare_record(before, stream), step,
+                            hip.prepare_record(after, stream)]  # fmt: skip
+
+    def issue(self) -> float:
+        """Issue the run; returns the seconds that took the host."""
+        start = time.perf_counter()
+        for step in self._steps:
+            step()
+        return time.perf_counter() - start
+
+    def issue_behind(self, replay: Step, seconds: float) -> None:
+        """Issue the run behind replays that take longer than the `seconds` of issuing it."""
+        hip = self._hip
+        hip.prepare_record(self._begin, self._origin)()
+        replay()
+        hip.prepare_record(self._end, self._origin)()
+        hip.synchronize_event(self._end)
+        once = max(hip.elapsed(self._begin, self._end) / 1e3, 1e-6)
+        for _ in range(min(ceil(_LEAD * seconds / once), _MOST_REPLAYS)):
+            replay()
+        self.issue()
+
+    def times(self) -> RunTimes:
+        """When each launch and wait of the last issue, which must be done, began and ended."""
+        found: dict[type, list[Span]] = {Launch: [], Wait: []}
+        for span in self.done():
+            found[type(self._plan.instructions[span.instruction])].append(span)
+        return RunTimes(tuple(found[Launch]), tuple(found[Wait]))
+
+    def done(self) -> list[Span]:
+        """What is done of the last issue, in issue order."""
+        hip, found = self._hip, []
+        for number, (before, after) in self._around.items():
+            if hip.event_is_done(self._begin) and hip.event_is_done(after):
+                # Another stream may have passed its first event before the run began.
+                start = max(1e3 * hip.elapsed(self._begin, before), 0.0)
+                found.append(Span(number, start, max(1e3 * hip.elapsed(self._begin, after), start)))
+        return found
+
+    def close(self) -> None:
+        """Free the events."""
+        self._events.close()
+
+    def _event(self) -> Any:
+        event = self._hip.create_event(timing=True)
+        self._events.callback(self._hip.destroy_event, event)
+        return event
+
+
+class LoggedRun(TimedRun):
+    """A run that is always issued with events, to say in the log what was completed when."""
+
+    def __init__(
+        self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any]
+    ) -> None:
+        LOGGER.debug("runs are issued call by call, to log each instruction")
+        super().__init__(hip, plan, steps, streams, (Launch, Record, Wait))
+
+    def log(self) -> None:
+        """Log what is done of the last issue, in the order in which it ended."""
+        recorder = completions(self._plan)
+        for span in sorted(self.done(), key=lambda span: span.end):
+            if recorder is not None:
+                recorder(span.instruction, span.start / 1e6, span.end / 1e6)
+
+
+def time_step(
+    hip: Bindings, step: Step, stream: Any, wait: Callable[[], object], repeats: int = 20
+) -> float:
+    """Seconds of device time that `step`, which issues to `stream` alone, takes by itself.
+
+    The median of `repeats` batches, each of so many of them back to back that it lasts 0.2 ms
+    (at most 100), launched as one graph where the step can be captured. So caches are warm, and
+    what a graph spends between two commands, about a microsecond, is included. `wait` waits for
+    the stream. Raises HipError.
+    """
+    with ExitStack() as owned:
+        start, stop = hip.create_event(timing=True), hip.create_event(timing=True)
+        owned.callback(hip.destroy_event, start)
+        owned.callback(hip.destroy_event, stop)
+        begin, end = hip.prepare_record(start, stream), hip.prepare_record(stop, stream)
+
+        def once(work: Sequence[Step]) -> float:
+            begin()
+            for part in work:
+                part()
+            end()
+            wait()
+            return hip.elapsed(start, stop) / 1e3
+
+        once([step])  # loads what is loaded lazily
+        count = max(1, min(ceil(_BATCH_SECONDS / max(once([step]), 1e-9)), _BATCH))
+        batch = [step] * count
+        try:
+            batch = [capture(hip, batch, stream, owned)]
+        except HipError:
+            wait()
+        once(batch)
+        return median(once(batch) for _ in range(repeats)) / count
+
+
+__all__ = ["LoggedRun", "TimedRun", "time_step"]

@@ -1,0 +1,126 @@
+"""Runs that have been started: ask for their outputs when they are wanted, or in their order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import DataError, ExecutionError
+
+if TYPE_CHECKING:
+    from graphexec.runtime.device import Session
+    from graphexec.runtime.executable import Executable
+
+Array = np.ndarray[Any, Any]
+Inputs = Mapping[str, Array]
+
+
+class Pending:
+    """A run in flight, from `Executable.submit`."""
+
+    def __init__(self, exe: Executable, session: Session) -> None:
+        self._exe, self.session = exe, session
+        self._outputs: dict[str, Array] | None = None
+        self._error: Exception | None = None
+
+    def done(self) -> bool:
+        """Whether `result()` would return (or raise) at once."""
+        with self._exe.freeing:  # the session must not go away while it is asked
+            return self._collected or self.session.done()
+
+    def result(self, timeout: float | None = None) -> dict[str, Array]:
+        """The outputs, when they are there. Raises TimeoutError after `timeout` seconds (the run
+        goes on), and ExecutionError when a command failed or the wait was interrupted."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is not None and not self.done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the run is not done after {timeout:g} s")
+            time.sleep(5e-5)
+        self.collect()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None
+        return self._outputs
+
+    @property
+    def _collected(self) -> bool:
+        return self._outputs is not None or self._error is not None
+
+    def collect(self) -> None:
+        """Wait for the run, keep its outputs or its error, and give the session back."""
+        exe = self._exe
+        with exe.lock:
+            if self._collected:
+                return
+            try:
+                self.session.wait(exe.timeout)
+                self._outputs = exe.outputs_of(self.session)
+            except Exception as exc:
+                self._error = exc
+            except BaseException:  # Ctrl-C: the device may still be at it, the session copes
+                self._error = ExecutionError("the run was interrupted")
+                raise
+            finally:
+                exe.collected(self)
+
+
+def in_order(
+    requests: Iterable[Inputs], in_flight: int, submit: Callable[[Inputs], Pending]
+) -> Iterator[dict[str, Array]]:
+    """The outputs of each request, in order, with up to `in_flight` of them started.
+
+    Raises DataError at once if there are no requests to go through, and where one of them is
+    wrong, with its number from 0, after the outputs of those before.
+    """
+    try:
+        numbered = enumerate(requests)
+    except TypeError as exc:
+        message = f"requests must be an iterable of them, found {_what(requests)}"
+        raise DataError([Diagnostic(message, help=_EXAMPLE)]) from exc
+    return _in_order(numbered, in_flight, submit)
+
+
+def _in_order(
+    requests: Iterator[tuple[int, object]], in_flight: int, submit: Callable[[Inputs], Pending]
+) -> Iterator[dict[str, Array]]:
+    waiting: deque[Pending] = deque()
+    for number, inputs in requests:
+        if len(waiting) == in_flight:
+            yield waiting.popleft().result()
+        try:
+            waiting.append(_submitted(number, inputs, submit))
+        except DataError:
+            while waiting:
+                yield waiting.popleft().result()
+            raise
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _submitted(number: int, inputs: object, submit: Callable[[Inputs], Pending]) -> Pending:
+    if not isinstance(inputs, Mapping):
+        message = f"request {number} must map names of inputs to arrays, found {_what(inputs)}"
+        raise DataError([Diagnostic(message, help=_EXAMPLE)])
+    try:
+        return submit(inputs)
+    except DataError as exc:
+        raise DataError(
+            [replace(d, message=f"request {number}: {d.message}") for d in exc.diagnostics]
+        ) from exc
+
+
+_EXAMPLE = "map([{'x': x0}, {'x': x1}]), with every input of the graph in each request"
+
+
+def _what(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else f'{text[:37]}...'}"
+
+
+__all__ = ["Pending", "in_order"]

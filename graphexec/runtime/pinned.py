@@ -1,0 +1,108 @@
+"""NumPy arrays in pinned host memory, which copies read and write without a stop in between.
+
+Ordinary memory has to be copied into pinned memory before the device can fetch it, and out of it
+again. On a fast link the host's memory is then what limits `Executable.map`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphexec.base.tensor import DType
+
+if TYPE_CHECKING:
+    from graphexec.runtime.hip.bindings import Bindings
+
+Array = np.ndarray[Any, Any]
+Pointer = Any
+
+_lock = threading.RLock()  # finalizers run wherever an array is dropped, also inside of it
+
+
+def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialized C-contiguous array in pinned memory; in ordinary memory without a GPU.
+
+    Given as an input to `run`, `submit` or `map` on a GPU, the device reads it in place: leave it
+    as it is until the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises
+    OutOfMemory when so much cannot be pinned.
+    """
+    from graphexec.base.errors import DeviceUnavailable
+    from graphexec.runtime.hip.bindings import load
+
+    ours = isinstance(dtype, str) and dtype in set(DType)
+    dtype = DType(dtype).numpy() if ours else np.dtype(dtype)
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        hip = load()
+    except DeviceUnavailable:
+        return np.empty(shape, dtype)
+    if nbytes == 0:
+        return np.empty(shape, dtype)
+    pointer = hip.host_malloc(nbytes)
+    array = _bytes_at(pointer, nbytes, lambda: hip.host_free(pointer), by_caller=True)
+    typed: Array = array.view(dtype).reshape(shape)
+    return typed
+
+
+def is_pinned(array: Array) -> bool:
+    """Whether `array` is one of `pinned_empty`, or a window on one in C order.
+
+    Results that were left in pinned memory are none: who has them may change them at any time.
+    """
+    owner: Any = array.base
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return getattr(owner, "pinned_by_caller", False) and bool(array.flags.c_contiguous)
+
+
+class PinnedPool:
+    """Blocks of pinned memory, given out as bytes and used again once nobody refers to them."""
+
+    def __init__(self, hip: Bindings) -> None:
+        self._hip = hip
+        self._idle: dict[int, list[Pointer]] = {}
+        self._closed = False
+
+    def take(self, nbytes: int) -> Array:
+        """A block, as uint8. Raises HipOutOfMemory."""
+        with _lock:
+            idle = self._idle.get(nbytes)
+            pointer = idle.pop() if idle else None
+        if pointer is None:
+            pointer = self._hip.host_malloc(nbytes)
+        return _bytes_at(pointer, nbytes, lambda: self._take_back(pointer, nbytes), by_caller=False)
+
+    def close(self) -> None:
+        """Free what is idle, and from now on whatever comes back."""
+        with _lock:
+            self._closed = True
+            idle = [pointer for pointers in self._idle.values() for pointer in pointers]
+            self._idle.clear()
+        for pointer in idle:
+            self._hip.host_free(pointer)
+
+    def _take_back(self, pointer: Pointer, nbytes: int) -> None:
+        with _lock:
+            if not self._closed:
+                self._idle.setdefault(nbytes, []).append(pointer)
+                return
+        self._hip.host_free(pointer)
+
+
+def _bytes_at(pointer: Pointer, nbytes: int, dropped: Callable[[], None], by_caller: bool) -> Array:
+    """The memory as an array; `dropped` is called when neither it nor a view of it is left."""
+    kind: Any = type(
+        "PinnedBytes", (ctypes.c_ubyte * nbytes,), {"pinned_by_caller": by_caller}
+    )  # a class of its own, since only instances of such can be referred to weakly
+    owner = kind.from_address(int(pointer))
+    weakref.finalize(owner, dropped).atexit = False  # the process's end frees it
+    return np.frombuffer(owner, dtype=np.uint8)
+
+
+__all__ = ["PinnedPool", "is_pinned", "pinned_empty"]

@@ -1,0 +1,154 @@
+"""What goes into a run and comes out of it: is every input there and of the right type, can the
+device take it, and which bytes are an output?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import DataError
+from graphexec.base.tensor import TensorType, View
+from graphexec.runtime.device_array import DeviceArray, NotTaken, is_device_array, shape_of
+from graphexec.runtime.pinned import is_pinned
+
+if TYPE_CHECKING:
+    from graphexec.runtime.device import Session
+
+Array = np.ndarray[Any, Any]
+Types = Mapping[str, TensorType]
+Shape = tuple[int, ...]
+
+
+class Ports:
+    """Inputs or outputs of a plan by name, as arrays on the host. Worked out once: a run of a small
+    graph takes little longer than asking each array for its type."""
+
+    def __init__(self, types: Types, views: Mapping[str, View]) -> None:
+        self._expected = [(n, t.shape, t.dtype.numpy()) for n, t in types.items()]
+        self._places = [
+            (n, v.storage, *v.byte_range(), v.dtype.numpy(), v.shape) for n, v in views.items()
+        ]
+        self.storages = tuple(dict.fromkeys(v.storage for v in views.values()))
+
+    def are(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether `inputs` are these, all of them ordinary arrays: there is nothing to complain of
+        or to convert."""
+        if len(inputs) != len(self._expected):
+            return False
+        for name, shape, dtype in self._expected:
+            array = inputs.get(name)
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+                return False
+            if is_pinned(array):
+                return False
+        return True
+
+    def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray], lent: bool) -> None:
+        """Fill the buffers of the inputs before the next `issue`."""
+        for name, storage, *_ in self._places:
+            array = arrays[name]
+            if isinstance(array, DeviceArray):
+                session.take(storage, array)
+            else:
+                session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8), lent)
+
+    def get(self, session: Session) -> dict[str, Array]:
+        """The outputs of the run that `session` has just finished, the caller's own."""
+        bytes_of = {storage: session.get(storage) for storage in self.storages}
+        found: dict[str, Array] = {}
+        seen = set()
+        for name, storage, low, high, dtype, shape in self._places:
+            tensor = bytes_of[storage][low:high].view(dtype).reshape(shape)
+            found[name] = tensor.copy() if storage in seen else tensor
+            seen.add(storage)
+        return found
+
+
+def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
+    """The arrays of `inputs`, each of the right dtype; DataError with every mistake.
+
+    Arrays in device memory are passed on as they are.
+    """
+    mistakes = [
+        Diagnostic(f"there is no input '{name}'", help=did_you_mean(str(name), types))
+        for name in inputs
+        if name not in types
+    ]
+    arrays = {}
+    for name, type in types.items():
+        if name not in inputs:
+            mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
+            continue
+        given, wanted = inputs[name], type.dtype.numpy()
+        on_device = is_device_array(given)
+        arrays[name] = array = given if on_device else np.asarray(given)
+        if not on_device and array.dtype != wanted:
+            help = f"convert it: {name}.astype({wanted.name!r})"
+            mistakes.append(_wrong_type(name, type, array.dtype, array.shape, help))
+    if mistakes:
+        raise DataError(mistakes)
+    return arrays
+
+
+def no_port(name: str, ports: Iterable[str]) -> DataError:
+    """The error for what is neither an input nor an output."""
+    known = list(ports)
+    help = did_you_mean(str(name), known) or f"there are {', '.join(known)}"
+    return DataError([Diagnostic(f"there is no input or output '{name}'", help=help)])
+
+
+def at_least_one(what: str, number: int) -> None:
+    """Raise DataError unless an argument is an integer of at least 1."""
+    if not isinstance(number, (int, np.integer)) or number < 1:
+        kind = "" if isinstance(number, (int, np.integer)) else "an integer of "
+        raise DataError([Diagnostic(f"{what} must be {kind}at least 1, not {number!r}")])
+
+
+def shapes_of(arrays: Mapping[str, Array]) -> dict[str, Shape]:
+    """The shapes of the arrays that tell them."""
+    shapes = {n: shape_of(a) if is_device_array(a) else a.shape for n, a in arrays.items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def accepted(
+    session: Session, arrays: Mapping[str, Array], types: Types
+) -> dict[str, Array | DeviceArray]:
+    """The same arrays, with those in device memory as `session` takes them.
+
+    DataError with all that it does not take, or that are of another type.
+    """
+    accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
+    found: dict[str, Array | DeviceArray] = {}
+    mistakes = []
+    for name, array in arrays.items():
+        found[name] = array
+        if not is_device_array(array):
+            continue
+        try:
+            found[name] = taken = accept(array)
+        except NotTaken as exc:
+            mistakes.append(Diagnostic(f"input '{name}' cannot be taken: {exc}"))
+            continue
+        type, wanted = taken.type, types[name]
+        if (type.shape, type.dtype) != (wanted.shape, wanted.dtype):
+            mistakes.append(_wrong_type(name, wanted, type.dtype, type.shape))
+    if mistakes:
+        raise DataError(mistakes)
+    return found
+
+
+def _refuse(value: object) -> DeviceArray:
+    raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
+
+
+def _wrong_type(
+    name: str, type: TensorType, dtype: object, shape: Shape, help: str = ""
+) -> Diagnostic:
+    found = f"{dtype}[{', '.join(map(str, shape))}]"
+    return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
+
+
+__all__ = ["Ports", "accepted", "at_least_one", "checked", "no_port", "shapes_of"]

@@ -17,7 +17,7 @@ import graphexec as gx
 from graphexec.base.tensor import DType
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import HipDevice
-from graphexec.tuning.tune import tune
+from graphexec.tools.tuning.tune import tune
 
 TURNS = 15
 TUNING = 20.0  # seconds a graph at most

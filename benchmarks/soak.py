@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import graphexec as gx
-from graphexec.comparison import TOLERANCE, evaluate
 from graphexec.formats.arrays import read_inputs
 from graphexec.runtime.hip.bindings import load
 from graphexec.runtime.hip.device import HipDevice
+from graphexec.tools.compare import TOLERANCE, evaluate
 
 GRAPHS = sorted((Path(__file__).parents[1] / "graphs").glob("*.yaml"))
 SLACK = 8 << 20  # bytes that free memory may differ by: libraries keep some of their own

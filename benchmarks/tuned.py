@@ -35,8 +35,8 @@ from graphexec.planning.pipeline import Compiled
 from graphexec.planning.profile import Profile
 from graphexec.runtime.device import Device, find_device
 from graphexec.runtime.executable import Executable
-from graphexec.tuning.measuring import time_in_turns
-from graphexec.tuning.tune import tune
+from graphexec.tools.tuning.measuring import time_in_turns
+from graphexec.tools.tuning.tune import tune
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 STREAMS = (2, 4, 8)

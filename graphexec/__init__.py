@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Comparison": "comparison",
+    "Comparison": "tools.compare",
     "CpuDevice": "runtime.cpu.device",
     "DataError": "base.errors",
     "DeviceUnavailable": "base.errors",
@@ -30,14 +30,14 @@ _HOME = {
     "InputError": "base.errors",
     "Op": "ir.op",
     "Plan": "ir.plan",
-    "compare": "comparison",
+    "compare": "tools.compare",
     "compile": "planning.pipeline",
     "find_hazards": "proof",
     "known_ops": "ir.registry",
     "load": "frontend.load",
     "loads": "frontend.load",
     "make_plan": "planning.pipeline",
-    "tune": "tuning.tune",
+    "tune": "tools.tuning.tune",
     "pinned_empty": "runtime.pinned",
 }
 
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
         InputError,
     )
     from graphexec.base.tensor import DType
-    from graphexec.comparison import Comparison, compare
     from graphexec.frontend.load import load, loads
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
@@ -65,7 +64,8 @@ if TYPE_CHECKING:
     from graphexec.runtime.cpu.device import CpuDevice
     from graphexec.runtime.executable import Executable
     from graphexec.runtime.pinned import pinned_empty
-    from graphexec.tuning.tune import tune
+    from graphexec.tools.compare import Comparison, compare
+    from graphexec.tools.tuning.tune import tune
 
 
 def __getattr__(name: str) -> Any:

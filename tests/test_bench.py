@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 import graphexec as gx
-from graphexec.bench import Figures, bench
 from graphexec.cli.app import app
 from graphexec.ir.plan import Launch
 from graphexec.machine.costs import Measured
 from graphexec.planning.profile import Profile
+from graphexec.tools.bench import Figures, bench
 
 FILE = "graphs/diamond.yaml"
 QUICK = ("--device", "cpu", "-n", "3", "--warmup", "1")

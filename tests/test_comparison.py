@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
-from graphexec.comparison import TOLERANCE, Comparison, compare_executable, evaluate
 from graphexec.graph.infer import infer
 from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.op import Attrs, Call, Op, Operand
@@ -24,6 +23,7 @@ from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.executable import Executable
+from graphexec.tools.compare import TOLERANCE, Comparison, compare_executable, evaluate
 
 Array = np.ndarray[Any, Any]
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import graphexec as gx
 from graphexec.cli.app import app
-from graphexec.examples import EXAMPLES
-from graphexec.selftest import checks, selftest
+from graphexec.tools.examples import EXAMPLES
+from graphexec.tools.selftest import checks, selftest
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "devices"), str(ROOT / "tests")]
@@ -70,7 +70,7 @@ def test_a_device_without_graphs_fails_where_they_are_needed() -> None:
     from hip_lab import Lab
 
     from graphexec.runtime.hip.device import CaptureWarning, HipDevice
-    from graphexec.selftest import Wrong
+    from graphexec.tools.selftest import Wrong
 
     lab = Lab.open()
     if lab.emulator is None:
@@ -163,7 +163,7 @@ def test_the_report_as_json() -> None:
 
 
 def test_failures_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphexec import selftest as module
+    from graphexec.tools import selftest as module
 
     def few(device: Any) -> Any:
         yield module.Check("gemm f32", True, "fine", 0.1)

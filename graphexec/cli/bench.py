@@ -33,8 +33,8 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import failure, note, print_json
 
 if TYPE_CHECKING:
-    from graphexec.bench import Result
     from graphexec.ir.graph import Graph
+    from graphexec.tools.bench import Result
 
 _VERSION = 1
 
@@ -117,9 +117,9 @@ def _measure(
     graph: Graph, settings: dict[str, Any], specs: tuple[str, ...], seed: int, runs: int,
     warmup: int, detailed: bool,
 ) -> Result:  # fmt: skip
-    from graphexec.bench import bench
     from graphexec.formats.arrays import read_inputs
     from graphexec.planning.pipeline import compile
+    from graphexec.tools.bench import bench
 
     with ExitStack() as opened:
         exe = opened.enter_context(compile(graph, **settings))

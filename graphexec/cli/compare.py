@@ -26,9 +26,9 @@ from graphexec.cli.run import prepared
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from graphexec.comparison import Comparison, Row
     from graphexec.graph.not_computed import NotComputed
     from graphexec.runtime.hip.device import Mode
+    from graphexec.tools.compare import Comparison, Row
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")
@@ -63,7 +63,7 @@ def compare(
                                                 "repeats" one, "left out" (by: [])
     Errors that are NaN or infinite are null.
     """
-    from graphexec.comparison import compare_executable
+    from graphexec.tools.compare import compare_executable
 
     progress = Progress()
     with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:

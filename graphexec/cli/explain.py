@@ -26,8 +26,8 @@ def explain(
     gone, why that is on its stream, what it waits for and why, who shares its bytes and why that
     is safe.
     """
-    from graphexec.explain import explain as in_words
     from graphexec.planning.pipeline import plan_graph
+    from graphexec.tools.explain import explain as in_words
 
     progress = Progress()
     graph = loader.load(file)

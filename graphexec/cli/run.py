@@ -145,7 +145,7 @@ def run(
 def _write_trace(ready: Prepared, target: Path, file: str) -> None:
     """Measure a run of its own: measuring slows down what it measures."""
     from graphexec.base.atomic_file import write_text
-    from graphexec.measure import measure
+    from graphexec.tools.measure import measure
     from graphexec.views.chrome import to_json
 
     _, trace = measure(ready.exe, ready.inputs)

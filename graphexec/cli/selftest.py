@@ -22,7 +22,7 @@ from graphexec.cli.report import duration, print_json
 if TYPE_CHECKING:
     from graphexec.runtime.device import Device
     from graphexec.runtime.hip.device import Mode
-    from graphexec.selftest import Check
+    from graphexec.tools.selftest import Check
 
 
 @click.command(short_help="Check that everything works on a device.")
@@ -42,7 +42,7 @@ def selftest(device: str, mode: Mode | None, timeout: float | None, as_json: boo
       hip:     what `graphexec info` says of the HIP device, or null
       checks:  [{name, ok, detail, seconds}]
     """
-    from graphexec.selftest import selftest
+    from graphexec.tools.selftest import selftest
 
     chosen = chosen_device(device, mode, timeout)
     report = _environment(chosen, mode)

@@ -50,7 +50,7 @@ def tune(
     chosen = chosen_device(device, None, None)
     if show:
         return _show_kept(graph, chosen)
-    from graphexec.tuning.tune import tune as measure
+    from graphexec.tools.tuning.tune import tune as measure
 
     with _bar() as report:
         tuned = measure(graph, chosen, streams=streams, seconds=budget, report=report)

@@ -15,11 +15,11 @@ import pytest
 
 import graphexec as gx
 from graphexec.base.tensor import DType
-from graphexec.comparison import TOLERANCE, evaluate
 from graphexec.formats.arrays import read_inputs
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip import resources as hip_resources
 from graphexec.runtime.hip.device import HipDevice, HipSession, Mode
+from graphexec.tools.compare import TOLERANCE, evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -23,10 +23,10 @@ from hip_lab import (
 )
 
 import graphexec as gx
-from graphexec.comparison import compare_executable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record, Wait
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import Mode
+from graphexec.tools.compare import compare_executable
 
 SEEDS = range(6)
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from strategies import repeated_graphs
 
 import graphexec as gx
-from graphexec.comparison import compare_executable
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import GemmBatch, aligned
 from graphexec.runtime.hip.device import Mode
+from graphexec.tools.compare import compare_executable
 
 
 @pytest.mark.parametrize("mode", MODES)

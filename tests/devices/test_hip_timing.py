@@ -11,13 +11,13 @@ import pytest
 from hip_lab import GRAPHS, MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 from graphexec.base.errors import TimedOut
-from graphexec.bench import bench
 from graphexec.ir.plan import HostWait, Launch, Wait
-from graphexec.measure import measure
 from graphexec.runtime.hip.device import Mode
 from graphexec.runtime.hip.timing import TimedRun
 from graphexec.runtime.run_log import described
 from graphexec.runtime.trace import RunTimes
+from graphexec.tools.bench import bench
+from graphexec.tools.measure import measure
 from graphexec.views.chrome import from_json, to_json
 
 

@@ -18,10 +18,10 @@ from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import Profile
 from graphexec.runtime.device import Device
 from graphexec.runtime.hip.device import HipDevice, Mode
-from graphexec.tuning import commands
-from graphexec.tuning.commands import CommandTimes, Work, distinct
-from graphexec.tuning.constants import measure_constants
-from graphexec.tuning.tune import Tuned, tune
+from graphexec.tools.tuning import commands
+from graphexec.tools.tuning.commands import CommandTimes, Work, distinct
+from graphexec.tools.tuning.constants import measure_constants
+from graphexec.tools.tuning.tune import Tuned, tune
 
 ALGORITHMS = 3  # of the emulator
 
@@ -189,7 +189,7 @@ def test_a_call_that_fails_stops_one_measurement(
         emulated.emulator.fail(f"{call}:20=1")
         return found
 
-    monkeypatch.setattr("graphexec.tuning.tune.measure_constants", then_fail)
+    monkeypatch.setattr("graphexec.tools.tuning.tune.measure_constants", then_fail)
     HipDevice().describe()
     with emulated.nothing_left():
         found = tuned()

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
-from graphexec.explain import explain
 from graphexec.graph.infer import infer
 from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import signature
 from graphexec.planning.pipeline import plan_graph
+from graphexec.tools.explain import explain
 
 Shape = tuple[int, ...]
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.errors import InputError
 from graphexec.cli.app import app
-from graphexec.explain import explain
 from graphexec.ir.plan import title
 from graphexec.machine import costs
 from graphexec.machine.costs import CostModel, signature
@@ -25,6 +24,7 @@ from graphexec.planning.profile import Profile
 from graphexec.planning.schedule import schedule, schedule_frugally
 from graphexec.planning.synchronize import synchronize
 from graphexec.proof import find_hazards
+from graphexec.tools.explain import explain
 from graphexec.views.layout import layout
 
 

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
-from graphexec.comparison import compare_executable, evaluate
-from graphexec.explain import explain
 from graphexec.graph.infer import infer
 from graphexec.graph.rewrite import chosen_rewrites, rewrite
 from graphexec.graph.rewriting import CAPABILITIES, Target
@@ -39,6 +37,8 @@ from graphexec.planning.lower import lower
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.scheduled import dependencies
 from graphexec.runtime.hip.gemm import gemm_call
+from graphexec.tools.compare import compare_executable, evaluate
+from graphexec.tools.explain import explain
 
 
 def rewritten(program: Program, costs: CostModel) -> Program:

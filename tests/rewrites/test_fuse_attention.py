@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rewritten import after, applied, assert_right, commands, draw, refused
 
 import graphexec as gx
-from graphexec.comparison import evaluate
 from graphexec.planning.pipeline import plan_graph
+from graphexec.tools.compare import evaluate
 
 NAME = "fuse-attention"
 Array = np.ndarray[Any, Any]

@@ -8,8 +8,8 @@ from modelled import FORK, LAUNCH, START, WAIT, ModelledDevice, run_of, small_ge
 import graphexec as gx
 from graphexec.planning.alternatives import alternative_plans
 from graphexec.planning.profile import Profile, schedule_key
-from graphexec.tuning.constants import measure_constants
-from graphexec.tuning.tune import tune
+from graphexec.tools.tuning.constants import measure_constants
+from graphexec.tools.tuning.tune import tune
 
 DEVICE = ModelledDevice(truth=small_gemms)
 

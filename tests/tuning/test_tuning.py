@@ -19,11 +19,11 @@ from graphexec.planning.alternatives import plan_program
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import load, schedule_key
 from graphexec.runtime.device import Device
-from graphexec.tuning import tune as tuning
-from graphexec.tuning.commands import CommandTimes, Work, distinct
-from graphexec.tuning.constants import measure_constants
-from graphexec.tuning.measuring import Loaded
-from graphexec.tuning.probes import Probe, diamonds, launches, repeated
+from graphexec.tools.tuning import tune as tuning
+from graphexec.tools.tuning.commands import CommandTimes, Work, distinct
+from graphexec.tools.tuning.constants import measure_constants
+from graphexec.tools.tuning.measuring import Loaded
+from graphexec.tools.tuning.probes import Probe, diamonds, launches, repeated
 
 CPU = gx.CpuDevice()
 EXAMPLES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))

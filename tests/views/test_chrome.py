@@ -13,8 +13,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Wait
-from graphexec.measure import measure
 from graphexec.runtime.cpu.device import CpuDevice
+from graphexec.tools.measure import measure
 from graphexec.views.chrome import from_json, to_json
 
 KEYS = {

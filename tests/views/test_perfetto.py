@@ -18,8 +18,8 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan, Wait
-from graphexec.measure import measure
 from graphexec.runtime.cpu.device import CpuDevice
+from graphexec.tools.measure import measure
 from graphexec.views.chrome import to_json
 
 FILE = "graphs/multi_head_attention.yaml"

@@ -28,9 +28,9 @@ from graphexec.planning.programs import Streams, Variant, programmed
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.runtime.device import find_device
 from graphexec.runtime.executable import Executable
-from graphexec.tuning.commands import CommandTimes, Work, distinct
-from graphexec.tuning.constants import measure_constants
-from graphexec.tuning.measuring import time_in_turns
+from graphexec.tools.tuning.commands import CommandTimes, Work, distinct
+from graphexec.tools.tuning.constants import measure_constants
+from graphexec.tools.tuning.measuring import time_in_turns
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphexec.explain.facts import MOST_NAMED, Facts, cut
+from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:

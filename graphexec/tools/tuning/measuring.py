@@ -19,7 +19,7 @@ from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.tensor import DType, View
 from graphexec.planning.alternatives import plan_program
 from graphexec.runtime.device import Device, Session, Timed
-from graphexec.tuning.probes import Probe
+from graphexec.tools.tuning.probes import Probe
 
 Array = np.ndarray[Any, Any]
 

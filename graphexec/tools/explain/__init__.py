@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphexec.explain.facts import Facts
-from graphexec.explain.node import node_in_words
-from graphexec.explain.whole import plan_in_words
+from graphexec.tools.explain.facts import Facts
+from graphexec.tools.explain.node import node_in_words
+from graphexec.tools.explain.whole import plan_in_words
 
 if TYPE_CHECKING:
     from graphexec.planning.pipeline import Compiled

@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 
 from graphexec.runtime.device import Device
-from graphexec.tuning.measuring import Loaded
-from graphexec.tuning.probes import Probe, chains, diamonds, launches
+from graphexec.tools.tuning.measuring import Loaded
+from graphexec.tools.tuning.probes import Probe, chains, diamonds, launches
 
 _WARM_UP = 0.1  # seconds
 _SHORT, _LONG = 8, 72  # kernels of a chain

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.errors import GraphexecError
-from graphexec.comparison import Row, compare_executable
-from graphexec.examples import EXAMPLES
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
 from graphexec.planning.pipeline import compile
 from graphexec.runtime.device import Device
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import HipDevice, HipSession
+from graphexec.tools.compare import Row, compare_executable
+from graphexec.tools.examples import EXAMPLES
 
 Array = np.ndarray[Any, Any]
 Test = Callable[[Device], str]

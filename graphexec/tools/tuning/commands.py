@@ -12,14 +12,14 @@ import numpy as np
 
 from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import DType
-from graphexec.comparison import TOLERANCE
 from graphexec.ir.program import Command, Gemm, Program
 from graphexec.machine.costs import CostModel, Measured, engine_of, signature
 from graphexec.machine.simulate import COMPUTE
 from graphexec.machine.variants import variants, with_variant
 from graphexec.runtime.device import Device
-from graphexec.tuning.measuring import Loaded
-from graphexec.tuning.probes import Probe, repeated
+from graphexec.tools.compare import TOLERANCE
+from graphexec.tools.tuning.measuring import Loaded
+from graphexec.tools.tuning.probes import Probe, repeated
 
 Array = np.ndarray[Any, Any]
 

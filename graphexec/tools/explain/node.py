@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import InputError
-from graphexec.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.graph.not_computed import not_computed
 from graphexec.ir.program import Gemm
+from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 
 _LATE = 0.005  # µs: what is printed has two digits
 

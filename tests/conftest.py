@@ -37,11 +37,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 # Tests that load a HIP runtime into this process: the emulator, or what the variable names.
 _ON_HIP = (
-    "devices/",
+    "runtime/",
     "pitfalls/",
     "test_hip_emulator.py",
-    "test_selftest.py",
-    "test_plan_cache.py",
+    "tools/test_selftest.py",
 )
 
 

@@ -102,7 +102,7 @@ def test_the_wheel_holds_every_module_and_kernel(built: tuple[Path, Path]) -> No
     }
     assert {"graphexec/ops/copy/copy.hip", "graphexec/ops/device.h",
             "graphexec/ops/attention/flash.c",
-            "graphexec/devices/hip_on_cuda/hip.c"} <= names  # fmt: skip
+            "graphexec/runtime/hip/on_cuda/hip.c"} <= names  # fmt: skip
 
 
 def test_the_sdist_holds_what_the_wheel_is_made_of(built: tuple[Path, Path]) -> None:

@@ -32,12 +32,13 @@ any-batch               GEMMs whose batch axes no single stride walks are as fas
 attention:DTYPE         attention on tensors of that type as one command
 attention-in-parts:N    ... or as two, the keys in parts, where few queries make less than N
                         programs: so many fill the device
-gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.machine.epilogue); with a
-                        result of another type gemm-bias:DTYPE:RESULT
+gemm-bias:DTYPE         a GEMM of that type that adds its bias itself (graphexec.machine.epilogue);
+                        with a result of another type gemm-bias:DTYPE:RESULT
 gemm-bias-batch:DTYPE   ... of which each product of a strided batch has a bias of its own
 gemm-bias-c:DTYPE       ... and that adds beta · c with it
 
-Not listed is "gemm-bias of SIGNATURE", for products of one signature (graphexec.machine.capabilities).
+Not listed is "gemm-bias of SIGNATURE", for products of one signature
+(graphexec.machine.capabilities).
 """
 
 

@@ -1,7 +1,7 @@
 """What a device is capable of, as a set of names, and what it turned out not to be.
 
-Most names are listed (graphexec.graph.rewriting): a device is capable of those in its set. Of others
-there is no end, one for every shape, such as "gemm-bias of f16[6,64] f16[64,64] f16[64] ->
+Most names are listed (graphexec.graph.rewriting): a device is capable of those in its set. Of
+others there is no end, one for every shape, such as "gemm-bias of f16[6,64] f16[64,64] f16[64] ->
 f16[6,64]". A device is taken to be capable of these, unless the set says "no NAME".
 """
 

@@ -4,8 +4,8 @@ The model is a roofline: work = max(flops ÷ rate, bytes ÷ bandwidth) microseco
 device. A command too small to fill the device takes at least one `wave` and fills work ÷ wave of
 it, so that several of them run side by side in the same time.
 
-A profile (graphexec.planning.profile) replaces the time, and where it knows that the share, by what was
-measured for a command's signature; and the constants by those of the device at hand.
+A profile (graphexec.planning.profile) replaces the time, and where it knows that the share, by what
+was measured for a command's signature; and the constants by those of the device at hand.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ that lies elsewhere or where the result goes; some libraries round before the bi
 that is left to results whose type sums are kept in. The result is written once, where putting what
 is added into it first takes a launch of its own and writes and reads the result once more.
 
-A device says by its capabilities for which types it does that (graphexec.graph.rewriting), and may turn
-out not to for a single product (graphexec.machine.capabilities).
+A device says by its capabilities for which types it does that (graphexec.graph.rewriting), and may
+turn out not to for a single product (graphexec.machine.capabilities).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Other kernels that do what a command's kernel does, and programs that use them.
 
-A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that gives kernels
-to try beside the one that calling it gives: other blocks, other vectors, the same entry point. A
-profile's choice n for the command is the n-th of them, counted from 1.
+A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that gives
+kernels to try beside the one that calling it gives: other blocks, other vectors, the same entry
+point. A profile's choice n for the command is the n-th of them, counted from 1.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Requires a Synchronized schedule. Guarantees that two tensors share bytes only i
 one happen before all accesses of the other, or if a command that allows it writes one over the
 other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride;
 those with buffers of their own follow one another in the plan, and sessions take them so.
-Deterministic. The arena is reported beside a lower bound; graphexec.planning.allocation.arena says how hard
-it tries.
+Deterministic. The arena is reported beside a lower bound; graphexec.planning.allocation.arena says
+how hard it tries.
 """
 
 from __future__ import annotations

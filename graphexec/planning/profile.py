@@ -4,9 +4,9 @@
      "device": "gfx942 AMD Instinct MI300X",
      "commands": {"gemm: f16[8,128,64] f16[8,64,128]/8192,1,64 -> f16[8,128,128]": 7.25}}
 
-A key of `commands` is a command's signature (graphexec.machine.costs.signature), a value the microseconds
-it takes running alone, without what launching it costs, or an object with more. Commands that are
-not in the file are estimated by the model. Unknown keys are ignored.
+A key of `commands` is a command's signature (graphexec.machine.costs.signature), a value the
+microseconds it takes running alone, without what launching it costs, or an object with more.
+Commands that are not in the file are estimated by the model. Unknown keys are ignored.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 Requires a Program and a cost model. Guarantees that the order is topological and uses at most K
 streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
-A portfolio (graphexec.planning.scheduling): every candidate is simulated, the shortest makespan wins, among
-equal ones the one with the fewest dependencies between streams. A search within a budget improves
-the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
-is always among the candidates, so no schedule is slower than that by prediction. Large programs get
-fewer candidates:
+A portfolio (graphexec.planning.scheduling): every candidate is simulated, the shortest makespan
+wins, among equal ones the one with the fewest dependencies between streams. A search within a
+budget improves the winner: greedy with perturbed priorities, justification, and moves between
+streams. One stream is always among the candidates, so no schedule is slower than that by
+prediction. Large programs get fewer candidates:
 
 1. up to 6 commands: every schedule is tried, so there is nothing to search;
 2. up to 500: all candidates, then the search;

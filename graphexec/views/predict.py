@@ -1,8 +1,8 @@
 """When each launch of a plan would run, as the planner predicted it.
 
 A plan read from a file says nothing of it. Then costs come from the byte ranges and the planner's
-model (graphexec.machine.costs), how many operations a GEMM takes from the shapes of the tensors it touches,
-and times from a walk along the plan.
+model (graphexec.machine.costs), how many operations a GEMM takes from the shapes of the tensors it
+touches, and times from a walk along the plan.
 """
 
 from __future__ import annotations

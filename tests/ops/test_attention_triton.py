@@ -1,7 +1,7 @@
 """The Triton kernels of attention: numbers in Triton's interpreter, compiled without a GPU.
 
 Gluon, in which the kernel for Hopper is written, has no interpreter: its numbers are checked on a
-GPU (tests/devices/test_attention_on_a_gpu.py)."""
+GPU (tests/runtime/test_attention_on_a_gpu.py)."""
 
 from __future__ import annotations
 

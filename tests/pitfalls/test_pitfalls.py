@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "devices"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
 from hip_lab import MODES, ROOT, Lab
 

@@ -9,8 +9,8 @@ that fills it has nothing worth waiting for the slowest member.
 That a batch waits for all its members can cost more than it saves, most of all the overlap of
 transfers with computing. And its tensors live as long as any of them. Both show only in the whole
 program. With batches it is scheduled in a few ways and simulated; without, it is taken to be as
-fast as any schedule could be by the lower bounds of graphexec.machine.bounds. Batches are made if the
-time goes down all the same, and by more than the bytes go up, if these are many.
+fast as any schedule could be by the lower bounds of graphexec.machine.bounds. Batches are made if
+the time goes down all the same, and by more than the bytes go up, if these are many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The CPU device: the reference, and the default where there is no GPU.
 
-What a loaded plan does is in cpu_session.py.
+What a loaded plan does is in session.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The HIP device: GPUs through hip-python.
 
 Works on whatever platform `hip_bindings.load` finds: AMD, CUDA behind HIP's functions, or the
-emulator of the tests. What a loaded plan does is in hip_session.py.
+emulator of the tests. What a loaded plan does is in session.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HipDevice:
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
     a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
-    `markers`, profilers show what is issued for which node (devices/markers.py). `algorithms` has
+    `markers`, profilers show what is issued for which node (markers.py). `algorithms` has
     GEMMs computed by hipBLASLt: the place in its list by signature
     (graphexec.machine.costs.gemm_signature), as a profile has it.
     """

@@ -1,10 +1,10 @@
 """How a session computes its matrix products: hipBLAS, or hipBLASLt with a chosen algorithm.
 
 Each stream with GEMMs has handles of its own and one workspace, which both libraries use: what is
-on one stream runs in order. Choices come from a profile (graphexec.planning.profile). A product goes to
-hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins at an
-address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing or
-has no such algorithm.
+on one stream runs in order. Choices come from a profile (graphexec.planning.profile). A product
+goes to hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins
+at an address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing
+or has no such algorithm.
 
 A product with a bias goes to hipBLASLt, which adds it in its epilogue, by the first algorithm of
 the list unless another was chosen. `biased` says for which types it has one; should it have none

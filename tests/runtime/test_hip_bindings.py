@@ -114,7 +114,7 @@ def test_importing_the_module_does_not_import_hip_python() -> None:
 def test_platform_is_described(interpreter: Path, failing_hip: Path) -> None:
     script = """
         import dataclasses, json
-        from graphexec.devices import hip_bindings
+        from graphexec.runtime.hip import bindings as hip_bindings
         bindings = hip_bindings.load()
         assert hip_bindings.load() is bindings
         print(json.dumps(dataclasses.asdict(bindings.platform)))
@@ -183,7 +183,7 @@ def test_failures_are_named_with_the_other_version(
 def check_failure(interpreter: Path, failure: str, failing_hip: Path) -> None:
     script = f"""
         import ctypes, json
-        from graphexec.devices import hip_bindings
+        from graphexec.runtime.hip import bindings as hip_bindings
         bindings = hip_bindings.load()
         try:
             {failure}
@@ -200,7 +200,7 @@ def check_failure(interpreter: Path, failure: str, failing_hip: Path) -> None:
 
 def test_a_missing_function_is_named(interpreter: Path, failing_hip: Path) -> None:
     script = """
-        from graphexec.devices import hip_bindings
+        from graphexec.runtime.hip import bindings as hip_bindings
         try:
             hip_bindings.load().create_stream()
         except hip_bindings.HipError as error:
@@ -212,7 +212,7 @@ def test_a_missing_function_is_named(interpreter: Path, failing_hip: Path) -> No
 
 def test_not_ready_is_an_answer(interpreter: Path, failing_hip: Path) -> None:
     script = """
-        from graphexec.devices import hip_bindings
+        from graphexec.runtime.hip import bindings as hip_bindings
         bindings = hip_bindings.load()
         print(bindings.event_is_done(None), bindings.event_is_done(64))
     """

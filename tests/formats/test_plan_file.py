@@ -30,7 +30,7 @@ from graphexec.ir.plan import (
 )
 from graphexec.proof import HazardKind, find_hazards
 
-DOCUMENTATION = Path(__file__).parent.parent / "docs" / "plan-format.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "plan-format.md"
 
 
 def document() -> dict[str, Any]:

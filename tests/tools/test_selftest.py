@@ -17,8 +17,8 @@ from graphexec.cli.app import app
 from graphexec.tools.examples import EXAMPLES
 from graphexec.tools.selftest import checks, selftest
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "devices"), str(ROOT / "tests")]
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "runtime"), str(ROOT / "tests")]
 PROGRAM = Path(sys.executable).with_name("graphexec")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 import graphexec as gx
 from graphexec.base.errors import DataError, GraphError
 from graphexec.runtime.plan_cache import LIMIT, solve_dims
-
-sys.path.insert(0, str(Path(__file__).parent / "devices"))
 
 TEXT = """\
 version: 1

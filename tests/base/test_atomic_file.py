@@ -55,7 +55,7 @@ def test_a_device_stays_one() -> None:
 AS_A_USER = """
 import os, sys
 from pathlib import Path
-from graphexec import atomic_file, diagnostics, errors
+from graphexec.base import atomic_file, diagnostics, errors
 if os.getuid() == 0:  # who may write everywhere
     os.setgid(65534)
     os.setuid(65534)

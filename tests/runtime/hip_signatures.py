@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DEVICES = Path(__file__).resolve().parents[2] / "graphexec" / "devices"
+DEVICES = Path(__file__).resolve().parents[2] / "graphexec" / "runtime" / "hip"
 
 # How the sources spell hip-python's modules, and which module it is.
 SPELLINGS = {

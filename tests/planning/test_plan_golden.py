@@ -9,7 +9,7 @@ import pytest
 
 import graphexec as gx
 
-FILES = sorted((Path(__file__).parent.parent / "graphs").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("streams", [1, 4])

@@ -69,7 +69,7 @@ def x(dtype: str = "f32") -> Array:
 
 
 def test_a_right_graph_is_right() -> None:
-    graph = gx.load(Path(__file__).parent.parent / "graphs" / "diamond.yaml", dims={"M": 9, "N": 7})
+    graph = gx.load(Path(__file__).parents[2] / "graphs" / "diamond.yaml", dims={"M": 9, "N": 7})
     rng = np.random.default_rng(1)
     types = infer(graph).inputs
     inputs = {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()}
@@ -308,7 +308,7 @@ def test_nodes_that_no_command_computes_are_not_compared() -> None:
 
 
 def test_what_rewrites_take_in_is_said_to_be_in_the_node_that_does_it() -> None:
-    graph = gx.load(Path(__file__).parent.parent / "graphs" / "multi_head_attention.yaml")
+    graph = gx.load(Path(__file__).parents[2] / "graphs" / "multi_head_attention.yaml")
     types = infer(graph).inputs
     rng = np.random.default_rng(5)
     inputs = {n: rng.standard_normal(t.shape, np.float32) for n, t in types.items()}

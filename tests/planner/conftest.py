@@ -1,1 +1,0 @@
-"""Makes the helpers beside these tests importable."""

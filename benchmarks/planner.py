@@ -1,4 +1,4 @@
-"""How good plans are and how long planning takes: the tables of docs/planner.md.
+"""How good plans are and how long planning takes: the tables of docs/performance.md.
 
     python benchmarks/planner.py            # a few minutes
     python benchmarks/planner.py --quick    # fewer graphs, no 100,000 nodes

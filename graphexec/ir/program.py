@@ -1,8 +1,8 @@
 """What a device can enqueue on a stream, and the program of such commands a graph becomes.
 
-Four kinds of work are enough: Gemm goes to a BLAS (as does GemmBatch, which is several), Kernel is
-an entry point of a HIP source and TritonKernel one of a Triton source (each with the NumPy function
-that computes the same), Memcpy moves dense bytes. Devices execute these and know no op.
+Five kinds of work are enough. Gemm goes to a BLAS, and so does GemmBatch, which is several of them.
+Kernel is an entry point of a HIP source, TritonKernel one of a Triton source; each has the NumPy
+function that computes the same. Memcpy moves dense bytes. Devices execute these and know no op.
 """
 
 from __future__ import annotations

@@ -130,6 +130,13 @@ def test_the_references_are_up_to_date(page):
     assert getattr(script("make_reference"), page)() == written, "run scripts/make_reference"
 
 
+def test_the_walkthrough_is_up_to_date():
+    written = (DOCS / "how-a-graph-becomes-a-run.md").read_text(encoding="utf-8")
+    assert script("make_walkthrough").filled(written) == written, "run scripts/make_walkthrough"
+    folders = {path.parent.name for path in Path(gx.__file__).parent.glob("*/__init__.py")}
+    assert folders == folders & set(re.findall(r"`(\w+)/", written))
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     mkdocs = Path(sys.executable).with_name("mkdocs")
     if not mkdocs.exists():

@@ -1,1 +1,1 @@
-"""From where models come to a Graph."""
+"""Files to a Graph: YAML, weights, and the schema for editors."""

@@ -2,8 +2,8 @@
 
 Guarantees: every name resolves; there is no cycle; every key, op, operand and attribute exists and
 has a value of its kind; every expression has a value; dims are positive. All independent mistakes
-come in one GraphError, in the order of the file, each with its line and column; what is odd but
-not wrong is in `graph.warnings`.
+come in one GraphError, in the order of the file, each with its line and column. Warnings are in
+`graph.warnings`.
 Left to later stages: whether shapes and dtypes fit together, and all access to weight files.
 """
 
@@ -36,7 +36,7 @@ def load(
 ) -> Graph:
     """The graph in the YAML file at `path`.
 
-    A graph without `name:` is called like the file. `dims` replace the file's values; `ops` are
+    A graph without `name:` has the name of the file. `dims` replace the file's values; `ops` are
     the known ops (by default all built-in and installed ones). Weight files must lie inside
     `weight_root` (by default the folder of `path`).
     Raises GraphError.

@@ -1,9 +1,8 @@
 """The JSON Schema (draft 2020-12) of graph files, for editors; made from the ops' definitions.
 
-It says what can be said of one value at a time. What only `load` knows: names that must exist
-or be new, cycles, whether an expression has a value and which, that `[8.0]` is no shape although
-8.0 is an integer to JSON Schema, numbers past int64 where floats are allowed, and that no axis
-is sliced twice.
+It checks one value at a time. Only `load` checks these: names that must exist or be new, cycles,
+the values of expressions, shapes such as `[8.0]` (8.0 is an integer to JSON Schema), numbers past
+int64 where floats are allowed, and axes that are sliced twice.
 """
 
 from __future__ import annotations

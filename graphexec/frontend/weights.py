@@ -1,4 +1,4 @@
-"""Weight files: .npy, .npz and .safetensors, found inside the graph's folder, never unpickled."""
+"""Weight files (.npy, .npz, .safetensors) inside the graph's folder. They are never unpickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WeightError(Exception):
-    """A weight cannot be had; `field` is the YAML key to blame."""
+    """A weight cannot be read; `field` is the YAML key that is wrong."""
 
     def __init__(self, message: str, field: str = "file", help: str = "") -> None:
         super().__init__(message)
@@ -37,10 +37,10 @@ class Found:
 def find_weight(
     folder: Path, root: Path | None, file: str, key: str | None, dtype: DType | None
 ) -> Found:
-    """Read the header of a weight; WeightError when it is missing, outside `root`, or unfit.
+    """Read the header of a weight; WeightError when it is missing, outside `root`, or unusable.
 
     `root` defaults to `folder`; symbolic links are followed before the check. `dtype` is
-    asserted, and gives 2-byte void and uint16 data (bf16 as NumPy saves it) its meaning.
+    asserted; with bf16, 2-byte void and uint16 data (as NumPy saves bf16) is read as bf16.
     """
     try:
         path = (folder / file).resolve()
@@ -175,7 +175,7 @@ def _extents(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
-    """The dtype of stored elements; WeightError when it is none of ours, or not `asserted`."""
+    """The dtype of stored elements; WeightError when it is unsupported, or not `asserted`."""
     raw_bf16 = stored.str in ("|V2", "<u2")
     for dtype in DType:
         if stored == dtype.numpy() or (raw_bf16 and dtype is asserted is DType.BF16):

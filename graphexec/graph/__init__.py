@@ -1,1 +1,1 @@
-"""From a Graph to a typed graph that is cheaper to compute."""
+"""Graph to TypedGraph (infer), and TypedGraph to a cheaper equivalent one (rewrite)."""

@@ -1,8 +1,8 @@
 """infer: give every tensor a concrete shape, dtype and byte size.
 
-Requires a Graph whose names resolve and that has no cycle (`load` and the builder see to it).
+Requires a Graph whose names resolve and that has no cycle (`load` and the builder check this).
 Guarantees a TypedGraph in topological order; every tensor's bytes fit into int64. Mistakes of
-independent nodes are reported together; a node that depends on a wrong one is passed over.
+independent nodes are reported together; nodes that depend on a wrong one are skipped.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _Inference:
         return type
 
     def origin(self, tensor: str, type: TensorType) -> str:
-        """Where a tensor came from, for a message about it."""
+        """The origin of a tensor, for a message about it."""
         graph = self.graph
         item = graph.inputs.get(tensor) or graph.weights.get(tensor) or graph.nodes[tensor]
         mark = item.marks.get("")
@@ -191,12 +191,12 @@ class _Inference:
 
 
 def type_name(item: Input | Weight | Node) -> str:
-    """What a declaration is called in messages."""
+    """The kind of a declaration, for messages."""
     return type(item).__name__.lower()
 
 
 def topological(graph: Graph) -> list[Node]:
-    """The nodes, producers first; as written where that is such an order already."""
+    """The nodes, producers first; in the order of the file if that is topological."""
     seen = {*graph.inputs, *graph.weights}
     for name, node in graph.nodes.items():
         if not seen.issuperset((*node.operands.values(), *node.after)):

@@ -1,4 +1,4 @@
-"""What became of nodes that no command computes: who does their work, or whose bytes they are."""
+"""Nodes that no command computes: the nodes that do their work, or the tensors they view."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ How = Literal["part of", "view", "repeats", "left out"]
 
 @dataclass(frozen=True)
 class NotComputed:
-    """A node without a command of its own, and what stands for it.
+    """A node without a command of its own, and what replaces it.
 
     how       by
-    part of   the nodes whose commands do its work: a rewrite put it into them
-    view      the tensors that it is a window on: its readers find its elements there
+    part of   the nodes whose commands do its work: a rewrite merged it into them
+    view      the tensors that it is a window on: its readers read its elements there
     repeats   the equal node that is used instead
-    left out  (), for no output needs it
+    left out  (): no output needs it
     """
 
     name: str
@@ -31,11 +31,11 @@ class NotComputed:
 def not_computed(
     graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str]
 ) -> dict[str, NotComputed]:
-    """The nodes of `graph`, by name in its order, that are not in `computed`, the nodes whose
-    results commands write.
+    """The nodes of `graph` that are not in `computed`, by name, in the order of the graph.
 
-    `rewritten` is what the rewrites made of `graph`. A node that they took out went into all its
-    readers, as rewrites take none out whose readers still need its result.
+    `computed` are the nodes whose results commands write; `rewritten` is `graph` after rewriting.
+    A removed node was merged into all its readers: rewrites remove no node whose readers still need
+    its result.
     """
     same, kept = rewritten.same, {node.name for node in rewritten.nodes}
     seen_in, takers = _seen_in(rewritten, computed), _takers(graph, rewritten, computed)
@@ -52,7 +52,7 @@ def not_computed(
 
 
 def _seen_in(graph: TypedGraph, computed: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The tensors, computed or given, in which the elements of each view are."""
+    """The tensors, computed or given, that hold the elements of each view."""
     found: dict[str, tuple[str, ...]] = {}
     for node in graph.nodes:
         if node.name not in computed:
@@ -64,7 +64,7 @@ def _seen_in(graph: TypedGraph, computed: Collection[str]) -> dict[str, tuple[st
 def _takers(
     graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str]
 ) -> dict[str, list[str]]:
-    """The computed nodes that each node that is gone went into, by walking back from them."""
+    """For each removed node the computed nodes it was merged into, found from these backwards."""
     same, kept = rewritten.same, {node.name for node in rewritten.nodes}
     reads: dict[str, list[str]] = {}  # of a node and those that repeat it
     for node in graph.nodes:

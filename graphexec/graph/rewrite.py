@@ -1,7 +1,7 @@
 """rewrite: replace parts of a typed graph, and then of its program, by equivalent ones.
 
-Each rewrite is a module of graphexec.graph.rewrites that binds REWRITE. Those of graphs run before
-`lower`, those of programs after it, in the order in which they stand here.
+Each rewrite is a module of graphexec.graph.rewrites that binds REWRITE. Rewrites of graphs run
+before `lower`, rewrites of programs after it, in the order of the lists below.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from graphexec.ir.typed import TypedGraph
 from graphexec.planning import batch
 
 GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
-    dead_nodes.REWRITE,  # first: what nobody needs reads nothing
-    fuse_attention.REWRITE,  # before equal nodes are shared: scores of an attention are not kept
+    dead_nodes.REWRITE,  # first: dead nodes count as readers otherwise
+    fuse_attention.REWRITE,  # before equal nodes are shared: shared scores prevent the fusion
     common_subexpressions.REWRITE,
     fold_casts.REWRITE,
     fold_copies.REWRITE,
@@ -35,7 +35,7 @@ GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     accumulate_in_place.REWRITE,
 )
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE,)
-ALL = "all"  # instead of a name: every rewrite
+ALL = "all"  # in place of a name: every rewrite
 
 
 def known_rewrites() -> dict[str, Rewrite]:
@@ -46,7 +46,7 @@ def known_rewrites() -> dict[str, Rewrite]:
 
 def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> frozenset[str]:
     """Names of the rewrites to apply: those that are on by default and those of `on`, without
-    those of `off`. "all" stands for every name, and a name counts for more than "all".
+    those of `off`. "all" stands for every name; a name overrides "all".
 
     Raises InputError for an unknown name, and for one that is to be both on and off.
     """
@@ -62,14 +62,14 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
 
 
 def without_lengthening(names: Collection[str]) -> frozenset[str]:
-    """Of `names` the rewrites for which no tensor lives longer; no program rewrites."""
+    """The graph rewrites in `names` that lengthen no lifetime."""
     return frozenset(r.name for r in GRAPH_REWRITES if r.name in names and not r.lengthens)
 
 
 def rewrite(
     graph: TypedGraph, target: Target, names: Collection[str]
 ) -> tuple[TypedGraph, tuple[Note, ...]]:
-    """`graph` after the graph rewrites in `names`, and what they say of it."""
+    """`graph` after the graph rewrites in `names`, and their notes."""
     notes: list[Note] = []
     for each in GRAPH_REWRITES:
         if each.name in names:
@@ -81,7 +81,7 @@ def rewrite(
 def rewrite_program(
     program: Program, target: Target, names: Collection[str]
 ) -> tuple[Program, tuple[Note, ...]]:
-    """`program` after the program rewrites in `names`, and what they say of it."""
+    """`program` after the program rewrites in `names`, and their notes."""
     notes: list[Note] = []
     for each in PROGRAM_REWRITES:
         if each.name in names:

@@ -1,1 +1,1 @@
-"""From a typed graph to a Plan."""
+"""TypedGraph to Plan."""

@@ -1,11 +1,10 @@
-"""allocate: a place for every tensor, sharing bytes along happens-before only.
+"""allocate: a buffer and an offset for every tensor; tensors share bytes along happens-before only.
 
 Requires a Synchronized schedule. Guarantees that two tensors share bytes only if all accesses of
 one happen before all accesses of the other, or if a command that allows it writes one over the
-other in place; so sharing needs no wait that is not there. Storages of a group lie at its stride;
-those with buffers of their own follow one another in the plan, and sessions take them so.
-Deterministic. The arena is reported beside a lower bound; graphexec.planning.allocation.arena says
-how hard it tries.
+other in place. So sharing adds no wait. Storages of a group lie at its stride; those with buffers
+of their own are consecutive in the plan, and sessions keep this order. Deterministic. The arena is
+reported beside a lower bound; graphexec.planning.allocation.arena describes the search.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from graphexec.planning.allocation.arena import place
 from graphexec.planning.allocation.lifetimes import Item, items
 from graphexec.planning.scheduled import Allocation, Synchronized
 
-_BOTH_UP_TO = 100  # tensors: also without anything in place, should that be smaller
+_BOTH_UP_TO = 100  # tensors: also tried with nothing in place, which may be smaller
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Offsets of the storages of one memory space, and how good they are, in bytes."""
+    """Offsets of the storages of one memory space, the total and a lower bound, in bytes."""
 
     offsets: dict[str, int]
     bytes: int
@@ -57,7 +56,7 @@ def allocate(synchronized: Synchronized) -> Allocation:
 
 
 def _edges(program: Program) -> Iterator[str]:
-    """Inputs and outputs, those of a group one after another: sessions keep to this order."""
+    """Inputs and outputs, those of a group consecutive: sessions keep this order."""
     groups = _groups(program)
     seen: set[str] = set()
     for name, storage in program.storages.items():
@@ -72,7 +71,7 @@ def _groups(program: Program) -> dict[str, Group]:
 
 
 def _weights(program: Program) -> Arena:
-    """One after another: weights are there from the start to the end."""
+    """One after another: weights live from the start to the end."""
     groups = _groups(program)
     offsets: dict[str, int] = {}
     total = 0
@@ -92,7 +91,7 @@ def _arena(synchronized: Synchronized, space: Space) -> Arena:
     merged = any(len(item.at) > 1 for item in found)
     if not merged or arena.bytes == arena.lower_bound or len(found) > _BOTH_UP_TO:
         return arena
-    # Items in place of one another live longer: now and then that costs more than it saves.
+    # Items in place of one another live longer. This can cost more than it saves.
     apart = _placed(items(synchronized, space, in_place=False), synchronized)
     best = min(arena, apart, key=lambda a: a.bytes)
     bound = min(arena.lower_bound, apart.lower_bound)

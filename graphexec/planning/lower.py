@@ -1,4 +1,4 @@
-"""lower: turn nodes into commands and add the transfers at the edge to the host.
+"""lower: turn nodes into commands and add the transfers from and to the host.
 
 Requires a TypedGraph. Guarantees a Program whose commands compute the outputs when run one
 after another; every command's views lie inside storages of the program. Each input in use is
@@ -24,8 +24,8 @@ def lower(
 ) -> Program:
     """The program of `graph`; GraphError when a name collides with one the compiler makes.
 
-    With `resident`, inputs and outputs lie in device memory and no transfers are added. Ops may
-    use what the device is capable of.
+    With `resident`, inputs and outputs lie in device memory and no transfers are added.
+    `capabilities` are those of the device; ops choose their commands by them.
     """
     return _Lowering(graph, resident, capabilities).run()
 
@@ -85,7 +85,7 @@ class _Lowering:
         window = self.window(node, operands, types)
         if window is not None:
             self.tensors[node.name] = window
-            # What must precede a reader of this name by `after` is what made the bytes.
+            # `after` this name means after the commands that made its bytes.
             self.made_by[node.name] = tuple(
                 i for name in node.operands.values() for i in self.made_by[name]
             )
@@ -105,7 +105,7 @@ class _Lowering:
         call = Call(
             node.name, operands, node.attrs, out, types, type, scratch, after, self.capabilities
         )
-        # An op that builds a command without asking its call may have left `after` out.
+        # An op that builds a command without its call may have omitted `after`.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
         if after:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
@@ -124,7 +124,7 @@ class _Lowering:
         return None if node.after else node.op.view(operands, node.attrs, types, node.type)
 
     def result(self, node: TypedNode) -> View:
-        """Bytes for a node's result: in an arena, or where the output is read, if it is there."""
+        """The storage of a node's result: the arena, or the output buffer if it is on the host."""
         if node.over is not None:
             return self.tensors[node.operands[node.over]]
         if node.type.space != self.edge:
@@ -135,7 +135,7 @@ class _Lowering:
         return self.storage(node.name, node.type, "arena", self.edge)
 
     def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
-        """Where the host reads an output; a tensor with several names is copied out once."""
+        """The view the host reads as an output; a tensor with several names is copied once."""
         for other, view in earlier.items():
             if self.graph.outputs[other] == tensor:
                 return view
@@ -158,5 +158,5 @@ class _Lowering:
 
 
 def _taken(name: str) -> GraphError:
-    message = f"the name '{name}' is also the one the compiler gives to something of its own"
+    message = f"the compiler uses the name '{name}' for its own storages or commands"
     return GraphError([Diagnostic(message, help="rename the node or input")])

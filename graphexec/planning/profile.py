@@ -1,12 +1,12 @@
-"""What was measured of a graph on a device, in a file: docs/tuning.md describes it.
+"""Profiles: measured times of a graph's commands on a device. docs/tuning.md has the file format.
 
     {"profile_version": 1,
      "device": "gfx942 AMD Instinct MI300X",
      "commands": {"gemm: f16[8,128,64] f16[8,64,128]/8192,1,64 -> f16[8,128,128]": 7.25}}
 
-A key of `commands` is a command's signature (graphexec.machine.costs.signature), a value the
-microseconds it takes running alone, without what launching it costs, or an object with more.
-Commands that are not in the file are estimated by the model. Unknown keys are ignored.
+A key of `commands` is a command's signature (graphexec.machine.costs.signature). Its value is the
+command's time alone, without its launch, in microseconds, or an object with more. Commands that
+are not in the file are estimated by the model. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class MeasuredSchedule:
-    """The way of scheduling that was fastest, by name, and the microseconds of all tried."""
+    """The name of the fastest schedule candidate, and the microseconds of all that were tried."""
 
     best: str
     tried: Mapping[str, float]
@@ -47,11 +47,11 @@ class MeasuredSchedule:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured on `device`: commands by signature, the constants of a cost model by name
+    """Measurements on `device`: commands by signature, the constants of a cost model by name
     (graphexec.machine.costs.CONSTANTS), and schedules by their `schedule_key`.
 
-    A profile that `tune` made is for the graph called `graph` with this `signature`, and for these
-    versions; one that was written by hand may leave that out.
+    A profile made by `tune` is valid for the graph called `graph` with this `signature`, and for
+    these versions; one written by hand may omit them.
     """
 
     device: str
@@ -63,17 +63,17 @@ class Profile:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def applied_to(self, model: CostModel, name: str = "profile") -> CostModel:
-        """The model with these times and constants where it has them."""
+        """The model with the profile's times and constants."""
         return replace(model, name=name, profile=dict(self.commands), **self.constants)
 
     def best_schedule(self, streams: object, resident: bool) -> str:
-        """The name of the schedule that was fastest; empty if that was not measured."""
+        """The name of the fastest schedule candidate; empty if none was measured."""
         found = self.schedules.get(schedule_key(streams, resident))
         return found.best if found is not None else ""
 
     @property
     def algorithms(self) -> dict[str, int]:
-        """Which algorithm of hipBLASLt's list was fastest, for the GEMMs where one was."""
+        """The algorithm of hipBLASLt's list that was chosen, for each GEMM that has one."""
         return {
             key: found.choice - 1
             for key, found in self.commands.items()
@@ -81,7 +81,7 @@ class Profile:
         }
 
     def to_json(self) -> str:
-        """The profile as a file holds it."""
+        """The profile as JSON text."""
         document = {
             "profile_version": VERSION,
             "graph": self.graph,
@@ -97,12 +97,12 @@ class Profile:
 
 
 def schedule_key(streams: object, resident: bool) -> str:
-    """What schedules are kept by: the number of streams asked for, and where the data lie."""
+    """The key of a schedule: the number of streams asked for, and the memory of the inputs."""
     return f"{streams} streams{', resident' if resident else ''}"
 
 
 def loads(content: str, path: str = "<profile>") -> Profile:
-    """The profile in a JSON text; GraphError with the place of each mistake when it is none."""
+    """The profile in a JSON text; GraphError with the place of each mistake."""
     source = Source(path, content)
     document = parse(source)
     mistakes = Mistakes(source)
@@ -121,7 +121,7 @@ def loads(content: str, path: str = "<profile>") -> Profile:
 
 
 def load(path: str | Path) -> Profile:
-    """The profile in a file; GraphError when it cannot be read or is none."""
+    """The profile in a file; GraphError when the file is unreadable or no profile."""
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
     except OSError as exc:
@@ -133,7 +133,7 @@ def load(path: str | Path) -> Profile:
 
 
 def _command(measured: Measured) -> Any:
-    """A number if that is all there is to say."""
+    """Only the time as a number if nothing else was measured."""
     more = {key: value for key, value in asdict(measured).items() if value and key != "us"}
     return {"us": measured.us, **more} if more else measured.us
 

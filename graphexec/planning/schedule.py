@@ -3,11 +3,11 @@
 Requires a Program and a cost model. Guarantees that the order is topological and uses at most K
 streams, numbered by first use. Deterministic: same program, same costs, same schedule.
 
-A portfolio (graphexec.planning.scheduling): every candidate is simulated, the shortest makespan
-wins, among equal ones the one with the fewest dependencies between streams. A search within a
-budget improves the winner: greedy with perturbed priorities, justification, and moves between
-streams. One stream is always among the candidates, so no schedule is slower than that by
-prediction. Large programs get fewer candidates:
+A portfolio (graphexec.planning.scheduling): every candidate is simulated. The shortest makespan
+wins; among equal ones, the fewest dependencies between streams. A search within a budget improves
+the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
+is always a candidate, so by prediction no schedule is slower than one stream. Large programs get
+fewer candidates:
 
 1. up to 6 commands: every schedule is tried, so there is nothing to search;
 2. up to 500: all candidates, then the search;
@@ -50,17 +50,17 @@ CANDIDATES: dict[str, Candidate] = {
     "chains": chains.candidate,
     "paths": paths.candidate,
 }
-"""What is tried, by name; ties go to the one that stands first."""
+"""The candidates by name; ties go to the first."""
 
 AUTO_STREAMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _ALL_UP_TO = 500
-_BUDGET = 8000  # commands to simulate in search of something better ...
+_BUDGET = 8000  # commands to simulate in the search ...
 _MOST_TRIES = 400  # ... and schedules
 _MOST_SHAKEN = 24
-_NEAR = 1.01  # of the bound: where the search ends
+_NEAR = 1.01  # of the bound: the search ends there
 _STARTS = 3  # candidates that are justified, the best ones
 _PARTS = (4, 3, 2)  # quarters of the streams
-_EQUAL = 1e-9  # relative difference of makespans that is rounding
+_EQUAL = 1e-9  # relative difference of makespans below which they are equal
 _AUTO_GAIN = 0.99  # what a further stream must bring
 
 
@@ -69,7 +69,7 @@ def schedule(
 ) -> Schedule:
     """Order the commands of `program` on at most `streams` streams ("auto": as many as pay).
 
-    `prefer` is the name of the candidate to take, if it is there, whatever the simulation says.
+    `prefer` is the name of a candidate that is taken, if it exists, without comparing makespans.
     """
     return next(iter(alternatives(program, streams, costs, 1, prefer)))
 
@@ -77,8 +77,7 @@ def schedule(
 def alternatives(
     program: Program, streams: int | Literal["auto"], costs: CostModel, most: int, first: str = ""
 ) -> list[Schedule]:
-    """Up to `most` different schedules, the best by simulation first, but before it the one
-    called `first`."""
+    """Up to `most` different schedules: the one called `first`, then the others by makespan."""
     tasks = tasks_of(program.commands, dependencies(program.commands), costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
     tried = found.tried | {found.name: (found.best, found.timeline)}
@@ -92,7 +91,7 @@ def alternatives(
 
 
 def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
-    """Order the commands on one stream so that few bytes live at a time, whatever it costs."""
+    """Order the commands on one stream so that few bytes live at a time, at any cost in time."""
     tasks = tasks_of(program.commands, dependencies(program.commands), costs)
     name, found = "frugal", one_stream.candidate(tasks, 1)
     if len(tasks) <= frugal.MOST:
@@ -152,8 +151,8 @@ class _Portfolio:
         return timeline
 
     def _search(self, starts: Sequence[Timeline]) -> None:
-        """Spend the budget: a quarter on other starting points, half on justification, what is
-        left on moves."""
+        """Spend the budget: a quarter on other starting points, half on justification, the rest on
+        moves."""
         self.goal *= _NEAR
         left = min(_BUDGET // len(self.tasks), _MOST_TRIES)
         quarter = left // 4
@@ -167,7 +166,7 @@ class _Portfolio:
             self.name += ", improved"
 
     def _try(self, name: str, assignments: Iterator[Assignment], most: int) -> int:
-        """Judge up to `most` of them while there is something to gain; how many there were."""
+        """Simulate up to `most` of them until the goal is reached; returns how many there were."""
         tried = 0
         for assignment in islice(assignments, most):
             self._judge(name, assignment)
@@ -178,12 +177,12 @@ class _Portfolio:
 
     def _shaken(self) -> Iterator[Assignment]:
         for seed in range(_MOST_SHAKEN):
-            # Now and then fewer streams are better: each forks, and takes part of the device.
+            # Fewer streams can be better: each stream forks, and takes part of the device.
             used = max(1, self.streams * _PARTS[seed // 2 % len(_PARTS)] // 4)
             yield greedy.shaken(self.tasks, used, seed)
 
     def _justified(self, starts: Sequence[Timeline]) -> Iterator[Assignment]:
-        """Out of the best, on fewer streams too, and of the next best; then with a little noise."""
+        """Justify the best, on fewer streams too, and the next best; then with a little noise."""
         justifier = Justifier(self.tasks)
         fewer = sorted({max(1, self.streams * part // 4) for part in _PARTS}, reverse=True)
         for used in (self.streams, *fewer):
@@ -197,7 +196,7 @@ class _Portfolio:
 
 
 def _names(commands: int, streams: int) -> Sequence[str]:
-    """The candidates that a program of this size gets."""
+    """The candidates for a program of this size."""
     if streams == 1:
         return (ONE_STREAM,)
     if commands > _ALL_UP_TO:
@@ -221,7 +220,7 @@ def _auto(tasks: Tasks) -> _Portfolio:
 
 
 def _width(tasks: Tasks) -> int:
-    """Commands that could start at the same number of steps from the beginning, at most."""
+    """The largest number of commands at the same depth."""
     level = [0] * len(tasks)
     for command, needs in enumerate(tasks.predecessors):
         level[command] = 1 + max((level[need] for need in needs), default=-1)

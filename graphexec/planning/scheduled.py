@@ -1,4 +1,4 @@
-"""What lies between a Program and a Plan: dependencies, an order with streams, and events."""
+"""The data between Program and Plan: dependencies, schedules with streams, events, allocations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from graphexec.machine.simulate import Tasks, Timeline
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the simulator says of a schedule, and where the schedule is from.
+    """The simulated times of a schedule, and the candidate that made it.
 
-    `candidate` names the way of scheduling that won, `costs` the cost model or profile; `bounds`
+    `candidate` is the name of the candidate that won, `costs` the cost model or profile; `bounds`
     are for the number of streams allowed. The timeline begins with the first command, `start`
     microseconds after the launch of the plan.
     """
@@ -89,7 +89,7 @@ class Allocation:
 
     @property
     def device_bytes(self) -> int:
-        """What the plan takes of device memory: arena, weights, and whatever else lies there."""
+        """Bytes of device memory of the plan: arena, weights, and resident inputs and outputs."""
         return sum(buffer.bytes for buffer in self.buffers if buffer.space == "device")
 
 

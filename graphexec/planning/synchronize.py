@@ -8,9 +8,10 @@ transitive reduction of a directed graph", SIAM J. Comput. 1(2), 1972), so no sm
 waits does.
 
 One walk in issue order with a vector clock of K counters a command, O(E·K):
-1. of the predecessors on a foreign stream only the latest counts;
-2. one that the previous command of the own stream already comes after is dropped;
-3. one that another kept predecessor comes after is dropped.
+
+1. of the predecessors on another stream only the latest counts;
+2. a predecessor that happens before the previous command of the own stream is dropped;
+3. a predecessor that happens before another kept predecessor is dropped.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _after(
     command: int | None, before: Sequence[Sequence[int]], position: Sequence[int],
     stream: Sequence[int], streams: int,
 ) -> Clock:  # fmt: skip
-    """The clock of what directly follows `command` on its stream."""
+    """The clock of the next command on the stream of `command`."""
     if command is None:
         return [0] * streams
     clock = list(before[command])

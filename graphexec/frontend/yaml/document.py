@@ -19,7 +19,7 @@ Members = dict[str, tuple[ScalarNode, Node]]
 
 
 class Document:
-    """The sections of a file, with what all their readers need."""
+    """The sections of a file, and the state that their readers share."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -28,7 +28,7 @@ class Document:
         self.sections: Members = {}
 
     def open(self, root: Node | None) -> None:
-        """Take the root apart and check `version`."""
+        """Split the root into sections and check `version`."""
         if root is None or (isinstance(root, ScalarNode) and root.value is None):
             self.problems.add(None, "the file is empty", help="a graph begins with 'version: 1'")
             return
@@ -62,7 +62,7 @@ class Document:
             )  # fmt: skip
 
     def name(self, default: str) -> str:
-        """The graph's name; `default` also where the one given is a mistake."""
+        """The graph's name; `default` if none is given or the given one is wrong."""
         if "name" not in self.sections:
             return default
         node = self.sections["name"][1]
@@ -75,7 +75,7 @@ class Document:
     def members(
         self, node: Node, what: str, known: Collection[str], needed: Collection[str] = ()
     ) -> Members:
-        """The pairs of a mapping that may only have `known` keys."""
+        """The pairs of a mapping whose keys must be in `known`."""
         if not isinstance(node, MapNode):
             self.fields.expected(node, f"a mapping with the keys {', '.join(known)}")
             return {}
@@ -99,7 +99,7 @@ class Document:
         )  # fmt: skip
 
     def entries(self, section: str) -> Iterator[tuple[ScalarNode, Node]]:
-        """What a section declares. An empty section declares nothing; names are texts."""
+        """The declarations of a section by name. An empty section declares nothing."""
         if section not in self.sections:
             return
         node = self.sections[section][1]
@@ -113,5 +113,5 @@ class Document:
             self.fields.expected(node, f"a mapping for '{section}'")
 
     def place(self, mark: Mark) -> str:
-        """A place in words."""
+        """A place as text."""
         return f"{self.source.path}:{mark.line}:{mark.column}"

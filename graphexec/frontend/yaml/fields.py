@@ -1,7 +1,7 @@
-"""What a single value in a graph's YAML must look like.
+"""Checks of single values in a graph's YAML.
 
-A check returns the value as it was written, in plain Python. When something is wrong it notes a
-problem and returns something harmless: no Graph is built once there is a problem.
+A check returns the value as it was written, in plain Python. When the value is wrong, it notes a
+problem and returns a placeholder: no Graph is built once there is a problem.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphexec.ir.op import Attribute
 DTYPES = tuple(d.value for d in DType)
 NAME_HELP = "letters, digits, '_', '-' and '.', beginning with a letter or '_'"
 AXIS = re.compile(r"(0|-?[1-9][0-9]{0,8})\Z")
-"""An axis as the key of a mapping, where JSON knows texts only."""
+"""An axis as the key of a mapping: in JSON all keys are texts."""
 
 
 class Fields:
@@ -31,7 +31,7 @@ class Fields:
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
         self.names: Mapping[str, Number] = {}
-        self.faulty: set[str] = set()  # dims and consts that were complained about already
+        self.faulty: set[str] = set()  # dims and consts with a problem that is noted
         self._values: dict[tuple[str, Want], Number | ExpressionError] = {}
 
     def expected(self, node: Node, what: str, help: str = "") -> None:
@@ -102,7 +102,7 @@ class Fields:
         return result
 
     def is_faulty(self, value: str | Number) -> bool:
-        """Whether an expression refers to a dim or const that was complained about."""
+        """Whether an expression refers to a dim or const that has a problem."""
         try:
             return isinstance(value, str) and not self.faulty.isdisjoint(names_in(value))
         except ExpressionError:

@@ -1,4 +1,4 @@
-"""The list of what is wrong with a file, and the words for it."""
+"""The problems of a file, and the phrases of their messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Problem(NamedTuple):
 
 
 class Problems:
-    """What is wrong, noted in any order and given out in the order of the file."""
+    """Problems, noted in any order and returned in the order of the file."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -37,14 +37,14 @@ class Problems:
         notes: Sequence[str] = (), help: str = "", wrong: str = "", known: Collection[str] = (),
         severity: Literal["error", "warning"] = "error",
     ) -> None:  # fmt: skip
-        """Note a problem. A suggestion for `wrong` among `known` is looked up if it is shown."""
+        """Note a problem. If it is shown, a name in `known` close to `wrong` is suggested."""
         mark = place if place is None or isinstance(place, Mark) else place.mark
         self._found.append(
             _Problem(mark, message, severity, label, tuple(notes), help, wrong, known)
         )
 
     def extend(self, diagnostics: Sequence[Diagnostic]) -> None:
-        """Take over finished diagnostics."""
+        """Add finished diagnostics."""
         self._found.extend(diagnostics)
 
     def diagnostics(self) -> list[Diagnostic]:
@@ -94,7 +94,7 @@ def short(value: object) -> str:
 
 
 def found(node: Node) -> str:
-    """What stands there, in words."""
+    """The value found, in words."""
     if not isinstance(node, ScalarNode):
         return "a list" if isinstance(node, ListNode) else "a mapping"
     if node.value is None:

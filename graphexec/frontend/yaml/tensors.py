@@ -19,7 +19,7 @@ NODE_KEYS = ("op", "after", "shape")
 
 
 class TensorReader:
-    """Fills a graph's tensors. What it leaves is of use only if there were no problems."""
+    """Fills a graph's tensors. The result is valid only if there were no problems."""
 
     def __init__(self, doc: Document, graph: Graph) -> None:
         self.doc, self.graph = doc, graph

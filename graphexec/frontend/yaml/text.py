@@ -1,7 +1,7 @@
-"""Bytes → text → YAML events, with every complaint turned into a located message.
+"""Bytes → text → YAML events, with every error turned into a located message.
 
-Guarantees: the text is UTF-8 without control characters, so that the lines of YAML and those
-of str.splitlines() are the same; at most MAX_BYTES of it; all failures are GraphErrors.
+Guarantees: the text is UTF-8 without control characters, so YAML and str.splitlines() agree on
+its lines; it has at most MAX_BYTES; all failures are GraphErrors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def mark_of(position: Any, length: int = 1) -> Mark:
 
 def decode(data: bytes, path: str) -> Source:
     """The text of a file; a byte order mark of UTF-8 is dropped. GraphError if it is not UTF-8, or
-    begins as files of other kinds do."""
+    begins like a file of another kind."""
     kind = kind_of_bytes(data)
     if kind is not None:
         raise fatal(Source(path, ""), kind.instead_of("a graph"), help=kind.use)
@@ -73,12 +73,12 @@ def events(source: Source) -> Iterator[Any]:
     _check_characters(source)
     make_parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # As yaml.parse() does, without its Python code for each event.
+        # What yaml.parse() does, without its Python code for each event.
         yield from iter(make_parser(source.text).get_event, None)
     except yaml.MarkedYAMLError as exc:
         raise _syntax_error(source, exc) from exc
     except (yaml.YAMLError, ValueError, OverflowError) as exc:
-        # The pure Python scanner lets chr() complain about escapes past U+10FFFF.
+        # In the pure Python scanner, chr() raises for escapes past U+10FFFF.
         raise fatal(source, f"not valid YAML: {exc}") from exc
 
 

@@ -1,12 +1,12 @@
 """Text → a tree of frozen nodes, each with its place.
 
-PyYAML's event stream supplies the syntax; composing is done here, because `yaml.compose` recurses,
-follows YAML 1.1, keeps the last of two equal keys and lets a kilobyte of aliases or merges
-stand for gigabytes.
+PyYAML's event stream supplies the syntax. Composing is done here, because `yaml.compose` recurses,
+follows YAML 1.1, keeps the last of two equal keys and expands a kilobyte of aliases or merges to
+gigabytes.
 
 Guarantees: scalars follow the core schema of YAML 1.2; the keys of a mapping are scalars and
-differ; merge keys `<<` are resolved. Aliases share the node they name, and what the tree would hold
-if they were copied is bounded too, so a walk along the document's structure ends soon.
+differ; merge keys `<<` are resolved. Aliases share the node they name. The size of the tree with
+copied aliases is bounded too, which bounds a walk along the document's structure.
 Unsupported: tags, several documents, keys that are lists or mappings.
 """
 
@@ -26,7 +26,7 @@ MAX_ALIASED_RATIO = 10  # ... so many more for each node written so far
 
 
 class ScalarNode(NamedTuple):
-    """A number, text, boolean or null. `plain` tells that it was written without quotes."""
+    """A number, text, boolean or null. `plain`: it was written without quotes."""
 
     value: ScalarValue
     line: int
@@ -43,7 +43,7 @@ class ScalarNode(NamedTuple):
 class ListNode(NamedTuple):
     """A sequence."""
 
-    items: tuple[Any, ...]  # of Node; a type checker knows no recursive NamedTuples
+    items: tuple[Any, ...]  # of Node; type checkers do not support recursive NamedTuples
     line: int
     column: int
     length: int
@@ -55,7 +55,7 @@ class ListNode(NamedTuple):
 
 
 class MapNode(NamedTuple):
-    """A mapping; no two keys are equal. Pairs from merges stand last."""
+    """A mapping; no two keys are equal. Pairs from merges come last."""
 
     pairs: tuple[tuple[ScalarNode, Any], ...]
     line: int
@@ -74,7 +74,7 @@ Node: TypeAlias = ScalarNode | ListNode | MapNode
 def compose(source: Source) -> tuple[Node | None, list[Diagnostic]]:
     """The document's root (None for an empty text) and the mistakes that did not stop the reading.
 
-    Raises GraphError for what is not YAML or goes past a limit; it holds those mistakes too.
+    Raises GraphError, which holds those mistakes too, if the text is not YAML or exceeds a limit.
     """
     composer = _Composer(source)
     try:
@@ -138,7 +138,7 @@ class _Composer:
             )
 
     def scalar(self, event: Any) -> None:
-        # Three quarters of all events come here, hence few calls.
+        # Three quarters of all events are scalars, hence few calls.
         start, value, plain = event.start_mark, event.value, not event.style
         length = event.end_mark.index - start.index
         if length > MAX_SCALAR or event.tag is not None:
@@ -265,7 +265,7 @@ class _Composer:
                     done.keys[identity] = key
                     done.items.append((key, value))
 
-    # Complaints -------------------------------------------------------------------------
+    # Errors -----------------------------------------------------------------------------
 
     def refuse_tag(self, event: Any) -> None:
         tag = _short(event.tag.replace("tag:yaml.org,2002:", "!!"))

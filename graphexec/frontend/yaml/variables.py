@@ -14,7 +14,7 @@ from graphexec.frontend.yaml.tree import Node, ScalarNode
 from graphexec.ir.graph import Graph
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-"""What a dim or const may be called, if the word is not in RESERVED."""
+"""Names of dims and consts. Those in RESERVED are refused."""
 
 
 def read_dims(doc: Document, graph: Graph, overrides: Mapping[str, int]) -> None:
@@ -48,7 +48,7 @@ def read_dims(doc: Document, graph: Graph, overrides: Mapping[str, int]) -> None
 
 
 def read_consts(doc: Document, graph: Graph) -> None:
-    """Fill `graph.consts`, and let `doc.fields` know the values of all dims and consts."""
+    """Fill `graph.consts`, and give `doc.fields` the values of all dims and consts."""
     places: dict[str, ScalarNode] = {}
     faulty = doc.fields.faulty
     for name, key, node in _variables(doc, "consts"):
@@ -70,7 +70,7 @@ def read_consts(doc: Document, graph: Graph) -> None:
 
 
 def _variables(doc: Document, section: str) -> Iterator[tuple[str, ScalarNode, Node]]:
-    """Declarations whose name an expression can mention."""
+    """Declarations whose names expressions can use."""
     for key, value in doc.entries(section):
         name = str(key.value)
         if not VARIABLE.match(name):

@@ -1,4 +1,4 @@
-"""What can be wrong, or odd, with a graph as a whole: cycles, and parts that lead nowhere."""
+"""Problems of a graph as a whole: cycles, and warnings for unused parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A graph as YAML that `load` reads back as an equal graph.
 
-Sections are blocks, what they declare is one line each. Strings are quoted where YAML 1.2 needs
-it, and where a reader of YAML 1.1 would take them for something else (`on`, `1:30`).
+Sections are blocks with one line a declaration. Strings are quoted where YAML 1.2 needs it, and
+where a reader of YAML 1.1 would misread them (`on`, `1:30`).
 """
 
 from __future__ import annotations

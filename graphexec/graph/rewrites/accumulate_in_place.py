@@ -1,12 +1,12 @@
-"""accumulate-in-place: a GEMM adds to its c where c lies, and its result takes over the bytes.
+"""accumulate-in-place: a GEMM adds to its c in place; its result takes the bytes of c.
 
 A node writes over an operand when
 
 1. its op can (Op.overwrites): a GEMM with a c of the result's shape and dtype, beta not 0, no bias;
 2. the operand is the result of a node with bytes of its own: no input, no weight, no window;
 3. the operand is no output, and neither node has an `after` edge, to it or from it;
-4. whatever else reads the operand's bytes is needed for one of the node's other operands, so that
-   it happens before in any order.
+4. every other reader of the operand's bytes is needed for one of the node's other operands, so
+   that it happens before in any order.
 
 Otherwise c is copied to the result first. Condition 4 looks at most at LOOK_BACK nodes.
 """
@@ -100,7 +100,7 @@ def _users(name: str, node: TypedNode, readers: Readers, layouts: Layouts) -> It
 
 
 def _before(node: TypedNode, key: str, nodes: Mapping[str, TypedNode], wanted: int) -> set[str]:
-    """Some of the nodes that the other operands need; none if nothing is asked for."""
+    """Those of the nodes that the other operands need; none if no nodes are given."""
     found: set[str] = set()
     pending = [name for k, name in node.operands.items() if k != key] if wanted else []
     while pending and len(found) < LOOK_BACK:
@@ -113,6 +113,6 @@ def _before(node: TypedNode, key: str, nodes: Mapping[str, TypedNode], wanted: i
 
 
 REWRITE = GraphRewrite(
-    "accumulate-in-place", "lets a GEMM add to its c where that lies, if nobody needs c afterwards",
+    "accumulate-in-place", "lets a GEMM add to its c in place, if nothing reads c afterwards",
     rewrite,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""common-subexpressions: compute once what several nodes compute alike.
+"""common-subexpressions: compute equal nodes once.
 
 A node is replaced by an earlier one when
 
@@ -67,6 +67,6 @@ def _frozen(value: Any) -> object:
 
 
 REWRITE = GraphRewrite(
-    "common-subexpressions", "computes once what several nodes compute alike", rewrite,
+    "common-subexpressions", "computes equal nodes once", rewrite,
     lengthens=True,
 )  # fmt: skip

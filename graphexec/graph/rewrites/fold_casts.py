@@ -1,6 +1,6 @@
-"""fold-casts: an op writes the dtype that a casting copy alone wants of it.
+"""fold-casts: an op writes the dtype of the casting copy that alone reads its result.
 
-A copy that casts goes into the node that makes what it reads when
+A casting copy is merged into the node that makes its operand when
 
 1. nothing but the copy reads that node's result;
 2. neither has an `after` edge, to it or from it;
@@ -24,7 +24,7 @@ from graphexec.ir.typed import TypedGraph, TypedNode
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
-    """`graph` with casts made by the nodes that compute what is cast."""
+    """`graph` with casts merged into the nodes that make their operands."""
     casts = [n for n in graph.nodes if n.op.name == "copy" and n.attrs["dtype"] is not None]
     if not casts:
         return graph, ()
@@ -74,5 +74,5 @@ def _writing(source: TypedNode, copy: TypedNode, types: dict[str, TensorType]) -
 
 
 REWRITE = GraphRewrite(
-    "fold-casts", "lets a GEMM write the dtype that a casting copy alone wants of it", rewrite
+    "fold-casts", "lets a GEMM write the dtype of the casting copy that alone reads it", rewrite
 )

@@ -1,4 +1,4 @@
-"""fold-copies: readers take a permuted, sliced or reshaped copy from where its operand lies.
+"""fold-copies: readers read a permuted, sliced or reshaped copy from its operand, by strides.
 
 A copy becomes a strided window on its operand, and moves no bytes, when
 
@@ -8,9 +8,9 @@ A copy becomes a strided window on its operand, and moves no bytes, when
 3. every reader accepts the window (Op.accepts): a GEMM where it is a BLAS matrix with a leading
    dimension, aligned as well as the copy would be; a softmax whose rows stay rows; another copy,
    unless that is free now and would not be any more; any op where the window is dense;
-4. where it takes a GEMM to arrays of pointers, because no single stride walks its batch axes, the
-   cost model sees more time saved by not copying than lost in the GEMM. On a device with the
-   capability "any-batch" nothing is lost.
+4. where a GEMM then needs arrays of pointers, because no single stride walks its batch axes, the
+saved copy takes longer by the cost model than the GEMM loses. On a device with the capability
+"any-batch" it loses nothing.
 
 The operand's bytes live as long as the readers need them.
 """
@@ -88,7 +88,7 @@ class _Folding:
         operands = self.with_window(reader, name, window)
         if reader.op.name != "copy" or self.layouts.free(reader) is None:
             return reader.op.accepts(operands, reader.attrs, self.layouts.out(reader))
-        # A copy that moves no bytes as it is.
+        # The reader is a copy that moves no bytes already.
         further = self.layouts.window(reader, operands)
         if further is None or not depth or reader.name in self.readers.outputs:
             return False

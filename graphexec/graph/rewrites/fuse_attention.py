@@ -1,22 +1,22 @@
-"""fuse-attention: gemm, softmax, gemm become one attention, whose scores never lie in memory.
+"""fuse-attention: gemm, softmax, gemm become one attention, whose scores are never stored.
 
-The pattern, with what may stand in it:
+The pattern:
 
     scores = alpha · q · kᵀ [+ mask]      gemm
     probs  = softmax(scores)              with scale, causal or a mask
     ctx    = probs · v                    gemm
 
-Casts may stand between the three. It is made when
+Casts may stand between the three. The attention is made when
 
 1. the device computes attention of this type as one command,
-2. nobody else reads what lies between, no output shows it and no `after` edge touches it,
+2. the tensors in between have no other reader, are no outputs and have no `after` edge,
 3. what the three compute is an attention: the softmax runs along the keys, ctx is the plain
    product, at most one addend joins the scores, with factor 1,
 4. the scores have the batch axes of ctx, so that none are computed more than once.
 
-The node is named like the last one that it replaces and keeps its `after` edges. Values change by
+The node has the name of the last one that it replaces and keeps its `after` edges. Values change by
 rounding only: sums and scores stay in the wide type (after Dao et al. 2022, arXiv:2205.14135).
-Copies before and after it are for fold-copies and permuted-results, as with any op.
+Copies before and after it are left to fold-copies and permuted-results, as with any op.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _No(Exception):
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
-    """`graph` with every attention in one node."""
+    """`graph` with every attention as one node."""
     if not any(node.op.name == "softmax" for node in graph.nodes):
         return graph, ()
     return _Fusing(graph, target).run()
@@ -92,7 +92,7 @@ class _Fusing:
         return _Site(scores, probs, ctx, (scores.name, *before, probs.name, *behind))
 
     def before_casts(self, name: str) -> tuple[list[str], TypedNode | None]:
-        """The casts that made a tensor of another, and the node that made that one."""
+        """The chain of casts that ends in a tensor, and the node that made the first operand."""
         casts: list[str] = []
         node = self.nodes.get(name)
         while node is not None and _only_casts(node):

@@ -1,14 +1,14 @@
-"""permuted-results: an op writes its result to where a permuting copy alone would move it.
+"""permuted-results: an op writes its result in the order of the permuting copy that reads it.
 
-A copy (permute, then reshape) goes into the node that makes what it reads when
+A copy (permute, then reshape) is merged into the node that makes its operand when
 
 1. nothing but the copy reads that node's result, and that node has commands of its own;
 2. neither has an `after` edge, to it or from it;
 3. the copy neither slices, casts nor changes memory, and would move bytes;
 4. the op can write to such strides (Op.accepts): a GEMM without addends whose rows stay rows, in a
    dtype that the BLAS writes;
-5. where this takes a GEMM to arrays of pointers, the copy takes longer than what is lost, as in
-   fold-copies.
+5. where a GEMM then needs arrays of pointers, the copy takes longer than the GEMM loses, as in
+fold-copies.
 
 The node gets the copy's name: its result is the copy's.
 """
@@ -25,7 +25,7 @@ from graphexec.ir.typed import TypedGraph, TypedNode
 
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
-    """`graph` with results written where permuting copies would move them."""
+    """`graph` with results written in the order of their permuting copies."""
     if not any(node.op.name == "copy" for node in graph.nodes):
         return graph, ()
     nodes = {node.name: node for node in graph.nodes}
@@ -82,6 +82,6 @@ def _layout(copy: TypedNode, source: TypedNode) -> View:
 
 REWRITE = GraphRewrite(
     "permuted-results",
-    "lets a GEMM write its result to where a permuting copy alone would move it",
+    "lets a GEMM write its result in the order of the copy that alone reads it",
     rewrite,
 )

@@ -1,4 +1,4 @@
-"""What strides cost a GEMM whose batch axes no single stride walks: arrays of pointers."""
+"""The cost of arrays of pointers, for a GEMM whose batch axes no single stride walks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from graphexec.ir.typed import TypedNode
 from graphexec.machine.blas_layout import is_one_batch
 
 POINTERS_COST = 0.15
-"""The part of a GEMM's time that arrays of pointers are taken to cost over one strided batch: on an
-H100, 14 % for eight products of 256³ and nothing for large ones."""
+"""The assumed cost of arrays of pointers over one strided batch, as a part of the GEMM's time.
+Measured on an H100: 14 % for eight products of 256³ and nothing for large ones."""
 
 ANY_BATCH = "any-batch"
-"""The capability of devices to which all batches are alike."""
+"""The capability of devices that run all batches equally fast."""
 
 
 def lost(
     node: TypedNode, before: Mapping[str, View], after: Mapping[str, View], out: View,
     new_out: View, types: Mapping[str, TensorType], target: Target,
 ) -> float:  # fmt: skip
-    """Microseconds a node loses when its operands and result lie as they would after a rewrite:
-    0 for all but a GEMM that needs arrays of pointers only then."""
+    """Microseconds a node loses when its operands and result have the strides of a rewrite:
+    0 unless the node is a GEMM that needs arrays of pointers only then."""
     if node.op.name != "gemm" or ANY_BATCH in target.capabilities:
         return 0.0
     if not _is_one_batch(node, before, out) or _is_one_batch(node, after, new_out):
@@ -34,7 +34,7 @@ def lost(
 
 
 def too_dear(lost: float, copy: TypedNode, target: Target) -> str:
-    """Why a copy in device memory is cheaper than losing so many microseconds; "" if it is not."""
+    """Why a copy in device memory is cheaper than a loss in microseconds; "" if it is not."""
     saved = target.costs.launch + _microseconds(target, 0, 2 * copy.type.nbytes)
     if lost <= saved:
         return ""

@@ -1,4 +1,4 @@
-"""Who reads what in a graph, and where each tensor will lie: what rewrites ask of a graph."""
+"""The readers of each tensor, and its layout: what rewrites need to know of a graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphexec.ir.typed import TypedGraph, TypedNode
 
 
 class Readers:
-    """The readers of every tensor, and which tensors are not to be touched."""
+    """The readers of every tensor, and the tensors that rewrites must keep."""
 
     def __init__(self, graph: TypedGraph) -> None:
         self.of: dict[str, list[TypedNode]] = {}
@@ -40,18 +40,18 @@ class Readers:
 
 
 class Layouts:
-    """Where each tensor lies, as `lower` will have it. Dense ones are their own storage."""
+    """The view of each tensor, as `lower` will make it. Dense ones are their own storage."""
 
     def __init__(self, graph: TypedGraph) -> None:
         self.types: dict[str, TensorType] = graph.types()
         self.views: dict[str, View] = {}
 
     def operands(self, node: TypedNode) -> dict[str, View]:
-        """The views that a node reads; those of nodes not added yet are dense."""
+        """The views that a node reads; tensors not added yet are dense."""
         return {key: self.view(name) for key, name in node.operands.items()}
 
     def view(self, name: str) -> View:
-        """Where a tensor lies."""
+        """The view of a tensor."""
         found = self.views.get(name)
         if found is None:
             found = self.views[name] = View.dense(name, self.types[name])
@@ -64,20 +64,20 @@ class Layouts:
         return node.op.window(given, node.attrs, types, node.type)
 
     def free(self, node: TypedNode) -> View | None:
-        """The node's result where it moves no bytes whatever its readers are."""
-        moves = type(node.op).view is Op.view  # so do most: no need to ask
+        """The node's result as a view, if the op moves no bytes for any reader."""
+        moves = type(node.op).view is Op.view  # most ops: no need to ask
         if moves or node.after or node.layout is not None:
             return None
         types = {key: self.types[name] for key, name in node.operands.items()}
         return node.op.view(self.operands(node), node.attrs, types, node.type)
 
     def out(self, node: TypedNode) -> View:
-        """Where the op writes."""
+        """The view that the op writes."""
         dense = View.dense(node.name, node.type)
         return dense if node.layout is None else replace(node.layout, storage=node.name)
 
     def add(self, node: TypedNode) -> None:
-        """Note where the result of a node lies."""
+        """Add the result of a node."""
         found = self.window(node) if node.window else self.free(node)
         if found is not None:
             self.views[node.name] = found
@@ -86,7 +86,7 @@ class Layouts:
 
 
 def layouts_of(graph: TypedGraph) -> Layouts:
-    """Where all tensors of a graph lie."""
+    """The layouts of all tensors of a graph."""
     layouts = Layouts(graph)
     for node in graph.nodes:
         layouts.add(node)

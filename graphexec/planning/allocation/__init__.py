@@ -1,1 +1,1 @@
-"""Bytes for tensors: who may share, how small the arena can get, and where everybody goes."""
+"""Memory for tensors: lifetimes, conflicts, lower bounds of the arena, and offsets."""

@@ -1,9 +1,9 @@
-"""Offsets for items with lifetimes, and how good they are: the allocator without a program.
+"""Offsets for items with lifetimes, and a lower bound: the allocator without a program.
 
-How hard it tries depends on the number of items: up to 10 the arena is as small as can be; up to
-500, and beyond if few live at a time, best fit over several orders with improvement; else one pass
-with pools of free blocks. The lower bound is the heaviest set of mutually conflicting items found,
-exact up to 100 items.
+The method depends on the number of items. Up to 10 the arena is optimal. Up to 500, and beyond if
+few live at a time, it is best fit over several orders with improvement, else one pass with pools
+of free blocks. The lower bound is the heaviest set of mutually conflicting items found, exact up
+to 100 items.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphexec.planning.allocation.pools import pooled_offsets
 
 @dataclass(frozen=True)
 class Placement:
-    """The offset of each item, the bytes they take together, and what no placement goes below."""
+    """The offset of each item, the bytes they take together, and a lower bound of these."""
 
     offsets: Sequence[int]
     bytes: int

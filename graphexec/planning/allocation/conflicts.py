@@ -1,10 +1,10 @@
-"""Who may not share bytes with whom, and how many bytes must therefore be there at once.
+"""Which items conflict (may not share bytes), and the lower bound of the arena that follows.
 
 "Ends before" is a partial order, so the sets of items that all conflict with one another are its
 antichains, and the heaviest is a lower bound of every arena. Three ways to find one:
 
-1. live bytes along the issue order (items whose intervals there overlap conflict), and what else
-   conflicts with all that live at the peak: no table of conflicts is needed;
+1. live bytes along the issue order (items whose intervals there overlap conflict), and other items
+   that conflict with all that live at the peak: no table of conflicts is needed;
 2. greedy growth from the heaviest neighbourhoods;
 3. exactly: by Dilworth's theorem, weighted, the heaviest antichain is the total weight less a
    maximum flow between the left and right copies of comparable items.
@@ -26,10 +26,10 @@ _CLIQUE_TRIES = 16
 
 
 def conflicts(items: Sequence[Item]) -> list[list[int]] | None:
-    """For each item the items it may not share bytes with, in ascending order.
+    """For each item the items it conflicts with, in ascending order.
 
-    Few items are compared all with all, O(n²) on arrays of bits; more along the issue order, if not
-    too many live at a time. None if that would take too long.
+    Few items are compared in pairs, O(n²) on arrays of bits; more items along the issue order, if
+    not too many live at a time. None if that would take too long.
     """
     if len(items) <= _ALL_PAIRS_UP_TO:
         return _all_pairs(items)
@@ -55,12 +55,12 @@ def _all_pairs(items: Sequence[Item]) -> list[list[int]]:
 
 
 def _sweep(items: Sequence[Item]) -> list[list[int]]:
-    """Items come in order of first access, so only the earlier of two can end before the other; one
-    that ends before all later ones begin is never looked at again."""
+    """Items come in order of first access, so only the earlier of two can end before the other. An
+    item that ends before all later ones begin is not compared again."""
     import numpy as np
 
     known = np.array([item.known for item in items], dtype=np.int32)
-    later = np.minimum.accumulate(known[::-1])[::-1].tolist()  # what all from i on come after
+    later = np.minimum.accumulate(known[::-1])[::-1].tolist()  # what happens before all from i on
     found: list[list[int]] = [[] for _ in items]
     active: list[int] = []
     for index, item in enumerate(items):
@@ -75,12 +75,12 @@ def _sweep(items: Sequence[Item]) -> list[list[int]]:
 
 
 def peak(items: Sequence[Item]) -> int:
-    """The most bytes that live at once along the issue order."""
+    """The peak of live bytes along the issue order."""
     return _peak(items)[0]
 
 
 def grown_peak(items: Sequence[Item]) -> int:
-    """Bytes of the clique at that peak together with what else conflicts with all of it."""
+    """Bytes of the clique at that peak, with other items that conflict with all of it."""
     total, at = _peak(items)
     clique = [item for item in items if item.first <= at <= item.last]
     near = sorted(
@@ -88,7 +88,7 @@ def grown_peak(items: Sequence[Item]) -> int:
         key=lambda item: (-item.size, max(item.first - at, at - item.last), item.first),
     )
     for item in near:
-        for member in reversed(clique):  # what was added last is the likeliest not to fit
+        for member in reversed(clique):  # the last addition most likely conflicts
             if item.ends_before(member) or member.ends_before(item):
                 break
         else:
@@ -98,11 +98,11 @@ def grown_peak(items: Sequence[Item]) -> int:
 
 
 def _peak(items: Sequence[Item]) -> tuple[int, int]:
-    """The peak and a place in issue order where it is reached."""
+    """The peak of live bytes, and a place in issue order where it is reached."""
     changes = [(item.first, item.size) for item in items]
     changes += [(item.last + 1, -item.size) for item in items]
     live = most = at = 0
-    for place, change in sorted(changes):  # what ends goes before what begins there
+    for place, change in sorted(changes):  # ends sort before begins at the same place
         live += change
         if live > most:
             most, at = live, place
@@ -119,7 +119,7 @@ def heaviest_clique(sizes: Sequence[int], neighbours: Neighbours) -> int:
         if weight[seed] <= best:
             break  # not even all its neighbours together weigh more
         total, common = sizes[seed], set(neighbours[seed])
-        # Of those that conflict with all members so far, the heaviest, then the best connected.
+        # The heaviest candidate that conflicts with all members, then the best connected.
         for rival in sorted(common, key=lambda t: (-sizes[t], -weight[t], t)):
             if rival in common:
                 total += sizes[rival]

@@ -1,11 +1,11 @@
 """Offsets for items that conflict: best fit over several orders, improvement, exact for a few.
 
-Best fit puts each item into the tightest gap that the items placed before it leave; which order
-they come in decides (surveyed by Pisarchyk and Lee, "Efficient memory management for deep neural
-net inference", MLSys 2020 workshop). The improvement places items lowest first, as Burke, Kendall
-and Whitwell fill a strip ("A new placement heuristic for the orthogonal stock-cutting problem",
-Oper. Res. 52(4), 2004), and makes those more urgent that end above the bound, again and again
-(Joslin and Clements, "Squeaky wheel optimization", JAIR 10, 1999).
+Best fit puts each item into the tightest gap that the items placed before it leave; the result
+depends on the order of the items (surveyed by Pisarchyk and Lee, "Efficient memory management for
+deep neural net inference", MLSys 2020 workshop). The improvement places items lowest first, as
+Burke, Kendall and Whitwell fill a strip ("A new placement heuristic for the orthogonal
+stock-cutting problem", Oper. Res. 52(4), 2004). It repeats this and gives more priority to items
+that end above the bound (Joslin and Clements, "Squeaky wheel optimization", JAIR 10, 1999).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from graphexec.planning.allocation.conflicts import Neighbours
 EXACT_UP_TO = 10
 """Items up to which the search for the best offsets is complete."""
 
-_BUDGET = 500_000  # pairs of conflicting items to look at in all placements together
+_BUDGET = 500_000  # pairs of conflicting items compared in all placements together
 _MOST_TRIES = 300  # placements
-_MOST_STEPS = 200_000  # of the exact search: more than 10 items can take in practice
+_MOST_STEPS = 200_000  # of the exact search; 10 items take fewer in practice
 Offsets = list[int]
 
 
@@ -30,7 +30,7 @@ def best_offsets(
 ) -> tuple[Offsets, int]:
     """Offsets and total of the smallest arena found; stops at `bound`, a lower bound.
 
-    `known` are offsets that have been found otherwise. Deterministic.
+    `known` are offsets found by another method. Deterministic.
     """
     best, total = known, _total(known, sizes) if known else 1 << 62
     pairs = sum(map(len, neighbours)) + len(sizes)
@@ -83,15 +83,15 @@ def _place(order: Sequence[int], sizes: Sequence[int], neighbours: Neighbours) -
 def _lowest_first(
     urgency: Sequence[float], sizes: Sequence[int], neighbours: Neighbours
 ) -> Offsets:
-    """Again and again the item that can lie lowest comes next, the most urgent among equals, and
-    goes on top of its placed neighbours: no gap is ever left behind to be filled."""
+    """Place next the item that can lie lowest (among equals the most urgent), on top of its placed
+    neighbours. No gap that a later item could fill is left."""
     offsets, floor = [-1] * len(sizes), [0] * len(sizes)
     heap = [(0, -urgency[item], item) for item in range(len(sizes))]
     heapify(heap)
     while heap:
         at, _, item = heappop(heap)
         if offsets[item] >= 0 or at < floor[item]:
-            continue  # placed, or a neighbour has been put below since
+            continue  # placed, or moved up by a neighbour placed since
         offsets[item], top = at, at + sizes[item]
         for near in neighbours[item]:
             if floor[near] < top and offsets[near] < 0:
@@ -103,7 +103,7 @@ def _lowest_first(
 def _squeaky(
     sizes: Sequence[int], neighbours: Neighbours, bound: int, offsets: Offsets, tries: int
 ) -> tuple[Offsets, int]:
-    """Place all items lowest first; those that end above `bound` become more urgent; again."""
+    """Place all items lowest first, repeatedly; items that end above `bound` become more urgent."""
     random, best, total = Random(0), offsets, _total(offsets, sizes)
     crowd = [float(sizes[t] + sum([sizes[n] for n in neighbours[t]])) for t in range(len(sizes))]
     count = [1.0 + len(near) for near in neighbours]
@@ -127,8 +127,8 @@ def _exact(
 ) -> tuple[Offsets, int]:
     """The smallest arena, by branch and bound.
 
-    In some smallest arena every item rests on the bytes below or on the floor, so placing the items
-    in ascending order of offset, each as low as those before it allow, finds one.
+    In some smallest arena every item lies directly above another or at 0. So placing the items in
+    ascending order of offset, each as low as the earlier ones allow, finds it.
     """
     best, steps = (offsets, total), 0
     placed = [-1] * len(sizes)
@@ -145,7 +145,7 @@ def _exact(
                 continue
             at = max((placed[n] + sizes[n] for n in neighbours[item] if placed[n] >= 0), default=0)
             if max(at, lowest) + sizes[item] >= best[1]:
-                return  # it can only get higher
+                return  # the total only grows
             if at >= lowest:
                 options.append((at, -sizes[item], item))
         for at, size, item in sorted(options):

@@ -1,18 +1,18 @@
-"""When each tensor lives, over a partial order; and who writes over its own input.
+"""Lifetimes of tensors over a partial order, and commands that write over their input.
 
-Streams that run side by side have no common time, so lifetimes are not intervals. A lifetime
-is what must have happened before a tensor's first access (`known`: how much of each stream) and its
-last accesses (`done`: one a stream at most). x ends before y begins iff every count of done(x) is
-covered by known(y). The first access is a write on which all others depend, so what happens before
-it happens before all of them.
+Parallel streams have no common time, so lifetimes are not intervals. A lifetime
+consists of what happens before a tensor's first access (`known`: a count for each stream) and its
+last accesses (`done`: at most one a stream). x ends before y begins iff known(y) covers every
+count of done(x). The first access is a write on which all others depend, so what happens before it
+happens before all of them.
 
-In place: a command whose `inplace` pairs a read with a write may write over what it reads when all
-other accesses of the input, whoever shares its bytes already included, happen before it. The two
-tensors then are one item.
+In place: a command whose `inplace` pairs a read with a write may write over its input when all
+other accesses of the input's bytes happen before it, also those of tensors that already share
+them. The two tensors are then one item.
 
-A group of storages (Program.groups) is one item from the start, that lives from the first access of
-any to the last of any. What has happened before it is what has happened before every member's first
-access. A group takes the place of another whole group, member by member.
+A group of storages (Program.groups) is one item. It lives from the first access of any member to
+the last of any. What happens before it is what happens before every member's first access. A group
+replaces another whole group in place, member by member.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from graphexec.planning.scheduled import Synchronized
 
 @dataclass
 class Item:
-    """Bytes to place: one storage, several that take turns in place, or a group side by side.
+    """Bytes to place: one storage, several that follow one another in place, or a group.
 
     `at` are the storages with their offsets from the item's first byte. `size` is aligned.
-    `begins` are the first accesses of what lies there first, `first` and `last` places in issue
+    `begins` are the first accesses of the first storages, `first` and `last` places in issue
     order; `known` and `done` as above, `done` as (stream, count) pairs.
     """
 
@@ -53,7 +53,7 @@ class Item:
 
 
 def items(synchronized: Synchronized, space: Space, in_place: bool = True) -> list[Item]:
-    """What is to be placed in the arena of `space`, in order of first access."""
+    """The items of the arena of `space`, in order of first access."""
     found = _accesses(synchronized, space)
     if in_place:
         _merge_in_place(synchronized, found)
@@ -87,7 +87,7 @@ def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
 
 
 def _untouched(program: Program, space: Space) -> dict[str, Item]:
-    """An item without commands for every arena storage of `space`, groups having one together."""
+    """An item without commands for every arena storage of `space`; a group is one item."""
     items = {
         n: Item({n: 0}, aligned(s.nbytes)) for n, s in program.storages.items()
         if s.role == "arena" and s.space == space
@@ -125,7 +125,7 @@ def _merge_in_place(synchronized: Synchronized, found: dict[str, Item]) -> None:
 def _fits(
     command: Command, pairs: Sequence[tuple[int, int]], source: Item, target: Item, index: int
 ) -> bool:
-    """Whether `command` begins all of the target, each storage where what it is made of lies."""
+    """Whether `command` begins all of the target, each storage in place of its operand."""
     made = {command.writes[w].storage: source.at[command.reads[r].storage] for r, w in pairs}
     return (
         set(target.begins) == {index} and made == target.at and source.size == target.size
@@ -133,7 +133,7 @@ def _fits(
 
 
 def _alone(command: Command, read: int, write: int, synchronized: Synchronized) -> bool:
-    """Whether both views are all of their storages, of one size, and touched no other way."""
+    """Whether both views cover their storages, have one size and are accessed no other way."""
     storages = synchronized.schedule.program.storages
     views = (command.reads[read], command.writes[write])
     sizes = {storages[view.storage].nbytes for view in views}

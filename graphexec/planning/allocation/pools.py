@@ -1,9 +1,9 @@
-"""Offsets for very many items, in one pass along the issue order, without comparing all with all.
+"""Offsets for very many items, in one pass along the issue order, without comparing all pairs.
 
-Blocks of the arena remember the last accesses of their last tenant. An item takes the tightest run
-of neighbouring free blocks whose tenants end before it begins; while there are many blocks, rather
-the oldest of its own size that does; else new bytes at the top. Earlier tenants need no look:
-the last one began after they ended.
+Blocks of the arena keep the last accesses of their last tenant. An item takes the tightest run of
+neighbouring free blocks whose tenants end before it begins. While there are many blocks, it takes
+the oldest such block of its own size. Otherwise it takes new bytes at the top. Earlier tenants
+need no check: the last one began after they ended.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from itertools import islice
 
 from graphexec.planning.allocation.lifetimes import Item
 
-_LOOKS = 8  # blocks of the right size that are looked at
-_FEW = 32  # free blocks that are all looked at
+_LOOKS = 8  # blocks of the right size that are checked
+_FEW = 32  # free blocks up to which all are checked
 _SCANS = 16  # blocks that may be scanned for runs, an item on average
 
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """Bytes whose last tenant may still be at work."""
+    """Bytes whose last tenant may still be in use."""
 
     offset: int
     size: int
@@ -42,7 +42,7 @@ class _Pool:
 
     def take(self, item: Item) -> int:
         """The offset for `item`."""
-        if self.count > _FEW:  # too many to look for the tightest place every time
+        if self.count > _FEW:  # too many to search the tightest run every time
             for block in islice(self.free.get(item.size, ()), _LOOKS):
                 if block.tenant.ends_before(item):
                     self._remove(block)

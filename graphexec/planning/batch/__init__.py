@@ -1,10 +1,10 @@
-"""batch: independent commands that do the same to operands of the same shapes become one.
+"""batch: independent commands with the same work on operands of the same shapes become one.
 
-Requires a Program. Guarantees an equivalent one, in an order of its own, in which
+Requires a Program. Guarantees an equivalent one, in a new order, in which
 
 1. members of a batch are independent of one another, `after` included, and no batch makes a cycle
    (agenda.py);
-2. they differ in nothing but where their operands lie (kinds.py);
+2. they differ only in the places of their operands (kinds.py);
 3. their operands lie at a constant stride, for which their storages are bound to one another in
    groups that `allocate` keeps together, or are one and the same; a GEMM's may lie anywhere, the
    BLAS then gets arrays of pointers, and biases are put into the results first; where that is not
@@ -12,8 +12,8 @@ Requires a Program. Guarantees an equivalent one, in an order of its own, in whi
 4. by the cost model the batch takes less time than its members one after another, and the whole
    program less than before (worth.py).
 
-Nothing is copied for it. Chains that are alike merge step by step, so that eight chains of eight
-GEMMs become eight commands. A program in which nothing merges is returned as it is.
+No operand is copied. Equal chains merge step by step: eight chains of eight GEMMs become eight
+commands. A program in which nothing merges is returned unchanged.
 
 Unsupported: transfers between host and device, commands with several results, kernels without a
 recipe, kernels over operands that lie at no constant stride.
@@ -35,7 +35,7 @@ from graphexec.planning.scheduled import dependencies
 
 
 def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
-    """`program` with batches where they pay."""
+    """`program` with batches where they save time."""
     kinds = [kind_of(command, program.storages) for command in program.commands]
     order = agenda(kinds, dependencies(program.commands))
     if all(len(alike) == 1 for alike in order):
@@ -68,7 +68,7 @@ def _members(nodes: tuple[str, ...]) -> str:
 
 
 class _Batching:
-    """The program as it becomes, command by command."""
+    """The new program, built command by command."""
 
     def __init__(self, program: Program, target: Target) -> None:
         self.old, self.target = program, target
@@ -79,7 +79,7 @@ class _Batching:
         self.refused: list[Note] = []
 
     def take(self, alike: list[int]) -> None:
-        """Add commands that could be one: as one, as several batches, or as they are."""
+        """Add commands of one kind: as one batch, as several, or unmerged."""
         if len(alike) > 1:
             if self._merge(alike):
                 return
@@ -99,7 +99,7 @@ class _Batching:
             self._add(self.old.commands[index], [index])
 
     def _merge(self, alike: list[int]) -> bool:
-        """Add the commands as one, or two in turn, if that can be done and pays."""
+        """Add the commands as one command, or as two in turn, if possible and faster."""
         like, count, costs = self.old.commands[alike[0]], len(alike), self.target.costs
         if count < 2 or not faster_as_one(like, count, costs):
             return False
@@ -128,7 +128,7 @@ class _Batching:
         return [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
 
     def _add(self, command: Command, old: list[int]) -> None:
-        """Add a command that does the work of old ones, or the last part of it so far."""
+        """Add a command that does the work of old ones, or the last part of that work."""
         for index in old:
             self.became[index] = len(self.commands)
         if command.after:
@@ -137,7 +137,7 @@ class _Batching:
         self.commands.append(command)
 
     def program(self) -> Program:
-        """The whole, or the old one if nothing was merged."""
+        """The new program, or the old one if nothing was merged."""
         if not self.batches:
             return self.old
         groups = self.old.groups + tuple(self.layout.groups)

@@ -1,10 +1,10 @@
-"""In which order to look at commands so that many that are alike are ready at the same time.
+"""An order of the commands in which many of one kind are ready at the same time.
 
 The agenda of Neubig, Goldberg and Dyer, "On-the-fly operation batching in dynamic computation
-graphs", NeurIPS 2017: of all kinds of which a command is ready (all it depends on is done), take
-the kind whose commands lie at the least depth on average, and all its ready commands at once.
-They are independent, and as the lists come in an order that respects every dependency, merging
-any of them makes no cycle. O(E + V log V).
+graphs", NeurIPS 2017. A command is ready when all its dependencies are done. Of all kinds with a
+ready command, the kind whose commands have the least average depth comes next, with all its ready
+commands. These are independent. The lists respect every dependency, so merging any of them makes
+no cycle. O(E + V log V).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphexec.machine.simulate import Edges, successors_of
 
 
 def agenda(kinds: Sequence[Hashable], needs: Edges) -> list[list[int]]:
-    """All commands in lists of independent ones of a kind, each after what it depends on.
+    """All commands in lists of independent ones of a kind, each after its dependencies.
 
     A command of the kind None is alone in its list. Deterministic.
     """
@@ -49,7 +49,7 @@ class _Agenda:
         return done
 
     def put(self, command: int) -> None:
-        """A command is ready. One that is like no other holds nobody up by going first."""
+        """Add a ready command. A command alone in its kind goes first: it delays no other."""
         kind = self.kinds[command]
         if kind < 0:
             heapq.heappush(self.single, command)
@@ -79,7 +79,7 @@ def _numbered(kinds: Sequence[Hashable]) -> list[int]:
 
 
 def _mean_depths(kinds: Sequence[int], needs: Edges) -> dict[int, float]:
-    """How many commands precede those of each kind on the longest way, on average."""
+    """The average depth (commands before it on the longest path) of each kind."""
     depth = [0] * len(kinds)
     total: dict[int, int] = {}
     count: dict[int, int] = {}

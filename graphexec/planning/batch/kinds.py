@@ -1,4 +1,4 @@
-"""What two commands must have in common to be members of one batch."""
+"""The kind of a command: commands of one kind may be members of one batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from graphexec.ir.program import Command, Gemm, Kernel, Memcpy, Storage, TritonK
 
 
 def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
-    """Equal for commands that do the same to operands that only lie elsewhere; None for one that
+    """Equal for commands that differ only in the places of their operands; None for a command that
     cannot be batched."""
     if len(command.writes) != 1 or command.nodes:
         return None

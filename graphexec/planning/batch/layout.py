@@ -1,14 +1,14 @@
-"""Where operands lie relative to one another, and which storages are bound together for it.
+"""Operands of a batch as one strided view, and the groups of storages this needs.
 
-Views of the members of a batch can be seen as one view with a leading axis if
+Views of the members of a batch form one view with a leading axis if
 
-1. they are windows on one storage, at offsets in an arithmetic progression (one and the same
-   window has the stride 0);
-2. or at the same offset of storages that stand in one group at equal distances;
-3. or at the same offset of storages that are in no group yet, of one size and role, all in the
-   device's memory: then they are made a group.
+1. they are windows on one storage, at offsets in an arithmetic progression (equal windows have the
+   stride 0);
+2. or they are at the same offset of storages at equal distances in one group;
+3. or they are at the same offset of storages in no group yet, of one size and role, all in device
+   memory: these become a group.
 
-A storage is in one group only, so what is decided first holds.
+A storage is in one group only, so the first decision holds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Layout:
     def stacked(self, views: Sequence[View]) -> View | None:
         """One view over all of `views`, which have one shape, in this order; None if there is none.
 
-        It belongs to the first one's storage and may reach beyond that. Makes a group if needed.
+        Its storage is that of the first view; it may reach beyond it. Makes a group if needed.
         """
         first = views[0]
         names = [view.storage for view in views]
@@ -46,7 +46,7 @@ class Layout:
         return replace(first, shape=(len(views), *first.shape), strides=(step, *first.strides))
 
     def _between(self, names: Sequence[str], itemsize: int) -> int | None:
-        """Elements from one of different storages to the next."""
+        """The distance of views on different storages, in elements."""
         places = [self._place.get(name) for name in names]
         known = [place for place in places if place is not None]
         if not known:
@@ -74,7 +74,7 @@ class Layout:
         del self.groups[count:]
 
     def in_order(self, alike: Sequence[int], commands: Sequence[Command]) -> list[int]:
-        """The commands in the order in which their operands lie, as far as that is known."""
+        """The commands in the order of their operands' places, as far as these are known."""
         return sorted(alike, key=lambda c: (*map(self._position, views_of(commands[c])), c))
 
     def _position(self, view: View) -> tuple[int, int, int]:
@@ -82,8 +82,7 @@ class Layout:
         return group, place, view.offset
 
     def company(self, storage: str) -> object:
-        """What storages must have in common to be stacked: their group, or if they are in none yet,
-        their role."""
+        """Equal for storages that may be stacked: their group, or their role if in none."""
         place = self._place.get(storage)
         return self._storages[storage].role if place is None else place[0]
 
@@ -94,7 +93,7 @@ def views_of(command: Command) -> tuple[View, ...]:
 
 
 def _progression(numbers: Sequence[int]) -> int | None:
-    """The common difference, not below 0, of numbers in an arithmetic progression."""
+    """The common difference (at least 0) of numbers in an arithmetic progression."""
     step = numbers[1] - numbers[0]
     for at in range(1, len(numbers)):
         if numbers[at] - numbers[at - 1] != step:

@@ -1,16 +1,16 @@
-"""Whether batches pay: each by itself, and all of them together.
+"""Whether batches save time: each batch by itself, and all of them together.
 
-Launches follow one another even on many streams: eight streams of f16 GEMMs of 256³ took 2 µs a
-GEMM on an H200, as long as the launch, with most of the device idle; the workers of the CPU device
-share one interpreter. So commands apart take all their launches and all their work, and as one a
-single launch and the same work. A command too small to fill the device has something to gain; one
-that fills it has nothing worth waiting for the slowest member.
+Launches are serial even on many streams. Eight streams of f16 GEMMs of 256³ took 2 µs a GEMM on an
+H200, as long as the launch, with most of the device idle; the workers of the CPU device share one
+interpreter. So separate commands take all their launches and all their work; a batch takes a
+single launch and the same work. A command too small to fill the device can gain. A command that
+fills it gains nothing and would wait for the slowest member.
 
-That a batch waits for all its members can cost more than it saves, most of all the overlap of
-transfers with computing. And its tensors live as long as any of them. Both show only in the whole
-program. With batches it is scheduled in a few ways and simulated; without, it is taken to be as
-fast as any schedule could be by the lower bounds of graphexec.machine.bounds. Batches are made if
-the time goes down all the same, and by more than the bytes go up, if these are many.
+A batch waits for all its members. This can cost more than it saves, mostly the overlap of transfers
+with computing. Its tensors live as long as any of them. Both show only in the whole program. With
+batches, the program is scheduled in a few ways and simulated. Without, its time is the lower bound
+of graphexec.machine.bounds, which no schedule beats. Batches are made if they still take less
+time, and, for large arenas, if the time falls by more than the bytes grow.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from graphexec.planning.scheduled import dependencies
 from graphexec.planning.scheduling import chains, greedy, heft, one_stream
 from graphexec.planning.scheduling.assignment import Assignment
 
-_GAIN = 0.9  # of the time apart; what is nearer to it may be an error of the model
+_GAIN = 0.9  # of the time apart; a smaller gain may be an error of the model
 _LESS = 0.98  # of the time of the whole program
 _ALL_UP_TO = 500  # commands; larger programs are scheduled in one way
-_FEW_BYTES = 64 << 20  # of an arena: nothing to save for
+_FEW_BYTES = 64 << 20  # of an arena: too few to matter
 
 
 def faster_as_one(
     member: Command, count: int, costs: CostModel, found: Sequence[Command] = ()
 ) -> bool:
-    """Whether `count` commands like `member` take clearly less time as the commands `found`, or if
-    these are not known yet, as any one."""
+    """Whether `count` commands like `member` take clearly less time as the commands `found`, or,
+    if these are not known yet, as a single command."""
     time, share = costs.alone(member)
     work = max(time, count * time * share)
     launches = costs.launch * max(1, len(found))
@@ -45,7 +45,7 @@ def faster_as_one(
 
 
 def loses(before: Program, after: Program, target: Target) -> str | None:
-    """What speaks against the program `after`, with batches; None if it is to be preferred."""
+    """Why the program `after`, with batches, is worse; None if it is better."""
     streams = target.streams
     old, new = _tasks(before, target.costs), _tasks(after, target.costs)
     least = max(bounds(old, streams).best, _in_turn(old))
@@ -68,7 +68,7 @@ def _tasks(program: Program, costs: CostModel) -> Tasks:
 
 
 def _in_turn(tasks: Tasks) -> float:
-    """Microseconds that launches and computing take if neither overlaps."""
+    """Microseconds of launches and computing without any overlap."""
     each = zip(tasks.time, tasks.share, tasks.engine, strict=True)
     work = sum(time * share for time, share, engine in each if engine == COMPUTE)
     return tasks.launch * len(tasks) + work

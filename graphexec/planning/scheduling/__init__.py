@@ -1,4 +1,4 @@
-"""Ways to order commands and give them streams; the stage `schedule` picks the best.
+"""Candidates: orders of commands with streams. The stage `schedule` picks the best.
 
 Each module has one function `candidate(tasks, streams) -> Assignment`.
 """

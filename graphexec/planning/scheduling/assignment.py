@@ -1,4 +1,4 @@
-"""An issue order with streams, and what several ways of finding one share."""
+"""An issue order with streams, and functions that several candidates share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Assignment:
 
 
 def by_rank(tasks: Tasks) -> list[int]:
-    """The commands, those with the longest way to the end first: a topological order."""
+    """The commands by descending path length to the end: a topological order."""
     ranks = upward_ranks(tasks)
     # A rank exceeds those of its successors unless both take no time; then the index decides.
     return sorted(range(len(tasks)), key=lambda c: (-ranks[c], c))
@@ -35,8 +35,8 @@ def by_rank(tasks: Tasks) -> list[int]:
 def folded(tasks: Tasks, chains: Iterable[Sequence[int]], streams: int) -> Assignment:
     """Chains of commands on at most `streams` streams.
 
-    In the order of their first commands' ranks each chain goes to the stream that lets that
-    command start first, and follows a predecessor's stream among equals; the others follow it.
+    The chains come in the order of their first commands' ranks. Each goes to the stream on which
+    its first command starts earliest, among equals to a predecessor's stream.
     """
     order = by_rank(tasks)
     chain_of = {command: chain for chain in chains for command in chain}
@@ -55,7 +55,7 @@ def folded(tasks: Tasks, chains: Iterable[Sequence[int]], streams: int) -> Assig
 def _available(
     tasks: Tasks, command: int, on: int, stream: Sequence[int], end: Sequence[float]
 ) -> float:
-    """When the predecessors of `command` are done, seen from stream `on`."""
+    """When the predecessors of `command` are done for stream `on` (events included)."""
     at = 0.0
     for need in tasks.predecessors[command]:
         at = max(at, end[need] + (tasks.event if stream[need] != on else 0.0))

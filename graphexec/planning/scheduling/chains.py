@@ -1,4 +1,4 @@
-"""Chains from a maximum matching, as many as side-by-side work needs, folded to K streams.
+"""Chains from a maximum matching, folded to K streams.
 
 Kwon, Yu, Jeong and Chun, "Nimble: lightweight and parallel GPU task scheduling for deep learning",
 NeurIPS 2020: take the transitive reduction, match commands with successors (each has at most one
@@ -31,13 +31,13 @@ def candidate(tasks: Tasks, streams: int) -> Assignment:
 
 
 def transitive_reduction(successors: Edges) -> list[list[int]]:
-    """The edges that no longer path replaces. Indices are in a topological order. Sets of commands
-    are bits of integers: O(V·E ÷ 64)."""
+    """The transitive reduction. Indices are in a topological order. Sets of commands are bits of
+    integers: O(V·E ÷ 64)."""
     reach = [0] * len(successors)
     reduced: list[list[int]] = [[] for _ in successors]
     for command in range(len(successors) - 1, -1, -1):
         seen = 0
-        # What a nearer successor reaches is redundant; nearer ones come first.
+        # An edge to what a nearer successor reaches is redundant; nearer ones come first.
         for successor in sorted(set(successors[command])):
             if not seen >> successor & 1:
                 reduced[command].append(successor)

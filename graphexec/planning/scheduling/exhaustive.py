@@ -1,7 +1,7 @@
 """Every schedule of a few commands.
 
-Streams but the origin are alike, and only the order within each matters: what is tried are the ways
-to split the commands into at most K sequences that some topological order agrees with.
+Streams other than the origin are interchangeable, and only the order within each matters. So it
+tries every split of the commands into at most K sequences that agree with a topological order.
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ def _grow(
         for own in range(min(used + 1, streams)):  # one new stream is as good as another
             last = order[-1] if order else -1
             if len(order) > 1 and command < last and last not in needs and stream[last] != own:
-                continue  # exchanging the two changes nothing, and is tried
+                continue  # the exchanged order is equivalent, and is tried
             yield from _grow(tasks, streams, (*order, command), {**stream, command: own})

@@ -1,6 +1,6 @@
 """One stream, in an order that keeps few bytes alive: for plans that must fit a memory limit.
 
-Of the commands that are ready, the one after which the fewest bytes live comes first (list
+Of the ready commands, the one after which the fewest bytes live comes first (list
 scheduling by register pressure: Goodman and Hsu, "Code scheduling and register allocation in large
 basic blocks", ICS 1988). O(V · ready commands).
 """
@@ -52,7 +52,7 @@ def _users(program: Program) -> dict[str, int]:
 
 
 def _growth(program: Program, command: Command, left: dict[str, int], live: set[str]) -> int:
-    """By how many bytes what lives grows over this command."""
+    """By how many bytes this command increases the live bytes."""
     grown = 0
     for name in _touched(command):
         storage = program.storages[name]

@@ -1,9 +1,9 @@
 """List scheduling inside the simulation: whenever a stream is free, the most urgent command.
 
 Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969, with upward
-ranks as priorities. As decisions are made while the simulated device runs, they know its shared
-capacity and its copy engines; a copy is not issued while its engine is busy, so that it holds up no
-stream. O((V + E) log V + V·K).
+ranks as priorities. Decisions are made during the simulation, so they know the shared capacity and
+the copy engines. A copy is not issued while its engine is busy, so that it blocks no stream.
+O((V + E) log V + V·K).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _FULL = 1.0 + 1e-9
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:
-    """Issue as long as a stream is free, however full the device is (that hides launches)."""
+    """Issue while a stream is free, however full the device is (this hides launches)."""
     return listed(tasks, streams, by_rank(tasks), patient=False)[0]
 
 
 def patient(tasks: Tasks, streams: int) -> Assignment:
-    """Issue only what the device has room for; the rest may still be overtaken."""
+    """Issue only commands that the device has room for; others may overtake the rest."""
     return listed(tasks, streams, by_rank(tasks), patient=True)[0]
 
 
 def depth_first(tasks: Tasks, streams: int) -> Assignment:
-    """The program's own order: branches that are alike get out of step and mix their phases."""
+    """The program's own order: equal branches get out of step, so their phases overlap."""
     return listed(tasks, streams, range(len(tasks)), patient=True)[0]
 
 
@@ -48,13 +48,13 @@ def shaken(tasks: Tasks, streams: int, seed: int) -> Assignment:
 def listed(
     tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool
 ) -> tuple[Assignment, Sequence[float]]:
-    """With priorities of any origin, the most urgent first; and when each command ends."""
+    """With the given priorities, the most urgent first; and when each command ends."""
     run = _Run(tasks, streams, urgency, patient)
     return run.assignment(), run.end
 
 
 class _Run:
-    """A simulation that decides as it goes."""
+    """A simulation that decides the schedule while it runs."""
 
     def __init__(self, tasks: Tasks, streams: int, urgency: Sequence[int], patient: bool) -> None:
         self.tasks, self.patient = tasks, patient
@@ -69,7 +69,7 @@ class _Run:
         self.place = [0] * len(tasks)
         for place, command in enumerate(urgency):
             self.place[command] = place
-        # Places of what could be issued, by engine: a full engine holds up only its own.
+        # Ready commands by engine: a full engine blocks only its own commands.
         self.ready: list[list[int]] = [[], [], []]
 
     def assignment(self) -> Assignment:
@@ -136,8 +136,8 @@ class _Run:
         heapq.heappush(self.begins, (ready + tasks.launch, command))
 
     def choose(self, command: int) -> int:
-        """The idle stream of the predecessor that ended last: that needs no event. Else one whose
-        last command has no other use, as far as that shows: the one idle longest."""
+        """The idle stream of the predecessor that ended last, which needs no event; else the stream
+        idle longest, whose last command most likely has no other successor."""
         found, latest = -1, -1.0
         for need in self.tasks.predecessors[command]:
             own = self.stream[need]

@@ -1,10 +1,10 @@
 """Upward-rank list scheduling with insertion (HEFT).
 
 Topcuoglu, Hariri and Wu, "Performance-effective and low-complexity task scheduling for
-heterogeneous computing", IEEE TPDS 13(3), 2002. Commands in descending order of the longest way to
-the end; each goes where it would end first, possibly into a gap that earlier decisions left.
-Streams are the processors; an event takes the place of communication. It knows no shared capacity:
-the simulator judges it.
+heterogeneous computing", IEEE TPDS 13(3), 2002. Commands come in descending order of the longest
+path to the end. Each goes to the stream where it ends first, possibly into a gap between earlier
+ones. Streams are the processors; an event replaces communication. Shared capacity is ignored here;
+the simulator accounts for it.
 """
 
 from __future__ import annotations

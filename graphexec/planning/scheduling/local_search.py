@@ -1,8 +1,7 @@
-"""Improve a schedule by moving and swapping what holds it up, judged by the simulator.
+"""Improve a schedule by moving commands of its critical path, judged by the simulator.
 
-A move takes a command, or a command and all that follow it on its stream, to another stream (the
-tails of the two change places). Only commands are moved that ended just when another one could
-start: those on the way to the end that the simulation shows. The budget counts simulations and no
+A move takes a command to another stream, or exchanges the tails of two streams from that command
+on. Only commands of the simulated critical path are moved. The budget counts simulations and no
 clock is read, so the same graph gives the same plan on every machine.
 """
 
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from graphexec.machine.simulate import Tasks, Timeline, simulate
 from graphexec.planning.scheduling.assignment import Assignment
 
-_GAIN = 1 - 1e-6  # a smaller gain is none
+_GAIN = 1 - 1e-6  # a smaller gain does not count
 
 
 def improve(
@@ -51,7 +50,7 @@ def _neighbours(
 
 
 def _swapped(order: Sequence[int], stream: Sequence[int], command: int, other: int) -> list[int]:
-    """From `command` on, its stream and `other` change places."""
+    """From `command` on, its stream and `other` exchange their tails."""
     own, moved = stream[command], list(stream)
     for later in order[order.index(command) :]:
         if stream[later] in (own, other):
@@ -62,7 +61,7 @@ def _swapped(order: Sequence[int], stream: Sequence[int], command: int, other: i
 def _holding_up(
     tasks: Tasks, order: Sequence[int], stream: Sequence[int], timeline: Timeline
 ) -> list[int]:
-    """From the last command to end back to the start: each time what was waited for last."""
+    """The critical path, from the last command back to the start."""
     before: dict[int, int] = {}
     last: dict[int, int] = {}
     for command in order:

@@ -1,6 +1,6 @@
 """Partitions along heaviest paths.
 
-As MIGraphX does it (src/schedule.cpp of ROCm/AMDMIGraphX: partitions grow along the heaviest
+As in MIGraphX (src/schedule.cpp of ROCm/AMDMIGraphX: partitions grow along the heaviest
 operand, and get streams by weight), which is linear clustering: Kim and Browne, "A general approach
 to mapping of parallel computation upon multiprocessor architectures", ICPP 1988. Here with times
 from the cost model in place of fixed weights.
@@ -13,7 +13,7 @@ from graphexec.planning.scheduling.assignment import Assignment, by_rank, folded
 
 
 def candidate(tasks: Tasks, streams: int) -> Assignment:
-    """Again and again the heaviest path through what is left becomes a partition."""
+    """Repeatedly, the heaviest path through the remaining commands becomes a partition."""
     ranks, taken = upward_ranks(tasks), [False] * len(tasks)
     chains = []
     for first in by_rank(tasks):

@@ -1,1 +1,1 @@
-"""What everything else may use: tensors, errors and how they are shown, files, caches."""
+"""Shared by all folders: tensors, errors and diagnostics, expressions, files, caches."""

@@ -1,4 +1,4 @@
-"""Topological order, and the cycles that stand in its way. Nothing here recurses."""
+"""Topological order, and cycles. No function recurses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Edges = Mapping[str, Sequence[str]]
 def topological_order(needs: Edges) -> tuple[list[str], list[list[str]]]:
     """Kahn's order of the keys of `needs` (name → names it needs), and the cycles found.
 
-    Names that are no keys are taken as given. A cycle [a, b] means: b needs a, and a needs b.
-    One cycle, a shortest through its earliest key, is given for each strongly connected component;
-    names on or behind a cycle are missing from the order.
+    Names that are no keys count as done. A cycle [a, b] means: b needs a, and a needs b. For each
+    strongly connected component there is one cycle, a shortest through its earliest key. Names on
+    a cycle, and names that need them, are not in the order.
     """
     waiting = dict.fromkeys(needs, 0)
     users: dict[str, list[str]] = {name: [] for name in needs}
@@ -23,7 +23,7 @@ def topological_order(needs: Edges) -> tuple[list[str], list[list[str]]]:
                 waiting[name] += 1
                 users[other].append(name)
     order = [name for name, count in waiting.items() if count == 0]
-    for name in order:  # grows while it is walked
+    for name in order:  # grows during the loop
         for user in users[name]:
             waiting[user] -= 1
             if waiting[user] == 0:
@@ -42,7 +42,7 @@ def topological_order(needs: Edges) -> tuple[list[str], list[list[str]]]:
 
 def _components(graph: Edges) -> Iterable[set[str]]:
     """Strongly connected components."""
-    import networkx  # only a graph that is wrong pays for it
+    import networkx  # imported only for a graph with a cycle
 
     digraph: networkx.DiGraph[str] = networkx.DiGraph()
     for name, others in graph.items():

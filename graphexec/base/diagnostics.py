@@ -1,4 +1,4 @@
-"""A mistake, where it is, and how it is shown: messages in the manner of rustc.
+"""Diagnostics: a mistake, its place, and its message in the style of rustc.
 
 error: unknown op 'softmx'
   --> attention.yaml:12:17
@@ -20,7 +20,7 @@ _SHOWN_COLUMNS = 160  # a longer source line is shown as a window around the mis
 
 @dataclass(frozen=True)
 class Source:
-    """A text a diagnostic can point into; `path` is what the user called it."""
+    """A text a diagnostic can point into; `path` is the path that the user gave."""
 
     path: str
     text: str

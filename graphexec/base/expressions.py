@@ -4,8 +4,8 @@
 
 Integers are exact. `//` rounds down. `/` of integers must divide exactly where an integer is
 wanted; elsewhere it gives an integer if it divides and a float if not. sqrt of a square is an
-integer. No step may leave int64, or give an infinity, a NaN or a complex number; powers are
-refused before they are computed.
+integer. Every intermediate value must be a finite real number within int64; powers are checked
+before they are computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_DEPTH = 50
 GRAMMAR = "numbers, dims and consts with + - * / // % ** ( ) min max sqrt"
 FUNCTIONS = ("max", "min", "sqrt")
 RESERVED = (*keyword.kwlist, "__debug__", *FUNCTIONS)
-"""What a dim or const cannot be called, because Python's parser or a function owns the word."""
+"""Words that are no names of dims or consts: Python's keywords and the functions."""
 
 _TOKEN = re.compile(
     r"[ \t]*(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![A-Za-z0-9_.])"
@@ -40,7 +40,7 @@ _TOKEN = re.compile(
 
 
 class ExpressionError(Exception):
-    """An expression has no value. `start` and `length`: where, past leading blanks."""
+    """An expression has no value. `start` and `length`: the place, without leading blanks."""
 
     def __init__(
         self, message: str, help: str = "", start: int | None = None, length: int = 1
@@ -60,13 +60,13 @@ def evaluate(value: Number | str, names: Mapping[str, Number], want: Want = "num
         if want == "int" and not isinstance(value, int):
             raise ExpressionError(f"expected an integer, found {value}")
         return _checked(value)
-    if value in names:  # nearly every extent is a bare name
+    if value in names:  # most extents are a bare name
         return _wanted(_checked(names[value]), want)
     return _wanted(_Evaluator(names, want).value(parse(value.strip(" \t"))), want)
 
 
 def names_in(text: str) -> set[str]:
-    """The names an expression refers to; ExpressionError if it is none."""
+    """The names an expression refers to; ExpressionError if the text is no expression."""
     return {m["name"] for m in _tokens(text) if m["name"] and m["name"] not in FUNCTIONS}
 
 
@@ -86,7 +86,7 @@ def evaluate_consts(
 def resolve_consts(
     consts: Mapping[str, Number | str], dims: Mapping[str, int]
 ) -> tuple[dict[str, Number], dict[str, ExpressionError]]:
-    """The consts that have a value, and why others have none.
+    """The consts that have a value, and the errors of the others.
 
     A const that only refers to a faulty one is in neither.
     """
@@ -119,7 +119,7 @@ def resolve_consts(
 
 
 def _tokens(text: str) -> Iterator[re.Match[str]]:
-    # Only these tokens reach Python's parser, which would warn about some others.
+    # Only these tokens reach Python's parser: it warns about some others.
     if len(text) > MAX_LENGTH:
         raise ExpressionError(
             f"an expression of {len(text):,} characters; at most {MAX_LENGTH} are allowed"

@@ -1,4 +1,4 @@
-"""What a file is, where one of another kind is expected: told by its first bytes or its keys."""
+"""The kind of a file, by its first bytes or its keys, for messages about a wrong file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file: what messages call it, and what it is for."""
+    """A kind of file: its name in messages, and its use."""
 
     name: str
     use: str
@@ -57,7 +57,7 @@ _BY_KEY = {
 
 
 def kind_of_bytes(data: bytes) -> FileKind | None:
-    """The kind of a file that is no graph, by its beginning; None if that says nothing."""
+    """The kind of a file that is no graph, by its beginning; None if unknown."""
     start = data[:64].lstrip().lower()
     for beginning, kind in _BEGINNINGS:
         if start.startswith(beginning):
@@ -68,8 +68,8 @@ def kind_of_bytes(data: bytes) -> FileKind | None:
 
 
 def kind_of_keys(keys: Container[str], expected: str) -> FileKind | None:
-    """The kind of a document by its top-level keys; None if it has the key `expected`, which
-    documents of the kind that is wanted have, or if they say nothing."""
+    """The kind of a document by its top-level keys; None if unknown, or if it has the key
+    `expected` of the wanted kind."""
     if expected in keys:
         return None
     return next((kind for key, kind in _BY_KEY.items() if key in keys), None)

@@ -1,7 +1,7 @@
-"""Reading .npy and .npz files that nobody vouches for, into a tensor of a known type.
+"""Read untrusted .npy and .npz files into a tensor of a known type.
 
-The header is read by hand up to its length, which is bounded, and checked before the body is:
-a file costs no more memory than the tensor it is for. Pickled objects are refused.
+The header has a bounded length and is checked before the body is read, so reading takes no more
+memory than the tensor. Pickled objects are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_MEMBERS = 10_000
 
 
 class NpyError(Exception):
-    """An array cannot be had from a file; why, and what would help."""
+    """An array cannot be read from a file; the reason, and a help."""
 
     def __init__(self, message: str, help: str = "") -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class NpyError(Exception):
 
 
 def members(path: Path) -> list[str]:
-    """The names of the arrays in an .npz file, each once, in their order."""
+    """The names of the arrays in an .npz file, each once, in the order of the file."""
     with _reading(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if len(names) > _MAX_MEMBERS:
@@ -60,7 +60,7 @@ def fetch(path: Path, key: str | None, type: TensorType) -> Array:
 
 
 def describe(path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and stored dtype of an array, from its header; NpyError also if it is truncated."""
+    """Shape and stored dtype of an array, from its header; NpyError also if the body is short."""
     with _reading(path), _opened(path, key) as (stream, size, where):
         shape, _, stored, start = _header(stream, where)
         _refuse_foreign(stored, where)
@@ -70,7 +70,7 @@ def describe(path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any
 
 @contextmanager
 def _opened(path: Path, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
-    """The bytes of an array, how many there are, and what to call it in messages."""
+    """The stream of an array's bytes, their number, and the array's name in messages."""
     if key is None:
         with path.open("rb") as stream:
             yield stream, path.stat().st_size, f"'{path}'"
@@ -83,7 +83,7 @@ def _opened(path: Path, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into NpyError."""
+    """Turn the exceptions of reading a file into NpyError."""
     try:
         yield
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def _read(stream: BinaryIO, size: int, where: str, type: TensorType) -> Array:
 def _header(
     stream: BinaryIO, where: str
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:  # fmt: skip
-    """Shape, Fortran order, dtype, and where the body starts."""
+    """Shape, Fortran order, dtype, and the offset of the body."""
     fixed = stream.read(8)
     if fixed[:6] != b"\x93NUMPY":
         found = "empty" if not fixed else "not an .npy file"
@@ -139,7 +139,7 @@ def _header(
 
 
 def _check_dtype(stored: np.dtype[Any], where: str, wanted: DType) -> None:
-    """NpyError unless elements stored so can be had as `wanted`."""
+    """NpyError unless elements of dtype `stored` can be read as `wanted`."""
     _refuse_foreign(stored, where)
     accepted = [wanted.numpy()]
     if wanted is DType.BF16:

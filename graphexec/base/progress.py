@@ -1,6 +1,6 @@
-"""How far long work has come, for whoever shows it.
+"""Progress of long work, for listeners that show it.
 
-Code that does long work says so with `tracked`; that costs next to nothing unless somebody listens.
+Long loops are wrapped in `tracked`, which costs almost nothing without a listener.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 Listener = Callable[[str, int, int], None]
-"""Called with what is being done, how many parts of it are, and of how many."""
+"""Called with the name of the work, the number of parts done, and the number of all parts."""
 _listener: Listener | None = None
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell `listener` about all work of this process meanwhile."""
+    """Report all work of this process to `listener` within the `with` block."""
     global _listener
     before, _listener = _listener, listener
     try:
@@ -28,7 +28,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tracked(what: str, parts: Iterable[T], total: int) -> Iterator[T]:
-    """The parts as they are; each counts as done when the next one is asked for."""
+    """Yields the parts; a part counts as done when the next one is requested."""
     done = -1
     for done, part in enumerate(parts):
         if _listener is not None:

@@ -1,4 +1,4 @@
-"""What a tensor is: dtype, shape, memory space; and a strided window on its bytes."""
+"""Tensors: dtype, shape and memory space; and views, strided windows on their bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DType(StrEnum):
 
     @property
     def accumulator(self) -> DType:
-        """The type sums are kept in."""
+        """The type of sums."""
         return DType.F64 if self is DType.F64 else DType.F32
 
     def numpy(self) -> np.dtype[Any]:
@@ -59,7 +59,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def merge_axes(
     shape: tuple[int, ...], *strides: tuple[int, ...]
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Merge neighbouring axes that every set of strides walks as one; drop axes of extent 1."""
+    """Merge adjacent axes that are one axis for every set of strides; drop axes of extent 1."""
     axes: list[tuple[int, list[int]]] = []
     for index, extent in enumerate(shape):
         if extent == 1:
@@ -140,7 +140,7 @@ class View:
         return low * size, (high + 1) * size
 
     def transpose(self, axes: tuple[int, ...]) -> View:
-        """The same elements with axis i of the result being axis `axes[i]` of this view."""
+        """The same elements with permuted axes: axis i of the result is axis `axes[i]`."""
         return replace(
             self,
             shape=tuple(self.shape[a] for a in axes),
@@ -172,8 +172,8 @@ class View:
     def reshaped(self, shape: tuple[int, ...]) -> View | None:
         """The view seen with another shape of as many elements, where strides can express that.
 
-        Axes that are walked as one are split and joined freely; NumPy's rule for reshaping without
-        a copy.
+        Adjacent axes with one common stride are split and joined: NumPy's rule for reshaping
+        without a copy.
         """
         if self.is_dense:
             return self.reshape(shape)

@@ -1,4 +1,4 @@
-"""The command line. What a user may wait for or interrupt begins in `main`."""
+"""The command line. `main` is the entry point."""
 
 from __future__ import annotations
 

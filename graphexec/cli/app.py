@@ -31,10 +31,10 @@ _CLOSED_PIPE = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 
 
 class _App(click.Group):
-    """Commands return their exit code, or None for 0, and raise what they like."""
+    """Commands return their exit code, or None for 0; they may raise any exception."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command and end with its exit code; no exception but click's gets out."""
+        """Run the command and end with its exit code. Only click's exceptions propagate."""
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = _show_warning
@@ -49,7 +49,7 @@ class _App(click.Group):
         except KeyboardInterrupt:
             return interrupt.say()
         except BrokenPipeError:
-            # Python flushes at exit and would complain again.
+            # Python flushes at exit and would fail again.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             return _CLOSED_PIPE
         except Exception as exc:
@@ -60,7 +60,7 @@ class _App(click.Group):
 
 
 def _explain(exc: Exception) -> int:
-    """Print what is wrong; the exit code."""
+    """Print the error; returns the exit code."""
     if isinstance(exc, InputError):
         click.echo(str(exc), err=True)
         return exc.exit_code
@@ -81,8 +81,8 @@ def _ask_for_report(exc: Exception) -> None:
     again = shlex.join(["graphexec", "--debug", *(a for a in sys.argv[1:] if a != "--debug")])
     click.echo(
         f"internal error: {type(exc).__name__}: {exc}\n"
-        "This is a mistake of graphexec, not yours. Please report it with the graph and what\n"
-        f"this prints: {again}",
+        "This is a bug of graphexec. Please report it with the graph and the output of\n"
+        f"this command: {again}",
         err=True,
     )
 
@@ -91,7 +91,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
-    """Warnings that graphexec means for its users; others are for developers."""
+    """Show graphexec's warnings for users; other warnings are for developers."""
     if debugging():
         click.echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
     elif category.__module__.startswith("graphexec.") and level() >= 0:

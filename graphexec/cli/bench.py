@@ -1,4 +1,4 @@
-"""graphexec bench: how long runs take, and whether they became slower."""
+"""graphexec bench: the time of runs, and whether it grew."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _measure(
 
 
 def _way(mode: str | None, asked: Streams) -> str:
-    """A way to run: "graph mode, 4 streams", "as many streams as pay"."""
+    """A configuration: "graph mode, 4 streams", "as many streams as pay"."""
     streams = "as many streams as pay" if asked == "auto" else f"{asked} streams"
     return f"{mode} mode, {streams}" if mode else streams
 
@@ -187,7 +187,7 @@ def _read_baseline(path: str) -> dict[str, Any]:
         if document["bench_version"] != _VERSION:
             raise ValueError
         for result in document["results"]:
-            hash((result["mode"], result["asked"]))  # they are looked up
+            hash((result["mode"], result["asked"]))  # they are keys of a dict
             median = result["whole"]["median"]
             if isinstance(median, bool) or not isinstance(median, int | float):
                 raise TypeError
@@ -201,7 +201,7 @@ def _read_baseline(path: str) -> dict[str, Any]:
 
 
 def _compare(old: dict[str, Any], new: dict[str, Any], threshold: float) -> int:
-    """Say how each configuration changed; 1 when one became slower by more than `threshold` %."""
+    """Report the change of each configuration; 1 if one is slower by more than `threshold` %."""
     for key in ("graph", "device", "dims"):
         if old[key] != new[key]:
             note(f"the baseline is of another {key}: {old[key]}, now {new[key]}")

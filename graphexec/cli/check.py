@@ -1,4 +1,4 @@
-"""graphexec check: everything that can be known without running."""
+"""graphexec check: all checks that need no run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Finding:
-    """What is known of a file."""
+    """The findings of a file."""
 
     file: str
     plan: Plan | None = None
@@ -50,8 +50,8 @@ def check(
     """Check graphs (.yaml) and plan files (.json) without running them.
 
     A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
-    races. A plan file is proved or refuted, whoever wrote it. A race is exit code 1, a file that
-    is wrong in itself is 2.
+    races. A plan file of any program is proved or refuted. The exit code is 1 for a race, 2 for an
+    invalid file.
 
     \b
     --json prints one object:

@@ -1,4 +1,4 @@
-"""graphexec compare: is the plan's result right, and if not, which node is the first wrong one."""
+"""graphexec compare: check the plan's results against float64 and name the first wrong node."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _table(what: str, rows: tuple[Row, ...]) -> str:
 
 
 def _absent(nodes: tuple[NotComputed, ...]) -> Iterator[str]:
-    """A line for all nodes with the same fate."""
+    """A line for all nodes with the same reason."""
     fates: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for node in nodes:
         fates.setdefault((node.how, node.by), []).append(node.name)

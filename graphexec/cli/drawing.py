@@ -1,4 +1,4 @@
-"""Which view can be written in which format, and by which function."""
+"""The formats of each view, and their functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is to be drawn, and how. `graph` is None for a plan that was read from a file."""
+    """A drawing: its data and options. `graph` is None for a plan that was read from a file."""
 
     plan: Plan
     graph: TypedGraph | None = None
@@ -44,7 +44,7 @@ class Drawing:
 
     @cached_property
     def outline(self) -> Outline:
-        """What the user wrote, or what the plan says of it."""
+        """The graph as written, or recovered from the plan."""
         from graphexec.views.outline import of_graph
         from graphexec.views.recovered import of_plan
 
@@ -52,24 +52,24 @@ class Drawing:
 
     @property
     def ansi(self) -> bool:
-        """Whether text may carry colours."""
+        """Whether text may have colours."""
         return self.to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
     def told(self, text: str) -> str:
-        """Text of a plan that is refuted says so first."""
+        """Text of a plan; a refuted plan begins with its hazards."""
         from graphexec.views.text import refuted
 
         return f"{refuted(self.hazards, self.ansi)}\n\n{text}" if self.hazards else text
 
     def boxes(self, usual: int) -> int:
-        """How many boxes to draw at most."""
+        """The most boxes to draw."""
         return self.most or usual
 
 
 def check_options(
     view: View, format: str, *, color: Color | None, most: int | None, traced: bool
 ) -> None:  # fmt: skip
-    """A UsageError for an option given that the picture has no use for."""
+    """A UsageError for a given option that the picture cannot use."""
     view = "plan" if format == "html" else view
     drawn = format not in ("text", "json") and not (traced and format != "html")
     what = f"a {format} of a measured run" if traced else f"--view {view} as {format}"
@@ -97,7 +97,7 @@ def write(view: View, format: str, drawing: Drawing) -> str | bytes:
 
 
 def format_of(target: Path | None) -> str:
-    """The format that the ending of the output file asks for."""
+    """The format by the ending of the output file."""
     if target is None:
         return "text"
     if target.suffix not in ENDINGS:

@@ -12,12 +12,12 @@ _MAX_BYTES = 512 << 20
 
 
 def is_plan_file(path: str) -> bool:
-    """Whether a path names a plan, by its ending; everything else is taken for a graph."""
+    """Whether a path names a plan, by its ending; other paths name graphs."""
     return Path(path).suffix.lower() == ".json"
 
 
 def read_plan(path: str) -> Plan:
-    """The plan in a file; GraphError when it cannot be read or is none."""
+    """The plan in a file; GraphError if the file is unreadable or no plan."""
     from graphexec.ir.plan import Plan
 
     return Plan.from_json(read_text(path), path)

@@ -1,4 +1,4 @@
-"""graphexec info: versions, devices and why one is not usable, BLAS, cores, cache."""
+"""graphexec info: versions, devices (with the reasons if not usable), BLAS, cores, cache."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Ctrl-C ends the program within a second, whatever it is doing.
+"""Ctrl-C ends the program within a second.
 
-Python tells the main thread alone, and only between its own instructions: a long matrix product,
-or a worker thread that is waited for, would hold it up. So a second thread listens to the signal
-itself, leaves the main thread a moment to end in good order, and then ends the process.
+Python delivers signals to the main thread only, between its own instructions. A long matrix
+product, or waiting for a worker thread, delays this. So a second thread listens to the signal,
+gives the main thread a moment to end cleanly, and then ends the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _said = threading.Event()
 def watch() -> None:
     """Start listening; call it once, in the main thread."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # somebody else's to handle, or ignored as in `nohup graphexec … &`
+        return  # another handler is installed, or it is ignored as by `nohup graphexec … &`
     receive, send = os.pipe()
     os.set_blocking(send, False)
     signal.set_wakeup_fd(send, warn_on_full_buffer=False)
@@ -30,11 +30,11 @@ def watch() -> None:
 
 
 def say() -> int:
-    """Tell the user, once, what happened; the exit code."""
+    """Print the message once; returns the exit code."""
     if not _said.is_set():
         _said.set()
-        # Not by sys.stderr: the thread that was interrupted may hold its lock. A progress line
-        # is wiped and the cursor it hides shown again.
+        # Not by sys.stderr: the interrupted thread may hold its lock. Also clears a progress line
+        # and shows the cursor again.
         prefix = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
         os.write(2, f"{prefix}interrupted\n".encode())
     return EXIT_CODE

@@ -1,4 +1,4 @@
-"""Figures of output arrays, and the search for the node that made the first NaN."""
+"""Statistics of output arrays, and the search for the node that made the first NaN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def statistics(array: Array) -> dict[str, float]:
-    """min, max, mean and std in float64, and how many values are `nonfinite`."""
+    """min, max, mean and std in float64, and the number of `nonfinite` values."""
     import numpy as np
 
     wide = array.astype(np.float64)
@@ -29,7 +29,7 @@ def statistics(array: Array) -> dict[str, float]:
 def find_nonfinite(
     exe: Executable, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> int:
-    """Say which outputs and which node first have NaN or infinities; the exit code."""
+    """Report the outputs with NaN or infinities and the first such node; returns the exit code."""
     found = {name: text for name, array in outputs.items() if (text := _nonfinite(array))}
     for name, text in found.items():
         failure(f"output '{name}' has {text} among {outputs[name].size} values")
@@ -41,7 +41,7 @@ def find_nonfinite(
 
 
 def _nonfinite(array: Array) -> str:
-    """How many NaN and infinities, in words; "" for none."""
+    """The numbers of NaN and infinities in words; "" for none."""
     import numpy as np
 
     wide = array.astype(np.float32) if array.dtype.itemsize < 4 else array
@@ -52,13 +52,13 @@ def _nonfinite(array: Array) -> str:
 
 
 def _first_node(exe: Executable, inputs: Mapping[str, Array]) -> str:
-    """Run once more, looking at what every node makes."""
+    """Run once more and inspect the result of every node."""
     types = exe.graph.types()
     seen: dict[str, str] = {}
 
     def tap(node: str, written: Array) -> None:
         type = types.get(node)
-        if type is not None and written.nbytes == type.nbytes:  # a node's last launch stays
+        if type is not None and written.nbytes == type.nbytes:  # the last launch of a node counts
             seen[node] = _nonfinite(written.view(type.dtype.numpy()))
 
     exe.run_tapped(inputs, tap)

@@ -1,4 +1,4 @@
-"""graphexec ops and graphexec schema: what may stand in a graph."""
+"""graphexec ops and graphexec schema: the vocabulary of graph files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that commands share, and what they mean."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Finite(click.FloatRange):
-    """A number in a range that is no NaN and not infinite."""
+    """A finite number in a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number."""
@@ -48,7 +48,7 @@ class Loader:
         return load_ops(self.op_folders)
 
     def load(self, path: str) -> Graph:
-        """The graph in a file; what may be wrong with it is said on standard error."""
+        """The graph in a file; its warnings go to standard error."""
         from graphexec.frontend.load import load
 
         graph = load(path, dims=self.dims, ops=self.ops(), weight_root=self.weights_root)

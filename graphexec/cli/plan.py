@@ -1,4 +1,4 @@
-"""graphexec plan: show what would run where."""
+"""graphexec plan: show a plan."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def plan(
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
-    The plan is proved free of races, unless FILE is itself a plan (.json), which is shown as it
-    is: a warning says how many hazards it has, text tells the first, and pictures of the plan
-    have them in red. Showing them is exit code 0; `graphexec check FILE` tells each and is 1. The
-    JSON is documented in docs/plan-format.md.
+    The plan is proved free of races. If FILE is itself a plan (.json), it is shown unchanged: a
+    warning states the number of hazards, text lists the first, and pictures show them in red. The
+    exit code is then 0; `graphexec check FILE` lists all hazards and exits with 1. The JSON is
+    documented in docs/plan-format.md.
     """
     from graphexec.base.atomic_file import check_file, write_files
 
@@ -120,7 +120,7 @@ def _trace(path: str, plan: Plan) -> Trace:
 
 
 def _races(file: str, plan: Plan) -> list[Hazard]:
-    """What the verifier says of a plan that was read, told also where the format has no room."""
+    """Warn of the hazards of a plan that was read, in every format."""
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.proof import find_hazards
     from graphexec.views.table import count

@@ -1,4 +1,4 @@
-"""Options that say how a graph is planned."""
+"""Options of planning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _is_count(text: str) -> bool:
 
 
 class _Bytes(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes, with a unit if that is easier to read: 512MiB, 2GiB, 1.5GB."""
+    """A number of bytes, with an optional unit: 512MiB, 2GiB, 1.5GB."""
 
     name = "BYTES"
 
@@ -87,7 +87,7 @@ stream_counts_option = click.option(
 
 @dataclass(frozen=True)
 class Rewrites:
-    """Which rewrites a command switches: the options --rewrite and --no-rewrite."""
+    """The rewrites switched on and off: the options --rewrite and --no-rewrite."""
 
     on: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
@@ -116,8 +116,8 @@ def rewrite_options(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class Planner:
-    """How a command plans: the options --streams, --costs, --no-profile, --memory-limit and those
-    of Rewrites."""
+    """The options of planning: --streams, --costs, --no-profile, --memory-limit and those of
+    Rewrites."""
 
     costs: Path | None
     memory_limit: int | None
@@ -159,7 +159,7 @@ def planner_options(command: Command) -> Command:
 
 
 def planner_options_but_streams(command: Command) -> Command:
-    """As `planner_options`, for a command that makes plans for several numbers of streams."""
+    """Like `planner_options`, for a command that makes plans for several numbers of streams."""
 
     @click.option("--costs", metavar="PROFILE", type=click.Path(path_type=Path),
                   help="Plan with the measured times in a file (docs/planner.md).")  # fmt: skip
@@ -196,6 +196,6 @@ def planned_device(name: str, graph: Graph) -> dict[str, Any]:
 
 
 def note_costs(plan: Plan) -> None:
-    """Say what the plan was made with, if that is a profile or the user wants to know more."""
+    """Report the costs of the plan, if they are a profile or with -v."""
     if plan.stats is not None and (level() > 0 or plan.stats.costs.startswith("profile")):
         note(f"planned with the {plan.stats.costs}")

@@ -1,5 +1,5 @@
-"""A line on the terminal that says what takes so long, with a bar where the length of the work is
-known; nothing for work under a second."""
+"""A progress line on the terminal, with a bar if the length of the work is known. Work under a
+second shows nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATIENCE = 1.0  # seconds
 
 
 class Progress:
-    """Shows the step at work, once that is worth it. Silent unless standard error is a terminal."""
+    """Shows the current step after a second. Silent unless standard error is a terminal."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -32,8 +32,8 @@ class Progress:
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Work that is described by `text`, such as "planning"; what is printed inside comes
-        between the updates of the line."""
+        """Work described by `text`, such as "planning". Prints inside it appear between the
+        updates of the line."""
         self._text, self._done, self._total = text, 0, 0
         start = time.perf_counter()
         if sys.stderr.isatty() and level() >= 0:
@@ -54,7 +54,7 @@ class Progress:
 
     def _part(self, text: str, what: str, done: int, total: int) -> None:
         with self._lock:
-            over = done >= total  # of this part; what follows has no length
+            over = done >= total  # of this part; the next work has no length
             self._text = text if over else f"{text}: {what}" if what else text
             self._done, self._total = (0, 0) if over else (done, total)
             self._update()

@@ -1,4 +1,4 @@
-"""What commands print: notes and warnings on standard error, JSON and tables on standard output."""
+"""Output of commands: notes and warnings on standard error, JSON and tables on standard output."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def failure(text: str) -> None:
 
 
 def print_json(document: object) -> None:
-    """Print a document; numbers that JSON does not have (NaN, infinities) become null."""
+    """Print a document; NaN and infinities, which JSON does not have, become null."""
     click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 

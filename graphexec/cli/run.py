@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A loaded plan and its inputs; `drawn` are the names of those nobody gave."""
+    """A loaded plan and its inputs; `drawn` are the names of inputs without a given array."""
 
     exe: Executable
     inputs: Arrays
@@ -54,7 +54,7 @@ def prepared(
     progress: Progress, mode: Mode | None = None, timeout: float | None = None,
     markers: bool = False,
 ) -> Iterator[Prepared]:  # fmt: skip
-    """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
+    """Load, plan, prove, open the device, and read the inputs; report those that were drawn."""
     from graphexec.formats.arrays import read_inputs
     from graphexec.planning.pipeline import compile
 
@@ -143,7 +143,7 @@ def run(
 
 
 def _write_trace(ready: Prepared, target: Path, file: str) -> None:
-    """Measure a run of its own: measuring slows down what it measures."""
+    """Measure in a run of its own: measuring slows a run down."""
     from graphexec.base.atomic_file import write_text
     from graphexec.tools.measure import measure
     from graphexec.views.chrome import to_json

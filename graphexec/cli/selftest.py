@@ -1,4 +1,4 @@
-"""graphexec selftest: does it all work here? A report to paste into an issue."""
+"""graphexec selftest: check that everything works here. The report can be pasted into an issue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def selftest(device: str, mode: Mode | None, timeout: float | None, as_json: boo
     """Run a few seconds of checks on a device: every op and dtype against float64, races, capture
     and replay, requests in flight, the example graphs.
 
-    Exit code 1 if a check fails. The report is meant to be pasted into an issue.
+    Exit code 1 if a check fails. The report can be pasted into an issue.
 
     \b
     --json prints one object:

@@ -1,4 +1,4 @@
-"""graphexec tune: measure what a graph's commands and plans take, for the plans to come."""
+"""graphexec tune: measure a graph's commands and plans, for its later plans."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def tune(
     file: str, loader: Loader, device: str, streams: int | Literal["auto"], budget: float,
     show: bool,
 ) -> int:  # fmt: skip
-    """Measure what the graph in FILE takes on the device, and keep that for its next plans.
+    """Measure the graph in FILE on the device, and keep the times for its next plans.
 
-    Each distinct command is timed; GEMMs with each of hipBLASLt's algorithms too; then the best
+    Each distinct command is timed, GEMMs also with hipBLASLt's algorithms. Then the best
     plans by prediction are run. The result is a file that plan, run, compare, bench, explain and
-    compile use from then on, unless --no-profile is given. It is for this graph with these dims,
-    this device and these versions.
+    compile use from then on, unless --no-profile is given. It is valid for this graph with these
+    dims, this device and these versions.
     """
     progress = Progress()
     with progress.step(f"loading {file}"):
@@ -129,7 +129,7 @@ def _described(profile: Profile) -> str:
 
 
 def _choice(key: str, measured: Measured) -> str:
-    """Which way is the fastest, and how much faster than the default."""
+    """The fastest alternative, and its speed relative to the default."""
     from graphexec.machine.costs import GEMM
 
     if not measured.choice:

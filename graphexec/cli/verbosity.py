@@ -1,4 +1,4 @@
-"""How much is said on standard error: -v, -q, --debug, and the environment's GRAPHEXEC_LOG."""
+"""The verbosity of standard error: -v, -q, --debug, and the environment's GRAPHEXEC_LOG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = "graphexec.cli."
 
 
 def common_options() -> list[click.Option]:
-    """--debug, -v and -q, which stand before the name of a command or after it."""
+    """--debug, -v and -q, before or after the name of a command."""
     texts = {
         ("--debug",): "Show tracebacks and all warnings.",
         ("-v", "--verbose"): "Log each step with the time it took.",
@@ -27,7 +27,7 @@ def common_options() -> list[click.Option]:
 
 def _note(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        ctx.meta[_KEY + str(param.name)] = True  # the program's context and the command's share it
+        ctx.meta[_KEY + str(param.name)] = True  # shared by program and command
     if _has("verbose", ctx) and _has("quiet", ctx):
         raise click.UsageError("-v and -q contradict one another.", ctx)
 

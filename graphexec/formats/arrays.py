@@ -1,10 +1,10 @@
 """Arrays given to a run and saved after it: `-i` and `-o` of the command line.
 
-An input is `NAME=file.npy`, `NAME=randn:SEED`, or `all.npz` with an array a name. Nothing is
-ever unpickled, and nothing is read before its header fits: dtype, byte order, shape and
-the number of bytes. An input of dtype bf16 is taken from ml_dtypes.bfloat16, from what NumPy
-makes of that (2-byte void), from uint16 bits, and from float32 that bf16 holds exactly.
-Outputs of dtype bf16 are saved as float32, which holds them exactly and which every tool reads.
+An input is `NAME=file.npy`, `NAME=randn:SEED`, or `all.npz` with one array for each name. Nothing
+is unpickled. The header (dtype, byte order, shape, number of bytes) is checked before the body is
+read. An input of dtype bf16 is read from ml_dtypes.bfloat16, from 2-byte void (as NumPy saves it),
+from uint16 bits, and from float32 values that bf16 holds exactly. Outputs of dtype bf16 are saved
+as float32, which holds them exactly and which every tool reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class _Given:
-    """One array for one input: where it comes from, in words, and how to get it."""
+    """One array for one input: its origin in words, and a function that reads it."""
 
     name: str
     origin: str
@@ -39,9 +39,9 @@ class _Given:
 def read_inputs(
     specs: Sequence[str], inputs: Mapping[str, TensorType], seed: int = 0
 ) -> tuple[dict[str, Array], list[str]]:
-    """The array of every input, in their order, and the names that no spec gave.
+    """The array of every input, in their order, and the names of inputs without a spec.
 
-    Those are drawn from a normal distribution that depends on `seed` and the name alone.
+    Inputs without a spec are drawn from a normal distribution that depends on `seed` and the name.
     Arrays are C-contiguous and of exactly the input's shape and dtype. Raises DataError with
     every mistake found.
     """
@@ -65,7 +65,7 @@ def read_inputs(
     for name, type in inputs.items():
         get = given[name].get if name in given else partial(_draw, name, seed)
         try:
-            # With a mistake found already, only look for more of them.
+            # After a mistake, only look for more mistakes.
             if not mistakes or name in given:
                 arrays[name] = get(type)
         except NpyError as exc:
@@ -135,7 +135,7 @@ def _draw(name: str, seed: int, type: TensorType) -> Array:
 
 
 def check_writable(path: Path) -> None:
-    """Raise DataError unless outputs could be saved at `path` now; leaves nothing there.
+    """Raise DataError unless outputs could be saved at `path` now; writes nothing.
 
     `path` is an .npz file, or a folder (made if its parent is there) for one .npy an output.
     """

@@ -1,1 +1,1 @@
-"""What hardware can do, and what work costs there."""
+"""Models of hardware: capabilities, costs, the simulator and its lower bounds."""

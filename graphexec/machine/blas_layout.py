@@ -1,9 +1,9 @@
-"""Which strided matrices a BLAS call takes as they lie, and which batches are one strided batch.
+"""Strided matrices that a BLAS takes without a copy, and batches that are one strided batch.
 
-A matrix needs neighbours in one direction and a leading dimension in the other. Batch axes that all
-three operands walk at a constant stride are one batch (stride 0 repeats an operand); a batch axis
-that b does not have is part of the rows of a where these lie side by side, so grouped-query heads
-become one tall product. What strides cannot express takes arrays of pointers.
+A matrix needs unit stride along one axis and a leading dimension along the other. Batch axes with a
+constant stride in all three operands are one batch (stride 0 repeats an operand). A batch axis that
+b does not have is merged into the rows of a where these are adjacent, so grouped-query heads become
+one tall product. Other batches need arrays of pointers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from graphexec.ir.program import Gemm
 
 def matrix_layout(view: View) -> tuple[bool, int] | None:
     """Whether the last two axes are stored transposed, and their leading dimension in elements;
-    None where the matrix has no neighbours in either direction."""
+    None if neither axis has unit stride."""
     (rows, columns), (row_step, column_step) = view.shape[-2:], view.strides[-2:]
-    # The stride of an axis of extent 1 is never walked, so it may be anything.
+    # The stride of an axis of extent 1 is never used, so it may have any value.
     if (column_step == 1 or columns == 1) and (rows == 1 or row_step >= columns):
         return False, columns if rows == 1 else row_step
     if (row_step == 1 or rows == 1) and (columns == 1 or column_step >= rows):
@@ -27,7 +27,7 @@ def matrix_layout(view: View) -> tuple[bool, int] | None:
 
 
 def fold_rows(work: Gemm) -> Gemm:
-    """Make the innermost batch axes that b and the bias lack part of the rows of a, c and out."""
+    """Merge the innermost batch axes that b and the bias lack into the rows of a, c and out."""
     while len(work.out.shape) > 2:
         a, b, c, bias, out = work.a, work.b, work.c, work.bias, work.out
         rows = out.shape[-2]
@@ -80,15 +80,15 @@ def is_one_batch(work: Gemm) -> bool:
 
 
 def is_product(a: View, b: View, out: View) -> bool:
-    """Whether a BLAS computes out = a @ b where these lie; out has to be row-major."""
+    """Whether a BLAS computes out = a @ b on these views; out must be row-major."""
     work = fold_rows(Gemm(a, b, out))
     layouts = [matrix_layout(view) for view in (work.a, work.b, work.out)]
     return None not in layouts and layouts[2] is not None and not layouts[2][0]
 
 
 def alignment(view: View) -> int:
-    """The largest power of two, at most 16, of bytes that all neighbours' beginnings are multiples
-    of: a BLAS loads at most so many at once."""
+    """The largest power of two, at most 16, that divides the byte offset of every row: a BLAS
+    loads at most 16 bytes at once."""
     places = [s for s, e in zip(view.strides, view.shape, strict=True) if e > 1 and s > 1]
     found = 16
     while any(place * view.dtype.itemsize % found for place in (view.offset, *places)):
@@ -97,7 +97,7 @@ def alignment(view: View) -> int:
 
 
 def is_well_aligned(view: View) -> bool:
-    """Whether the rows of a window start at places as round as those of a dense tensor."""
+    """Whether the rows of a window are aligned as well as those of a dense tensor."""
     dense = View.dense(view.storage, TensorType(view.shape, view.dtype))
     return alignment(view) >= alignment(dense)
 

@@ -1,15 +1,14 @@
-"""What no schedule can beat: lower bounds of the makespan, in microseconds.
+"""Lower bounds of the makespan of any schedule, in microseconds.
 
-The plain ones: the longest path, without any event; the work of the compute units at full capacity;
-the copies of the busier direction; what K streams have to get through one after another.
+The plain bounds: the longest path, without any event; the work of the compute units at full
+capacity; the copies of the busier direction; all commands one after another, divided by K streams.
 
-The combined one puts them together. Of any set of commands that share a resource, the first cannot
-start before the least head (time from the start) among them, the resource then needs its work for
-all of them, and after the last at least the least tail is still to come (the argument of Carlier,
-"The one-machine sequencing problem", EJOR 11, 1982). The sets looked at are those of all commands
-with at least a certain head and at least a certain tail, which no other set beats. Heads come from
-the same argument applied to the direct predecessors of each command and to all of its predecessors,
-and from the events that a join needs; tails alike.
+The combined bound: of any set of commands that share a resource, the first cannot start before the
+least head (time from the start) among them, the resource then needs its work for all of them, and
+after the last at least the least tail follows (Carlier, "The one-machine sequencing problem",
+EJOR 11, 1982). It is enough to consider the sets of all commands with at least a given head and at
+least a given tail. Heads follow from the same argument for the direct predecessors of each command
+and for all of its predecessors, and from the events that a join needs; tails likewise.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 
 from graphexec.machine.simulate import COMPUTE, TO_DEVICE, TO_HOST, Edges, Tasks, upward_ranks
 
-_COMBINED_UP_TO = 500  # commands; beyond this the plain bounds have to do
-_MOST_NEEDS = 6  # of those that a command needs, the last to end
+_COMBINED_UP_TO = 500  # commands; beyond this only the plain bounds are computed
+_MOST_NEEDS = 6  # predecessors of a command that are considered, the last to end
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,17 @@ class Bounds:
 
     @property
     def plain(self) -> float:
-        """The highest of those that know no number of streams."""
+        """The highest bound that does not depend on the number of streams."""
         return max(self.critical_path, self.capacity, self.copies)
 
     @property
     def best(self) -> float:
-        """The highest of all."""
+        """The highest bound."""
         return max(self.plain, self.streams, self.combined)
 
     @property
     def reason(self) -> str:
-        """What the highest plain bound is."""
+        """The name of the highest plain bound."""
         named = {
             "the critical path": self.critical_path,
             "the capacity of the device": self.capacity,
@@ -60,7 +59,7 @@ def bounds(tasks: Tasks, streams: int) -> Bounds:
     work = [0.0, 0.0, 0.0]
     for time, share, engine in zip(tasks.time, tasks.share, tasks.engine, strict=True):
         work[engine] += time * share
-    launched = [tasks.launch + w if w else 0.0 for w in work]  # nothing works before its launch
+    launched = [tasks.launch + w if w else 0.0 for w in work]  # the launch comes before the work
     alone = sum(tasks.time) + tasks.launch * len(tasks)
     return Bounds(
         max(upward_ranks(tasks), default=0.0), launched[COMPUTE],
@@ -79,7 +78,7 @@ def _combined(tasks: Tasks, streams: int) -> float:
 
 
 def _over_sets(tasks: Tasks, heads: Sequence[float], tails: Sequence[float], streams: int) -> float:
-    """The best over every set "head at least h and tail at least t", for each resource."""
+    """The highest bound over every set "head at least h and tail at least t", for each resource."""
     import numpy as np
 
     by_head = np.argsort(-np.array(heads), kind="stable")
@@ -100,8 +99,8 @@ def _over_sets(tasks: Tasks, heads: Sequence[float], tails: Sequence[float], str
 
 
 def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -> Sequence[float]:
-    """How long after the start each command can begin at the earliest, if it needs `needs`; the
-    other way round, how long before the end it must be done."""
+    """The least time from the start to the begin of each command, if it needs `needs`; with
+    reversed edges, from its end to the end of the run."""
     found = [0.0] * len(tasks)
     all_needed = _work_before(tasks, order, needs, streams)
     first = [[float("inf")] * 3 for _ in order]  # begin of the first that is needed, by engine
@@ -126,8 +125,8 @@ def _distances(tasks: Tasks, order: Sequence[int], needs: Edges, streams: int) -
 def _work_before(
     tasks: Tasks, order: Sequence[int], needs: Edges, streams: int
 ) -> list[list[float]]:
-    """Of all that each command needs, directly or not: the work on each engine, and the time on K
-    streams."""
+    """For all predecessors of each command, direct or not: the work on each engine, and the time
+    on K streams."""
     import numpy as np
 
     count = len(tasks)
@@ -145,7 +144,7 @@ def _work_before(
 
 
 def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], streams: int) -> float:
-    """When all of `needs` can be done at the earliest, each beginning no sooner than `begin`."""
+    """The earliest end of all of `needs`, if each begins no sooner than `begin`."""
     latest, total, launch = 0.0, 0.0, tasks.launch
     work = [0.0, 0.0, 0.0]
     for need in sorted(needs, key=lambda c: -begin[c]):
@@ -161,8 +160,8 @@ def _after_all(tasks: Tasks, needs: Sequence[int], begin: Sequence[float], strea
 def _after_fork(
     tasks: Tasks, all_needs: Sequence[int], needs: Edges, begin: Sequence[float], least: float
 ) -> float:
-    """When all of `all_needs` can be done, seeing that if they fork from one command, only one of
-    them can directly follow it on its stream: each other one is an event away, or comes after some
+    """The earliest end of all of `all_needs`. If they fork from one command, only one of them can
+    directly follow it on its stream. Each other one waits for an event, or comes after another
     command, which takes `least` or more."""
     length = [tasks.launch + tasks.time[need] for need in all_needs]
     latest = sorted(range(len(all_needs)), key=lambda i: begin[all_needs[i]] + length[i])
@@ -182,9 +181,9 @@ def _after_fork(
 
 
 def _after_events(tasks: Tasks, needs: Sequence[int], begins: Sequence[float]) -> float:
-    """The same for `needs` that begin no sooner than `begins`, seeing that only one of them can be
-    the last before on the own stream: each other one took turns with it on that stream, or is an
-    event away."""
+    """The same for `needs` that begin no sooner than `begins`. Only one of them can directly
+    precede the command on its stream. Each other one comes before it on that stream, or needs an
+    event."""
     length = [tasks.launch + tasks.time[need] for need in needs]
     ends = [at + wait for at, wait in zip(begins, length, strict=True)]
     earliest = max(ends) + tasks.event

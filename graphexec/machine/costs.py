@@ -1,11 +1,11 @@
-"""How long a command takes, and how much of the device it fills: a model, or measured times.
+"""The time of a command and the share of the device it fills: modelled or measured.
 
 The model is a roofline: work = max(flops ÷ rate, bytes ÷ bandwidth) microseconds of the whole
 device. A command too small to fill the device takes at least one `wave` and fills work ÷ wave of
-it, so that several of them run side by side in the same time.
+it, so that several of them run concurrently in the same time.
 
-A profile (graphexec.planning.profile) replaces the time, and where it knows that the share, by what
-was measured for a command's signature; and the constants by those of the device at hand.
+A profile (graphexec.planning.profile) replaces the time, and the share if it was measured, by the
+measurement for the command's signature, and the constants by those of the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}
 
 
 GEMM = "gemm: "
-"""What the signatures of GEMMs begin with."""
+"""The prefix of the signatures of GEMMs."""
 
 CONSTANTS = ("start", "launch", "wait", "fork")
 """The fields of a CostModel that a profile may hold."""
@@ -30,8 +30,8 @@ CONSTANTS = ("start", "launch", "wait", "fork")
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a command: microseconds running alone without the launch, the share of
-    the device that it fills beside others like it, and which way of computing it was fastest.
+    """Measurements of a command: microseconds alone without the launch, the share of the device
+    that it fills beside equal commands, and the fastest alternative.
 
     `choice` 0 is the default (hipBLAS, the kernel that the op picks), others are alternatives;
     `tried` are the microseconds of each that was measured, by number.
@@ -47,10 +47,10 @@ class Measured:
 class CostModel:
     """Rates of a device. Times are in microseconds, rates in operations or bytes a microsecond.
 
-    `start` passes from the launch of a plan until its first command, `launch` is the time of an
-    empty command on an idle stream, `wait` what waiting for another stream adds, `fork` what each
-    further stream adds to the start, `wave` the time of the shortest useful command. `profile` is
-    what was measured, by signature.
+    `start` is the time from the launch of a plan to its first command, `launch` the time of an
+    empty command on an idle stream, `wait` the time that waiting for another stream adds, `fork`
+    the time that each further stream adds to the start, `wave` the time of the shortest useful
+    command. `profile` has the measurements by signature.
     """
 
     flops: float
@@ -95,20 +95,20 @@ class CostModel:
 
 
 CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=60.0, wave=10.0, name="cpu model")
-"""A couple of cores with NumPy."""
+"""A few cores with NumPy."""
 
 GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, start=5.0, name="gpu model")
 """A data-centre GPU that replays captured graphs of f16 GEMMs of moderate size. `start` is one
-graph launch, `launch` what the device spends between two nodes, `wait` an edge between branches."""
+graph launch, `launch` the time between two nodes, `wait` the time of an edge between branches."""
 
 
 def model_of(device: str) -> CostModel:
-    """The model for a device of this name when nothing was measured."""
+    """The model for a device of this name without measurements."""
     return CPU if device == "cpu" else GPU
 
 
 def engine_of(command: Command) -> int:
-    """Which engine does the work: transfers between host and device have their own."""
+    """The engine of a command: transfers between host and device have their own."""
     if isinstance(command.work, Memcpy):
         return _ENGINES.get(command.node[-4:], COMPUTE)
     return COMPUTE
@@ -142,9 +142,9 @@ def tasks_of(
 
 
 def signature(command: Command) -> str:
-    """What two commands must have in common to take equally long: kind, entry point, and the
-    types, shapes and strides of what they read and write. That of a batch has how many they are,
-    and which of their operands are one and the same; if it is a single GEMM, the strides say so."""
+    """Equal for commands that take equally long: kind, entry point, and the types, shapes and
+    strides of operands and results. The signature of a batch also has the number of members and
+    the shared operands; for a single GEMM, the strides show these."""
     if isinstance(command.work, Gemm):
         return gemm_signature(command.work)
     if not command.nodes:
@@ -168,8 +168,8 @@ def _signature(command: Command, members: int = 1) -> str:
 
 
 def gemm_signature(work: Gemm) -> str:
-    """The signature of a GEMM: its operands, the result among them if it is added to, and last a
-    bias, which has an axis less than the result."""
+    """The signature of a GEMM: its operands (with the result if it is an addend), the bias last.
+    The bias has one axis less than the result."""
     return f"{GEMM}{' '.join(map(_view, work.reads))} -> {_view(work.out)}"
 
 

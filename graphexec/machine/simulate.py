@@ -1,16 +1,15 @@
-"""What a schedule would take on a device: a discrete-event simulation, in microseconds.
+"""Simulate a schedule on a model of a device: a discrete-event simulation, in microseconds.
 
-The device: K streams, each in order, over three engines: the compute units and one copy engine a
-direction. A command waits for its stream and its predecessors (an event more if one ran on another
-stream, or to fork from the first one used, as streams do one after another), then for its launch,
-then works. A command fills a share of its engine. As long as the shares of those at work add up to
-no more than 1, each runs as if alone; beyond that all slow down alike, so that two commands that
-each fill the device gain nothing from running side by side. That is processor sharing; every engine
-keeps a virtual clock that runs at the common rate (as in fair queueing: Demers, Keshav and Shenker,
-SIGCOMM 1989), so one heap of virtual finishing times is enough and a simulation takes
-O((V + E) log V).
+The device has K streams, each in order, and three engines: the compute units and one copy engine
+for each direction. A command waits for its stream, its predecessors, its launch, then works. An
+event is added if a predecessor ran on another stream, and for the fork of a stream; streams fork
+one after another. A command fills a share of its engine. While the active shares add up to at most
+1, each command runs as if alone. Beyond that all slow down equally, so two commands that each fill
+the device gain nothing from running concurrently. This is processor sharing. Every engine keeps a
+virtual clock that runs at the common rate (as in fair queueing: Demers, Keshav and Shenker, SIGCOMM
+1989), so one heap of virtual finishing times is enough and a simulation takes O((V + E) log V).
 
-Deterministic. Left out: the host's time for issuing, caches, clocks that change.
+Deterministic. Left out: the host's time for issuing, caches, changing clocks.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ Edges = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Tasks:
-    """Commands as the simulator sees them, by index, and who comes after whom.
+    """The commands of a simulation, by index, and their dependencies. Times are in microseconds.
 
-    `time[c]` is what c takes alone once launched, `share[c]` how much of `engine[c]` it fills (0 to
-    1). `launch` is spent by every command on its stream, `event` by every dependency between
-    streams; the n-th stream after the first begins n · `fork` later. The indices are in a
+    `time[c]` is the time of c alone after its launch, `share[c]` the part of `engine[c]` it fills
+    (0 to 1). Every command adds `launch` on its stream, every dependency between streams adds
+    `event`; the n-th stream after the first begins n · `fork` later. The indices are in a
     topological order.
     """
 
@@ -52,19 +51,19 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each command starts (its launch included) and ends, and when all are done."""
+    """The start (launch included) and end of each command, and the makespan."""
 
     start: Sequence[float]
     end: Sequence[float]
 
     @property
     def makespan(self) -> float:
-        """When the last command ends."""
+        """The end of the last command."""
         return max(self.end, default=0.0)
 
 
 def successors_of(predecessors: Edges) -> list[list[int]]:
-    """The same edges the other way round."""
+    """The reversed edges."""
     successors: list[list[int]] = [[] for _ in predecessors]
     for command, needs in enumerate(predecessors):
         for need in needs:
@@ -73,7 +72,7 @@ def successors_of(predecessors: Edges) -> list[list[int]]:
 
 
 def upward_ranks(tasks: Tasks) -> list[float]:
-    """The longest way from the start of each command to the end, launches included, no events."""
+    """The longest path from the start of each command to the end, with launches, without events."""
     ranks, launch, time = [0.0] * len(tasks), tasks.launch, tasks.time
     for command in range(len(tasks) - 1, -1, -1):
         longest = 0.0
@@ -85,22 +84,22 @@ def upward_ranks(tasks: Tasks) -> list[float]:
 
 
 class Engine:
-    """What is at work on one engine, under processor sharing.
+    """The active commands of one engine, under processor sharing.
 
-    `ends` is when the next command at work ends: infinity when there is none.
+    `ends` is the end of the next active command: infinity if there is none.
     """
 
     __slots__ = ("clock", "ends", "load", "now", "running")
 
     def __init__(self) -> None:
-        self.clock = 0.0  # virtual µs: the work that a command at work since 0 would have done
+        self.clock = 0.0  # virtual µs: the work done by a command that is active since 0
         self.now = 0.0  # when `clock` was brought up to date
-        self.load = 0.0  # sum of the shares at work
+        self.load = 0.0  # sum of the active shares
         self.ends = NEVER
         self.running: list[tuple[float, int]] = []  # heap of (virtual finish, command)
 
     def begin(self, now: float, command: int, time: float, share: float) -> None:
-        """`command` starts to work."""
+        """Start `command`."""
         self.clock += (now - self.now) / (self.load if self.load > 1.0 else 1.0)
         self.now = now
         self.load += share
@@ -108,7 +107,7 @@ class Engine:
         self._look_ahead()
 
     def finish(self, share: Sequence[float]) -> tuple[float, int]:
-        """End the next command; when, and which it is."""
+        """End the next command; returns the time and the command."""
         now = self.ends
         finish, command = heapq.heappop(self.running)
         if finish > self.clock:
@@ -117,7 +116,7 @@ class Engine:
         if self.running:
             self.load -= share[command]
             self._look_ahead()
-        else:  # no rest of rounding errors may stay behind
+        else:  # drop accumulated rounding errors
             self.load, self.ends = 0.0, NEVER
         return now, command
 
@@ -129,7 +128,7 @@ class Engine:
 
 
 def next_to_end(engines: tuple[Engine, Engine, Engine]) -> Engine:
-    """The engine whose next command ends first; if its `ends` is NEVER, none is at work."""
+    """The engine whose next command ends first; if its `ends` is NEVER, none is active."""
     first, second, third = engines
     found = first if first.ends <= second.ends else second
     return found if found.ends <= third.ends else third
@@ -176,7 +175,7 @@ def simulate(tasks: Tasks, order: Sequence[int], stream: Sequence[int]) -> Timel
 
 
 def _one_after_another(tasks: Tasks, order: Sequence[int]) -> Timeline:
-    """On stream 0 alone: nothing overlaps, so there is nothing to simulate."""
+    """All on stream 0: nothing overlaps, so the times are sums."""
     start, end, now = [0.0] * len(tasks), [0.0] * len(tasks), 0.0
     for command in order:
         start[command] = now

@@ -1,8 +1,8 @@
-"""Other kernels that do what a command's kernel does, and programs that use them.
+"""Alternative kernels of a command, and programs that use them.
 
-A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that gives
-kernels to try beside the one that calling it gives: other blocks, other vectors, the same entry
-point. A profile's choice n for the command is the n-th of them, counted from 1.
+A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that returns
+alternatives to its default kernel: other blocks, other vectors, the same entry point. A profile's
+choice n for the command is the n-th of them, counted from 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphexec.machine.costs import Measured, signature
 
 
 def variants(command: Command) -> Sequence[Kernel | TritonKernel]:
-    """The kernels to try for a command beside its own; none for a batch."""
+    """The alternative kernels of a command; none for a batch."""
     if command.nodes or not has_variants(command):
         return ()
     recipe: Any = command.recipe
@@ -24,12 +24,12 @@ def variants(command: Command) -> Sequence[Kernel | TritonKernel]:
 
 
 def has_variants(command: Command) -> bool:
-    """Whether the command's recipe knows variants."""
+    """Whether the command's recipe has variants."""
     return hasattr(command.recipe, "variants")
 
 
 def with_variant(command: Command, choice: int) -> Command:
-    """The command with the kernel of that choice; as it is for 0 and if there is none."""
+    """The command with the kernel of that choice; unchanged for 0 and if there is none."""
     if not choice or not isinstance(command.work, Kernel | TritonKernel):
         return command
     kernels = variants(command)
@@ -37,7 +37,7 @@ def with_variant(command: Command, choice: int) -> Command:
 
 
 def with_choices(program: Program, measured: Mapping[str, Measured]) -> Program:
-    """The program with the kernels that were measured to be the fastest."""
+    """The program with the kernels that were measured as the fastest."""
     chosen = {key for key, found in measured.items() if found.choice}
     if not any(map(has_variants, program.commands)) or not chosen:
         return program

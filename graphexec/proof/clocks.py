@@ -3,10 +3,10 @@
 Guarantees: while the launches of a run are replayed in issue order, component s of a launch's
 clock is the number of launches of stream s that happen before it (itself included). So launch
 number n (from 1) of stream s happens before it exactly when `clock[s] >= n`.
-A wait for an event that was not recorded before it in issue order orders nothing: it is reported
+A wait for an event that was not recorded before it in issue order gives no order. It is reported
 elsewhere, and must not hide a race here.
-Unsupported: the host's own order. A host_wait orders what was recorded before what the host does
-afterwards, not before what it issues afterwards; nothing may be issued after one anyway.
+Unsupported: the host's own order. A host_wait orders the record before the host's later reads, not
+before what the host issues later. Nothing may be issued after a host_wait anyway.
 
 Sources: L. Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978;
 F. Mattern, "Virtual Time and Global States of Distributed Systems", 1989.
@@ -22,17 +22,17 @@ from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 
 Clock: TypeAlias = list[int]
 Stamp: TypeAlias = tuple[int, ...]
-"""A clock that no longer changes. (A tuple of numbers costs the garbage collector nothing.)"""
+"""An immutable clock. (The garbage collector does not track a tuple of numbers.)"""
 Point: TypeAlias = tuple[int, Launch, int, Clock]
-"""A launch as it is replayed: instruction index, launch, slot of its stream, its clock.
+"""A launch during the replay: instruction index, launch, slot of its stream, its clock.
 
-The clock is the live one of the stream: copy it to keep it."""
+The clock is the stream's and changes later: copy it to keep it."""
 
 
 class Clocks:
     """The clock of every stream, every event and the host while a plan is replayed.
 
-    Streams are numbered by `slots`, those that the plan uses without declaring them included.
+    Streams are numbered by `slots`, including those that the plan uses without declaring them.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -43,7 +43,7 @@ class Clocks:
         self.records: dict[int, Stamp] = {}
 
     def replay(self) -> Iterator[Point]:
-        """Issue one run; stop at every launch."""
+        """Replay one run; yields every launch."""
         slots, now, records = self.slots, self.now, self.records
         for index, instruction in enumerate(self._plan.instructions):
             if isinstance(instruction, Launch):
@@ -62,7 +62,7 @@ class Clocks:
         return self.now[self.slots[instruction.stream]]
 
     def next_run(self) -> Clocks:
-        """The clocks with which the plan is issued again, the host not having looked yet.
+        """The clocks for issuing the plan again, before the host has waited.
 
         Launches keep counting; events will be recorded afresh.
         """
@@ -79,12 +79,12 @@ def stream_slots(plan: Plan) -> dict[int, int]:
 
 
 def merge(clock: Clock, other: Clock | Stamp) -> None:
-    """Let `clock` have seen what `other` has seen, too."""
+    """Set `clock` to the componentwise maximum with `other`."""
     clock[:] = [a if a > b else b for a, b in zip(clock, other, strict=True)]
 
 
 def covers(clock: Clock | Stamp, other: Clock | Stamp) -> bool:
-    """True when everything `other` has seen, `clock` has seen too."""
+    """Whether `clock` is at least `other` in every component."""
     return all(map(ge, clock, other))
 
 

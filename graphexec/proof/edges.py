@@ -1,15 +1,15 @@
-"""How a plan begins and ends: forks, joins, what the host reads; and orders without data.
+"""The beginning and the end of a plan: forks, joins, reads of the host; and orders without data.
 
 FORK   a stream other than the origin starts with a wait. By induction over the issue order it
        then starts after something issued to the origin in the same run.
 JOIN   every launch happens before one record of the origin that the host waits for, the join.
-       (A record may come later: it is no work, and who waits for it waits for nothing new.)
+       (A record may come later: it is no work, and a wait for it adds no order.)
 HOST   output bytes are all written, each write happens before a host_wait, and the host waits
        only after everything else has been issued.
 ORDER  all launches of the nodes named in a launch's `after` happen before it.
 
-FORK and JOIN are what stream capture asks for, and together they order every launch of a run
-before every launch of the next.
+Stream capture requires FORK and JOIN. Together they order every launch of a run before every
+launch of the next.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _host_too_early(site: Site, range: Range, evidence: Evidence) -> Hazard:
 
 def _never_written(range: Range, evidence: Evidence) -> Hazard:
     tensors = evidence.tensors(range)
-    message = f"the host reads bytes nobody wrote: {show_range(range)}{show_tensors(tensors)}."
+    message = f"the host reads unwritten bytes: {show_range(range)}{show_tensors(tensors)}."
     return Hazard("HOST", message, None, None, tensors, range)
 
 
@@ -176,7 +176,7 @@ def orders(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
 
 
 def _last_launches(evidence: Evidence, named: set[str]) -> dict[str, _Lasts]:
-    """For each named node and stream slot the number of its last launch there, and which it is."""
+    """For each named node and stream slot its last launch there, with its number."""
     found: dict[str, _Lasts] = {}
     for stream, launches in evidence.launches.items():
         slot = evidence.history.clocks.slots[stream]

@@ -1,6 +1,6 @@
-"""What checks and reports ask about a plan: tensors at bytes, waits between two instructions.
+"""Lookups for checks and reports: tensors at bytes, waits between two instructions.
 
-Looked up when first asked; most of it only when there is something to report.
+Each is computed on first use; most are only needed for a report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAMES_SHOWN = 3
 
 
 class Evidence:
-    """Questions about a plan, each answered once."""
+    """Cached lookups in a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -32,7 +32,7 @@ class Evidence:
         return tuple(exact + others)
 
     def barriers(self, first: Site, second: Site, relation: Relation) -> str:
-        """Which waits stand between two launches, and what they lack."""
+        """The waits between two launches, and why they do not order these, as text."""
         stream, other = second.stream, first.stream
         if relation == "next run":
             return (
@@ -74,7 +74,7 @@ class Evidence:
 
     @cached_property
     def history(self) -> History:
-        """What one run does to the bytes, and the clocks at its end."""
+        """The accesses of one run, and the clocks at its end."""
         return History(self._plan)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A hazard: what the verifier found, between which instructions, at which bytes, and why.
+"""A hazard: its kind, instructions, bytes and reason.
 
 The text follows the synchronization validation of the Vulkan layers (LunarG, "Guide to Vulkan
 Synchronization Validation", 2024): the kind, the access, the prior access, the barriers between
@@ -47,7 +47,7 @@ class Site:
 
     @property
     def name(self) -> str:
-        """How a sentence refers to it: the node in quotes, or the instruction's kind."""
+        """Its name in messages: the node in quotes, or the instruction's kind."""
         return f"'{self.node}'" if self.node else f"the {self.command}"
 
     def __str__(self) -> str:
@@ -59,13 +59,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Hazard:
-    """One reason why a plan may not run.
+    """One reason why a plan is not safe.
 
-    `kind` is the class; `first` and `second` are the instructions it is about, in issue order
-    (one or both are None where a hazard is not about two instructions). `range` is the bytes in
-    question and `tensors` the names of the tensors placed there. With the relation "next run"
-    `second` belongs to the run issued right after the run of `first`. `barriers` says which
-    waits stand between the two, `missing` which edge does not. `message` is the whole report.
+    `kind` is the class; `first` and `second` are the instructions, in issue order (one or both are
+    None if the hazard has fewer than two). `range` are the bytes and `tensors` the names of the
+    tensors placed there. With the relation "next run", `second` belongs to the run issued right
+    after the run of `first`. `barriers` describes the waits between the two, `missing` the missing
+    edge. `message` is the whole report.
     """
 
     kind: HazardKind

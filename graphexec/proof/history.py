@@ -1,9 +1,9 @@
-"""One pass over a plan's launches: the clocks at its end, and the launches that need a look.
+"""One pass over a plan's launches: the clocks at its end, and the launches that may race.
 
 Guarantees: `suspects` holds every launch with an earlier access that conflicts and does not
-happen before it (in a plan with races it may hold others, too), `unwritten` every byte range
-read before anything issued earlier has written it, `with_after` the clock of every launch that is
-to come after others.
+happen before it (in a plan with races it may hold others, too). `unwritten` holds every byte range
+that is read and not written by an earlier launch. `with_after` holds the clock of every launch
+with `after`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphexec.proof.regions import Regions
 
 
 class History:
-    """What happened to the bytes of a plan in one run of it."""
+    """The results of one pass over a run."""
 
     def __init__(self, plan: Plan) -> None:
         self.clocks, self.regions = Clocks(plan), Regions(plan)
@@ -39,7 +39,7 @@ class History:
 
 
 def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ascending extents with neighbours made one."""
+    """Ascending extents, adjacent ones merged."""
     found: list[tuple[int, int]] = []
     for low, high in extents:
         if found and found[-1][1] == low:

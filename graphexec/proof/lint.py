@@ -1,11 +1,10 @@
-"""Waits and events a plan could do without: no hazards, but time on the device.
+"""Redundant waits and unused events: no hazards, but they cost time on the device.
 
-A dependency wait is reported when everything it waits for is known to happen before the stream's
-next launch or record without it: the launches keep the same order if it is deleted, and if all
-that are reported are. Fork and join waits are not: they may order nothing between launches and
-are needed all the same.
-Unsupported: a wait that matters for a later record only, where that record tells nobody anything
-new, is not found.
+A dependency wait is reported when everything it waits for happens before the stream's next launch
+or record also without it. The launches keep their order if all reported waits are deleted. Fork and
+join waits are not reported: they are needed even if they order no launches.
+
+Unsupported: a wait that affects only a later record, where that record adds no order, is not found.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from graphexec.proof.hazard import Site
 
 
 def lint(plan: Plan) -> list[str]:
-    """Warnings, one a line, in issue order. The plan is one that `find_hazards` has nothing on."""
+    """Warnings, one a line, in issue order. Requires a plan without hazards."""
     found = [*_redundant_waits(plan), *_unused_events(plan)]
     return [text for _, text in sorted(found)]
 
@@ -32,7 +31,7 @@ def _unused_events(plan: Plan) -> Iterator[tuple[int, str]]:
 
 
 def _redundant_waits(plan: Plan) -> Iterator[tuple[int, str]]:
-    """Waits are gathered until the stream's next launch or record, then judged together."""
+    """Waits are collected until the stream's next launch or record, then judged together."""
     slots = stream_slots(plan)
     now: list[Clock] = [[0] * len(slots) for _ in slots]
     pending: list[list[tuple[int, Wait]]] = [[] for _ in slots]
@@ -61,7 +60,7 @@ def _redundant_waits(plan: Plan) -> Iterator[tuple[int, str]]:
 def _judge(
     waits: list[tuple[int, Wait]], clock: Clock, records: dict[int, Stamp], first: bool
 ) -> Iterator[tuple[int, str]]:
-    """The waits among these without which the rest still brings the stream as far.
+    """Those of the waits that the others make redundant.
 
     Updates the clock. With `first` one of them must stay, as the stream's fork.
     """

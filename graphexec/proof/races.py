@@ -1,4 +1,4 @@
-"""Conflicting accesses that nothing orders, in a run and between a run and the next.
+"""Conflicting accesses without an order, in a run and between a run and the next.
 
 Guarantees:
 1. RAW, WAR, WAW: every pair of launches that touch a common byte, at least one writing, neither
@@ -6,12 +6,12 @@ Guarantees:
 2. UNINITIALISED: every read of arena or output bytes that no launch issued earlier has written.
    (If one has, but does not happen before the read, that is a RAW.)
 3. The relation "next run": the same pairs between a run and the one issued right after it.
-   Further runs need no look: had run k a conflict with run k + 2, the same launch of run k + 1,
+   Later runs need no check: if run k had a conflict with run k + 2, the same launch of run k + 1,
    later on the same stream, would have it too.
 
-Time: one pass over the launches (history.py) finds those with an unordered earlier access; only
-for those the launches that run beside them are searched. A plan whose streams all fork from
-and join into one stream has no pair of the third kind, which one clock a stream shows.
+Time: one pass over the launches (history.py) finds those with an unordered earlier access. Only
+for these, the concurrent launches are searched. If all streams fork from and join into one
+stream, there is no pair of the third kind; one clock a stream shows this.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def races(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
 
 
 def _ordered(regions: Regions, launch: Launch, clock: Clock) -> bool:
-    """True when everything noted in the regions that conflicts with the launch is before it."""
+    """Whether all noted accesses that conflict with the launch happen before it."""
     return all(
         region.ordered(low, high, clock, write=write)
         for ranges, write in ((launch.reads, False), (launch.writes, True))
@@ -82,7 +82,7 @@ class _Beside:
 
 
 def _conflicts(first: Launch, second: Launch) -> list[tuple[HazardKind, Range]]:
-    """The bytes two launches may not touch at the same time, each once a kind."""
+    """The bytes in which two launches conflict, once for each kind."""
     found: dict[tuple[HazardKind, Range], None] = {}
     kinds: tuple[tuple[HazardKind, tuple[Range, ...], tuple[Range, ...]], ...] = (
         ("RAW", first.writes, second.reads),

@@ -1,17 +1,17 @@
-"""Who wrote and read which bytes last: an interval map a connected set of byte ranges.
+"""The last writes and reads of all bytes: an interval map for each connected set of byte ranges.
 
 The ranges of all launches are grouped into regions, the connected unions of ranges that overlap.
 A region is tiled by cells; a cell holds, for each stream, the number of the last launch that
-wrote it and of the last that read it since. A write replaces the cells it covers by one; that is
-what keeps the number of cells near the number of tensors alive, whatever was placed there before.
+wrote it and of the last that read it since. A write replaces the cells it covers by one. So the
+number of cells stays near the number of live tensors.
 
 Guarantees, for accesses in issue order, each with the clock of its launch:
 1. when every access so far was ordered, `read` and `write` return False exactly if an earlier
    access conflicts with this one and does not happen before it;
 2. after unordered accesses they still return False for every access that has such a conflict
-   (an access is forgotten only when it happens before the write, or the read of the same stream,
-   that takes its place: whatever is unordered with it is unordered with that too), but may
-   return False for others: a cell stands for all the bytes of the write that made it.
+   (an access is dropped only when it happens before the write, or the read of the same stream,
+   that replaces it: an access unordered with the one is unordered with the other), but may
+   return False for others: a cell represents all the bytes of the write that made it.
 
 Sources: the epochs of C. Flanagan and S. Freund, "FastTrack: Efficient and Precise Dynamic Race
 Detection", PLDI 2009, kept for byte ranges instead of variables.
@@ -127,10 +127,10 @@ def _keep_unseen(epochs: Epochs, clock: Clock, kept: Epochs) -> None:
 
 
 class Regions:
-    """The regions of a plan: `find` gives the one a range lies in.
+    """The regions of a plan: `find` returns the one that contains a range.
 
-    Ranges that are empty or in no buffer of the plan are left out; so are those of bytes that
-    are initialised and never written, for which nothing can go wrong.
+    Ranges that are empty or in no buffer of the plan are left out, and so are bytes that are
+    initialised and never written: they cannot have a hazard.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -141,7 +141,7 @@ class Regions:
                 self._add(buffer, ranges, buffers[buffer])
 
     def find(self, ranges: Iterable[Range]) -> Iterator[tuple[Region, int, int]]:
-        """The region, first and past-last byte of each range that matters."""
+        """The region, first and past-last byte of each range in a region."""
         for range in ranges:
             region = self._of.get((range.buffer, range.low, range.high))
             if region is not None:

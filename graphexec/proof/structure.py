@@ -1,7 +1,6 @@
-"""What must hold of a plan before anyone asks for order: names, bytes, events, handles.
+"""Checks that need no happens-before: names, bytes, events, handles.
 
-Each check is a generator of hazards and looks at nothing but the instruction list and the
-declarations:
+Each check is a generator of hazards and reads only the instruction list and the declarations:
 
 STREAM    every stream used is declared, once; stream 0, the origin, exists if anything runs
 EVENT     an event is recorded once, and before it is waited for
@@ -62,8 +61,8 @@ def events(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
 
 def _recorded_twice(event: int, first: Site, second: Site) -> Hazard:
     message = (
-        f"event {event} is recorded twice, by {first} and again by {second}: a wait for it would "
-        "not say which."
+        f"event {event} is recorded twice, by {first} and again by {second}: a wait for it is "
+        "ambiguous."
     )
     return Hazard("EVENT", message, first, second)
 
@@ -126,7 +125,7 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
             if other != stream.id:
                 yield _shared_handle(stream.blas_handle, other, stream.id)
     bound = {stream.id: stream.blas_handle for stream in plan.streams}
-    # The CPU needs no handles; a plan for it may leave them out, but then all of them.
+    # The CPU needs no handles: a plan for it may omit all of them.
     needed = plan.device != "cpu" or any(handle is not None for handle in bound.values())
     for index, launch in evidence.issued:
         handle = bound.get(launch.stream)
@@ -163,10 +162,10 @@ def _no_handle(site: Site) -> Hazard:
 
 
 def aliases(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
-    """ALIAS: what a launch writes is none of its other operands."""
+    """ALIAS: what a launch writes overlaps none of its other operands."""
     for index, launch in evidence.issued:
         if len(launch.reads) + len(launch.writes) > _FEW and not _any_overlap(launch):
-            continue  # all pairs would take long
+            continue  # comparing all pairs is slow
         for written in launch.writes:
             for other in (*launch.reads, *launch.writes):
                 if other is not written and _overlap(other, written) and other != written:

@@ -1,9 +1,9 @@
-"""How long runs take: many of them, one way of running them after the other.
+"""Measure many runs in several configurations.
 
 A whole run goes from NumPy to NumPy. The device part is one issue of the plan until the host may
 read the outputs: kernels and the plan's transfers. The resident part is the same without
-transfers, inputs and outputs staying where they are computed. Several requests in flight say how
-many can be answered a second.
+transfers: inputs and outputs stay on the device. Several requests in flight give the throughput in
+requests a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Figures:
-    """Of many times, in milliseconds."""
+    """Statistics of many times, in milliseconds."""
 
     min: float
     median: float
@@ -41,7 +41,7 @@ class Figures:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Figures:
-        """The figures of at least one time."""
+        """The statistics of at least one time."""
         ordered = sorted(seconds)
 
         def at(part: float) -> float:
@@ -62,10 +62,10 @@ class CommandTime:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration: `asked` is how many streams the plan might use ("auto": as many as pay),
-    `streams` how many it does. `waiting` is the median time each stream stood waiting in a run,
-    `measured` the median of the runs this was measured in, in milliseconds; they and `commands`
-    are empty unless asked for and known."""
+    """One configuration: `asked` is the number of streams allowed ("auto": as many as pay),
+    `streams` the number used. `waiting` is the median waiting time of each stream in a run,
+    `measured` the median of the runs in which it was measured, in milliseconds. They and
+    `commands` are empty unless requested and known."""
 
     mode: str | None
     asked: Streams
@@ -80,7 +80,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Its name in tables."""
         ways = [self.mode] if self.mode else []
         if self.asked == "auto":
             return ", ".join([*ways, f"auto: {count(self.streams, 'stream')}"])
@@ -95,8 +95,8 @@ def bench(
     exe: Executable, resident: Executable | None, inputs: Inputs, runs: int, warmup: int,
     detailed: bool, asked: Streams | None = None,
 ) -> Result:  # fmt: skip
-    """Measure `exe`, and `resident`: the same graph compiled so that no data is moved. `asked` is
-    how many streams its plan might have used."""
+    """Measure `exe`, and `resident`: the same graph compiled without transfers. `asked` is the
+    number of streams allowed for the plan."""
     session = exe.session
     for _ in tracked("warming up", range(warmup), warmup):
         exe.run(**inputs)
@@ -110,7 +110,7 @@ def bench(
     still = None
     if resident is not None:
         for _ in range(max(warmup, 1)):
-            resident.run(**inputs)  # puts the inputs in their place
+            resident.run(**inputs)  # uploads the inputs
         still = Figures.of(_times("resident runs", resident.replay, runs))
     for _ in exe.map([inputs] * _IN_FLIGHT, in_flight=_IN_FLIGHT):
         pass  # the second session is made here
@@ -138,7 +138,7 @@ def _times(what: str, run: Callable[[], object], runs: int) -> list[float]:
 def _details(
     exe: Executable, inputs: Inputs, runs: int
 ) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None, float | None]:  # fmt: skip
-    """What each launch takes and each stream waits, the streams running side by side as ever."""
+    """The time of each launch and the waiting time of each stream, in concurrent runs."""
     session = exe.session
     if not isinstance(session, Timed):
         return (), None, None

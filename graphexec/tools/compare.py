@@ -1,10 +1,9 @@
 """compare: a run of the plan against an unplanned float64 evaluation of the same graph.
 
-Two questions are answered. Are the outputs right, end to end? And which node is the first whose
-own work is wrong: its result is measured against the float64 op on the very operands it had in
-that run. So a rounding error that grows along the graph blames nobody, and a race blames the node
-that read too early. A node without a command of its own has no result to measure: it is named,
-and the node that does its work is measured with all that it took in.
+It compares the outputs end to end. It also compares each node by itself: its result against the
+float64 op on the operands it had in that run. So a rounding error that grows along the graph marks
+no node, and a race marks the node that read too early. A node without a command of its own has no
+result: it is listed, and the node that does its work is measured with everything merged into it.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 TOLERANCE = {DType.F16: 2e-3, DType.BF16: 1.6e-2, DType.F32: 1e-5, DType.F64: 1e-12}
-"""Relative Frobenius error a single node may have, by the coarsest dtype it touches.
+"""Relative Frobenius error a single node may have, by the coarsest dtype of its tensors.
 
-Below the smallest normal number of a dtype no relative error can be asked for: subnormal numbers
-are as far apart as the smallest normal one is from the next. One operation there gives
+Below the smallest normal number of a dtype, errors are absolute: subnormal numbers are as far apart
+as the smallest normal one is from the next. One operation there gives
 x (1 + δ) + η with |δ| ≤ u, the unit roundoff, and |η| at most half the smallest subnormal, which
 is u times the smallest normal (N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
-section 2.8). So what is tolerated has an absolute part, too, for each element
+section 2.8). So the tolerance has an absolute part for each element
 
     tolerance · (smallest normal of the result's dtype) + n · η of the dtype sums are kept in
 
 with n operations an element, all of which may round the same way. Hardware that flushes subnormal
-numbers to zero may do worse; that is an error which `compare` is there to show.
+numbers to zero may exceed it; `compare` reports this as an error.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor: its largest absolute and its relative Frobenius error, and whether that is
-    tolerated. `tolerance` is relative as well, with the absolute part that underflow explains
-    divided by the norm of the tensor. Where that norm is 0, both are absolute."""
+    """One tensor: its largest absolute error, its relative Frobenius error, and the tolerance of
+    the latter. `tolerance` includes the absolute part for underflow, divided by the norm of the
+    tensor. If the norm is 0, both are absolute."""
 
     name: str
     op: str
@@ -65,8 +64,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`outputs` end to end, `nodes` each by itself; `not_computed` are those that no command
-    computes, with what stands for them. Nothing is known of their results."""
+    """`outputs` end to end, `nodes` each by itself. `not_computed` are the nodes that no command
+    computes, with their replacements; their results are not compared."""
 
     outputs: tuple[Row, ...]
     nodes: tuple[Row, ...]
@@ -104,7 +103,7 @@ def compare(
 def compare_executable(
     exe: Executable, inputs: Mapping[str, Array], tolerance: float | None = None
 ) -> Comparison:
-    """As `compare`, for an executable that exists already."""
+    """Like `compare`, for an existing executable."""
     graph = exe.graph
     seen: dict[str, Array] = {}
 
@@ -112,7 +111,7 @@ def compare_executable(
 
     def tap(node: str, written: Array) -> None:
         type = types.get(node)
-        if type is not None and written.nbytes == type.nbytes:  # the last launch stays
+        if type is not None and written.nbytes == type.nbytes:  # the last launch counts
             seen[node] = written.view(type.dtype.numpy()).astype(np.float64)
 
     outputs = exe.run(**inputs)
@@ -128,7 +127,7 @@ def compare_executable(
         arrays = {key: given[name] for key, name in node.operands.items()}
         expected = node.op.reference(arrays, node.attrs, node.type)
         result = seen.get(same.get(node.name, node.name))
-        if result is None:  # who does its work is held to what its op says
+        if result is None:  # the node that does its work is compared with its own op
             given[node.name] = expected
             continue
         absent.pop(node.name, None)  # the equal node was computed for both
@@ -157,7 +156,7 @@ def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]
 
 
 class _Error:
-    """How far a tensor is from what was expected."""
+    """The largest absolute and the relative Frobenius error of a tensor."""
 
     def __init__(self, found: Array, expected: Array) -> None:
         with np.errstate(invalid="ignore"):
@@ -167,7 +166,7 @@ class _Error:
         self.size = _norm(np.where(np.isfinite(expected), expected, 0.0))
 
     def row(self, name: str, op: str, type: TensorType, tolerance: float, lost: float) -> Row:
-        """The row of a tensor; `lost` is what underflow inside an element's sum may take."""
+        """The row of a tensor; `lost` is the largest error by underflow in an element's sum."""
         floor = tolerance * _smallest(type.dtype)[0] + lost
         allowed = tolerance * self.size + sqrt(type.elements) * floor
         unit = self.size or 1.0
@@ -175,8 +174,8 @@ class _Error:
 
 
 def _lost_in_sums(node: TypedNode, types: Mapping[str, TensorType]) -> float:
-    """What underflow may take from an element on the way to it: half the smallest subnormal of the
-    dtype that sums are kept in, by each operation."""
+    """The largest error of an element by underflow: half the smallest subnormal of the dtype of
+    sums, for each operation."""
     operands = {key: types[name] for key, name in node.operands.items()}
     operations = node.op.cost(operands, node.attrs, node.type).flops / node.type.elements
     sums = {t.dtype.accumulator for t in (node.type, *operands.values())}
@@ -192,7 +191,7 @@ def _smallest(dtype: DType) -> tuple[float, float]:
 
 
 def _norm(values: Array) -> float:
-    """The Frobenius norm, of values whose squares are no numbers of float64, too."""
+    """The Frobenius norm, also of values whose squares overflow or underflow float64."""
     largest = float(np.abs(values).max())
     if not largest or not isfinite(largest):
         return largest
@@ -204,7 +203,7 @@ def _grain(dtype: DType) -> float:
 
 
 def _depths(graph: TypedGraph) -> dict[str, int]:
-    """Nodes on the longest way from an input to each tensor."""
+    """The number of nodes on the longest path from an input to each tensor."""
     depth = dict.fromkeys([*graph.inputs, *graph.weights], 0)
     for node in graph.nodes:
         depth[node.name] = 1 + max((depth[t] for t in node.operands.values()), default=0)
@@ -212,7 +211,7 @@ def _depths(graph: TypedGraph) -> dict[str, int]:
 
 
 def _coarsest(graph: TypedGraph) -> dict[str, DType]:
-    """The coarsest dtype among each tensor and all it depends on."""
+    """The coarsest dtype of each tensor and its ancestors."""
     coarse = {name: t.dtype for name, t in graph.types().items()}
     for node in graph.nodes:
         own = [coarse[node.name], *(coarse[t] for t in node.operands.values())]

@@ -1,6 +1,6 @@
 """The example graphs of graphs/*.yaml, built in code: an installed graphexec has no such folder.
 
-Equal to the files, which a test sees to, but for the weights of `multi_head_attention`: they are
+A test checks that they equal the files, except that the weights of `multi_head_attention` are
 inputs here.
 """
 

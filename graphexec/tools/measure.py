@@ -1,4 +1,4 @@
-"""Measure one run: when each launch began and ended, as the device's own clocks say."""
+"""Measure one run: start and end of each launch, by the device's own clocks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 _T = TypeVar("_T")
-_RUNS, _SECONDS = 9, 1.0  # of so many runs, or as many as that takes, the median is shown
+_RUNS, _SECONDS = 9, 1.0  # the median is of at most so many runs and seconds
 
 
 def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
-    """The outputs of the plan and what a run takes, measured, and when nobody measures it.
+    """The outputs of the plan, and the time of a run with and without measuring.
 
-    Both are the median of up to nine runs. Raises DeviceUnavailable when the device cannot tell.
+    Both times are medians of up to nine runs. DeviceUnavailable if the device cannot measure.
     """
     session = exe.session
     if not isinstance(session, Timed):
@@ -33,7 +33,7 @@ def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, 
         outputs = exe.run(**inputs)
         issued, done = _typical(lambda: _plain(session), lambda run: run[1])
         times = _typical(session.timed, lambda run: max((s.end for s in run.launches), default=0.0))
-    # A GPU has a clock of its own: what the host does is then told of a run nobody measured.
+    # A GPU has a clock of its own, so the host's times are those of an unmeasured run.
     host = times.host or (
         ("issue, in a run that is not measured", 0.0, issued),
         ("wait, in a run that is not measured", issued, done),
@@ -46,7 +46,7 @@ def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, 
 
 
 def how(session: Timed) -> str:
-    """Where the times of a session come from, for people."""
+    """The source of a session's times, in words."""
     mode = getattr(session, "mode", None)
     if mode is None:
         return "measured in a run of its own, by the clocks of the workers"
@@ -55,7 +55,7 @@ def how(session: Timed) -> str:
 
 
 def _plain(session: Any) -> tuple[float, float]:
-    """When a run was issued and when it was done, in microseconds since it began."""
+    """The end of the issue and the end of a run, in microseconds since its beginning."""
     start = time.perf_counter()
     session.issue()
     issued = time.perf_counter()

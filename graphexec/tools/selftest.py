@@ -1,7 +1,7 @@
-"""selftest: does everything graphexec does work on the device at hand? A few seconds.
+"""selftest: a few seconds of checks that graphexec works on the device at hand.
 
-Numbers are compared with float64; what must not depend on time is run again and again and must
-give the same bits. The report is meant to be pasted into an issue.
+Numbers are compared with float64. Results that must not depend on timing are computed repeatedly
+and must have the same bits. The report can be pasted into an issue.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Check:
 
 
 class Wrong(Exception):
-    """A check found something wrong; the message says what."""
+    """A check failed; the message gives the reason."""
 
 
 def selftest(device: Device) -> Iterator[Check]:
@@ -188,7 +188,7 @@ def _weights(device: Device) -> str:
 
 
 def _branches() -> Graph:
-    """Two chains of unequal length that meet, so that a missing wait would be seen."""
+    """Two chains of unequal length that meet, so that a missing wait changes the result."""
     g = Graph("branches")
     x, w = g.input("x", (192, 192)), g.input("w", (192, 192))
     long = x

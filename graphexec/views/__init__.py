@@ -1,1 +1,1 @@
-"""Pure functions from a plan, or a graph, to something people look at."""
+"""Pure functions from a plan or a graph to text, pictures and pages."""

@@ -1,7 +1,7 @@
-"""What the boxes of a picture stand for: a launch each or, in a large plan, several of a stream.
+"""Blocks: the boxes of a picture, each one launch or, in a large plan, several of a stream.
 
-Launches are taken together where they follow one another on their stream, as many as it takes to
-get down to the number wanted. Where the commands of a stream repeat, whole repetitions are taken.
+Consecutive launches of a stream are merged until the wanted number of blocks is reached. Where the
+commands of a stream repeat, whole repetitions are merged.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def blocks(plan: Plan, most: int) -> list[Block]:
 
 
 def period(words: Sequence[str]) -> int:
-    """After how many words a sequence repeats (at least nine tenths of it), or 0."""
+    """The period of a sequence (if at least nine tenths of it repeat), or 0."""
     for length in range(1, min(_LONGEST_PERIOD, len(words) // 2) + 1):
         same = sum(a == b for a, b in zip(words, words[length:], strict=False))
         if same >= 0.9 * (len(words) - length):

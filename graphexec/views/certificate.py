@@ -1,4 +1,4 @@
-"""What is known of a plan, in a few lines: proved or refuted, and how near the best."""
+"""The certificate of a plan in a few lines: proved or refuted, and its distance from the bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOLD = 3  # hazards; one missing wait makes many
 
 
 def certificate(plan: Plan, hazards: Sequence[Hazard]) -> str:
-    """What the verifier found; then how near the plan is to the best, unless it is refuted."""
+    """The verdict of the verifier; then, unless refuted, the distances from the bounds."""
     if hazards:
         return refutation(hazards)
     waits = sum(isinstance(i, Wait) and i.role == "dependency" for i in plan.instructions)
@@ -33,7 +33,7 @@ def refutation(hazards: Sequence[Hazard]) -> str:
 
 
 def bounds(stats: Stats) -> str:
-    """How far from the best: of this order, of any arena for it, of any schedule."""
+    """Waits, arena and predicted time, each beside its lower bound."""
     arena = f"arena {size(stats.arena_bytes)}"
     if stats.arena_lower_bound:
         arena += f" = {stats.arena_bytes / stats.arena_lower_bound:.2f} × lower bound"

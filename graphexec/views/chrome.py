@@ -1,8 +1,8 @@
 """A measured run in the Trace Event Format, for ui.perfetto.dev and chrome://tracing; and back.
 
 One track a stream, one for the host, arrows for the waits between streams, a counter of the
-bytes in use. Every slice carries what leads back to its origin: node, line of the graph's file,
-number of the instruction.
+bytes in use. Every slice names its origin: node, line of the graph's file, number of the
+instruction.
 Format: N. Duca and D. Sinclair, "Trace Event Format", Google, 2016.
 """
 
@@ -114,7 +114,7 @@ def _flows(plan: Plan, trace: Trace) -> Iterator[Event]:
             for id, wait in waiting.pop(i.stream, []):
                 stream, source = records[wait.event]
                 if source in spans and number in spans and stream != i.stream:
-                    # A hair before the end: the arrow belongs to the slice it begins in.
+                    # Slightly before the end: the arrow belongs to the slice in which it begins.
                     start = max(spans[source].end - 0.001, spans[source].start)
                     yield _flow("s", id, wait, _track(plan, stream), start)
                     yield _flow("f", id, wait, _track(plan, i.stream), spans[number].start)
@@ -146,7 +146,7 @@ def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
 
 
 def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
-    """The trace of a run of `plan`. Raises DataError when it is none, or of something else."""
+    """The trace of a run of `plan`. Raises DataError for another file or another plan's trace."""
     try:
         document = json.loads(text)
         other, events = document["otherData"], document["traceEvents"]

@@ -1,6 +1,6 @@
 """A large graph as few boxes, by three rules that keep arrows forward.
 
-1. Ops that are alike become one: with the same op and type, fed by ops that are alike, and read by
+1. Similar ops become one box: the same op and type, fed by similar ops, and read by
    ops that are alike. So a hundred equal branches are drawn as one. Such ops are as far from
    the inputs as one another, which is why no arrow turns back. Few alike, as the projections of
    an attention, stay apart.

@@ -68,7 +68,7 @@ def _axis(total: float, y: float) -> Iterator[str]:
 
 
 def _round(step: float) -> float:
-    """The next larger 1, 2 or 5 times a power of ten."""
+    """The next larger value of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10(step))
     return next(n * power for n in (1, 2, 5, 10) if n * power >= step)
 

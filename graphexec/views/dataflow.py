@@ -1,8 +1,8 @@
-"""Who reads whose bytes: data edges of a plan, derived from its byte ranges alone.
+"""Data edges of a plan, derived from its byte ranges alone.
 
-An edge runs from the last launch in issue order that wrote a byte, or from the buffer that
-held it before the run, to each launch that reads it. Nothing is said about whether the plan
-makes the reader wait: that is for `verify`.
+An edge runs from the last launch in issue order that wrote a byte, or from the buffer that held it
+before the run, to each launch that reads it. Whether the reader waits for the writer is checked by
+`verify`, not here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
 class Edge:
     """Bytes that go from `writer` to `reader`, both numbers of launches in issue order.
 
-    `writer` is None for bytes that `buffer` held before the run. `tensor` is what they are
-    called, where the plan names them.
+    `writer` is None for bytes that `buffer` held before the run. `tensor` is their name, if the
+    plan names them.
     """
 
     writer: int | None
@@ -29,7 +29,7 @@ class Edge:
 
 
 class _Written:
-    """Which launch wrote each byte of a buffer last: sorted, disjoint segments."""
+    """The last writer of each byte of a buffer: sorted, disjoint segments."""
 
     def __init__(self) -> None:
         self.starts = [0]
@@ -56,7 +56,7 @@ class _Written:
 
 
 class _Named:
-    """The tensors of a plan, to be found by name or bytes."""
+    """The tensors of a plan, by name and by bytes."""
 
     def __init__(self, plan: Plan) -> None:
         self.by_name = {tensor.name: tensor for tensor in plan.tensors}
@@ -68,8 +68,8 @@ class _Named:
             self.by_buffer.setdefault(t.buffer, []).append(t)
 
     def find(self, r: Range, writer: str | None, reader: str) -> PlacedTensor | None:
-        """The tensor a range means: what a transfer is called after, else the one named like
-        its writer, else the only one of these bytes."""
+        """The tensor of a range: that of the transfer, else the one with the writer's name, else
+        the only one on these bytes."""
         names = [reader.removesuffix(".d2h")] if reader.endswith(".d2h") else []
         names += [] if writer is None else [writer, writer.removesuffix(".h2d")]
         for name in names:

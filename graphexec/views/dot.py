@@ -3,8 +3,8 @@
 Nodes are numbered (n0, n1, …) in issue order, so that no name can break the syntax. A wait
 runs from the launch before the record to the launch after the wait; where there is none, from
 the start of the stream or to the host. Launches that follow one another on a stream without
-sharing data are joined by a dotted line. Where fewer boxes are wanted, a node is a block of
-launches (see blocks.py), and edges between the same two nodes are one.
+sharing data are joined by a dotted line. With fewer boxes than launches, a node is a block of
+launches (see blocks.py), and edges between the same two nodes are merged.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class _Picture:
 
 
 def _waits(plan: Plan, block: Sequence[int]) -> tuple[list[str], list[Line]]:
-    """The marks that waits begin or end at where there is no launch, and their edges."""
+    """Marks where waits begin or end without a launch, and their edges."""
     records, after = _launch_before_record(plan, block), _launch_after(plan, block)
     marks: dict[str, str] = {}
     edges: list[Line] = []

@@ -1,4 +1,4 @@
-"""Where the bytes of a plan come from and go to, as nodes and edges of DOT."""
+"""Inputs, weights and outputs of a plan, as nodes and edges of DOT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS = {"input": "input", "output": "output", "weights": "weight", "arena": "n
 
 
 class Boundary:
-    """Buffers whose bytes come from before the run or are read after it, and their edges."""
+    """Buffers that are initialised before the run or read after it, and their edges."""
 
     def __init__(self, plan: Plan, launches: Sequence[Launch], edges: Sequence[Edge]) -> None:
         self.launches = launches

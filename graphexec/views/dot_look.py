@@ -11,7 +11,7 @@ from graphexec.views.paint import Color, Paint
 from graphexec.views.predict import microseconds
 from graphexec.views.svg import RAMP, TRANSFER
 
-# Okabe and Ito's colours, told apart by colour-blind readers, lightened to carry dark text.
+# Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text.
 FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85", "#CFCFCF")
 STROKES = ("#1F78A8", "#A56F00", "#00704F", "#97527A", "#857B00", "#004F80", "#A14400", "#555555")
 INK, FAINT, ALARM = "#222222", "#8A8A8A", "#C0122F"
@@ -38,7 +38,7 @@ class Look:
 
     def box(self, launch: Launch, members: Sequence[int]) -> dict[str, str]:
         """Attributes of the box of launches (their numbers), of which `launch` is the first."""
-        if self.paint.by == "stream":  # a transfer, too; its shape tells it
+        if self.paint.by == "stream":  # also a transfer: its shape marks it
             fill = FILLS[self.lanes[launch.stream] % len(FILLS)]
             return {"fillcolor": fill, "color": self.stroke(launch.stream)}
         cost = sum(self.us[n] for n in members) / len(members)

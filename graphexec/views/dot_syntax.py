@@ -29,7 +29,7 @@ def edge(source: str, target: str, given: dict[str, str]) -> str:
 
 
 def attributes(given: dict[str, str]) -> str:
-    """What stands between the brackets of a statement."""
+    """The attributes of a statement, without brackets."""
     return ", ".join(f"{key}={quoted(value)}" for key, value in given.items())
 
 

@@ -1,4 +1,4 @@
-"""What the user wrote as a picture: boxes in rows, data downwards, tensors written on arrows."""
+"""The graph as a picture: boxes in rows, data downwards, tensors on the arrows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphexec.views.outline import Arrow, Box, Outline, named
 from graphexec.views.table import count, fit
 
 MOST = 150
-"""So many boxes one can still read."""
+"""The most boxes that are readable."""
 _TOP, _ROW, _TALL = 70.0, 88.0, 40.0
 _LONGEST = 64  # letters of a line under a name
 _KINDS = {"input": "tr", "weight": "f4", "output": "tr", "many": "mx"}
@@ -82,7 +82,7 @@ class _Graph:
         return svg.group(lines, f"{box.name} · {below}{line}", **about)
 
     def strip(self, x: float, y: float, width: float, box: Box) -> Iterator[str]:
-        """Under the text of a box of many nodes, how many of them have which op, in its colour."""
+        """A bar under the text of a box of many nodes: the share of each op, in its colour."""
         total = sum(times for _, times in box.ops)
         for op, times in box.ops if len(box.ops) > 1 else ():
             share = width * times / total
@@ -111,7 +111,7 @@ class _Graph:
             if (arrow.source, arrow.label) in told or not arrow.label:
                 continue
             told.add((arrow.source, arrow.label))
-            # Beside the arrows: on the side to which none of them turns.
+            # Beside the arrows, on the side to which no arrow turns.
             right = max(map(self.heading, self.leaving(arrow))) <= 0
             x = 20 + self.places.x[arrow.source] + (5 if right else -5)
             cls = "so sm lb" if right else "so sm e lb"
@@ -123,7 +123,7 @@ class _Graph:
         return (n for n, a in enumerate(self.shown.arrows) if (a.source, a.label) == same)
 
     def heading(self, n: int) -> float:
-        """How far to the right an arrow goes on its way to the next row."""
+        """The horizontal distance of an arrow on its way to the next row."""
         arrow, bends = self.shown.arrows[n], self.places.bends[n]
         to = bends[0] if bends else self.places.x[arrow.target]
         return to - self.places.x[arrow.source]

@@ -1,4 +1,4 @@
-"""What the user wrote as Graphviz DOT: ops, shapes and dtypes; tensors on the edges."""
+"""The graph as Graphviz DOT: ops, shapes and dtypes; tensors on the edges."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A plan as lanes: one a stream, in issue order, launches sized by cost, waits as arrows.
 
-An arrow leaves where the event is recorded and arrives where the other stream goes on. The heavy
-outlines and arrows are the critical path: what the predicted run waits for from start to end.
+An arrow runs from the record of an event to the launch that waits for it. Heavy outlines and
+arrows are the critical path of the predicted run.
 Launches that race are outlined in red and joined by a red line.
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 LEFT, PITCH, TALL = 84.0, 74.0, 36.0
 """Where the axis begins; from lane to lane; a box."""
 MOST = 240
-"""So many boxes one can still read."""
+"""The most boxes that are readable."""
 _TOP = 66.0
-_MOST_RACES = 6  # that are written out
+_MOST_RACES = 6  # with their text
 _READABLE, _LETTER = 1100.0, 6.6  # pixels: a line of text at most, a letter of it
 
 
@@ -40,7 +40,7 @@ def to_svg(
 
 
 class _Arrow(NamedTuple):
-    """An arrow, and what makes two of them look alike."""
+    """An arrow; two with equal fields look the same."""
 
     key: tuple[int | None, ...]
     svg: str
@@ -117,7 +117,7 @@ class _Lanes:
         what = count(len(block.members), "launch") if many else block.commands
         below = f"{what} · {shown(cost)}"
         lines = [svg.rect(x, y, width, TALL, cls, 4)]
-        if many:  # a second edge: there is more than one
+        if many:  # a second edge marks several launches
             lines.append(svg.path(f"M{x + 5:.1f} {y - 3:.1f}h{max(width - 6, 1):.1f}", "w"))
         if width > 20:
             lines.append(svg.text(x + 5, y + 15, svg.fitted(block.name, width - 8), "in b"))
@@ -169,7 +169,7 @@ class _Lanes:
         return _Arrow(key, svg.path(d, cls, True, title, w=number))
 
     def following(self, number: int, stream: int) -> int | None:
-        """The launch that a wait holds back."""
+        """The launch that a wait delays."""
         for later in range(number + 1, min(number + 9, len(self.plan.instructions))):
             i = self.plan.instructions[later]
             if isinstance(i, Launch) and i.stream == stream:
@@ -189,8 +189,8 @@ class _Lanes:
     # Races ------------------------------------------------------------------------------
 
     def races(self) -> Iterator[str]:
-        """A red line from each launch to the first it races with, in its own run if there is one;
-        one missing wait lets many launches race, and the first tells where it is missing."""
+        """A red line from each launch to the first it races with, preferably in the same run. One
+        missing wait makes many races; the first shows where it is missing."""
         found: dict[tuple[int, ...], list[Hazard]] = {}
         for hazard in self.hazards:
             sites = (s for s in (hazard.first, hazard.second) if s is not None)
@@ -222,7 +222,7 @@ class _Lanes:
         columns = int(min(self.width - 28, _READABLE) / _LETTER)
         lines = (line for text in told for line in wrap(text, columns, subsequent_indent="    "))
         for n, line in enumerate(lines):
-            indent = 16 if line.startswith("    ") else 0  # blanks at the front are not drawn
+            indent = 16 if line.startswith("    ") else 0  # SVG drops leading blanks
             yield svg.text(14 + indent, self.host + 36 + 15 * n, line.lstrip(), "rt")
 
 

@@ -1,9 +1,9 @@
 """Places for the boxes of a graph: rows by longest path, order in a row by barycentres.
 
 K. Sugiyama, S. Tagawa and M. Toda, "Methods for Visual Understanding of Hierarchical System
-Structures", IEEE Trans. SMC 11(2), 1981, in its plainest form: arrows that pass several rows get
-a bend in each, a few sweeps order the rows, boxes move towards their neighbours as far as the
-row lets them.
+Structures", IEEE Trans. SMC 11(2), 1981, in its simplest form: arrows that pass several rows get
+a bend in each, a few sweeps order the rows, and boxes move towards their neighbours as far as
+their row allows.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _order(
 def _pack(
     level: Sequence[int], wanted: Sequence[float], sizes: Sequence[float], x: list[float]
 ) -> None:
-    """Set the boxes of a row beside one another, as near to where they want to be as can be: the
-    mean of packing from the left and packing from the right."""
+    """Place the boxes of a row without overlap, near their wanted places: the mean of packing
+    from the left and packing from the right."""
     right = _packed(level, wanted, sizes)
     mirrored = _packed(level[::-1], [-w for w in wanted[::-1]], sizes)
     for n, a, b in zip(level, right, mirrored[::-1], strict=True):

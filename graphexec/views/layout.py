@@ -1,8 +1,8 @@
-"""Where things stand from left to right: one axis for the lanes and for the memory map.
+"""The horizontal axis that the lanes and the memory map share.
 
-The axis is the predicted run in pixels: every launch is as wide as a name needs and wider the
-more it costs, every wait between streams takes the room of an arrow, and nothing starts before
-what it waits for has ended.
+The axis is the predicted run in pixels. Every launch is as wide as its name, and wider with its
+cost. Every wait between streams takes the width of an arrow. A launch starts right of everything
+that it waits for.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from graphexec.ir.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.predict import Times, microseconds, predict, simulate
 
-_NAME, _COST, _WAIT = 88.0, 170.0, 22.0  # pixels: a name, the dearest launch on top of it, a wait
-_SHORT = 68.0  # a name where there are many
-_FEW, _MANY = 6, 24  # so many launches may be as wide as that; from here on names are short
+_NAME, _COST, _WAIT = 88.0, 170.0, 22.0  # pixels: a name, at most for cost, a wait
+_SHORT = 68.0  # a name in a picture of many launches
+_FEW, _MANY = 6, 24  # launches with full names; launches from which on names are short
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Layout:
     lanes: dict[int, int]
 
     def left(self, block: Block) -> float:
-        """Where a block begins."""
+        """The left edge of a block."""
         return self.x.start[block.members[0]]
 
     def right(self, block: Block) -> float:
-        """Where a block ends."""
+        """The right edge of a block."""
         return self.x.end[block.members[-1]]
 
     def cost(self, block: Block) -> float:
@@ -54,7 +54,7 @@ def layout(plan: Plan, most: int) -> Layout:
     widths = [0.0] * len(us)
     for block in made:
         for n in block.members:
-            # A block is not as wide as its launches would be one by one, or nothing were won.
+            # A block is narrower than its launches together.
             widths[n] = (name + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
     predicted = predict(plan)
     crowd = max(len(us) / max(len(made), 1), 1.0)
@@ -70,7 +70,7 @@ def layout(plan: Plan, most: int) -> Layout:
 
 
 def lanes(plan: Plan) -> dict[int, int]:
-    """The row of each stream, also of those a foreign plan forgot to declare."""
+    """The row of each stream, also of streams that the plan uses without declaring them."""
     used = {i.stream for i in plan.instructions if not isinstance(i, HostWait)}
     return {s: row for row, s in enumerate(sorted({s.id for s in plan.streams} | used))}
 

@@ -1,9 +1,9 @@
-"""Which bytes hold what, from when to when: the tenants of a plan's arenas.
+"""The tenants of a plan's arenas: the tensor on each range of bytes, with its lifetime.
 
 A tenant begins with the launch that writes its bytes and ends with the last launch that reads
-them; or, where that launch writes its result in place, hands them over when it starts. A node of
-several launches that update the same bytes is one tenant.
-Derived from byte ranges alone, so also scratch space without a name is seen.
+them. If that launch writes its result in place, the tenant ends when it starts. A node of several
+launches that update the same bytes is one tenant. Tenants are derived from byte ranges alone, so
+unnamed scratch space is included.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from graphexec.views.table import printable
 
 @dataclass(frozen=True)
 class Tenant:
-    """Bytes in use. `users` are the launches that touch them, the writer first; `name` is
-    what the plan calls them."""
+    """Bytes in use. `users` are the launches that access them, the writer first; `name` is
+    their name in the plan."""
 
     range: Range
     users: tuple[int, ...]
@@ -28,15 +28,15 @@ class Tenant:
 
     @property
     def bytes(self) -> int:
-        """How many bytes."""
+        """The size in bytes."""
         return self.range.high - self.range.low
 
     def begin(self, times: Times) -> float:
-        """When the writer starts."""
+        """The start of the writer."""
         return min(times.start[n] for n in self.users)
 
     def end(self, times: Times) -> float:
-        """When the last user is done."""
+        """The end of the last user."""
         return max(times.end[n] for n in self.users)
 
 
@@ -46,7 +46,7 @@ def tenants(plan: Plan) -> list[Tenant]:
     arenas = {b.id for b in plan.buffers if b.role == "arena"}
     readers = _readers(plan)
     users: dict[tuple[int, Range], list[int]] = {}
-    current: dict[Range, tuple[int, Range]] = {}  # whose the bytes are
+    current: dict[Range, tuple[int, Range]] = {}  # the tenant of the bytes
 
     def same_node(r: Range, launch: Launch) -> bool:
         return launches[current[r][0]].node == launch.node
@@ -83,7 +83,7 @@ def _overlap(a: Range, b: Range) -> bool:
 
 
 def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
-    """Bytes in use over time, as steps: from each time on, that many."""
+    """Bytes in use over time, as steps (time, bytes from then on)."""
     changes: dict[float, int] = {}
     for tenant in found:
         for at, change in ((tenant.begin(times), tenant.bytes), (tenant.end(times), -tenant.bytes)):
@@ -99,8 +99,8 @@ def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
 def on_axis(
     steps: Sequence[tuple[float, int]], found: Sequence[Tenant], times: Times, axis: Times
 ) -> list[tuple[float, int]]:
-    """Steps at `times` moved to where `axis` has what happens then. The two may order what no
-    wait orders differently; a step never stands left of the one before it."""
+    """Steps at `times`, moved to their places on `axis`. Unordered events may differ in order
+    between the two; a step is never left of the previous one."""
     places: dict[float, float] = {}
     for tenant in found:
         for at, place in (
@@ -124,7 +124,7 @@ def _readers(plan: Plan) -> dict[tuple[int, str], list[int]]:
 
 
 class _Names:
-    """What bytes are called: after their writer, else like the only tensor placed there."""
+    """The name of bytes: their writer's, else that of the only tensor placed there."""
 
     def __init__(self, tensors: Sequence[PlacedTensor]) -> None:
         self.by_range: dict[Range, list[str]] = {}

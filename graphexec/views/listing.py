@@ -12,7 +12,7 @@ from graphexec.views.table import count, printable, size, table
 
 
 def graph_to_text(outline: Outline) -> str:
-    """A row a node, in the order in which data flows: what it is, what it makes, what it reads."""
+    """A row for each node, in topological order: op, result, operands."""
     reads: dict[int, list[str]] = {}
     for arrow in outline.arrows:
         name = outline.boxes[arrow.source].name
@@ -27,7 +27,7 @@ def graph_to_text(outline: Outline) -> str:
 
 
 def memory_to_text(plan: Plan) -> str:
-    """A row a tensor, by address: rows with the same bytes share them, one after the other."""
+    """A row for each tensor, by address; rows with the same bytes share them in turn."""
     found = memory_to_dict(plan)
     rows = [
         (t["buffer"], f"{t['offset']:,}", f"{t['offset'] + t['bytes']:,}", size(t["bytes"]),
@@ -44,8 +44,8 @@ def memory_to_text(plan: Plan) -> str:
 
 
 def memory_to_dict(plan: Plan) -> dict[str, Any]:
-    """Which tensor sits on which bytes of the arenas, from when to when (microseconds of the
-    predicted run), and the most bytes in use at a time."""
+    """The tensors of the arenas with their bytes and lifetimes (microseconds of the predicted
+    run), and the peak of bytes in use."""
     launches = [i for i in plan.instructions if isinstance(i, Launch)]
     times, all = predict(plan), tenants(plan)
 

@@ -1,9 +1,9 @@
-"""The arenas of a plan over time: which tensor sits on which bytes, and how many are in use.
+"""The arenas of a plan over time: the tensors on their bytes, and the bytes in use.
 
 The axis is that of the lanes (see layout.py). Bytes go upwards from 0, so boxes side by side in
-one height share memory; below are the bytes in use at each moment of the predicted run, and their
-peak. The axis stretches some launches more than others; so a step stands by the launch that makes
-it, and may be a little off where nothing orders two streams.
+one height share memory. Below are the bytes in use at each moment of the predicted run, and their
+peak. The axis stretches some launches more than others. A step is placed at the launch that causes
+it, and may be slightly off where two streams are unordered.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class _Memory:
         self.width = max(LEFT + places.x.total + 60, 640.0)
 
     def largest(self, most: int) -> list[Tenant]:
-        """The tensors with the most bytes for the longest time; of many that are about alike,
-        some from everywhere."""
+        """The tensors with the largest bytes × time; of many about equal ones, an even sample."""
         x = self.places.x
 
         def order(n: int) -> tuple[float, float]:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from graphexec.proof import Hazard
 
 MOST = 200
-"""So many nodes Mermaid still draws: it gives up at 500 edges."""
+"""The most nodes that Mermaid draws: it gives up at 500 edges."""
 _SHAPES = {"input": ("[/", "/]"), "output": ("[/", "/]"), "weight": ("[(", ")]"),
            "many": ("[[", "]]"), "op": ("[", "]")}  # fmt: skip
 
 
 def graph_to_mermaid(outline: Outline, most: int = MOST) -> str:
-    """What the user wrote as a flowchart. Ends with a newline."""
+    """The graph as a flowchart. Ends with a newline."""
     shown = collapsed(outline, most)
     lines = ["flowchart TD"]
     for n, box in enumerate(shown.boxes):

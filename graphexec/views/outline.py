@@ -1,6 +1,6 @@
-"""What the user wrote, as boxes and arrows: inputs, weights, ops, outputs, and tensors between.
+"""The graph as boxes and arrows: inputs, weights, ops, outputs, and the tensors between them.
 
-Made from a typed graph; or, where there is only a plan, from its launches (see recovered.py).
+Made from a typed graph, or from the launches of a plan (see recovered.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A tensor that goes from one box to another (their numbers); or an order without data."""
+    """A tensor from one box to another (their numbers), or an order without data."""
 
     source: int
     target: int

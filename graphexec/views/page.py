@@ -1,6 +1,6 @@
 """One self-contained HTML page that explains a plan: pictures, instructions and text, linked.
 
-The template is page.html with page.css and page.js beside it; nothing is fetched from anywhere.
+The template is page.html with page.css and page.js beside it. The page needs no network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphexec.runtime.trace import Trace
     from graphexec.views.paint import Color
 
-_EVERY = 1200  # launches that are still drawn one by one
+_EVERY = 1200  # launches up to which each is drawn
 
 _DARK_PAGE = (
     "color-scheme:dark;--ground:#16181B;--ink:#ECECEC;--soft:#AEB4BA;--edge:#3A4048;"
@@ -39,9 +39,9 @@ def to_html(
     trace: Trace | None = None, color: Color = "stream", most: int | None = None,
     notes: Sequence[Note] = (),
 ) -> str:  # fmt: skip
-    """The page. `outline` is what the user wrote (else what the plan says of it), `trace` a run to
-    be shown under the prediction, `notes` what the rewrites did. Without `hazards` the plan is
-    verified here, so that the certificate is never a claim."""
+    """The page. `outline` is the graph (by default recovered from the plan), `trace` a run to show
+    under the prediction, `notes` are those of the rewrites. Without `hazards` the plan is verified
+    here, so that the certificate is always checked."""
     if hazards is None:
         hazards = find_hazards(plan)
     outline = outline or of_plan(plan)
@@ -58,7 +58,7 @@ def to_html(
         "style": _style(),
         "arrow": svg.ARROW,
         "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most, notes),
-        # A script ends where "</" stands, whatever the quotes around it.
+        # HTML ends a script at "</", also inside quotes.
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
         "script": _read("page.js"),
     }
@@ -101,7 +101,7 @@ def _numbers(plan: Plan, notes: Sequence[Note]) -> Mapping[str, str]:
 
 
 def _rewrites(notes: Sequence[Note]) -> str:
-    """What the rewrites did, for who asks."""
+    """The notes of the rewrites, folded."""
     done = [f"<li>{svg.escape(f'{note.rewrite}: {note.text}')}</li>" for note in notes
             if note.applied]  # fmt: skip
     if not done:
@@ -112,7 +112,7 @@ def _rewrites(notes: Sequence[Note]) -> str:
 
 
 def _style() -> str:
-    """The page's rules and the pictures', dark where the reader or the button says so."""
+    """The style of the page and the pictures; dark if the reader or the button chooses it."""
     dark = f"{{{_DARK_PAGE}\n{svg.DARK}}}"
     system = f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}"
     light = ":root[data-theme=light]{color-scheme:light}"

@@ -1,4 +1,4 @@
-"""What the page knows of each launch and instruction, as plain data for its script."""
+"""The data of each launch and instruction for the script of the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def launches_of(plan: Plan, notes: Sequence[Note] = ()) -> dict[str, list[int]]:
     for n, launch in enumerate(launches):
         for node in launch.members:
             found.setdefault(node, []).append(n)
-    for note in reversed(notes):  # a node may be gone that an earlier rewrite made
+    for note in reversed(notes):  # a later rewrite may remove a node of an earlier one
         heirs = [n for node in note.nodes for n in found.get(node, ())] if note.applied else []
         for node in note.nodes if heirs else ():
             found.setdefault(node, sorted(set(heirs)))

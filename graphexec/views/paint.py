@@ -1,4 +1,4 @@
-"""Which colour a launch has: its stream's, its op's, or that of its cost; and the legend."""
+"""The colour of each launch, by stream, op or cost; and the legend."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Paint:
         return found
 
     def entries(self) -> list[tuple[str, str]]:
-        """The classes of boxes and what they mean, the first eight of many."""
+        """The classes of boxes and their meaning, at most eight."""
         if self.by == "cost":
             steps = len(RAMP) - 1
             grow = (self.most - self.least) / steps

@@ -1,6 +1,6 @@
-"""From SVG to PNG, by whichever renderer is installed: resvg as a wheel, rsvg-convert, Graphviz.
+"""SVG to PNG, by the renderer that is installed: resvg as a wheel, rsvg-convert, Graphviz.
 
-Graphviz cannot read SVG: it draws the DOT of the same view instead, where there is one.
+Graphviz cannot read SVG: it draws the DOT of the same view instead, if there is one.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Times:
         return max(self.end, default=0.0)
 
     def critical(self) -> frozenset[int]:
-        """The launches of a longest way through the plan."""
+        """The launches of a longest path through the plan."""
         found: set[int] = set()
         at = max(range(len(self.end)), key=self.end.__getitem__, default=None)
         while at is not None:
@@ -50,7 +50,7 @@ def model(plan: Plan) -> costs.CostModel:
 
 
 def microseconds(plan: Plan) -> list[float]:
-    """What each launch takes, running alone, in issue order."""
+    """The time of each launch alone, in issue order."""
     if plan.alone:
         return [us for _, us in sorted(plan.alone.items())]
     rates, types = model(plan), _Types(plan)
@@ -69,13 +69,13 @@ def simulate(
     plan: Plan, durations: Sequence[float], wait: float,
     given: Sequence[tuple[float, float]] = (),
 ) -> Times:  # fmt: skip
-    """Run the plan with these durations; a wait for another stream's event adds `wait`. Or see
-    what is due to what in a run that took these `given` times.
+    """Run the plan with these durations; a wait for another stream's event adds `wait`. With
+    `given` times of a run, find which launch each launch waited for.
 
-    Waits for events that are never recorded before them are passed over.
+    Waits for events that are not recorded before them are ignored.
     """
     clock: dict[int, float] = {}
-    last: dict[int, int | None] = {}  # the launch each stream's clock is due to
+    last: dict[int, int | None] = {}  # the launch that determines each stream's clock
     events: dict[int, tuple[float, int | None, int]] = {}
     start: list[float] = []
     end: list[float] = []
@@ -106,7 +106,7 @@ def simulate(
 
 
 def predict(plan: Plan) -> Times:
-    """When each launch runs, in microseconds."""
+    """The start and end of each launch, in microseconds."""
     return simulate(plan, microseconds(plan), model(plan).wait, _given(plan))
 
 

@@ -1,8 +1,8 @@
-"""Why a wait exists: the two launches it keeps in order, and the bytes they share.
+"""The reason of a wait: the two launches it orders, and the bytes they share.
 
-A dependency wait stands right before the launch that needs it and its event right after the
-launch needed, so those two are looked at. A plan of another program may be made otherwise; then
-only their order is said.
+A dependency wait comes directly before the launch that needs it, and its record directly after the
+launch it waits for, so these two are compared. In plans of other programs this may differ; then
+only the order is reported.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _overlap(firsts: Sequence[Range], seconds: Sequence[Range]) -> Range | None:
 
 
 def _name(buffers: Buffers, writer: Launch, r: Range) -> str:
-    """What the bytes are called: after their writer where a tensor has its name."""
+    """The name of the bytes: their writer's, if a tensor has it."""
     wanted = writer.node.removesuffix(".h2d")
     return f"'{printable(wanted)}'" if buffers.get(wanted) == r.buffer else _bytes(r)
 

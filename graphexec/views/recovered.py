@@ -1,9 +1,8 @@
-"""The graph that a plan computes, as far as the plan says: who reads whose bytes.
+"""The graph that a plan computes, recovered from the bytes that its launches read and write.
 
-A node is one box however many launches it takes. It stands where its last launch does, so that
-what any of them reads comes before it. What is read from the buffers of inputs and weights, and
-written to those of outputs, has a box unless a transfer has one. Nodes that move no bytes are not
-in the plan.
+A node is one box for all its launches, at the place of its last launch, so that all its operands
+come before it. Inputs, weights and outputs that launches access directly have a box, unless a
+transfer has one. Nodes that move no bytes are not in the plan.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class _Recovered:
         return f"{launch.node} {self.outer(launch)}" if is_transfer(launch) else launch.node
 
     def outer(self, launch: Launch) -> str:
-        """What the input or output is called that a transfer moves."""
+        """The name of the input or output that a transfer moves."""
         outside = (r.buffer for r in (*launch.reads, *launch.writes)
                    if self.roles.get(r.buffer) in ("input", "output"))  # fmt: skip
         buffer = next(outside, launch.node.removesuffix(".h2d").removesuffix(".d2h"))

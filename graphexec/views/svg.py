@@ -1,4 +1,4 @@
-"""Elements of SVG as text, and the one style sheet of every picture.
+"""Elements of SVG as text, and the style sheet of every picture.
 
 Colours are classes, so that a picture follows the reader's dark or light setting, and a page can
 bring a style sheet of its own. Elements of a launch carry its number in `data-l`.
@@ -13,12 +13,12 @@ from xml.sax.saxutils import quoteattr
 from graphexec.views.table import fit, printable
 
 FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85")
-"""Okabe and Ito's colours, told apart by colour-blind readers, lightened to carry dark text."""
+"""Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text."""
 RAMP = ("#FFF7D6", "#FEE391", "#FEC44F", "#FE9929", "#EC7014", "#D95F0E")
-"""From cheap to dear, also told apart by lightness alone."""
+"""From cheap to expensive, also distinct by lightness alone."""
 TRANSFER = "#D5D5D5"
 MIXED = "#F4F4F4"
-"""What stands for several that are coloured differently."""
+"""The colour of a box whose launches have different colours."""
 
 _BOXES = "\n".join(
     f".{letter}{n}{{fill:{color}}}"
@@ -115,7 +115,7 @@ def path(d: str, cls: str, arrow: bool = False, title: str = "", **more: object)
 
 
 def group(body: Iterable[str], title: str = "", **more: object) -> str:
-    """Elements that belong together; `title` is shown by the pointer."""
+    """A group of elements; `title` is shown by the pointer."""
     told = f"<title>{escape(title)}</title>" if title else ""
     return f"<g{attributes(_data(more))}>{told}{''.join(body)}</g>"
 

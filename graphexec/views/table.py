@@ -1,4 +1,4 @@
-"""Cells and columns of text: how numbers of bytes, shapes and foreign names are written."""
+"""Cells and columns of text: sizes, shapes and untrusted names as printable text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def printable(text: str) -> str:
-    """`text` with everything a terminal or an XML parser would act on replaced."""
+    """`text` without characters that a terminal or an XML parser interprets."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -5,7 +5,7 @@
      2  ├──▸●   k.h2d   h2d         512 KiB   512 KiB  ◂e0 from s0 (fork)
 
 `●` is a launch and `○` waits or records alone; an arrow runs from the stream an event was
-recorded on to the one that waits for it. A wait shares the row of the launch it holds back, a
+recorded on to the one that waits for it. A wait shares the row of the launch it delays, a
 record the row of the launch it follows. `#` counts instructions as the plan's JSON does.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = 100
 _MOST_LANES = 12  # more streams are named in a column instead
-_MOST_WIDE = 6  # up to here lanes are wide enough for arrowheads of their own
+_MOST_WIDE = 6  # up to this number, lanes have room for arrowheads
 _COLORS = (36, 33, 32, 35, 34, 31, 96, 93)
 _DIM, _BOLD, _RED = 2, 1, 31
 
@@ -32,8 +32,8 @@ _DIM, _BOLD, _RED = 2, 1, 31
 def to_text(plan: Plan, color: bool = False, hazards: Sequence[Hazard] = ()) -> str:
     """The plan as text, about 100 columns wide; `color` adds ANSI escapes (a colour a stream).
 
-    Any plan that can be read can be shown, also one with races: `hazards` are what the verifier
-    found, told first and marked in the table. Ends without a newline.
+    Also shows plans with races: `hazards` are what the verifier found; they come first and are
+    marked in the table. Ends without a newline.
     """
     body = "\n".join(_Lanes(plan, color, hazards).lines())
     verdict = refuted(hazards, color)
@@ -109,7 +109,7 @@ class _Lanes:
         self.racing = {site.index for site in sites}
         self.rows = list(_rows(plan.instructions))
         self.recorded = {i.event: i.stream for i in plan.instructions if isinstance(i, Record)}
-        # A plan somebody else wrote may use streams it does not declare.
+        # A plan of another program may use streams it does not declare.
         used = {row.stream for row in self.rows if not row.host}
         self.lane = {s: n for n, s in enumerate(sorted({s.id for s in plan.streams} | used))}
         self.first: dict[int, int] = {}
@@ -179,7 +179,7 @@ class _Lanes:
             source = self.recorded.get(row.wait.event)
             origin = " never recorded" if source is None else f" from s{source}"
             if source is not None and _MOST_WIDE < len(self.lane) <= _MOST_LANES:
-                origin = ""  # the arrow says so, and lanes take the room
+                origin = ""  # the arrow shows it, and lanes need the room
             parts.append(f"◂e{row.wait.event}{origin} ({row.wait.role})")
         parts += [f"▸e{record.event}" for record in row.records]
         parts += ["✗ hazard"] if self._alarm(row) else []
@@ -200,7 +200,7 @@ class _Lanes:
     # Drawing ----------------------------------------------------------------------------
 
     def _drawing(self, position: int, row: _Row) -> str:
-        """The lanes' part of a row: lines of streams at work, this row's mark, its arrow."""
+        """The lanes of a row: lines of active streams, the row's mark, its arrow."""
         own = self._stream_color(row.stream)
         mark = "●" if row.launch else "○"
         if len(self.lane) > _MOST_LANES:

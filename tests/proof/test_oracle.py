@@ -128,7 +128,7 @@ CASES: dict[str, tuple[set[str], Plan, Plan]] = {
         two(f"{LOAD}; {SIGNAL}; s0 copy: a 0:4 > a 4:5; s1 copy: w 0:1 > a 3:4"),
         two(f"{LOAD}; {SIGNAL}; s0 copy: a 0:4 > a 4:5; s1 copy: a 0:4 > a 5:6"),
     ),
-    "read of bytes nobody wrote": (
+    "read of unwritten bytes": (
         {"unwritten"},
         one(f"{LOAD}; s0 copy: a 0:5 > a 5:6"),
         one(f"{LOAD}; s0 copy: a 0:4 > a 5:6"),

@@ -585,7 +585,7 @@ def test_the_host_reads_finished_outputs() -> None:
 @pytest.mark.parametrize("written", [at(0, 63, "out"), at(1, 64, "out")])
 def test_the_host_reads_no_byte_nobody_wrote(written: Range) -> None:
     text = report(output_plan(written, joined=True))
-    assert text.startswith("HOST hazard: the host reads bytes nobody wrote: out[")
+    assert text.startswith("HOST hazard: the host reads unwritten bytes: out[")
 
 
 def after_plan(*after: str, ordered: bool) -> Plan:

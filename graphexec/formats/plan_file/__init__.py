@@ -1,12 +1,11 @@
 """Plans as JSON text: the documented format, docs/plan-format.md.
 
-Guarantees: `loads(dumps(plan), path) == plan` for every plan whose names are printable; what only
-a device needs to execute it (`Launch.work`) is not part of a plan file. `loads` returns a plan
-or raises GraphError with up to 20 mistakes, each with its path in the document; it does not fail
-otherwise, whatever the text.
-Structure is checked here: types, ranges of numbers, names used twice. Whether the events,
-buffers and streams referred to exist, and whether the plan is safe, is for `graphexec.proof`.
-Keys that are not known are ignored, so that other programs can add their own.
+Guarantees: `loads(dumps(plan), path) == plan` for every plan whose names are printable. The work
+that devices execute (`Launch.work`) is not part of a plan file. For any text, `loads` returns a
+plan or raises GraphError with up to 20 mistakes, each with its path in the document.
+Structure is checked here: types, ranges of numbers, names used twice. `graphexec.proof` checks
+that events, buffers and streams exist, and that the plan is safe. Unknown keys are ignored, so
+that other programs can add their own.
 """
 
 from __future__ import annotations

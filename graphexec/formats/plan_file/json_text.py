@@ -1,7 +1,7 @@
-"""From text to JSON values, with what Python's parser silently accepts made visible.
+"""Text to JSON values; marks what Python's parser accepts and JSON does not.
 
-Guarantees: any text gives a value or a GraphError with line and column; a key written twice, a
-number outside int64, NaN and the infinities are not lost but marked, for the readers to refuse.
+Guarantees: any text gives a value or a GraphError with line and column. A key written twice, a
+number outside int64, NaN and the infinities are marked, so that the readers can refuse them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST_INT64 = len(str(-INT64_MAX))
 
 
 class NotInt64:
-    """A number that is no int64, or NaN or an infinity, as it was written."""
+    """A number outside int64, NaN or an infinity, as it was written."""
 
     def __init__(self, written: str) -> None:
         self.written = written
@@ -59,7 +59,7 @@ def repeated_keys(document: Any) -> Iterator[tuple[str | int, ...]]:
 
 
 def show(value: Any) -> str:
-    """A JSON value in a message: what was found instead of what was expected."""
+    """A JSON value as messages show it."""
     match value:
         case NotInt64():
             text = value.written
@@ -68,7 +68,7 @@ def show(value: Any) -> str:
         case list():
             return f"a list of {len(value)}"
         case _:
-            text = json.dumps(value)  # escapes whatever a terminal should not see
+            text = json.dumps(value)  # escapes control characters
     return text if len(text) <= 40 else f"{text[:30]}… ({len(text)} characters)"
 
 

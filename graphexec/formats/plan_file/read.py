@@ -1,4 +1,4 @@
-"""From JSON text to a plan: what each key may hold, in tables."""
+"""JSON text to a plan: tables of the values that each key may have."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from graphexec.ir.program import Role
 
 
 def loads(text: str, path: str = "<plan>") -> Plan:
-    """The plan in a JSON text; `path` is what messages call it. Raises GraphError."""
+    """The plan in a JSON text; messages call it `path`. Raises GraphError."""
     source = Source(path, text)
     document = parse(source)
     mistakes = Mistakes(source)
@@ -68,7 +68,7 @@ def _read_plan(document: Any, mistakes: Mistakes) -> Plan | None:
 
 def _plan(value: Any, place: Place) -> Plan:
     if isinstance(value, dict) and "plan_version" in value:
-        # Nothing that another version says can be judged by this one.
+        # This version cannot judge a document of another version.
         _version(value["plan_version"], place)
     found = _PLAN(value, place)
     del found["plan_version"]
@@ -111,7 +111,7 @@ def _instruction(value: Any, place: Place) -> Instruction:
     if isinstance(kind, str) and kind in _INSTRUCTIONS:
         made: Instruction = _INSTRUCTIONS[kind](value, place)
         return made
-    # Not one of the four: the general reader says what is wrong with the kind.
+    # Not one of the four: the general reader reports the wrong kind.
     fields({"kind": one_of(*_INSTRUCTIONS)})(value, place)
     raise Wrong
 

@@ -1,8 +1,8 @@
-"""Readers: from a JSON value to what it stands for, or to a mistake with its path.
+"""Readers: a JSON value to Python data, or to a mistake with its path.
 
-A reader takes a value and its Place. It raises Wrong for a value that it refuses as a whole; a
-reader of a list or an object reads all members, so that the mistakes of each are noted, and
-raises Wrong without a message if one of them was refused.
+A reader takes a value and its Place. It raises Wrong for a value that it refuses. A reader of a
+list or an object reads all members, so that the mistakes of each are noted, and raises Wrong
+without a message if one of them was refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MISTAKES_SHOWN = 20
 
 
 class Wrong(Exception):
-    """A value is refused: the message, and what would help. No message: it is noted already."""
+    """A value is refused: the message and a help. Without a message it is noted already."""
 
     def __init__(self, message: str = "", help: str = "") -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class Wrong(Exception):
 
 
 class Mistakes:
-    """What is wrong with a document so far."""
+    """The mistakes found in a document so far."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -52,9 +52,9 @@ class Mistakes:
 
 
 class Place:
-    """A place in the document, and where mistakes are noted.
+    """A place in the document, and the list of its mistakes.
 
-    The path is put together only when it is asked for: most values are right.
+    The path is built only on demand: most values are right.
     """
 
     __slots__ = ("_key", "_parent", "mistakes")
@@ -75,7 +75,7 @@ class Place:
         return tuple(reversed(keys))
 
     def read(self, reader: Reader, value: Any, key: str | int) -> Any:
-        """The member `key` as `reader` reads it, or None when it was refused and noted."""
+        """The member `key` as `reader` reads it, or None if it was refused and noted."""
         place = Place(self.mistakes, self, key)
         try:
             return reader(value, place)
@@ -96,7 +96,7 @@ class Optional:
 
 
 def integer(value: Any, place: Place, least: int = 0) -> int:
-    """An integer of 64 bits, at least `least`; true and false are none."""
+    """An integer of 64 bits, at least `least`; true and false are refused."""
     if isinstance(value, NotInt64):
         raise Wrong(f"{show(value)} is not an integer of 64 bits")
     if isinstance(value, bool) or not isinstance(value, int):
@@ -192,7 +192,7 @@ def fields(table: Mapping[str, Reader | Optional]) -> Reader:
 
 
 def refuse_other_kinds(value: Any, key: str, expected: str) -> None:
-    """Raise Wrong for a document of another kind that is known, told by its not having `key`."""
+    """Raise Wrong for a document without `key` that is of another known kind."""
     kind = kind_of_keys(value, key) if isinstance(value, dict) else None
     if kind is not None:
         raise Wrong(kind.instead_of(expected), kind.use)

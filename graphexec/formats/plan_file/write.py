@@ -1,4 +1,4 @@
-"""From a plan to JSON text, in a stable order of keys, one declaration or instruction a line."""
+"""A plan to JSON text, in a stable order of keys, one declaration or instruction a line."""
 
 from __future__ import annotations
 

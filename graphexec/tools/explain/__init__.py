@@ -1,7 +1,7 @@
-"""A plan in words: why this stream, why this wait, who shared these bytes, what bounds the time.
+"""A plan in words: the reasons of streams, waits, shared bytes and the predicted time.
 
-Requires what the pipeline knew when it made the plan (Compiled): dependencies, the simulated
-timeline, vector clocks, places. Guarantees to say nothing that does not follow from these.
+Requires the data of the pipeline (Compiled): dependencies, the simulated timeline, vector clocks,
+places. Every statement follows from these.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def explain(compiled: Compiled, node: str | None = None, more: Compiled | None = None) -> str:
     """The plan, or one node or tensor of it, in words.
 
-    `more` is the same graph planned with one stream more, for what that would bring. InputError
-    when the plan has no such node.
+    `more` is the same graph planned with one stream more, to report its gain. InputError if the
+    plan has no such node.
     """
     facts = Facts(compiled)
     lines = plan_in_words(facts, more) if node is None else node_in_words(facts, node)

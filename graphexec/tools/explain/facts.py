@@ -1,5 +1,4 @@
-"""What is known of a plan, as its explanations need it: who waits for whom, and what determines a
-start; and what they call its commands."""
+"""The facts of a plan for its explanations: waits, causes of starts, and names of commands."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ _MOST_HAZARDS = 4
 
 
 class Facts:
-    """What the pipeline knew when it made a plan. Commands are numbered as in the program."""
+    """The data of the pipeline for a plan. Commands are numbered as in the program."""
 
     def __init__(self, compiled: Compiled) -> None:
         self.synchronized, self.allocation = compiled.synchronized, compiled.allocation
@@ -36,7 +35,7 @@ class Facts:
         self.per_node = Counter(command.node for command in self.commands)
         self.before_on_stream = self._before_on_stream()
         self.waits = self._waits()
-        # What is due to what is read off the plan, as its pictures do it.
+        # Causes are read from the plan, as in its pictures.
         self.times = simulate(
             self.plan, (), prediction.tasks.event, [*self.plan.predicted.values()]
         )
@@ -54,7 +53,7 @@ class Facts:
         return found
 
     def _waits(self) -> dict[int, list[int]]:
-        """For each command the commands that the dependency waits before it are for."""
+        """For each command the commands that it waits for by dependency waits."""
         last: dict[int, int] = {}
         recorded: dict[int, int] = {}
         pending: dict[int, list[int]] = {}
@@ -71,13 +70,13 @@ class Facts:
         return found
 
     def _held_up_by(self) -> dict[int, int | None]:
-        """For each command the one whose end, or the event after it, its start is due to."""
+        """For each command the one whose end, or event, determines its start."""
         order = self.schedule.order
         causes = (None if launch is None else order[launch] for launch in self.times.after)
         return dict(zip(order, causes, strict=True))
 
     def name(self, command: int) -> str:
-        """The node and its stream; which command of the node, too, where it has several."""
+        """The node and its stream; also the number of the command if the node has several."""
         node, label = self.commands[command].node, self.commands[command].label
         which = f"{label}, " if self.per_node[node] > 1 else ""
         return f"{self.title(command)} ({which}s{self.schedule.stream[command]})"
@@ -87,7 +86,7 @@ class Facts:
         return title(self.commands[command].node, self.commands[command].nodes)
 
     def why(self, first: int, second: int) -> str:
-        """Which hazards a dependency is for."""
+        """The hazards that a dependency prevents."""
         found = list(_hazards(self.commands[first], self.commands[second]))
         if first in self.commands[second].after:
             found.append("the graph says `after`")
@@ -109,7 +108,7 @@ def _hazards(first: Command, second: Command) -> Iterator[str]:
 
 
 def cut(names: list[str]) -> list[str]:
-    """The names, those in the middle left out if they are many."""
+    """The names; of many, the middle ones are omitted."""
     if len(names) <= MOST_NAMED:
         return names
     half = MOST_NAMED // 2

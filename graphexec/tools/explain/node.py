@@ -1,4 +1,4 @@
-"""One node, tensor or output in words: why this stream, why this wait, who shared these bytes."""
+"""One node, tensor or output in words: its stream, its waits, its bytes, and their reasons."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from graphexec.graph.not_computed import not_computed
 from graphexec.ir.program import Gemm
 from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 
-_LATE = 0.005  # µs: what is printed has two digits
+_LATE = 0.005  # µs: times are printed with two digits
 
 
 def node_in_words(facts: Facts, name: str) -> Iterator[str]:
-    """What became of a node: its rewrites, its commands or those that do its work now, its
-    bytes; or a tensor's bytes; or those of the tensor that an output is."""
+    """A node: its rewrites, its commands or those that do its work, its bytes. A tensor: its
+    bytes. An output: its tensor."""
     notes = [note for note in facts.notes if name in note.nodes]
     if not _commands(facts, name) and name not in facts.program.tensors and not notes:
         tensor = facts.graph.outputs.get(name)
@@ -40,7 +40,7 @@ def _unknown(facts: Facts, name: str) -> InputError:
 
 
 def _instead(facts: Facts, name: str) -> Iterator[str]:
-    """Of a node without a command: where its work is done, as told of any node."""
+    """For a node without a command: the explanation of the nodes that do its work."""
     computed = {node for c in facts.commands for node in (c.node, *c.nodes)}
     gone = not_computed(facts.graph, facts.rewritten, computed).get(name)
     if gone is None or gone.how == "left out":
@@ -80,7 +80,7 @@ def _command(facts: Facts, index: int) -> Iterator[str]:
 
 
 def _added(facts: Facts, index: int) -> str:
-    """What a GEMM adds: what it reads after a and b, for each of its nodes, the bias last."""
+    """The addends of a GEMM: its operands after a and b, for each of its nodes, the bias last."""
     command = facts.commands[index]
     each = len(command.reads) // max(1, len(command.nodes))
     *c, biases = (
@@ -120,7 +120,7 @@ def _when(facts: Facts, index: int) -> str:
 
 
 def _how(facts: Facts, first: int, second: int) -> str:
-    """What keeps a dependency."""
+    """The wait or the stream order that keeps a dependency."""
     stream, waits = facts.schedule.stream, facts.waits[second]
     if stream[first] == stream[second]:
         return f"kept by the order of stream {stream[first]}"

@@ -1,1 +1,1 @@
-"""Measuring what a graph's commands and plans take on a device: docs/tuning.md."""
+"""Measure a graph's commands and plans on a device: docs/tuning.md."""

@@ -1,5 +1,5 @@
-"""What commands take alone, which way of computing them is fastest, and how well they share a
-device with others like them."""
+"""Measure commands: their time alone, their fastest alternative, and the share of the device they
+fill beside equal commands."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from graphexec.tools.tuning.probes import Probe, repeated
 Array = np.ndarray[Any, Any]
 
 ALGORITHMS = 8
-"""How many of hipBLASLt's algorithms are tried for a GEMM."""
+"""The most algorithms of hipBLASLt that are tried for a GEMM."""
 
-_CHAIN = 200.0  # µs that a chain of copies of a command is to take at least, about ...
-_STARTS = 10.0  # ... and so many times what launching a plan takes
+_CHAIN = 200.0  # µs that a chain of copies of a command should take at least, and ...
+_STARTS = 10.0  # ... this many times the launch of a plan
 _FEWEST, _MOST = 4, 50  # copies
 _BESIDE = 8  # streams on which copies run side by side
-_SHORT = 200.0  # µs; longer commands are taken to fill what the model says
-_GAIN = 0.98  # of the default's time; what takes more is not worth another choice
-_ALIKE = 2.0  # tolerances that two results may be apart: each is so far from exact at most
+_SHORT = 200.0  # µs; for longer commands the share is the model's
+_GAIN = 0.98  # of the default's time; an alternative must take less
+_ALIKE = 2.0  # tolerances between two results: each may be one tolerance from exact
 
 
 @dataclass(frozen=True)
 class Work:
-    """A command that stands for all of its signature, of which program it is, and what all take."""
+    """A command that represents all of its signature, its program, and the time of all of them."""
 
     key: str
     command: Command
@@ -51,7 +51,7 @@ class Work:
 
 
 def distinct(programs: list[Program], model: CostModel) -> list[Work]:
-    """The commands of some programs, one of each signature, those first that take most in all."""
+    """The commands of some programs, one of each signature, by descending total time."""
     found: dict[str, Work] = {}
     for program in programs:
         for command in program.commands:
@@ -71,14 +71,15 @@ class CommandTimes:
         self._device, self._model = device, model
 
     def alone(self, work: Work) -> Measured | None:
-        """The command by its default way; None if it cannot be run."""
+        """The command by its default; None if it cannot be run."""
         time = self._time(self._chain(work), work, self._device)
         return None if time is None else Measured(round(time, 3))
 
     def choices(self, work: Work, measured: Measured) -> Iterator[Measured]:
-        """What is known after each further way of computing the command that was tried.
+        """The measurements after each alternative of the command.
 
-        A way counts if its results are the same bits each time and agree with the default's.
+        An alternative counts if its results have the same bits each time and agree with those of
+        the default.
         """
         tried = {"0": measured.us}
         expected: Array | None = None
@@ -94,7 +95,7 @@ class CommandTimes:
             yield _chosen(measured, tried)
 
     def beside_others(self, work: Work, measured: Measured) -> Measured:
-        """With the share of the device that each of several copies running side by side takes."""
+        """With the share of the device that each of several concurrent copies fills."""
         if engine_of(work.command) != COMPUTE or not 0 < measured.us <= _SHORT:
             return measured
         way, device = self._way(work, measured.choice)
@@ -103,19 +104,19 @@ class CommandTimes:
         time = self._time(probe, way, device)
         if time is None:
             return measured
-        # As far as the device is busy, what launches take is behind others' work.
+        # While the device is busy, launches are hidden behind other work.
         time += min(self._model.launch, max(0.0, time - measured.us))
         share = min(1.0, max(1 / _BESIDE, time / (_BESIDE * measured.us)))
         return replace(measured, share=round(share, 3))
 
     def _count(self, work: Work) -> int:
-        """How many ways of computing a command there are besides the default."""
+        """The number of alternatives of a command."""
         if isinstance(work.command.work, Gemm):
             return self._device.count_algorithms(work.command.work, ALGORITHMS)
         return len(variants(work.command)) if self._device.name == "hip" else 0
 
     def _way(self, work: Work, choice: int) -> tuple[Work, Device]:
-        """The command and the device that compute it in a way, by its number."""
+        """The command and the device of an alternative, by its number."""
         if choice and isinstance(work.command.work, Gemm):
             return work, self._device.tuned({work.key: choice - 1})
         return replace(work, command=with_variant(work.command, choice)), self._device
@@ -142,7 +143,7 @@ class CommandTimes:
         return max((whole - begin - waits) / probe.rounds - model.launch, 0.01)
 
     def _result(self, work: Work, device: Device) -> Array | None:
-        """What the command writes, if that is the same bits each time."""
+        """The result of the command, if it has the same bits each time."""
         probe = repeated(work.command, work.program, 1)
         target = probe.program.commands[-1].writes[-1]
         try:
@@ -160,7 +161,7 @@ def _agree(one: Array, other: Array, dtype: DType) -> bool:
 
 
 def _chosen(measured: Measured, tried: Mapping[str, float]) -> Measured:
-    """The fastest of what was tried, the default unless another is clearly faster."""
+    """The fastest alternative; the default unless another is clearly faster."""
     best = min(tried, key=lambda choice: (tried[choice], int(choice)))
     if tried[best] > _GAIN * tried["0"]:
         best = "0"

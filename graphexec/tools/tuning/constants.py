@@ -1,5 +1,4 @@
-"""The constants of a device's cost model: launching a plan and a command, waiting for a stream, and
-beginning on several."""
+"""Measure the constants of a device's cost model: `start`, `launch`, `wait` and `fork`."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ def measure_constants(device: Device) -> dict[str, float]:
 
 
 def _warm_up(device: Device) -> None:
-    """Work for a moment: a device that was idle runs slower."""
+    """Keep the device busy for a moment: an idle device runs slower."""
     with Loaded(launches(_LONG), device) as loaded:
         end = time.monotonic() + _WARM_UP
         while time.monotonic() < end:

@@ -1,8 +1,8 @@
 """Times of probes on a device, in microseconds.
 
-A probe's plan is loaded, its inputs are filled with random numbers (what is multiplied decides how
-much power a GPU draws, and so how fast it runs), and it is run some times for warming up and some
-more for the median. On a GPU the plan is one captured graph and the time is taken by events.
+A probe's plan is loaded, and its inputs are filled with random numbers (the values affect the power
+that a GPU draws, and so its speed). It is run a few times to warm up, then for the median. On a GPU
+the plan is one captured graph and the time is taken by events.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 _WARM_UP = 3  # runs
 _LEAST, _MOST = 7, 41  # runs for a median,
 _SECONDS = 0.03  # ... which take about this long
-_TURN = 3  # runs of one plan before the next has its turn
+_TURN = 3  # runs of one plan before the next plan's turn
 _FILLED = 256 << 20  # bytes; larger inputs stay zero
 _PATTERN = 1 << 18  # random numbers, repeated
 
@@ -46,7 +46,7 @@ class Loaded:
             raise
 
     def fill(self) -> None:
-        """Put the same random numbers into the inputs, whenever it is called."""
+        """Fill the inputs with random numbers, the same at each call."""
         random = np.random.default_rng(0)
         numbers = random.standard_normal(_PATTERN, np.float32).astype(self._dtype.numpy())
         pattern = numbers.view(np.uint8)
@@ -55,11 +55,11 @@ class Loaded:
                 self._session.put(buffer.id, np.resize(pattern, buffer.bytes))
 
     def time(self) -> float:
-        """Microseconds of a run, the median of some."""
+        """The median of a few runs, in microseconds."""
         return time_runs(self._session)
 
     def result(self, view: View) -> Array:
-        """The bytes (uint8) around a view after one run on the same inputs as ever."""
+        """The bytes (uint8) around a view after one run on the filled inputs."""
         buffer, offset = self._plan.places[view.storage]
         low, high = view.byte_range()
         self.fill()
@@ -78,7 +78,7 @@ class Loaded:
 
 
 def time_runs(session: Session) -> float:
-    """Microseconds of a run of a loaded plan, the median of some. Raises DeviceUnavailable."""
+    """The median of a few runs of a loaded plan, in microseconds. Raises DeviceUnavailable."""
     timed = _timed(session)
     for _ in range(_WARM_UP):
         timed.time_run()
@@ -90,8 +90,8 @@ def time_runs(session: Session) -> float:
 
 
 def time_in_turns(sessions: Sequence[Session], rounds: int = 9) -> list[float]:
-    """Microseconds of a run of each of some loaded plans, medians. The plans take turns of a few
-    runs, so that a slow moment hits all of them. Raises DeviceUnavailable."""
+    """The median run of each of some loaded plans, in microseconds. The plans take turns of a few
+    runs, so that a slow moment affects all of them. Raises DeviceUnavailable."""
     timed = [_timed(session) for session in sessions]
     found: list[list[float]] = [[] for _ in timed]
     for _ in range(rounds):

@@ -1,8 +1,7 @@
-"""Small programs that are run to measure one thing: a command many times over, alone or beside
-itself, and launches and waits with nothing else to do.
+"""Probes: small programs that measure one thing, such as a repeated command or empty launches.
 
-Each has an order and streams of its own, and nothing in it depends on what the planner thinks.
-Whatever a command reads is an input here, which the host fills before.
+Each has a fixed order and fixed streams; the planner is not involved. Operands of the command are
+inputs here, which the host fills before.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
 
 EMPTY = Path(__file__).with_name("empty.hip")
-_BYTES = 256  # that an empty kernel says it writes
+_BYTES = 256  # that an empty kernel declares as written
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A program and the stream of each of its commands, which are issued as they stand.
+    """A program and the stream of each of its commands, which are issued in order.
 
-    It repeats something `rounds` times, after the commands `before` on each stream.
+    It repeats the measured work `rounds` times, after the commands `before` on each stream.
     """
 
     program: Program
@@ -35,8 +34,8 @@ class Probe:
 def repeated(command: Command, program: Program, copies: int, streams: int = 1) -> Probe:
     """`copies` of a command of `program` one after another, on each of `streams` streams.
 
-    Every stream writes bytes of its own; what is only read is shared. Bytes that are read and
-    written are copied from an input first, so that every run begins with the same.
+    Every stream writes bytes of its own; bytes that are only read are shared. Bytes that are read
+    and written are copied from an input first, so that every run begins with the same values.
     """
     command, storages = _merged(command, program)
     written = sorted({view.storage for view in command.writes})
@@ -58,7 +57,7 @@ def repeated(command: Command, program: Program, copies: int, streams: int = 1) 
 
 
 def _merged(command: Command, program: Program) -> tuple[Command, dict[str, Storage]]:
-    """The command with every group of storages that it uses as a single one, and the storages."""
+    """The command with each of its groups of storages as a single storage, and the storages."""
     storages, places = dict(program.storages), dict[str, tuple[str, int]]()
     used = {view.storage for view in (*command.reads, *command.writes)}
     for group in program.groups:
@@ -72,7 +71,7 @@ def _merged(command: Command, program: Program) -> tuple[Command, dict[str, Stor
 
 
 def _begun(storage: Storage, name: str, storages: dict[str, Storage]) -> Command:
-    """A copy from a new input to the storage called `name`, which is like `storage`."""
+    """A copy from a new input to the storage called `name`, of the size of `storage`."""
     start = replace(storage, name=f"{storage.name}.start", role="input")
     storages[start.name] = start
     type = TensorType((storage.nbytes // 2,), DType.F16)
@@ -105,7 +104,7 @@ def diamonds(count: int) -> Probe:
 
 
 def _moved(command: Command, places: Mapping[str, tuple[str, int]]) -> Command:
-    """The same command by itself, with the storages at other places: a storage, and bytes in it."""
+    """The same command with its storages mapped to others: a storage, and an offset in bytes."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, View):

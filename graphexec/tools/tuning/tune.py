@@ -1,9 +1,9 @@
-"""tune: measure what a graph needs on a device, and keep it as a profile.
+"""tune: measure a graph on a device, and keep the times as a profile.
 
-In this order, as long as the time lasts: the constants of the device; every distinct command by its
-default way, those that take most first; for each in turn the other ways of computing it and what it
-takes beside others like it; then the plans that are best by what is known so far, with inputs in
-host memory and in device memory. What there was no time for is left to the model.
+In this order, while the time lasts: the constants of the device; every distinct command by its
+default, by descending total time; for each in turn its alternatives and its time beside equal
+commands; then the best plans by these times, with inputs in host memory and in device memory. The
+model estimates what was not measured.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from graphexec.runtime.device import Device, Session
 
 Report = Callable[[str, int, int], None]
-"""Told what is measured next, how many things were and how many there are."""
+"""Called with the next measurement's name, the number done and the total."""
 
 PLANS = 3
-"""How many plans are measured from end to end, and the one on one stream."""
+"""The plans that are measured from end to end, besides the one on one stream."""
 
 _FOR_COMMANDS = 0.75  # of the time
 _GAIN = 0.99  # of the time on one stream
@@ -54,14 +54,14 @@ class Budget:
         self._start, self.seconds = time.monotonic(), seconds
 
     def left(self, part: float = 1.0) -> bool:
-        """Whether less than this part of them is spent."""
+        """Whether less than this part of the seconds is spent."""
         return time.monotonic() - self._start < part * self.seconds
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was measured, where it is kept (None if there is nothing to keep), and what is missing:
-    commands that could not be run, and whether the time was too short for all."""
+    """The measurements, the path of the profile (None if nothing was measured), the commands that
+    could not be run, and whether the time was too short."""
 
     profile: Profile
     path: Path | None
@@ -84,7 +84,7 @@ def tune(
     chosen = find_device(device) if isinstance(device, str) else device
     tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
     machine = chosen.machine()
-    check_keepable(tuner.typed, machine)  # before minutes are spent on what could not be kept
+    check_keepable(tuner.typed, machine)  # before minutes are spent measuring
     tuner.measure()
     path = None
     if tuner.profile.commands:
@@ -111,7 +111,7 @@ class _Tuner:
         self.complete = True
 
     def measure(self) -> None:
-        """Everything, as long as the time lasts."""
+        """All measurements, while the time lasts."""
         if not self._begin("launches and waits"):
             return
         self.profile = replace(self.profile, constants=measure_constants(self._device))
@@ -124,7 +124,7 @@ class _Tuner:
         for work in self.works:
             if work.key in self.profile.commands and self._begin(work.key, _FOR_COMMANDS):
                 self._closer(work, times)
-        # By these times other commands may be worth a batch.
+        # With these times other commands may be worth a batch.
         known = {work.key for work in self.works}
         more = [work for work in self._works(self.profile) if work.key not in known]
         self.works += more
@@ -145,7 +145,7 @@ class _Tuner:
         try:
             with Executable(self._graph, plan, self._device) as exe:
                 return reduced(self._capabilities, exe.without)
-        except ExecutionError:  # no room for it, say: what can be measured is
+        except ExecutionError:  # for example, no memory: measure the rest
             return self._capabilities
 
     def _works(self, costs: Profile | None) -> list[Work]:
@@ -173,7 +173,7 @@ class _Tuner:
                 self._know(work, times.alone(work))
 
     def _closer(self, work: Work, times: CommandTimes) -> None:
-        """Other ways of computing a command, and what it takes beside others."""
+        """The alternatives of a command, and its time beside equal commands."""
         for found in times.choices(work, self.profile.commands[work.key]):
             self._know(work, found)
             if not self._has_time(_FOR_COMMANDS):
@@ -203,7 +203,7 @@ class _Tuner:
             self.profile = replace(self.profile, schedules=schedules)
 
     def _loaded(self, compiled: Compiled, resident: bool) -> Executable | None:
-        """A plan with its inputs in place; None if the device has no room for it."""
+        """A loaded plan with its inputs uploaded; None if the device has too little memory."""
         try:
             exe = Executable(self._graph, lambda *_: compiled, self._device,
                              resident=resident)  # fmt: skip
@@ -230,7 +230,7 @@ class _Tuner:
         self.failed.append(what)
 
     def _begin(self, what: str, part: float = 1.0) -> bool:
-        """Whether there is time for the next thing to measure; says what it is."""
+        """Whether there is time for the next measurement; reports its name."""
         if not self._has_time(part):
             return False
         if self._report is not None:
@@ -245,7 +245,7 @@ class _Tuner:
 
 
 def _fastest(tried: Mapping[str, float]) -> str:
-    """The plan to take: another than that on one stream must be clearly faster."""
+    """The plan to use: one on several streams must be clearly faster than that on one stream."""
     best = min(tried, key=lambda name: (tried[name], name))
     one = tried.get(ONE_STREAM)
     return ONE_STREAM if one is not None and tried[best] > _GAIN * one else best

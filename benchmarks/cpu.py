@@ -3,9 +3,9 @@
     pip install torch onnx onnxruntime          # any CPU build of torch
     python benchmarks/cpu.py
 
-Every way is checked against float64 before its time counts. Times are medians; what to look at
-are the ratios, which are of whole runs: PyTorch and ONNX Runtime read their inputs where they lie,
-graphexec copies them into the memory of the plan.
+Every way is checked against float64 before its time counts. Times are medians. The ratios are of
+whole runs: PyTorch and ONNX Runtime read their inputs in place, graphexec copies them into the
+memory of the plan.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Attention:
         return {n: rng.standard_normal(shape, np.float32) for n, shape in shapes.items()}
 
     def mask(self) -> np.ndarray:
-        """What hides later keys where causal attention is written with plain operations."""
+        """The mask that hides later keys, for causal attention written with plain operations."""
         return np.where(np.tri(self.length), 0, -np.inf).astype(np.float32)
 
     def graph(self) -> gx.Graph:
@@ -124,7 +124,7 @@ def check(name: str, found: np.ndarray, exact: np.ndarray, tolerance: float) -> 
 
 
 def numpy_alone(graph: gx.Graph) -> gx.Executable:
-    """Without the kernel in C: which way it is is decided when the graph is compiled."""
+    """Without the kernel in C; this is decided when the graph is compiled."""
     with mock.patch.object(compiled, "native_kernel", return_value=None):
         return gx.compile(graph, device="cpu")
 
@@ -152,7 +152,7 @@ def attention_row(problem: Attention) -> list[str]:
         for name, way in ways.items():
             check(name, way(), exact, 1e-5)
         check("resident", resident.run(**arrays)["out"], exact, 1e-5)
-        # Without copying inputs in and outputs out, as the others are timed.
+        # Without copying inputs and outputs, like the others.
         times = side_by_side({**ways, "resident": resident.replay}, REPEAT)
         stats = exe.plan.stats
     assert stats is not None
@@ -194,8 +194,8 @@ def half_gemm_row(n: int) -> list[str]:
 
 
 class BiasFirst(CpuDevice):
-    """A device whose products add no bias: it is put into the result, c with it, and the product
-    added."""
+    """A device whose products add no bias: beta · c + bias is written into the result first, and
+    the product is added."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))

@@ -5,10 +5,9 @@
 Needs PyTorch with the GPU's platform (CUDA here, where graphexec runs as HIP over CUDA; ROCm on an
 AMD GPU), and JAX for its columns. Inputs and outputs stay on the device unless a row says
 otherwise. Every way is checked against float64 before its time counts. Times are medians over
-turns, the ways taking turns; a turn issues many runs back to back and is timed by device events on
-the way's own stream. Whole runs are timed by the host, from before a run is issued until it is
-known to be done. What to look at are the ratios: how long the other way takes, divided by
-graphexec's time.
+turns of each way; a turn issues many runs back to back and is timed by device events on the way's
+own stream. Whole runs are timed by the host, from before a run is issued until it is known to be
+done. The ratios are the other way's time divided by graphexec's time.
 """
 
 from __future__ import annotations
@@ -74,5 +73,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRAPHEXEC_PROFILES"] = folder  # what is tuned here is for this process alone
+        os.environ["GRAPHEXEC_PROFILES"] = folder  # profiles of this process only
         main()

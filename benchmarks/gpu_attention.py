@@ -34,7 +34,7 @@ def attention_exact(
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
-    """Attention as it is written down: eager, and what torch.compile is given."""
+    """Attention by its formula: eager, and for torch.compile."""
     scores = torch.matmul(q, k.mT) * q.shape[-1] ** -0.5
     if causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
@@ -43,7 +43,7 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> to
 
 
 def three_kernels(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The best that PyTorch does in three kernels: the scale is the first product's alpha."""
+    """PyTorch's fastest three kernels: the scale is the first product's alpha."""
     q3, k3, v3 = (t.flatten(0, 1) for t in (q, k, v))
     nothing = torch.empty((), dtype=q.dtype, device=q.device)
     scores = torch.baddbmm(nothing, q3, k3.mT, beta=0, alpha=q.shape[-1] ** -0.5)
@@ -118,8 +118,7 @@ DECODING = (
 
 
 def decoding_rows() -> Iterator[Row]:
-    """Few queries over the keys and values of what came before. They are read once, by far the most
-    of the work."""
+    """Few queries over many earlier keys and values. Reading these once is most of the work."""
     for shape in DECODING:
         batch, heads, group, queries, keys, width = shape
         g = gx.Graph("decoding")

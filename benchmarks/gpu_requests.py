@@ -42,7 +42,7 @@ def link_rate(nbytes: int) -> tuple[float, float]:
 
 def double_buffered(requests: list[torch.Tensor], outputs: list[torch.Tensor], w: torch.Tensor,
                     in_flight: int) -> float:  # fmt: skip
-    """Seconds for all requests in PyTorch, as people write it by hand: slots of device memory, a
+    """Seconds for all requests in PyTorch, written by hand: slots of device memory, a
     stream each, pinned memory at both ends."""
     streams = [torch.cuda.Stream() for _ in range(in_flight)]
     here = [torch.empty_like(requests[0], device="cuda") for _ in streams]
@@ -118,7 +118,7 @@ def map_rows() -> Iterator[Row]:
 
 
 def host_rows() -> Iterator[Row]:
-    """What Python adds to a run whose graph does next to nothing."""
+    """The host time of a run with a tiny graph."""
     g = gx.Graph("tiny")
     x = g.input("x", (16, 16), "f16")
     g.output(out=g.gemm(g.softmax(x), x))

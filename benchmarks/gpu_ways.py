@@ -1,4 +1,4 @@
-"""Ways of doing one piece of work on a GPU, each with a stream of its own, and what they take."""
+"""Ways of doing one piece of work on a GPU, each with a stream of its own, and their times."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HostTimed(Way):
 
 @dataclass
 class Row:
-    """What a piece of work took: microseconds a run by way; numbers beside it; what is wanted."""
+    """The result of a piece of work: microseconds a run by way; further numbers; the target."""
 
     work: str
     times: dict[str, float]
@@ -103,7 +103,7 @@ def ours(
 
 
 def on_device(exe: Executable, name: str) -> torch.Tensor:
-    """An input or output of an executable where it lies. The interface has no bf16."""
+    """An input or output of an executable, in place. The interface has no bf16."""
     array = exe.device_array(name)
     if array.type.dtype is not DType.BF16:
         return torch.as_tensor(array, device="cuda")
@@ -250,7 +250,7 @@ def closing(ways: Mapping[str, Way]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this device reaches, measured: GB/s of a copy (bytes read and written), and TFLOP/s of
+    """The measured rates of this device: GB/s of a copy (bytes read and written), and TFLOP/s of
     products of large f16 and f32 matrices."""
 
     copy: float
@@ -258,7 +258,7 @@ class Ceilings:
     f32: float
 
     def least(self, flops: float, nbytes: float, dtype: str = "f16") -> float:
-        """Microseconds that so much work takes at the least."""
+        """The least time of this work, in microseconds."""
         return max(flops / getattr(self, dtype) / 1e6, nbytes / self.copy / 1e3)
 
 

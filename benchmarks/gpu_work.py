@@ -138,8 +138,8 @@ def gemm_rows() -> Iterator[Row]:
 
 
 class BiasFirst(HipDevice):
-    """A device whose products add no bias: it is put into the result, c with it, and the product
-    added."""
+    """A device whose products add no bias: beta · c + bias is written into the result first, and
+    the product is added."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))

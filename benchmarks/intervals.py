@@ -17,7 +17,7 @@ _COLUMNS = (("id", "lower", "upper", "size"), ("buffer", "start", "end", "size")
 
 
 def read(path: Path) -> list[Item]:
-    """What is to be placed, in order of first access: intervals are lifetimes on one stream."""
+    """The items to place, in order of first access: intervals are lifetimes on one stream."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     if tuple(header) not in _COLUMNS:

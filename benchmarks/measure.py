@@ -31,9 +31,9 @@ def side_by_side(
 ) -> dict[str, Times]:
     """Time each of `ways` `repeat` times or a few more, in turns so that a slow moment hits all.
 
-    A turn is a pause, an untimed call and some timed ones. The threads of NumPy's OpenBLAS go on
-    spinning for 2²⁸ cycles, more than 0.1 s, after a call: the pause lets them sleep, or one way
-    would take the next one's cores.
+    A turn is a pause, an untimed call and some timed ones. The threads of NumPy's OpenBLAS spin
+    for 2²⁸ cycles, more than 0.1 s, after a call. Without the pause, one way would occupy the
+    cores of the next.
     """
     for _ in range(warmup):
         for way in ways.values():

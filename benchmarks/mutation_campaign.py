@@ -1,11 +1,11 @@
-"""Ask the verifier and the brute-force oracle about very many mutants; they have to agree.
+"""Compare the verifier with the brute-force oracle on very many mutants; they must agree.
 
     python benchmarks/mutation_campaign.py --count 100000 --seed 0 --jobs 2
 
 Three of four plans are compiled from random graphs, the fourth is random itself. A line of the
-table is what was done to a plan: how many mutants, how many of them the oracle refutes and
-accepts, of how many the verifier says otherwise. The smallest of these is then printed in
-full. Exit status 1 if there is any.
+table is one kind of mutation: the number of mutants, how many the oracle refutes and accepts, and
+how many the verifier judges differently. The smallest of the latter is printed in full. The exit
+status is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _line(kind: str, *columns: int | str) -> str:
 
 
 def explained(what: str, plan: Plan) -> str:
-    """What each of the two says of a plan, and the plan."""
+    """The verdicts of both on a plan, and the plan."""
     steps = "\n".join(f"  {i}: {step}" for i, step in enumerate(plan.instructions))
     return (
         f"the smallest disagreement: {what}\n"

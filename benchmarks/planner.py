@@ -1,12 +1,12 @@
-"""How good plans are and how long planning takes: the tables of docs/performance.md.
+"""The quality of plans and the time of planning: the tables of docs/performance.md.
 
     python benchmarks/planner.py            # a few minutes
     python benchmarks/planner.py --quick    # fewer graphs, no 100,000 nodes
     python benchmarks/planner.py --only time arena
     python benchmarks/planner.py --only minimalloc --minimalloc FOLDER   # with A.1048576.csv …
 
-Times are the best of several runs, from YAML text to a verified plan: seconds on the clock, and of
-the processor, which tell of the machine when it has other work, too. All other figures are
+Times are the best of several runs, from YAML text to a verified plan: seconds on the clock, and
+seconds of the processor, which depend less on other work of the machine. All other figures are
 deterministic. No GPU is needed; times of commands are those of the GPU model.
 """
 
@@ -48,8 +48,8 @@ Rows = list[list[str]]
 
 
 def layered_yaml(nodes: int, seed: int = 0) -> str:
-    """GEMMs in layers of √n; each is read by (or, for the third and later readers' sake, ordered
-    before) three of the next layer: `a` and `b` are data, what is left is `after`."""
+    """GEMMs in layers of √n. Each depends on three of the layer before: on two by `a` and `b`, on
+    the others by `after`."""
     random, width = Random(seed), max(8, math.isqrt(nodes))
     lines = ["version: 1", "inputs: {x: {shape: [64, 64], dtype: f32}}", "nodes:"]
     before, used, made = ["x"], set[str](), 0
@@ -187,8 +187,8 @@ def _reduction_edges(synchronized: Synchronized) -> int:
 
 
 def _waits_by_event_id(synchronized: Synchronized) -> int:
-    """MIGraphX (src/schedule.cpp): of the operands on each other stream the last is waited for,
-    unless this stream has waited for that very event before."""
+    """MIGraphX (src/schedule.cpp): a wait for the last operand on each other stream, unless this
+    stream has waited for the same event before."""
     found = synchronized.schedule
     place = {command: at for at, command in enumerate(found.order)}
     waited: set[tuple[int, int]] = set()
@@ -228,7 +228,7 @@ def _summary(ratios: list[float]) -> list[str]:
 
 
 def _is_smallest(seed: int) -> bool:
-    """No arena 256 bytes smaller holds the tensors: tried by placing them in all ways."""
+    """Whether no arena 256 bytes smaller holds the tensors, by exhaustive search."""
     synchronized = synchronize(schedule(shapes.random_dag(5 + seed % 5, seed), 1, costs.GPU))
     found = items(synchronized, "device")
     assert len(found) <= 10
@@ -277,9 +277,9 @@ def minimalloc(folder: Path | None) -> Rows:
 
 
 def makespan(quick: bool) -> Rows:
-    """Beside the bounds: the plain ones (path, capacity, copies), and the best one known for as
-    many streams. The last column is the best bound for any number of streams ÷ the plain one: no
-    schedule at all can have less in the column of the plain bound."""
+    """Makespans ÷ bounds: the plain bound (path, capacity, copies), and the best bound for as many
+    streams. The last column is the best bound for any number of streams ÷ the plain one: a lower
+    bound of the column of the plain bound."""
     rows = [["graph", "commands", "streams", "candidate", "predicted", "÷ one stream",
              "÷ plain bound", "÷ best bound", "no schedule below"]]  # fmt: skip
     for resident in (False, True):

@@ -1,4 +1,4 @@
-"""Many runs on a GPU: the same bits every time, and nothing left behind.
+"""Many runs on a GPU: the same bits every time, and no leaks.
 
     python benchmarks/soak.py [--runs 1000] [--cycles 1000]
 
@@ -92,7 +92,7 @@ def main() -> None:
                 cycle(graph)
         after = free_memory()
         lost = [before[0] - after[0], before[1] - after[1], after[2] - before[2]]
-        # What other programs do shows in the host's available memory: the process's own counts.
+        # The host's available memory depends on other programs: check the process's own.
         wrong += lost[0] > SLACK or lost[2] > SLACK
         device, host, resident = (f"{n / 2**20:+.1f} MiB" for n in lost)
         print(f"{count} {what}: device {device}, host {host}, resident {resident} "

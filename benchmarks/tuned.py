@@ -1,14 +1,13 @@
-"""How good predictions are after tuning, and what several streams gain: docs/tuning.md.
+"""The accuracy of predictions after tuning, and the gain of several streams: docs/tuning.md.
 
     python benchmarks/tuned.py --device hip              # some minutes on a GPU
     python benchmarks/tuned.py --device cpu --quick      # small graphs
 
-Each graph is tuned (into a folder of its own, nothing of it is kept); then plans that differ in how
-they were scheduled, for several numbers of streams, with batches and without, are predicted and
-measured: device-resident inputs, captured graphs on a GPU, times by device events, medians over
-rounds in which the plans take turns. Then what streams gain: the best plan by prediction without
-batches beside the same on one stream, and the plan that `compile` takes beside one stream. Outputs
-of all plans of a graph must agree.
+Each graph is tuned in a temporary folder. Then its plans, which differ in their schedules, numbers
+of streams and batches, are predicted and measured: device-resident inputs, captured graphs on a
+GPU, times by device events, medians over rounds in which the plans take turns. The gain of streams
+is that of the best plan by prediction without batches over the same on one stream, and that of the
+plan of `compile` over one stream. Outputs of all plans of a graph must agree.
 """
 
 from __future__ import annotations

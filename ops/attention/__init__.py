@@ -91,8 +91,8 @@ class Attention(Op):
         return result
 
     def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
-        """Any mask; q, k and v with neighbours along one of their last two axes, a result with
-        neighbours along its last; all aligned like dense ones."""
+        """Any mask; q, k and v with unit stride along one of their last two axes, a result with
+        unit stride along its last; all aligned like dense ones."""
         matrices = [operands[name] for name in "qkv"]
         return (
             all(matrix_layout(view) is not None for view in matrices)
@@ -107,8 +107,8 @@ class Attention(Op):
         return {**attrs, "out_dtype": dtype}
 
     def lower(self, call: Call) -> list[Command]:
-        """One kernel where the device has it, or two for few queries and many keys, else two GEMMs
-        with a softmax between them."""
+        """One kernel if the device has it (two for few queries and many keys), else two GEMMs with
+        a softmax between them."""
         problem = problem_of(call)
         if not has_flash(problem, call.capabilities):
             commands: list[Command] = unfused(call, problem)

@@ -1,13 +1,13 @@
 """Attention by NumPy: blocks of queries and keys whose scores stay in the second-level cache.
 
-A block's scores lie with the keys in rows, for which a BLAS needs nothing turned. A softmax does
-not change when a number is taken from all its logits, so none is as long as the sums of the weights
-stay far from the limits of the type. Else the queries are done again, their running maximum taken
-away and what was summed before corrected when it grows (Milakov and Gimelshein 2018,
+A block's scores have the keys in rows, so that the BLAS transposes no operand. Subtracting a number
+from all logits does not change a softmax. So nothing is subtracted while the sums of the weights
+stay far from the limits of the type. Otherwise the queries are computed again with their running
+maximum subtracted; earlier sums are rescaled when it grows (Milakov and Gimelshein 2018,
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
 
-Threads meet at the interpreter's lock around every call of NumPy. So there are few calls, large
-ones, and little is done between them: blocks are cut and memory is taken beforehand.
+Threads contend for the interpreter's lock around every call of NumPy. So there are few, large calls
+with little work between them: blocks and memory are prepared beforehand.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from graphexec.ops.attention.problem import Problem
 
 Array = np.ndarray[Any, Any]
 _QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
-_CAUSAL_QUERIES = 256  # at most: there are more keys that only some of them see
+_CAUSAL_QUERIES = 256  # at most: larger blocks have more keys that only some queries see
 _FEWEST_QUERIES = 64
 _ALIGNMENT = 64  # of the first key that not all of a block's queries see
-_TASKS = 8  # at least, where there are enough queries: something for every core
-# Less than this is done before another thread has woken up and been waited for.
+_TASKS = 8  # at least, if there are enough queries: work for every core
+# Smaller problems are done before another thread wakes up.
 _SERIAL_FLOPS = 1 << 25
-_SAFE = 2.0**-30, 2.0**30  # sums of weights: then neither they nor the result overflow
+_SAFE = 2.0**-30, 2.0**30  # sums of weights in this range: neither they nor the result overflow
 
 
 class _Keys(NamedTuple):
-    """Some keys, and which query of a block does not see which of them, (keys, queries), unless
-    all see all."""
+    """Some keys, and the hidden (keys, queries) of a block, or None if every query sees every
+    key."""
 
     rows: slice
     hidden: Array | None
@@ -65,7 +65,7 @@ class ByNumpy:
 
     @cached_property
     def blocks(self) -> list[_Block]:
-        """Those of every batch entry: of all queries that see a key."""
+        """The blocks of a batch entry: all queries that see a key."""
         wanted = -(-prod(self.batch) * self.queries // _TASKS)
         most = _CAUSAL_QUERIES if self.causal else _QUERIES
         bounds = _cut(self.blind, self.queries, max(_FEWEST_QUERIES, min(most, wanted)))
@@ -73,7 +73,7 @@ class ByNumpy:
 
     @property
     def blind(self) -> int:
-        """How many queries see no key: a causal one sees those up to i + keys - queries."""
+        """The queries without a key: causal query i sees keys up to i + keys - queries."""
         return max(0, self.queries - self.keys) if self.causal else 0
 
     def _seen(self, first: int, last: int) -> Iterator[_Keys]:
@@ -128,7 +128,7 @@ class _Entry:
                 self.carefully(block)
 
     def plainly(self, block: _Block) -> bool:
-        """Nothing taken from the logits; False where that may not do."""
+        """Without subtracting from the logits; False if this may overflow or underflow."""
         power, unit = _power() if self.mask is None else (np.exp, 1.0)
         sums = _Sums(self.v)
         for z, keys in self.logits(block, unit):
@@ -142,7 +142,7 @@ class _Entry:
         return True
 
     def carefully(self, block: _Block) -> None:
-        """The same with the running maximum of each query taken from its logits."""
+        """The same with the running maximum of each query subtracted from its logits."""
         sums, top = _Sums(self.v), self.wide.type(-np.inf)
         for z, keys in self.logits(block, 1.0):
             if keys.hidden is not None:
@@ -193,7 +193,7 @@ class _Sums:
             self.total += total
 
     def scale(self, factors: Array) -> None:
-        """Multiply what was added so far, query by query."""
+        """Scale the sums so far, query by query."""
         if not self.empty:
             self.product *= factors[:, None]
             self.total *= factors
@@ -228,7 +228,7 @@ _kept = _Kept()
 
 def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size, held = prod(shape), _kept.arrays.get((name, dtype))
-    if held is None or held.size < size:  # one for all shapes: plans come and go
+    if held is None or held.size < size:  # one for all shapes
         held = _kept.arrays[name, dtype] = np.empty(size, dtype)
     return held[:size].reshape(shape)
 

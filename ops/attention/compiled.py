@@ -1,6 +1,6 @@
 """Attention by a kernel in C (flash.c), compiled on this machine by the system's C compiler.
 
-A call computes a range of blocks without the interpreter's lock, so that threads do not meet.
+A call computes a range of blocks without the interpreter's lock, so that threads run in parallel.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SOURCE = Path(__file__).parent / "flash.c"
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
 _DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3}  # as in the source
 _QUERIES = 128  # of a block, at most
-_TASKS = 8  # at least, where there are enough queries: something for every core
-# With fewer, keys and values are read from memory rather than computed with, which a BLAS does
-# faster. NumPy would have to widen half precision first.
+_TASKS = 8  # at least, if there are enough queries: work for every core
+# With fewer queries, reading keys and values dominates, and a BLAS is faster. For half precision,
+# NumPy would have to widen them first.
 _FEWEST_QUERIES_F32 = 3
-# Less than this is done before another thread has woken up and been waited for.
+# Smaller problems are done before another thread wakes up.
 _SERIAL_FLOPS = 1 << 25
 
 _NAMES = ("q", "k", "v", "out", "mask")  # in the order of a problem's views
@@ -69,7 +69,7 @@ _asked = threading.Lock()
 
 
 def native_kernel() -> Kernel | None:
-    """The kernel for this CPU, made once in a process; None where it cannot be made."""
+    """The kernel for this CPU, compiled once a process; None if it cannot be compiled."""
     with _asked:
         return _make()
 
@@ -84,7 +84,7 @@ def _make() -> Kernel | None:
 
 
 def fits(problem: Problem) -> bool:
-    """Whether the kernel computes the problem: not in f64, nor a few queries in f32."""
+    """Whether the kernel computes the problem: not for f64, nor for a few queries in f32."""
     dtype, queries = problem.q.dtype, problem.q.shape[-2]
     return dtype is not DType.F64 and (dtype is not DType.F32 or queries >= _FEWEST_QUERIES_F32)
 
@@ -102,7 +102,7 @@ class Compiled:
         self._tasks = self._entries * -(-queries // block)
         self._serial = 2 * self._entries * queries * keys * (head + value) < _SERIAL_FLOPS
         views = problem.views()
-        self._offsets = [_offsets(view) for view in views]  # which the matrices point to
+        self._offsets = [_offsets(view) for view in views]  # the matrices point to these
         matrices = [
             _Matrix(None, offsets.ctypes.data, *view.strides[-2:], _DTYPES[view.dtype])
             for view, offsets in zip(views, self._offsets, strict=True)
@@ -114,7 +114,7 @@ class Compiled:
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
         """The arrays are q, k, v, the result, and the mask if there is one."""
-        problem = _Problem.from_buffer_copy(self._problem)  # plans may run side by side
+        problem = _Problem.from_buffer_copy(self._problem)  # plans may run concurrently
         for name, array in zip(_NAMES, arrays, strict=False):
             getattr(problem, name).data = array.ctypes.data
         told = ctypes.byref(problem)

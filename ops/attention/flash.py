@@ -4,10 +4,9 @@ The softmax is taken online, so that scores live in registers only (Milakov and 
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691). A program takes
 BLOCK_M queries and walks the keys in blocks of BLOCK_N: first those that every query of the block
 sees, then those on the causal diagonal and at the end. Exponentials are powers of two: log2(e) is
-folded into the scale. Of few queries and many keys, as in decoding, a program takes one of PARTS
+folded into the scale. For few queries and many keys, as in decoding, a program takes one of PARTS
 parts of the keys, and `combine` weighs their results (Dao, Haziza, Massa and Sizov 2023,
-"Flash-Decoding for long-context inference"). Needs Triton; nobody imports this module where there
-is none.
+"Flash-Decoding for long-context inference"). Needs Triton; without it, this module is not imported.
 """
 
 from __future__ import annotations

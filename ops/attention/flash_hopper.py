@@ -1,14 +1,14 @@
 """Attention on NVIDIA's Hopper, in Gluon: one warp loads tiles, two warpgroups multiply them.
 
-As FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608) does it: the tensor memory accelerator
-fills a ring of blocks of keys and values, and while one product of a warpgroup is at work it takes
-the softmax of the one before. A program stays on its multiprocessor and walks tiles of 128 queries,
-so that descriptors and barriers are set up once and the next tile's blocks arrive while this one's
-result is stored. Keys are walked from the last to the first: hidden ones come first.
+As in FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608), the tensor memory accelerator fills a
+ring of blocks of keys and values. While one product of a warpgroup runs, it computes the softmax of
+the previous one. A program stays on its multiprocessor and walks tiles of 128 queries, so that
+descriptors and barriers are set up once and the next tile's blocks arrive while this tile's result
+is stored. Keys are walked from the last to the first: hidden ones come first.
 
-What is taken for granted is told by hopper.py. The barriers: `full` (of q, k, v) are passed when a
-tile has arrived, `free` when both warpgroups have read it. Needs Triton; nobody imports this module
-where there is none.
+hopper.py states the requirements. The barriers `full` (of q, k, v) are passed when a tile has
+arrived, `free` when both warpgroups have read it. Needs Triton; without it, this module is not
+imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a launch does on the CPU: a function without arguments, prepared to be called often."""
+"""Launches on the CPU: functions without arguments, prepared once and called often."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from graphexec.runtime.cpu.memory import Memory
 Array = np.ndarray[Any, Any]
 
 _MEMCPY_PART = 1 << 20  # bytes
-_MEMCPY_SERIAL = 1 << 22  # less is done before another thread has woken up and been waited for
+_MEMCPY_SERIAL = 1 << 22  # smaller copies are done before another thread wakes up
 
 
 def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
-    """A function that does the work of a launch on what lies in `memory`, with idle cores."""
+    """A function that does the work of a launch on the buffers in `memory`, with idle cores."""
     match launch.work:
         case Gemm() as gemm:
             return _gemm(gemm, memory, cores)

@@ -1,4 +1,4 @@
-"""Sharing cores: between commands that run side by side, and with the BLAS library's threads."""
+"""Sharing cores: between concurrent commands, and with the BLAS library's threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 Body = Callable[[int, int], None]
 _End = SimpleQueue[BaseException | None]
-_PARTS_A_CORE = 4  # so that a core that comes late still finds something to do
+_PARTS_A_CORE = 4  # so that a core that becomes idle late still gets work
 
 
 class Cores:
@@ -26,7 +26,7 @@ class Cores:
         self.count = max(1, cores)
         self._busy = 0
         self._lock = threading.Lock()
-        self._helpers: list[_Helper] = []  # those that nobody has borrowed
+        self._helpers: list[_Helper] = []  # idle ones
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -92,7 +92,7 @@ class Cores:
 
 
 class _Helper:
-    """A thread that does tasks for others."""
+    """A thread that runs tasks of other threads."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[tuple[Callable[[], None], _End] | None] = SimpleQueue()
@@ -102,18 +102,18 @@ class _Helper:
         self._thread.start()
 
     def keep_to(self, cores: set[int]) -> None:
-        """Run on these cores from now on."""
+        """Restrict the thread to these cores."""
         if cores != self._cores:
             os.sched_setaffinity(self._thread.native_id or 0, cores)
             self._cores = cores
 
     def begin(self, task: Callable[[], None]) -> None:
-        """Do a task."""
+        """Start a task."""
         self._end = SimpleQueue()
         self._tasks.put((task, self._end))
 
     def end(self) -> BaseException | None:
-        """Wait for the task: what it raised."""
+        """Wait for the task; returns the exception it raised, if any."""
         return self._end.get()
 
     def close(self) -> None:
@@ -128,17 +128,17 @@ class _Helper:
             failure = None
             try:
                 task()
-            except BaseException as exc:  # it is the caller's
+            except BaseException as exc:  # raised again by the caller
                 failure = exc
             end.put(failure)
 
 
 @contextmanager
 def _apart(helpers: list[_Helper]) -> Iterator[None]:
-    """The calling thread stays on its core, its helpers on others.
+    """Pin the calling thread to its core and its helpers to others.
 
-    Where Linux sees little load, it wakes a thread on the core of the one that wakes it, and may
-    leave both there, or bring them together again, for tens of milliseconds.
+    Under little load, Linux wakes a thread on the core of the thread that wakes it, and may keep
+    or put both there for tens of milliseconds.
     """
     cores = os.sched_getaffinity(0)
     own = {_this_core()}
@@ -146,7 +146,7 @@ def _apart(helpers: list[_Helper]) -> Iterator[None]:
         yield
         return
     try:
-        with suppress(OSError):  # then they run where they may
+        with suppress(OSError):  # without pinning they run on any core
             os.sched_setaffinity(0, own)
             for helper in helpers:
                 helper.keep_to(cores - own)
@@ -163,7 +163,7 @@ def _this_core() -> int:
 
 @cache
 def _libc() -> Any:
-    return ctypes.PyDLL(None)  # these calls are too short to give the interpreter away
+    return ctypes.PyDLL(None)  # these calls are too short to release the GIL
 
 
 def silence_numpy() -> None:
@@ -181,7 +181,7 @@ def single_threaded_blas() -> Iterator[None]:
     """BLAS libraries use one thread while any caller is inside.
 
     The setting belongs to the process, so nested and overlapping users are counted: the first
-    one in saves it and the last one out restores it.
+    user saves it and the last one restores it.
     """
     global _blas_users, _blas_limit
     with _blas_lock:

@@ -1,6 +1,6 @@
-"""The CPU device: the reference, and the default where there is no GPU.
+"""The CPU device: the reference, and the default without a GPU.
 
-What a loaded plan does is in session.py.
+session.py runs a loaded plan.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def info() -> DeviceInfo:
 class CpuDevice:
     """Runs plans on host threads.
 
-    `cores` is how many of them commands may use (default: those this process may run on).
+    `cores` is the number of cores that commands may use (default: those of this process).
     For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
     before every run.
     """
@@ -52,22 +52,22 @@ class CpuDevice:
         return CAPABILITIES["cpu"]
 
     def machine(self) -> Machine:
-        """Model and cores, and the version of NumPy, whose BLAS multiplies."""
+        """Model and cores, and the version of NumPy, whose BLAS computes products."""
         versions = {"graphexec": graphexec.__version__, "numpy": np.__version__}
         return Machine(self.describe(), versions)
 
     def tuned(self, algorithms: Mapping[str, int]) -> CpuDevice:
-        """There is one way to multiply here."""
+        """The same device: NumPy's BLAS has no list of algorithms."""
         return self
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> CpuSession:
-        """Load a plan; OutOfMemory when the host has too little."""
+        """Load a plan; OutOfMemory if the host has too little memory."""
         assert sibling is None or isinstance(sibling, CpuSession)
         return CpuSession(plan, weights, self, sibling)
 

@@ -1,8 +1,8 @@
 """GEMM on the CPU: NumPy's BLAS in f32 or f64, split over a batch axis or over rows.
 
 Each part widens its piece of the operands, multiplies, and narrows its piece of the result, while
-these are in cache. An operand that every part needs is widened first. The wide copies are kept for
-the next run.
+these are in cache. An operand that every part needs is widened first. The wide copies are reused
+by the next run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from graphexec.runtime.cpu.cores import Cores
 
 Array = np.ndarray[Any, Any]
-# Less than this is done before another thread has woken up and been waited for.
+# Smaller products are done before another thread wakes up.
 _SERIAL_FLOPS = 1 << 25
 _SERIAL_ELEMENTS = 1 << 17
 
@@ -27,8 +27,8 @@ def prepare_gemm(
     """A function that computes out = alpha · a @ b + beta · c + bias; c is out unless given.
 
     a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N) with equal batch axes,
-    broadcast ones having stride 0. c is out, byte for byte, or lies apart from it. Sums are kept in
-    f32, in f64 for f64.
+    broadcast ones having stride 0. c is the same bytes as out, or disjoint from it. Sums are kept
+    in f32, in f64 for f64.
     """
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
@@ -37,7 +37,7 @@ def prepare_gemm(
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
-    # alpha goes to the smaller operand, not to the usually larger product.
+    # alpha scales the smaller operand, not the usually larger product.
     scale_a = a.size <= b.size
     left = _Operand(a, wide, alpha if scale_a else 1.0, a.shape[axis] == out.shape[axis])
     right = _Operand(
@@ -72,8 +72,8 @@ def prepare_gemm(
 
 
 def in_turn(products: Sequence[Callable[[], None]], flops: int, cores: Cores) -> Callable[[], None]:
-    """A function that computes independent products of `flops` operations in all, which idle cores
-    share if that is worth waking them."""
+    """A function that computes independent products of `flops` operations in all. Idle cores share
+    the work if it is large enough."""
 
     def body(low: int, high: int) -> None:
         for product in products[low:high]:
@@ -89,7 +89,7 @@ def in_turn(products: Sequence[Callable[[], None]], flops: int, cores: Cores) ->
 
 
 class _Operand:
-    """An operand as the BLAS takes it: of the wide dtype, scaled.
+    """An operand for the BLAS: in the wide dtype, scaled.
 
     `split`: a part of the result needs only the same part of it.
     """
@@ -97,12 +97,12 @@ class _Operand:
     def __init__(self, array: Array, wide: np.dtype[Any], factor: float, split: bool) -> None:
         self.array, self.split = array, split
         self.factor = None if factor == 1.0 else wide.type(factor)
-        # Order "K" keeps the axes in memory as they are, so that reading and writing are in step.
+        # Order "K" keeps the order of the axes in memory, so that reads and writes are sequential.
         needed = self.factor is not None or array.dtype != wide
         self.copy = np.empty_like(array, dtype=wide, order="K", subok=False) if needed else None
 
     def prepare(self, cores: Cores) -> None:
-        """Widen what all parts share."""
+        """Widen an operand that all parts share."""
         if self.copy is None or self.split:
             return
         source, target = _rows(self.array, self.copy)
@@ -144,9 +144,8 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
 def _fold_rows(
     a: Array, b: Array, c: Array, out: Array, row: Array | None
 ) -> tuple[Array, Array, Array, Array, Array | None]:
-    """Make the innermost batch axes that share b, and the bias `row`, part of the rows of a, c and
-    out: one tall product is faster than many. Where the rows do not follow one another, the axes
-    stay."""
+    """Merge the innermost batch axes that share b, and the bias `row`, into the rows of a, c and
+    out: one tall product is faster than many. Axes whose rows are not consecutive stay."""
     while out.ndim > 2 and b.strides[-3] == 0 and (row is None or row.strides[-3] == 0):
         if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, c, out)):
             break

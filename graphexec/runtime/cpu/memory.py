@@ -1,7 +1,8 @@
 """The memory of a plan on the CPU: buffers of bytes, with tensors at their offsets.
 
-Inputs and outputs that commands use where they lie are pieces of one array, in the order of the
-plan: those of a group are at its stride. Others are their own, and change places with the caller's.
+Inputs and outputs that commands use in place are pieces of one array, in the order of the plan:
+those of a group are at its stride. Others are arrays of their own, which are exchanged with the
+caller's arrays.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class Memory:
     def __init__(
         self, plan: Plan, weights: Mapping[str, Array], lender: Memory | None = None
     ) -> None:
-        """`weights` (by storage) are put in their places, or those of a `lender` are shared."""
+        """`weights` (by storage) are copied in, or those of a `lender` are shared."""
         self._plan = plan
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
         launches = [i for i in plan.instructions if isinstance(i, Launch)]
         fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
         beside = [b for b in plan.buffers if b.role in _EDGE and b.id in fixed]
         self.buffers: dict[str, Array] = {}
-        self._onwards: dict[str, Array] = _side_by_side(beside)  # each and what lies behind it
+        self._onwards: dict[str, Array] = _side_by_side(beside)  # each, to the end of the last
         for b in plan.buffers:
             if b.id in shared:
                 self.buffers[b.id] = shared[b.id]
@@ -48,20 +49,20 @@ class Memory:
             buffer, offset = plan.places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
-        # Those that only copies touch, which ask where they lie when they run.
+        # Buffers that only copies access: these look up the address when they run.
         movable = [b for b in plan.buffers if b.id not in fixed]
         self._inputs = {b.id: self.buffers[b.id] for b in movable if b.role == "input"}
         self._outputs = {b.id for b in movable if b.role == "output"}
 
     def fill(self, buffer: str, array: Array, lent: bool) -> None:
-        """Copy to an input buffer; an array that is lent may take its place."""
+        """Copy to an input buffer; a lent array may replace it."""
         if buffer in self._inputs:
             self.buffers[buffer] = array if lent else self._inputs[buffer]
         if self.buffers[buffer] is not array:
             self.buffers[buffer][...] = array
 
     def hand_over(self, buffer: str) -> Array:
-        """An output buffer, for which another takes its place, or a copy."""
+        """An output buffer, which a new one replaces, or a copy."""
         found = self.buffers[buffer]
         if buffer not in self._outputs:
             return found.copy()
@@ -69,7 +70,7 @@ class Memory:
         return found
 
     def array(self, view: View) -> Array:
-        """A tensor where it lies."""
+        """A tensor as an array on its bytes."""
         buffer, offset = self._plan.places[view.storage]
         size = view.dtype.itemsize
         return np.ndarray(
@@ -81,7 +82,7 @@ class Memory:
         )
 
     def bytes(self, view: View) -> Array:
-        """From the first byte of a tensor to its last."""
+        """The bytes from the first to the last of a tensor."""
         buffer, offset = self._plan.places[view.storage]
         low, high = view.byte_range()
         return self._from(buffer)[offset + low : offset + high]
@@ -91,22 +92,22 @@ class Memory:
         return self.buffers[span.buffer][span.low : span.high]
 
     def poison(self) -> None:
-        """Fill what a run has to write with what is NaN in every dtype."""
+        """Fill the bytes that a run must write with a pattern that is NaN in every dtype."""
         for buffer in self._plan.buffers:
             if buffer.role in ("arena", "output"):
                 self.buffers[buffer.id].fill(0xFF)
 
     def free(self) -> None:
-        """Let go of the buffers; those that were lent live on."""
+        """Drop the buffers; lent ones stay alive."""
         self.buffers, self._inputs, self._onwards = {}, {}, {}
 
     def _from(self, buffer: str) -> Array:
-        """A buffer, with what a view of it may reach into."""
+        """A buffer with the following buffers that a view of it may reach."""
         return self._onwards.get(buffer, self.buffers[buffer])
 
 
 def _moves(launch: Launch) -> bool:
-    """Whether a launch copies one buffer to one other."""
+    """Whether a launch copies a whole buffer to a whole buffer."""
     return isinstance(launch.work, Memcpy) and len(launch.reads) == len(launch.writes) == 1
 
 

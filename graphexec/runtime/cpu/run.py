@@ -1,4 +1,4 @@
-"""A run in progress on the CPU: its events, how far it is, and what went wrong in it."""
+"""A run in progress on the CPU: its events, its progress, and its failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SLICE = 0.1  # seconds
 
 
 class Run:
-    """One run of a plan with so many `events`, none of which is set yet."""
+    """One run of a plan with `events` events, none of them set yet."""
 
     def __init__(self, events: int, tap: Tap | None) -> None:
         self.events = [threading.Event() for _ in range(events)]
@@ -25,12 +25,12 @@ class Run:
 
     @property
     def stopped(self) -> bool:
-        """Whether launches that have not begun are passed over."""
+        """Whether launches that have not begun are skipped."""
         return self.cancelled or self.failure is not None
 
     def is_set(self, event: int, timeout: float | None) -> bool:
-        """Whether an event is set in time. It waits in slices: a signal that arrives just before
-        the thread blocks is noticed at the next."""
+        """Whether an event is set in time. Waits in slices, so that a signal that arrives just
+        before the thread blocks is handled after the slice."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.events[event].wait(_SLICE if timeout is None else min(_SLICE, timeout)):
             if deadline is not None and time.monotonic() >= deadline:
@@ -38,13 +38,13 @@ class Run:
         return True
 
     def abandon(self) -> None:
-        """Give up a run that is not issued whole: nobody will record the rest of its events."""
+        """Give up a run that is only partly issued: its remaining events are never recorded."""
         self.cancelled = True
         for event in self.events:
             event.set()
 
     def how_far(self, plan: Plan) -> str:
-        """Which nodes are done and which are not, in words."""
+        """The completed and the pending nodes, in words."""
         launches = {n: i for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
         completed = list(self.completed)
         pending = [i for n, i in launches.items() if n not in set(completed)]

@@ -1,12 +1,12 @@
 """A plan loaded on the CPU, stream-ordered like on a GPU.
 
-A stream is a worker thread with a queue, an event is an event, tensors are views into one arena at
-the plan's offsets, inputs and outputs go through staging buffers. So a wrong wait or a wrong offset
-gives wrong numbers here too; `delays` and `poison` of the device make that certain.
+A stream is a worker thread with a queue, an event is a thread event, tensors are views into one
+arena at the plan's offsets, inputs and outputs go through staging buffers. So a wrong wait or a
+wrong offset gives wrong numbers here too; `delays` and `poison` of the device make this certain.
 
-Cores are shared like this: while plans run, BLAS libraries use one thread, and a command splits
-its own work into parts that idle cores take over. The parts depend on the shapes alone, so
-results do not depend on how busy the machine is.
+Cores are shared: while plans run, BLAS libraries use one thread, and a command splits its own work
+into parts that idle cores take over. The parts depend on the shapes alone, so results do not
+depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 Recorder = Callable[[int, float, float], None]
-"""Called with the number of an instruction and when work on it began and ended, in seconds of
+"""Called with the number of an instruction and the start and end of its work, in seconds of
 `time.perf_counter`. Calls come from several threads."""
 
 
@@ -64,26 +64,26 @@ class CpuSession:
         self._streams.start()
         self._closed, self._idle, self._awaited = False, True, True
 
-    # What a session offers ------------------------------------------------------------------
+    # The session's interface ----------------------------------------------------------------
 
     def put(self, buffer: str, array: Array, lent: bool = False) -> None:
-        """Copy to the input buffer; an array that is lent may take its place."""
+        """Copy to the input buffer; a lent array may replace it."""
         self._drain()
         self._memory.fill(buffer, array, lent)
 
     def take(self, buffer: str, value: object) -> None:
-        """No array lies in the memory of this device already."""
+        """Always refused: this device has no memory of its own."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
     def fetch(self, buffer: str) -> None:
-        """Every buffer is where `get` finds it."""
+        """Nothing to do: `get` reads every buffer directly."""
 
     def get(self, buffer: str) -> Array:
-        """The output buffer, for which another takes its place, or a copy."""
+        """The output buffer, which a new one replaces, or a copy."""
         return self._memory.hand_over(buffer)
 
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
-        """Queue the plan on the workers, after the end of a run that nobody has waited for."""
+        """Queue the plan on the workers, after waiting for an earlier run."""
         for _ in range(times):
             self._issue(tap)
 
@@ -113,7 +113,7 @@ class CpuSession:
         found: dict[int, tuple[float, float]] = {}
 
         def recorder(number: int, start: float, end: float) -> None:
-            found[number] = (start, end)  # by one thread each: nothing to lock
+            found[number] = (start, end)  # each key by one thread: no lock needed
 
         before, self._recorder = self._recorder, recorder
         try:
@@ -133,7 +133,7 @@ class CpuSession:
         return RunTimes(tuple(spans[Launch]), tuple(spans[Wait]), host)
 
     def time_command(self, instruction: int, repeats: int = 20) -> float:
-        """Run one command by itself, on as many cores as it takes."""
+        """Run one command by itself, on as many cores as it uses."""
         launch = self._plan.instructions[instruction]
         assert isinstance(launch, Launch)
         self._drain()
@@ -166,16 +166,16 @@ class CpuSession:
                     far = run.how_far(self._plan)
                     raise TimedOut(f"the run did not finish within {timeout:g} s; {far}")
         except BaseException:
-            run.cancelled = True  # Ctrl-C: workers pass over what is still queued
+            run.cancelled = True  # Ctrl-C: workers skip queued launches
             raise
         finally:
             self._blas.close()
         if run.failure is not None:
             raise run.failure
-        self._idle = True  # every stream has joined before what the host waited for
+        self._idle = True  # every stream has joined before the event that the host waited for
 
     def close(self) -> None:
-        """Stop the workers and give the memory back."""
+        """Stop the workers and free the memory."""
         if self._closed:
             return
         self._closed = True
@@ -186,7 +186,7 @@ class CpuSession:
         self._memory.free()
 
     def _drain(self) -> None:
-        """Wait until no worker has anything left of an interrupted run."""
+        """Wait until the workers have finished an interrupted run."""
         if self._idle:
             return
         self._streams.drain()
@@ -211,7 +211,7 @@ class CpuSession:
                     for node, span in instruction.results:
                         run.tap(node, self._memory.range(span))
                 run.completed.append(number)
-            except BaseException as exc:  # whatever an op raises must not end the worker
+            except BaseException as exc:  # an exception of an op must not end the worker
                 failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
                 failure.__cause__ = exc
                 run.failure = run.failure or failure
@@ -242,8 +242,8 @@ class CpuSession:
         return lambda: None
 
     def _timed(self, task: Callable[[], bool]) -> Step:
-        """The task as it is or, if somebody wants to know, with its times told, unless it says
-        that it was not done."""
+        """The task, wrapped to report its times if there is a listener. A skipped task reports
+        nothing."""
         recorder, number = self._recorder, self._number
         if recorder is None:
             return task
@@ -261,7 +261,7 @@ class CpuSession:
 
 
 def _tell_and(wake: Step, recorder: Recorder, number: int) -> None:
-    """Tell of a record, then do it: who waits for it goes on, and tells of that, at once."""
+    """Report a record before doing it: its waiters continue, and report, at once."""
     now = time.perf_counter()
     recorder(number, now, now)
     wake()

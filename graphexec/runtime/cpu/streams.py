@@ -1,4 +1,4 @@
-"""The streams of the CPU: a worker thread each, which does what is put into its queue in order."""
+"""The streams of the CPU: a worker thread each, which runs the tasks of its queue in order."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Streams:
         ]
 
     def start(self) -> None:
-        """Begin with what is put into the queues."""
+        """Start the threads."""
         for worker in self._workers:
             worker.start()
 
     def drain(self) -> None:
-        """Wait until all that was put into the queues is done."""
+        """Wait until all queued tasks are done."""
         barriers = [threading.Event() for _ in self._queues]
         for put, barrier in zip(self.put, barriers, strict=True):
             put(barrier.set)
@@ -35,7 +35,7 @@ class Streams:
             barrier.wait()
 
     def close(self) -> None:
-        """End the threads after what is in their queues."""
+        """End the threads after their queued tasks."""
         for queue in self._queues:
             queue.put(None)
         for worker in self._workers:

@@ -1,8 +1,8 @@
 """The one module that imports hip-python, and only when `load` is called.
 
 Works with hip-python 7.2 (`hip.*`) and 10 (`rocm.bindings.*`). `load` picks the platform, makes
-hip-python open that platform's libraries, and returns a `Bindings` object that hides what differs
-between the versions. Other modules import everything from here.
+hip-python open that platform's libraries, and returns a `Bindings` object that hides the
+differences of the versions. Other modules import everything from here.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _optional(name: str) -> ModuleType | None:
 
 
 def _default_runtime(flavour: str) -> str:
-    """What hip-python opens if nobody tells it otherwise."""
+    """The libraries that hip-python opens by default."""
     if flavour == "hip":
         return RUNTIME
     return os.fsdecode(_paths().get_library_path("amdhip64"))
@@ -108,8 +108,8 @@ def _paths() -> Any:
 def _open_from(folder: Path, flavour: str) -> None:
     """Make hip-python open its libraries in a folder. It does so at its first call, not before.
 
-    A library loaded beforehand under the same soname would win by itself where hip-python asks for
-    a bare name. It asks for a path if it finds ROCm's wheels, and ROCm's sonames carry a version.
+    Loading a library of the same soname beforehand is not enough: hip-python opens a path if it
+    finds ROCm's wheels, and ROCm's sonames have a version.
     """
     if flavour == "hip":
         for library, module in LIBRARY_MODULES.items():

@@ -1,6 +1,6 @@
-"""hipBLAS as graphexec uses it: handles, and matrix products prepared to be run often.
+"""hipBLAS: handles, and matrix products that are prepared once and run often.
 
-Matrices are column-major here, as BLAS counts. A row-major C = A·B is the column-major
+Matrices are column-major here, as in BLAS. A row-major C = A·B is the column-major
 Cᵀ = Bᵀ·Aᵀ: pass B as `a` and A as `b`. Strides count elements, sizes of memory bytes.
 """
 
@@ -75,7 +75,7 @@ class Blas:
         self._call(self._hipblas.hipblasSetStream, handle, stream)
 
     def set_workspace(self, handle: Handle, workspace: Pointer, nbytes: int) -> None:
-        """Give a handle memory of its own, 256-byte aligned, alive as long as the handle."""
+        """Set a handle's workspace: 256-byte aligned memory that lives as long as the handle."""
         self._call(self._hipblas.hipblasSetWorkspace, handle, workspace, nbytes)
 
     def gemm(
@@ -137,7 +137,7 @@ class Blas:
 
 
 class BlasEnums:
-    """The enumeration members a product needs, looked up once."""
+    """The enumeration members of a product, looked up once."""
 
     def __init__(self, hip: Any, hipblas: Any) -> None:
         self.operations = {

@@ -1,4 +1,4 @@
-"""hipBLASLt as graphexec uses it: matrix products with an epilogue. Needs hip-python 10.
+"""hipBLASLt: matrix products with an epilogue. Needs hip-python 10.
 
 Column-major, like `hip_blas`.
 """
@@ -13,8 +13,8 @@ from graphexec.runtime.hip.blas import BlasEnums, BlasGemm, Handle, Pointer, Str
 from graphexec.runtime.hip.status import Checker, HipError
 
 LISTED = 16
-"""How long a list of algorithms is asked for, always: nothing says that a shorter list is the
-beginning of a longer one."""
+"""The fixed length of requested lists of algorithms: a shorter list need not be the beginning of a
+longer one."""
 
 
 class BlasLt:
@@ -37,7 +37,7 @@ class BlasLt:
         self.checker.call(self.functions.hipblasLtDestroy, handle)
 
     def version(self) -> str:
-        """The version of the library, which its lists of algorithms depend on."""
+        """The version of the library; its lists of algorithms depend on it."""
         handle = self.create()
         try:
             return str(self.checker.call(self.functions.hipblasLtGetVersion, handle))
@@ -61,8 +61,8 @@ class BlasLt:
         node: str | None = None,
         choice: int = 0,
     ) -> LtGemm:
-        """A prepared product, by the algorithm at place `choice` of those that hipBLASLt's
-        heuristic lists for this much workspace, the one it thinks fastest at 0.
+        """A prepared product, by the algorithm at place `choice` of the list that hipBLASLt's
+        heuristic returns for this workspace size; 0 is its first choice.
 
         epilogue -- DEFAULT, RELU or GELU, or with a bias BIAS, RELU_BIAS or GELU_BIAS.
         bias -- a vector of m elements of C's type, added to every column.
@@ -122,7 +122,7 @@ class LtGemm:
             code = self._lt.hipblasLtEpilogue_t[f"HIPBLASLT_EPILOGUE_{epilogue}"]
             self._describe("EPILOGUE", ctypes.c_int32(code))
             if bias is not None:
-                # Not c_void_p: hip-python would take its value for the address of the attribute.
+                # Not c_void_p: hip-python takes its value as the address of the attribute.
                 self._describe("BIAS_POINTER", ctypes.c_uint64(int(bias)))
                 self._describe("BIAS_DATA_TYPE", ctypes.c_int32(out))
             if stride_bias:  # libraries before ROCm 7.14 refuse the attribute

@@ -1,8 +1,8 @@
 """The HIP calls graphexec makes, as typed methods over hip-python.
 
-Methods make the call at once. Those called `prepare_...` return a step instead, a call without
-arguments that is made often and costs little more than hip-python itself. Every failure is a
-HipError. Sizes are bytes, times milliseconds.
+Methods make the call at once. Methods called `prepare_...` return a step: a call without arguments
+that can be repeated at little more than the cost of hip-python. Every failure is a HipError. Sizes
+are bytes, times milliseconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Modules:
 
 @dataclass(frozen=True)
 class DeviceProperties:
-    """What a device is. Memory sizes are bytes; `architecture` is gfx90a or sm_90, say."""
+    """The properties of a device. Memory sizes are bytes; `architecture` is, for example, gfx90a
+    or sm_90."""
 
     name: str
     architecture: str
@@ -68,15 +69,15 @@ class DeviceProperties:
 
 @dataclass(frozen=True)
 class PointerInfo:
-    """Where memory is: `kind` is unregistered, host, device or managed."""
+    """The place of memory: `kind` is unregistered, host, device or managed."""
 
     kind: str
     device: int
 
 
 class Bindings:
-    """hip-python bound to one HIP runtime: devices, memory, streams and events, and the rest in
-    `graphs`, `kernels`, `blas` and `lt`, which is None where there is no hipBLASLt."""
+    """hip-python bound to one HIP runtime: devices, memory, streams and events. Further calls are
+    in `graphs`, `kernels`, `blas` and `lt`, which is None without hipBLASLt."""
 
     def __init__(self, modules: Modules, source: Source) -> None:
         self._hip = modules.hip
@@ -106,11 +107,11 @@ class Bindings:
     # Devices
 
     def set_device(self, device: int) -> None:
-        """Make a device this thread's. Each thread starts on device 0."""
+        """Make a device current for this thread. Each thread starts on device 0."""
         self._call(self._hip.hipSetDevice, device)
 
     def properties(self, device: int) -> DeviceProperties:
-        """What a device is."""
+        """The properties of a device."""
         fields = self._out_parameter(
             self._hip.hipGetDeviceProperties, self._hip.hipDeviceProp_t, device
         )
@@ -126,7 +127,7 @@ class Bindings:
         )
 
     def synchronize_device(self) -> None:
-        """Wait for every stream of the device. Not for use within a run: it hides missing edges."""
+        """Wait for every stream of the device. Never used in a run: it hides missing edges."""
         self._call(self._hip.hipDeviceSynchronize)
 
     # Memory
@@ -161,7 +162,7 @@ class Bindings:
         return memoryview((ctypes.c_ubyte * nbytes).from_address(int(pointer))).cast("B")
 
     def pointer_info(self, pointer: Pointer) -> PointerInfo:
-        """Where an address is, for memory that comes from elsewhere."""
+        """The place of an address, for foreign memory."""
         fields = self._out_parameter(
             self._hip.hipPointerGetAttributes, self._hip.hipPointerAttribute_t, pointer
         )
@@ -195,7 +196,7 @@ class Bindings:
     # Streams and events
 
     def create_stream(self) -> Stream:
-        """A stream that takes no part in the null stream's ordering."""
+        """A stream that is not ordered with the null stream."""
         return self._call(self._hip.hipStreamCreateWithFlags, STREAM_NON_BLOCKING)
 
     def destroy_stream(self, stream: Stream) -> None:
@@ -232,7 +233,7 @@ class Bindings:
         self._call(self._hip.hipEventSynchronize, event)
 
     def event_is_done(self, event: Event) -> bool:
-        """Whether an event has happened, or was never recorded."""
+        """Whether an event is complete, or was never recorded."""
         return self._is_done(self._hip.hipEventQuery, event)
 
     def elapsed(self, start: Event, stop: Event) -> float:

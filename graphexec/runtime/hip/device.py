@@ -1,7 +1,7 @@
 """The HIP device: GPUs through hip-python.
 
 Works on whatever platform `hip_bindings.load` finds: AMD, CUDA behind HIP's functions, or the
-emulator of the tests. What a loaded plan does is in session.py.
+emulator of the tests. session.py runs a loaded plan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from graphexec.runtime.hip.session import HipSession, Mode
 
 Array = np.ndarray[Any, Any]
 TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
-"""Whose GPUs run what Triton compiles."""
+"""Platforms whose GPUs run code compiled by Triton."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HipDevice:
     name: str = "hip"
 
     def describe(self) -> str:
-        """Name, architecture and memory; DeviceUnavailable where there is no GPU."""
+        """Name, architecture and memory; DeviceUnavailable without a GPU."""
         bindings = self._bindings()
         p = bindings.properties(self.index)
         gib = p.total_memory / 2**30
@@ -70,7 +70,7 @@ class HipDevice:
         return known | hip_triton.CAPABILITIES | {f"attention-in-parts:{programs}"}
 
     def machine(self) -> Machine:
-        """Architecture and name, and the versions of everything that compiles or multiplies."""
+        """Architecture and name, and the versions of the compilers and BLAS libraries."""
         hip = self._bindings()
         p, platform = hip.properties(self.index), hip.platform
         versions = {
@@ -89,7 +89,7 @@ class HipDevice:
         return replace(self, algorithms=algorithms)
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
-        """How many algorithms hipBLASLt has for a GEMM, at most `most`."""
+        """The number of hipBLASLt's algorithms for a GEMM, at most `most`."""
         hip = self._bindings()
         hip.set_device(self.index)
         return count_algorithms(hip, work, most)
@@ -97,7 +97,7 @@ class HipDevice:
     def open(
         self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> HipSession:
-        """Load a plan; OutOfMemory when the device has too little."""
+        """Load a plan; OutOfMemory if the device has too little memory."""
         assert sibling is None or isinstance(sibling, HipSession)
         return HipSession(plan, weights, self, self._bindings(), sibling)
 
@@ -110,7 +110,7 @@ class HipDevice:
 
 
 def info() -> DeviceInfo:
-    """The HIP device of this machine, or why there is none."""
+    """The HIP device of this machine, or the reason why it is not usable."""
     try:
         return DeviceInfo("hip", True, HipDevice().describe())
     except (DeviceUnavailable, HipError) as exc:

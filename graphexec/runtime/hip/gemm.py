@@ -1,7 +1,7 @@
-"""How a Gemm command becomes one BLAS call: row-major views as column-major operands.
+"""A Gemm command as one BLAS call: row-major views as column-major operands.
 
-Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands swap. What is one strided batch, and
-what takes arrays of pointers, says graphexec.machine.blas_layout.
+Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands swap. graphexec.machine.blas_layout
+decides between one strided batch and arrays of pointers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GemmCall:
 
     @property
     def matrices(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """For a, b and c the byte offset of each matrix of the batch from its view's first."""
+        """For a, b and c the byte offset of each matrix of the batch from the first of its view."""
         if self.offsets is not None:
             return self.offsets
         g = self.gemm
@@ -89,7 +89,7 @@ def gemm_call(command: Gemm) -> GemmCall:
 
 
 def _row_major(view: View) -> int:
-    """The leading dimension of what is written, or added, in elements."""
+    """The leading dimension of the result, or of c, in elements."""
     transposed, leading = _layout(view)
     if transposed:
         raise InternalError("the result of a gemm is row-major")

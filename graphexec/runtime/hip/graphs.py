@@ -1,4 +1,4 @@
-"""Stream capture and graphs, as graphexec uses them."""
+"""Stream capture and graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GraphExec = Any
 
 
 class Graphs:
-    """From work issued to streams to one launch that repeats it."""
+    """Capture of issued work, and launches of the captured graph."""
 
     def __init__(self, hip: Any, runtime: ctypes.CDLL, checker: Checker) -> None:
         self._hip = hip
@@ -45,7 +45,7 @@ class Graphs:
         return self._count("hipGraphGetEdges", graph, None, None)
 
     def instantiate(self, graph: Graph) -> GraphExec:
-        """A graph made ready to launch; the graph may be destroyed afterwards."""
+        """An instantiated graph, ready to launch; the graph may be destroyed afterwards."""
         return self._call(self._hip.hipGraphInstantiateWithFlags, graph, 0)
 
     def prepare_launch(self, exec_: GraphExec, stream: Stream) -> Step:
@@ -61,12 +61,12 @@ class Graphs:
         self._call(self._hip.hipGraphDestroy, graph)
 
     def destroy_exec(self, exec_: GraphExec) -> None:
-        """Free a graph made ready to launch."""
+        """Free an instantiated graph."""
         self._call(self._hip.hipGraphExecDestroy, exec_)
 
     def _count(self, name: str, graph: Graph, *arrays: None) -> int:
-        """Ask how long a list is. hip-python passes an uninitialized length and room for one
-        element, which overwrites memory, so the runtime is called without it."""
+        """The length of a list. hip-python passes an uninitialized length and room for one
+        element, which overwrites memory, so the runtime is called directly."""
         length = ctypes.c_size_t(0)
         code = getattr(self._runtime, name)(
             ctypes.c_void_p(int(graph)), *arrays, ctypes.byref(length)

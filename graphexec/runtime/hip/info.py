@@ -1,4 +1,4 @@
-"""What the HIP device of this machine is, for people and for reports of faults."""
+"""A description of the HIP device of this machine, for `info` and fault reports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _device(hip: Bindings, index: int) -> dict[str, Any]:
 
 
 def _graphs(hip: Bindings) -> dict[str, Any]:
-    """Whether a graph can be captured and launched, by doing so."""
+    """Whether a graph can be captured and launched; tries both."""
     try:
         with ExitStack() as owned:
             stream = hip.create_stream()

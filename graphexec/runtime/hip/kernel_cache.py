@@ -1,8 +1,8 @@
 """Compiled kernels, kept in the process and on disk.
 
 On disk an entry is named by a hash of all that its code depends on: source text, options,
-architecture, the runtime, hiprtc and graphexec. Entries appear whole or not at all, and carry a
-checksum: one that is damaged is compiled anew. A folder that cannot be used is no error.
+architecture, the runtime, hiprtc and graphexec. Entries are written atomically and have a checksum:
+a damaged one is compiled again. An unusable folder is no error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from graphexec.runtime.hip.triton import TritonBinary
 
 OPTIONS = ("-std=c++17", "-O3")
 UNASKED_SHARED = 48 << 10
-"""Bytes of dynamic shared memory that a kernel may have on NVIDIA GPUs without asking for them."""
+"""Bytes of dynamic shared memory that a kernel may use on NVIDIA GPUs without an attribute."""
 
 Code = Kernel | TritonKernel
 
@@ -43,7 +43,7 @@ _lock = threading.Lock()
 class KernelCache:
     """The kernels of one session on devices of one architecture.
 
-    `folder` is where entries are kept; by default `cache_folder("kernels")`.
+    Entries are kept in `folder`, by default `cache_folder("kernels")`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class KernelCache:
         return self._hip.kernels.function(module, kernel.entry)
 
     def triton(self, kernel: TritonKernel, owned: ExitStack) -> tuple[Any, TritonBinary]:
-        """As `function`, with what a launch must know of the compiled kernel."""
+        """Like `function`, with the launch parameters of the compiled kernel."""
         key, text = self._identify(kernel)
         binary = TritonBinary.from_bytes(self._code(kernel, key, text))
         module = self._module(key, binary.code, owned)
@@ -83,14 +83,14 @@ class KernelCache:
         return function, binary
 
     def _give_shared(self, function: Any, binary: TritonBinary) -> None:
-        """Let a kernel have the shared memory it needs; NotCapable where there is less."""
+        """Allow a kernel the shared memory it needs; NotCapable if the device has less."""
         needed = binary.shared_bytes
         refusal = NotCapable(
             f"the kernel '{binary.name}' needs {needed} bytes of shared memory, more than "
             f"{self._gpu.architecture} has", hip_triton.CAPABILITIES,
         )  # fmt: skip
         if self._gpu.architecture.startswith("gfx"):
-            # A block may have all there is there, and functions of modules take no attributes.
+            # On AMD a block may use all shared memory, and functions of modules take no attributes.
             if needed > self._properties.shared_memory_per_block:
                 raise refusal
             return
@@ -100,7 +100,7 @@ class KernelCache:
             raise refusal from exc
 
     def launch(self, kernel: TritonKernel) -> TritonLaunch:
-        """How it is launched on this GPU."""
+        """The launch of a Triton kernel on this GPU."""
         return kernel.on(self._gpu)
 
     def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
@@ -111,7 +111,7 @@ class KernelCache:
         return self._modules[key]
 
     def compile(self, kernels: Iterable[Code]) -> None:
-        """Have the code of all `kernels` at hand, compiling what is missing side by side."""
+        """Load the code of all `kernels`; missing code is compiled in parallel."""
         jobs = {}
         for kernel in kernels:
             key, text = self._identify(kernel)
@@ -126,7 +126,7 @@ class KernelCache:
         return self._code(kernel, *self._identify(kernel))
 
     def path(self, kernel: Code) -> Path | None:
-        """Where the entry of a kernel is kept; None where nothing can be kept."""
+        """The path of a kernel's entry; None without a usable folder."""
         return self._path(self._identify(kernel)[0])
 
     def _identify(self, kernel: Code) -> tuple[bytes, str]:
@@ -173,7 +173,7 @@ class KernelCache:
 
 
 def read_entry(path: Path, key: bytes) -> bytes | None:
-    """The code kept at `path`; None unless it is there, undamaged, and kept for this `key`."""
+    """The code kept at `path`; None unless it exists, is undamaged, and belongs to `key`."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -187,7 +187,7 @@ def read_entry(path: Path, key: bytes) -> bytes | None:
 
 
 def write_entry(path: Path, key: bytes, code: bytes) -> None:
-    """Keep `code` at `path`; readers see all of it or nothing. A folder that fails is no error."""
+    """Keep `code` at `path`, written atomically. A folder that cannot be written is no error."""
     header = _HEADER.pack(_MAGIC, key, hashlib.sha256(code).digest(), len(code))
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

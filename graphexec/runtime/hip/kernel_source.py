@@ -1,8 +1,8 @@
-"""A kernel's source as one text that needs no other file, and its preprocessor definitions.
+"""A kernel's source as one text without includes, and its preprocessor definitions.
 
-`#include "name"` is replaced by the file: looked for beside the file that names it, beside the
-kernel, and where the built-in ops have their `device.h`. What is found nowhere is left to the
-compiler. Each file is taken once.
+`#include "name"` is replaced by the file. It is searched beside the including file, beside the
+kernel, and in the folder of the built-in ops' `device.h`. An include that is not found is left to
+the compiler. Each file is included once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SHARED = tuple(Path(folder) for folder in importlib.import_module("graphexec.op
 
 
 def self_contained(kernel: Kernel) -> str:
-    """The text to compile for `kernel`. Raises OSError where its source cannot be read."""
-    # Not as options: there they would also change what the compiler's own headers mean.
+    """The text to compile for `kernel`. Raises OSError if its source cannot be read."""
+    # Not as options: those would also apply to the compiler's own headers.
     lines = [f"#define {name} {value}" for name, value in kernel.defines]
     return "\n".join([*lines, *_lines(kernel.source, kernel.source.parent, set())]) + "\n"
 

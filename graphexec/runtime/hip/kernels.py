@@ -1,7 +1,7 @@
-"""hiprtc, modules and kernel launches, as graphexec uses them.
+"""hiprtc, modules and kernel launches.
 
-Sources, names and options are wrapped before the call: hip-python 7.2 frees what it wraps itself
-before the library reads it.
+Sources, names and options are wrapped before the call: hip-python 7.2 frees its own wrappers before
+the library reads them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Stream = Any
 
 
 class Kernels:
-    """From a HIP source to a prepared launch."""
+    """Compiling HIP sources, loading modules, and preparing launches."""
 
     def __init__(self, hip: Any, hiprtc: Any, types: Any, helpers: Any, checker: Checker) -> None:
         self._hip = hip
@@ -91,7 +91,7 @@ class Kernels:
         )
 
     def allow_shared_memory(self, function: Function, nbytes: int) -> None:
-        """Let a kernel be launched with this much dynamic shared memory."""
+        """Allow launches of a kernel with this much dynamic shared memory."""
         attribute = self._hip.hipFuncAttribute.hipFuncAttributeMaxDynamicSharedMemorySize
         self._call(self._hip.hipFuncSetAttribute, function, attribute, nbytes)
 

@@ -1,9 +1,9 @@
-"""Ranges around launches, for profilers to show: --markers.
+"""Ranges around launches for profilers: --markers.
 
-Through ROCTX, which rocprof reads; on NVIDIA GPUs the library of the same name that HIP over CUDA
-builds on NVTX, which Nsight Systems reads. Ranges are the host's: each spans the call that issues
-a launch, and profilers draw it over what that call started. In graph mode the launches are issued
-once, when the plan is captured, and each run is one range more.
+They use ROCTX, which rocprof reads. On NVIDIA GPUs, HIP over CUDA builds a library of the same name
+on NVTX, which Nsight Systems reads. Ranges are on the host: each spans the call that issues a
+launch, and profilers map it to the launched work. In graph mode the launches are issued once, when
+the plan is captured, and each run is one more range.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Markers:
     """ROCTX, to put ranges around steps."""
 
     def __init__(self, runtime: str) -> None:
-        """Find it beside the HIP runtime, whose path this is, or wherever the system looks.
+        """Find it beside the HIP runtime, given by its path, or on the system's search path.
 
         Raises DeviceUnavailable."""
         library = next(_libraries(Path(runtime).parent), None)

@@ -1,8 +1,8 @@
-"""The memory of a session: an allocation a buffer, one for the inputs and outputs that stay on the
-device, pinned memory on the host, and weights uploaded once.
+"""The memory of a session: one allocation for each buffer, one for the inputs and outputs that stay
+on the device, pinned memory on the host, and weights uploaded once.
 
-Everything is taken before the first run; the one exception is pinned memory for buffers in device
-memory, which is taken when the host first fills or reads them, and used again.
+All memory is allocated before the first run, except pinned memory for buffers in device memory:
+this is allocated when the host first fills or reads them, and reused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 Pointer = Any
 
 WORKSPACE = 32 << 20
-"""Bytes of the workspace of one BLAS handle; what the libraries ask for on large GPUs."""
+"""Bytes of the workspace of one BLAS handle: the libraries' recommendation for large GPUs."""
 
 _EDGE = ("input", "output")
 
@@ -40,12 +40,12 @@ DIRECTIONS = {
 
 
 class Memory:
-    """The buffers of a plan. `host` holds the bytes of those in pinned host memory."""
+    """The buffers of a plan. `host` has the bytes of buffers in pinned host memory."""
 
     def __init__(
         self, hip: Bindings, plan: Plan, resources: Resources, lender: Memory | None
     ) -> None:
-        """Take the memory. A `lender` has the same weights already; they are read only."""
+        """Allocate the memory. The weights of a `lender` are shared; they are read only."""
         self._hip, self._plan, self._resources = hip, plan, resources
         self._origin = resources.streams[0]
         self._pointers: dict[str, Pointer] = {}
@@ -67,8 +67,8 @@ class Memory:
                 self._pointers[buffer.id], self.host[buffer.id] = self._pinned(buffer.bytes)
 
     def _take_side_by_side(self) -> None:
-        """Take inputs and outputs in device memory at once, in the order of the plan: those of a
-        group are at its stride."""
+        """Allocate inputs and outputs in device memory together, in the order of the plan: those of
+        a group are at its stride."""
         found = [b for b in self._plan.buffers if b.space == "device" and b.role in _EDGE]
         if not found:
             return
@@ -93,7 +93,7 @@ class Memory:
         return self.at(buffer, offset + view.offset * view.dtype.itemsize)
 
     def direction(self, work: Memcpy) -> Any:
-        """Which way a copy goes."""
+        """The direction of a copy."""
         source, target = (self._spaces[self._plan.places[v.storage][0]] for v in
                           (work.src, work.dst))  # fmt: skip
         return DIRECTIONS[source, target]
@@ -101,14 +101,14 @@ class Memory:
     # Filling --------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Fill device memory with zeros, weights apart: no run depends on what was there."""
+        """Fill device memory except weights with zeros: no run depends on previous contents."""
         for buffer in self._plan.buffers:
             if buffer.space == "device" and buffer.role != "weights":
                 pointer = self._pointers[buffer.id]
                 self._hip.prepare_fill(pointer, 0, buffer.bytes, self._origin)()
 
     def upload(self, weights: Mapping[str, Array]) -> None:
-        """Bring weights to their places, through one pinned buffer the size of the largest."""
+        """Upload weights through one pinned buffer of the size of the largest."""
         if not weights:
             return
         with ExitStack() as staging:
@@ -146,7 +146,7 @@ class Memory:
         return self._hip.prepare_copy(pinned, here, size, "to_host", self._origin)
 
     def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
-        """A copy of some bytes as they are behind everything on `stream` so far."""
+        """A copy of some bytes, ordered after everything on `stream` so far."""
         if buffer in self.host:
             self._resources.wait([stream])
             self._hip.synchronize_stream(stream)
@@ -157,7 +157,7 @@ class Memory:
             return view.copy()
 
     def forget(self) -> None:
-        """Drop what refers to memory that has been freed."""
+        """Drop references to freed memory."""
         self.host.clear()
         self._staged.clear()
         self._pointers.clear()
@@ -177,7 +177,7 @@ class Memory:
 
 
 def too_little(plan: Plan, hip: Bindings, shortage: HipOutOfMemory) -> str:
-    """What a plan needs and what there is, after a failed attempt has been undone."""
+    """A message with the memory needed and available, after a failed allocation is undone."""
     space = "host" if shortage.call == "hipHostMalloc" else "device"
     parts = {b.id: b.bytes for b in plan.buffers if b.space == space}
     needed = sum(parts.values())

@@ -1,7 +1,7 @@
 """Which HIP runtime to use: the user's, the system's ROCm, or the one on top of CUDA.
 
-hip-python takes whatever `libamdhip64.so` it is given. This module finds one that reports a
-device, without hip-python, and says why where it finds none.
+hip-python accepts any `libamdhip64.so`. This module finds one that reports a device, without
+hip-python, and gives the reasons if there is none.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Source:
 
     @property
     def path(self) -> str:
-        """Where the runtime was loaded from."""
+        """The path of the loaded runtime."""
         return _path_of(self.runtime)
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What runs behind the HIP functions, for people to read.
+    """The implementation of the HIP functions, in words.
 
     `name` is "HIP on AMD", "HIP over CUDA", "HIP emulator" or "HIP (custom library)"; `flavour` is
     the package the bindings were imported from.
@@ -60,7 +60,7 @@ class Platform:
 
 
 def platform_name(source: Source, architecture: str) -> str:
-    """The platform's name, by what its runtime exports and what it calls its first device."""
+    """The platform's name, by the runtime's symbols and the name of its first device."""
     if source.is_emulator:
         return "HIP emulator"
     if architecture.startswith("gfx"):
@@ -71,20 +71,21 @@ def platform_name(source: Source, architecture: str) -> str:
 
 
 def version_text(version: int) -> str:
-    """HIP counts 10000000 * major + 100000 * minor + patch, CUDA 1000 * major + 10 * minor."""
+    """The version as text. HIP: 10000000 * major + 100000 * minor + patch; CUDA: 1000 * major +
+    10 * minor."""
     if version >= 10_000_000:
         return f"{version // 10_000_000}.{version // 100_000 % 100}.{version % 100_000}"
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
 class Unusable(Exception):
-    """A candidate was tried; the message says what is wrong with it. Does not leave `choose`."""
+    """A candidate is not usable, for the reason in the message. Does not leave `choose`."""
 
 
 def choose(default_runtime: str) -> Source:
     """The HIP runtime to use, its libraries loaded into the process.
 
-    default_runtime -- what hip-python would open by itself, a path or a bare name.
+    default_runtime -- the library that hip-python opens by default, a path or a bare name.
 
     In this order: the folder `$GRAPHEXEC_HIP_LIBRARY_PATH` (nothing else if it is set), ROCm where
     hip-python finds it, ROCm in `$ROCM_PATH` or /opt/rocm, CUDA if there is an NVIDIA driver.
@@ -134,7 +135,7 @@ def on_cuda() -> Source:
 
 
 def _from_folder(folder: Path) -> Source:
-    """The runtime in a folder, with its sibling libraries loaded too, as far as there are any."""
+    """The runtime in a folder; also loads the other libraries there."""
     runtime = folder.absolute() / RUNTIME
     if not runtime.is_file():
         raise Unusable(f"{folder} holds no {RUNTIME}")
@@ -182,7 +183,7 @@ class _DlInfo(ctypes.Structure):
 
 
 def _path_of(library: ctypes.CDLL, fallback: str = "unknown") -> str:
-    """The file a loaded HIP runtime came from, by the dynamic loader's own account."""
+    """The file of a loaded HIP runtime, according to the dynamic loader."""
     info = _DlInfo()
     try:
         address = ctypes.cast(library.hipGetDeviceCount, ctypes.c_void_p)

@@ -1,10 +1,9 @@
-"""How a session computes its matrix products: hipBLAS, or hipBLASLt with a chosen algorithm.
+"""The matrix products of a session: by hipBLAS, or by hipBLASLt with a chosen algorithm.
 
-Each stream with GEMMs has handles of its own and one workspace, which both libraries use: what is
-on one stream runs in order. Choices come from a profile (graphexec.planning.profile). A product
-goes to hipBLAS if nothing was chosen for it, if it needs arrays of pointers, if an operand begins
-at an address less aligned than hipBLASLt's heuristic takes for granted, or if hipBLASLt is missing
-or has no such algorithm.
+Each stream with GEMMs has handles of its own and one workspace. Both libraries use it, as a stream
+runs in order. Choices come from a profile (graphexec.planning.profile). A product goes to hipBLAS
+if no algorithm was chosen for it, if it needs arrays of pointers, if an operand is less aligned
+than hipBLASLt's heuristic assumes, or if hipBLASLt is missing or has no such algorithm.
 
 A product with a bias goes to hipBLASLt, which adds it in its epilogue, by the first algorithm of
 the list unless another was chosen. `biased` says for which types it has one; should it have none
@@ -39,8 +38,8 @@ from graphexec.runtime.hip.resources import Resources
 Pointer = Any
 Handle = Any
 
-_EDGE = 64  # of the square matrices that hipBLASLt is asked about
-_SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
+_EDGE = 64  # extent of the matrices of a query
+_SOMEWHERE = 1 << 20  # an address: the alignment of a bias affects the list of algorithms
 
 
 class Products:
@@ -104,7 +103,7 @@ class Products:
                 yield product_capability(launch.work)
 
     def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
-        """One BLAS call for calls that differ in their addresses only."""
+        """One BLAS call for calls that differ only in their addresses."""
         assert instruction.blas_handle is not None
         handle, node = self._handles[instruction.blas_handle], instruction.node
         blas, first = self._hip.blas, calls[0]
@@ -121,7 +120,7 @@ class Products:
         return blas.gemm_batched(handle, gemm, a, b, c, node=node)
 
     def _addresses(self, calls: Sequence[GemmCall], operand: int) -> list[int]:
-        """Where the matrices of an operand lie."""
+        """The addresses of the matrices of an operand."""
         return [
             int(self._memory.of(call.views[operand])) + offset
             for call in calls
@@ -129,8 +128,8 @@ class Products:
         ]
 
     def _step(self, calls: Sequence[GemmCall], operand: int, table: Sequence[int]) -> int | None:
-        """Elements from one matrix to the next, where that is the same throughout one buffer: a
-        BLAS knows more of matrices at a stride than of pointers."""
+        """The stride of the matrices in elements, if it is constant within one buffer: a strided
+        batch is faster than arrays of pointers."""
         views = [call.views[operand] for call in calls]
         steps = {after - before for before, after in pairwise(table)}
         if len(steps) > 1 or len({self._plan.places[view.storage][0] for view in views}) > 1:
@@ -139,8 +138,8 @@ class Products:
         return None if odd or step < 0 else step
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
-        """The product by hipBLASLt; None where it cannot be."""
-        # hipBLASLt's heuristic expects that much of addresses unless told otherwise.
+        """The product by hipBLASLt; None if hipBLASLt cannot compute it."""
+        # hipBLASLt's heuristic assumes this alignment by default.
         lt = self._hip.lt
         a, b, c, d, bias = (
             None if view is None else self._memory.of(view)
@@ -180,8 +179,8 @@ class Products:
 
 
 def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
-    """How many algorithms hipBLASLt lists for a product, with its epilogue, at most `most`; 0 where
-    it is missing or does not do this one."""
+    """The number of algorithms hipBLASLt lists for a product with its epilogue, at most `most`; 0
+    if hipBLASLt is missing or cannot compute it."""
     call, lt = gemm_call(work), hip.lt
     if lt is None or call.offsets:
         return 0
@@ -225,7 +224,7 @@ def _biased(lt: BlasLt, handle: Handle) -> Iterator[str]:
 
 
 def _listed(lt: BlasLt, handle: Handle, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) -> int:
-    """How many algorithms hipBLASLt lists; 0 where it does not do that."""
+    """The number of algorithms hipBLASLt lists; 0 if it does not support the product."""
     try:
         bias = None if epilogue == "DEFAULT" else _SOMEWHERE
         product = LtGemm(lt, gemm, epilogue, bias, stride_bias)

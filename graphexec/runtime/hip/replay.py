@@ -1,6 +1,6 @@
-"""Capture: the plan is issued once to streams that only note it down, and launched as one graph.
+"""Capture: the plan is issued once to capturing streams, and then launched as one graph.
 
-Requires that the steps ran before, so that the libraries have loaded what they load lazily, and
+Requires that the steps ran before, so that the libraries have done their lazy loading, and
 that every stream the steps use forks from the origin and joins it.
 """
 
@@ -20,7 +20,7 @@ class CaptureWarning(UserWarning):
 
 
 def capture(hip: Bindings, steps: Sequence[Step], origin: Any, owned: ExitStack) -> Step:
-    """A step that repeats `steps` in one launch. Raises HipError where the runtime refuses."""
+    """A step that repeats `steps` in one launch. Raises HipError if the capture fails."""
     graphs = hip.graphs
     with ExitStack() as made:
         graph = _noted_down(hip, steps, origin)
@@ -42,7 +42,7 @@ def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
                 step()
         return hip.graphs.end_capture(origin)
     except BaseException:
-        # Takes the streams out of capture. It reports again what has failed.
+        # Ends the capture on the streams. It reports the failure again.
         with suppress(HipError):
             hip.graphs.destroy(hip.graphs.end_capture(origin))
         raise
@@ -50,7 +50,7 @@ def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from freeing a dropped session, which would end the capture."""
+    """Pause the garbage collector: freeing a dropped session would end the capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

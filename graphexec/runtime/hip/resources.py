@@ -1,7 +1,7 @@
-"""What a session holds on the device, and how it lets go of it.
+"""The resources of a session on the device, and their release.
 
-Freed in reverse order of taking, once the streams are idle: by `close`, or when the session is
-dropped or the interpreter ends. Nothing of a device that hangs can be freed, so nothing is.
+They are freed in reverse order once the streams are idle: by `close`, or when the session is
+dropped or the interpreter ends. Resources of a hanging device cannot be freed and are kept.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ Stream = Any
 EXIT_PATIENCE = 5.0
 """Seconds that dropping a session, or the end of the interpreter, waits for its streams."""
 GRACE = 0.5
-"""Seconds to see whether a device that hung has gone on meanwhile."""
-_abandoned: list[Resources] = []  # of sessions that were closed while the device hung
-_SPIN = 2e-3  # seconds of asking without a pause: longer than most runs of one graph
+"""Seconds to check whether a device that hung has recovered."""
+_abandoned: list[Resources] = []  # of sessions closed while the device hung
+_SPIN = 2e-3  # seconds of polling without a pause: longer than most runs of one graph
 
 
 class Resources:
-    """Streams, and whatever else was taken for a session."""
+    """The streams and other resources of a session."""
 
     def __init__(self, hip: Bindings, device: int) -> None:
         self._hip, self._device = hip, device
         self._owned = ExitStack()
         self._threads = threading.local()
         self.streams: list[Stream] = []
-        self.kept: list[Any] = []  # what the streams may be reading; kept while the device hangs
+        self.kept: list[Any] = []  # arrays in use; kept while the device hangs
 
     def enter_thread(self) -> None:
-        """Make the device this thread's: the current device belongs to the thread."""
+        """Make the device current: each thread has a current device."""
         if not getattr(self._threads, "entered", False) or self._hip.platform.devices > 1:
             self._hip.set_device(self._device)
             self._threads.entered = True
 
     def own(self, resource: Any, release: Callable[[Any], object]) -> Any:
-        """Have `release(resource)` called in the end; returns the resource."""
+        """Register `release(resource)` for the end; returns the resource."""
         self._owned.callback(release, resource)
         return resource
 
@@ -52,17 +52,17 @@ class Resources:
         return stream
 
     def stack(self) -> ExitStack:
-        """Where others put what they take; it is freed with the rest."""
+        """Add other resources; they are freed with the rest."""
         return self._owned
 
     def is_idle(self) -> bool:
-        """Whether no stream has anything left to do. A stream that failed has not."""
+        """Whether all streams are idle. A failed stream counts as idle."""
         return all(map(self._is_done, self.streams))
 
     def wait(self, streams: Iterable[Stream], timeout: float | None = None) -> bool:
-        """Wait for streams; False if `timeout` seconds pass first. Raises what failed on them.
+        """Wait for streams; False if `timeout` seconds pass first. Raises their failures.
 
-        It asks rather than blocks in the library, so that Ctrl-C and other threads get through.
+        It polls instead of blocking in the library, so that Ctrl-C and other threads run.
         """
         start, pause = time.monotonic(), 5e-5
         for stream in streams:
@@ -76,18 +76,18 @@ class Resources:
         return True
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all streams are idle, also those that failed; False if that takes too long."""
+        """Wait until all streams are idle, also failed ones; False if that takes too long."""
         idle = True
         for stream in self.streams:
             try:
                 idle = self.wait([stream], timeout) and idle
             except HipError:
-                continue  # whoever waits for the run is told
+                continue  # `wait` reports the failure
         return idle
 
     def close(self, patience: float | None = None) -> None:
-        """Drain, then free. What is still busy after `patience` seconds is left as it is, and so is
-        all else on that device as long as it hangs: freeing memory waits for the whole device."""
+        """Drain, then free. If streams are still busy after `patience` seconds, nothing on that
+        device is freed while it hangs: freeing memory waits for the whole device."""
         self.enter_thread()
         owned = self._owned.pop_all()
         _abandoned[:] = [other for other in _abandoned if not other.is_idle()]

@@ -1,9 +1,9 @@
 """A plan loaded on a GPU: its instructions as HIP calls, captured once as a graph and replayed.
 
-Kept by construction: streams are non-blocking and the null stream is never used; the only waits
-are the plan's; every BLAS handle is bound to one stream and has a workspace of its own; host
-memory of transfers is pinned; device memory is taken before the first run; a run makes the calls
-of the plan and no others.
+Invariants: streams are non-blocking and the null stream is never used; the only waits are the
+plan's; every BLAS handle is bound to one stream and has a workspace of its own; host memory of
+transfers is pinned; device memory is allocated before the first run; a run makes only the calls
+of the plan.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Mode = Literal["graph", "stream"]
 
 
 class HipSession:
-    """A plan loaded on a GPU. `mode` is the one in use; `fallback` says why it is not "graph"."""
+    """A plan loaded on a GPU. `mode` is the one in use; `fallback` is the reason if not "graph"."""
 
     def __init__(
         self, plan: Plan, weights: Mapping[str, Array], device: HipDevice, bindings: Bindings,
@@ -53,16 +53,16 @@ class HipSession:
         self._plan, self._device, self._hip, self._sibling = plan, device, bindings, sibling
         self._resources = Resources(bindings, device.index)
         self._closed, self._hung = False, False
-        self._running = False  # something may be left on the streams
+        self._running = False  # a run may be on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
-        self._taken: list[DeviceArray | Array] = self._resources.kept  # what the run reads
+        self._taken: list[DeviceArray | Array] = self._resources.kept  # arrays that the run reads
         self._fetched: dict[str, Array] = {}
         self._memory: Memory
-        self._prepared: list[Step] = []  # one an instruction
-        self._steps: list[Step] = []  # what there is to issue
-        self._run: list[Step] = []  # what a run is issued by: those, or one launch of their graph
+        self._prepared: list[Step] = []  # one for each instruction
+        self._steps: list[Step] = []  # those that issue a call
+        self._run: list[Step] = []  # the steps of a run: those, or one launch of their graph
         self._clock: list[Any] = []  # two timing events, made when first needed
-        self._logged: LoggedRun | None = None  # what is issued instead, to log what completes
+        self._logged: LoggedRun | None = None  # issued instead of `_run`, to log completions
         self.mode: Mode = "stream"
         self.fallback = ""
         self._end = weakref.finalize(self, self._resources.close, EXIT_PATIENCE)
@@ -71,7 +71,7 @@ class HipSession:
         except BaseException as exc:
             self._closed = True
             self._end.detach()
-            with suppress(ExecutionError):  # what went wrong first is what counts
+            with suppress(ExecutionError):  # report the first failure
                 self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
             if isinstance(exc, HipOutOfMemory):
                 raise OutOfMemory(too_little(plan, bindings, exc)) from exc
@@ -80,8 +80,8 @@ class HipSession:
     # Input and output -----------------------------------------------------------------------
 
     def put(self, buffer: str, array: Array, lent: bool = False) -> None:
-        """Through pinned memory; to a buffer in device memory with a copy on stream 0, which reads
-        an `array` that is pinned in place."""
+        """Through pinned memory; to a buffer in device memory by a copy on stream 0. A pinned
+        `array` is read in place."""
         self._make_ready(buffer)
         if buffer in self._memory.host:
             self._memory.host[buffer][...] = array
@@ -99,7 +99,7 @@ class HipSession:
         return take(value, int(self.origin), self._device.index)
 
     def take(self, buffer: str, value: object) -> None:
-        """A copy on stream 0, behind the stream that wrote `value`; none if it lies there."""
+        """A copy on stream 0, after the stream that wrote `value`; none if it is the buffer."""
         self._make_ready(buffer)
         hip, origin = self._hip, self.origin
         array = take(value, int(origin), self._device.index)
@@ -112,13 +112,13 @@ class HipSession:
         self._taken.append(array)
 
     def fetch(self, buffer: str) -> None:
-        """A copy on stream 0 to pinned memory, where the buffer does not lie there."""
+        """A copy on stream 0 to pinned memory, unless the buffer is pinned."""
         if buffer not in self._memory.host:
             self._fetched[buffer] = block = self._memory.outgoing.take(self._memory.sizes[buffer])
             self._memory.prepare_download(buffer, self._hip.pointer(block.ctypes.data))()
 
     def get(self, buffer: str) -> Array:
-        """A copy of the pinned bytes, or those that were fetched."""
+        """A copy of the pinned bytes, or the fetched ones."""
         self._resources.enter_thread()
         if buffer in self._memory.host:
             return self._memory.host[buffer].copy()
@@ -130,19 +130,19 @@ class HipSession:
 
     @property
     def origin(self) -> Any:
-        """Stream 0, which every run begins and ends on."""
+        """Stream 0: every run begins and ends on it."""
         return self._resources.streams[0]
 
     # Running --------------------------------------------------------------------------------
 
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
-        """Enqueue runs, behind earlier ones; returns at once. With `tap`, call by call with stops
-        to look."""
+        """Enqueue runs after earlier ones; returns at once. With `tap`, call by call, waiting after
+        each launch."""
         if tap is not None:
             with self._issuing():
                 self._issue_tapped(tap)
             return
-        # Not in `_issuing`, which takes a third as long as launching a graph.
+        # Not in `_issuing`: that costs a third of a graph launch.
         self._begin()
         try:
             for _ in range(times):
@@ -184,16 +184,16 @@ class HipSession:
             if self._logged is not None:
                 self._logged.log()
             raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
-        # Makes what the device wrote to pinned memory visible to the host.
+        # Makes the device's writes to pinned memory visible to the host.
         self._hip.synchronize_stream(self.origin)
         if self._logged is not None:
-            self._resources.drain()  # joined streams still have the last event of theirs to pass
+            self._resources.drain()  # joined streams may still process their last event
             self._logged.log()
         self._running = False
         self._taken.clear()
 
     def close(self) -> None:
-        """Drain, then free. Nothing of a device that hangs can be freed, so nothing is."""
+        """Drain, then free. Resources of a hanging device cannot be freed and are kept."""
         if self._closed:
             return
         self._closed = True
@@ -214,7 +214,7 @@ class HipSession:
         self._hung = False
 
     def _make_ready(self, buffer: str | None = None) -> None:
-        """Have nothing of an earlier run on the streams before `buffer` is filled."""
+        """Wait for an earlier run before `buffer` is filled."""
         self._enter()
         if self._running or buffer in self._unused:
             self._resources.drain()
@@ -242,7 +242,7 @@ class HipSession:
         if self._sibling is None:
             self._memory.upload(weights)
         timeout = self._device.timeout
-        if not resources.wait([self.origin], timeout):  # from here on others may write there
+        if not resources.wait([self.origin], timeout):  # afterwards others may write to this memory
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
@@ -262,7 +262,7 @@ class HipSession:
                 self._run = [markers.around(f"replay {plan.graph}", s) for s in self._run]
 
     def _capture(self) -> None:
-        """Run once to warm up what the libraries load lazily, then capture."""
+        """Run once, so that the libraries do their lazy loading, then capture."""
         self.issue()
         self.wait(self._device.timeout)
         try:
@@ -278,7 +278,7 @@ class HipSession:
     # Measuring ------------------------------------------------------------------------------
 
     def timed(self) -> RunTimes:
-        """Run three times or more, the last one measured by events, whatever the mode."""
+        """Run three times or more, in both modes; the last run is measured by events."""
         timeout = self._device.timeout
         run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
         with closing(run):
@@ -308,8 +308,8 @@ class HipSession:
             return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
 
     def time_run(self) -> float:
-        """By events before and after it on stream 0, behind another run: else the host's launching
-        it would be measured, too."""
+        """By events before and after it on stream 0, behind another run, so that the host's launch
+        is not measured."""
         hip = self._hip
         if not self._clock:
             self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
@@ -325,7 +325,7 @@ class HipSession:
         self.wait(None if timeout is None else 2 * timeout)
         return hip.elapsed(*self._clock) / 1e3
 
-    # Looking --------------------------------------------------------------------------------
+    # Inspecting -----------------------------------------------------------------------------
 
     def _issue_tapped(self, tap: Tap) -> None:
         steps = iter(self._steps)

@@ -1,4 +1,4 @@
-"""One choke point from HIP's status codes to exceptions.
+"""The one place where HIP's status codes become exceptions.
 
 hip-python returns `(status, *values)` from every call; the status is an IntEnum of the library
 that was called (`hipError_t`, `hipblasStatus_t`, `hiprtcResult`), zero for success in each.
@@ -21,7 +21,7 @@ Step = Callable[[], object]
 # Statuses that mean "no memory", by enumeration.
 OUT_OF_MEMORY = {"hipError_t": 2, "hipblasStatus_t": 2, "hiprtcResult": 1}
 
-# hipBLAS has names for its statuses and no texts.
+# hipBLAS has names for its statuses but no texts.
 HIPBLAS_MEANINGS = {
     1: "the library or its handle is not initialized",
     2: "memory for the library's own use could not be allocated",
@@ -61,8 +61,8 @@ class HipOutOfMemory(HipError, OutOfMemory):
 class Checker:
     """Makes calls into hip-python and turns every failure into a HipError.
 
-    After a failure the thread's pending HIP error is read, so that it cannot surface again in a
-    later, innocent call.
+    After a failure the thread's pending HIP error is read, so that it does not surface again in a
+    later call.
     """
 
     def __init__(self, hip: Any, hiprtc: Any) -> None:
@@ -70,7 +70,7 @@ class Checker:
         self._hiprtc = hiprtc
 
     def check(self, result: tuple[Any, ...], call: str, node: str | None = None) -> Any:
-        """What a call returned besides its status: None, the value, or a tuple of values.
+        """The results of a call besides its status: None, the value, or a tuple of values.
 
         Raises HipError, or HipOutOfMemory, if the status is not success.
         """
@@ -90,7 +90,7 @@ class Checker:
         return self.check(result, function.__name__)
 
     def step(self, function: Callable[..., Any], *arguments: Any, node: str | None = None) -> Step:
-        """A call prepared to be made often: no more Python per call than a closure.
+        """A prepared call, as cheap as a closure.
 
         Holds references to its arguments. Raises as `check` does when it is called.
         """

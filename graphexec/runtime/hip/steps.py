@@ -56,7 +56,7 @@ class Steps:
                     return self._memcpy(work, instruction)
                 case None:
                     raise ExecutionError("a plan read from a file has no commands to run")
-        except HipError as exc:  # of what is prepared here: say for which node
+        except HipError as exc:  # add the node
             if exc.node is not None:
                 raise
             node = instruction.node
@@ -98,7 +98,7 @@ class Steps:
         )  # fmt: skip
 
     def _scratch(self, nbytes: int) -> Any:
-        """Memory of its own for a kernel, cleared like the rest; 0 if it needs none."""
+        """Scratch memory of a kernel, cleared like other memory; 0 if it needs none."""
         if not nbytes:
             return 0
         pointer = self._resources.own(self._hip.malloc(nbytes), self._hip.free)
@@ -119,8 +119,8 @@ class Steps:
 
 
 def _nodes_of_events(plan: Plan) -> dict[Record | Wait, str]:
-    """For whom the plan's events are, should a call about one fail: a record's node is the last
-    one before it on its stream, a wait's the next one."""
+    """The node of each event, for errors: a record's is the last node before it on its stream, a
+    wait's the next one."""
     found: dict[Record | Wait, str] = {}
     last: dict[int, str] = {}
     waiting: dict[int, list[Wait]] = {}

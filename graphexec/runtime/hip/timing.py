@@ -1,13 +1,12 @@
-"""When the device worked on what, from events that take the time as a stream passes them.
+"""The device's time of each launch and wait, measured by timing events.
 
-A timing event is recorded on the stream right before and right after every launch and wait, so
-streams run side by side as ever; the events themselves cost a few microseconds, which is why this
-is done in runs of their own. Requires what an issue of the plan requires; guarantees that the plan
-is issued as it is, with nothing but events added.
+A timing event is recorded on the stream directly before and after every launch and wait, so streams
+stay concurrent. The events cost a few microseconds each, so measuring is done in separate runs. The
+plan is issued unchanged, with only events added.
 
-A graph runs faster than the host can issue its commands one by one. So where a plan can be
-replayed, the measured run is issued behind replays that keep the device busy meanwhile; what is
-measured then is the device, not the host. The plan is proved for runs back to back.
+A graph runs faster than the host can issue its commands one by one. So if the plan can be replayed,
+the measured run is issued behind replays that keep the device busy, and the device is measured, not
+the host. The plan is proved for runs back to back.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from graphexec.runtime.hip.replay import capture
 from graphexec.runtime.run_log import LOGGER, completions
 from graphexec.runtime.trace import RunTimes, Span
 
-_LEAD = 2.0  # replays last this many times as long as issuing took
+_LEAD = 2.0  # duration of the replays, as a multiple of the issue
 _MOST_REPLAYS = 500
-_BATCH_SECONDS = 2e-4  # a batch of one command lasts about this long ...
-_BATCH = 100  # ... and has at most so many
+_BATCH_SECONDS = 2e-4  # duration of a batch of one command, about ...
+_BATCH = 100  # ... and its most repetitions
 
 
 class TimedRun:
@@ -55,7 +54,7 @@ class TimedRun:
                             hip.prepare_record(after, stream)]  # fmt: skip
 
     def issue(self) -> float:
-        """Issue the run; returns the seconds that took the host."""
+        """Issue the run; returns the seconds of the host."""
         start = time.perf_counter()
         for step in self._steps:
             step()
@@ -74,18 +73,18 @@ class TimedRun:
         self.issue()
 
     def times(self) -> RunTimes:
-        """When each launch and wait of the last issue, which must be done, began and ended."""
+        """Start and end of each launch and wait of the last issue, which must be done."""
         found: dict[type, list[Span]] = {Launch: [], Wait: []}
         for span in self.done():
             found[type(self._plan.instructions[span.instruction])].append(span)
         return RunTimes(tuple(found[Launch]), tuple(found[Wait]))
 
     def done(self) -> list[Span]:
-        """What is done of the last issue, in issue order."""
+        """The completed instructions of the last issue, in issue order."""
         hip, found = self._hip, []
         for number, (before, after) in self._around.items():
             if hip.event_is_done(self._begin) and hip.event_is_done(after):
-                # Another stream may have passed its first event before the run began.
+                # Another stream may have reached its first event before the run began.
                 start = max(1e3 * hip.elapsed(self._begin, before), 0.0)
                 found.append(Span(number, start, max(1e3 * hip.elapsed(self._begin, after), start)))
         return found
@@ -101,7 +100,7 @@ class TimedRun:
 
 
 class LoggedRun(TimedRun):
-    """A run that is always issued with events, to say in the log what was completed when."""
+    """A run that is always issued with events, to log completions with their times."""
 
     def __init__(
         self, hip: Bindings, plan: Plan, steps: Sequence[Step], streams: Sequence[Any]
@@ -110,7 +109,7 @@ class LoggedRun(TimedRun):
         super().__init__(hip, plan, steps, streams, (Launch, Record, Wait))
 
     def log(self) -> None:
-        """Log what is done of the last issue, in the order in which it ended."""
+        """Log the completed instructions of the last issue, in the order of their ends."""
         recorder = completions(self._plan)
         for span in sorted(self.done(), key=lambda span: span.end):
             if recorder is not None:
@@ -141,7 +140,7 @@ def time_step(
             wait()
             return hip.elapsed(start, stop) / 1e3
 
-        once([step])  # loads what is loaded lazily
+        once([step])  # lazy loading happens here
         count = max(1, min(ceil(_BATCH_SECONDS / max(once([step]), 1e-9)), _BATCH))
         batch = [step] * count
         try:

@@ -1,9 +1,9 @@
 """Triton kernels compiled for a GPU, without Triton's own runtime: code to load and launch.
 
-The one module that imports Triton, and only when a kernel is compiled. Triton drops parameters
-that are constants; after the others it adds two pointers to scratch memory. Parameters are
-specialised as Triton's launcher does: an integer that is 1 becomes a constant, one that is a
-multiple of 16 is declared so, which wide loads need.
+Only this module imports Triton, and only when a kernel is compiled. Triton drops parameters that
+are constants, and appends two pointers to scratch memory. Parameters are specialised as by
+Triton's launcher: an integer 1 becomes a constant, and a multiple of 16 is declared as such, which
+wide loads need.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
 
 SUPPORTED = "3.6"
-"""Triton's version, as far as compiled kernels depend on it: how many parameters it adds."""
+"""The supported version of Triton: others may add other parameters to compiled kernels."""
 
 CAPABILITIES = frozenset({"attention:f16", "attention:bf16"})
-"""What a GPU can do with Triton, and cannot where a kernel does not compile."""
+"""The capabilities of a GPU by Triton; it lacks them if a kernel does not compile."""
 
 _POINTERS = {DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64"}
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "f64": "fp64"}
 _MULTIPLE = 16
 _DIVISIBLE = ["tt.divisibility", _MULTIPLE]
-_NEAR = ["tt.pointer_range", 32]  # everything read from a pointer is within 2 GiB: AMD only
-_compiling = threading.Lock()  # where Triton keeps its files is a setting of the process
+_NEAR = ["tt.pointer_range", 32]  # all accesses by a pointer are within 2 GiB: AMD only
+_compiling = threading.Lock()  # Triton's cache folder is a setting of the process
 _LENGTH = struct.Struct("<Q")
 
 
@@ -52,21 +52,21 @@ class TritonBinary:
     scratch_bytes: int
 
     def to_bytes(self) -> bytes:
-        """As one text, to be kept."""
+        """The kernel as bytes, for the cache."""
         head = {k: v for k, v in asdict(self).items() if k != "code"}
         text = json.dumps(head).encode()
         return _LENGTH.pack(len(text)) + text + self.code
 
     @staticmethod
     def from_bytes(data: bytes) -> TritonBinary:
-        """What `to_bytes` was made of."""
+        """The inverse of `to_bytes`."""
         (length,) = _LENGTH.unpack_from(data)
         start = _LENGTH.size + length
         return TritonBinary(data[start:], **json.loads(data[_LENGTH.size : start]))
 
 
 def why_not() -> str:
-    """Why Triton kernels cannot be compiled here; empty if they can."""
+    """The reason why Triton kernels cannot be compiled here; empty if they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install 'graphexec[fused]')"
     found = version()
@@ -112,7 +112,7 @@ def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
     try:
         with _compiling:
             return _compiled(kernel.entry, launch, gpu)
-    except Exception as exc:  # Triton raises whatever its passes, LLVM or ptxas come upon
+    except Exception as exc:  # Triton raises any exception of its passes, LLVM or ptxas
         what = f"the Triton kernel '{kernel.entry}' of {source} for {gpu.architecture}"
         message = f"{what} does not compile: {type(exc).__name__}: {exc}"
         raise NotCapable(message, CAPABILITIES) from exc
@@ -136,7 +136,7 @@ def _compiled(entry: str, launch: TritonLaunch, gpu: Gpu) -> TritonBinary:
         if on_amd
         else GPUTarget("cuda", int(gpu.architecture.removeprefix("sm_")), gpu.warp_size)
     )
-    # graphexec keeps compiled kernels itself, so Triton's files are for this call only.
+    # graphexec has its own cache of kernels, so Triton's files are temporary.
     with tempfile.TemporaryDirectory(prefix="graphexec-triton-") as folder, \
             triton.knobs.cache.scope():  # fmt: skip
         triton.knobs.cache.dir = folder

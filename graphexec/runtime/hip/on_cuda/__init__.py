@@ -47,7 +47,7 @@ MARKERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }  # where there is NVTX
 NVTX = "nvtx3/nvToolsExt.h"
 
-# Per header: the package of NVIDIA's on PyPI that brings it, without what names the version.
+# Per header: NVIDIA's package on PyPI that contains it, without the suffix of the version.
 HEADERS = {
     "cuda.h": "nvidia-cuda-runtime",
     "cuda_runtime_api.h": "nvidia-cuda-runtime",
@@ -71,20 +71,20 @@ FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", 
 
 
 class HipOnCudaError(Exception):
-    """The libraries cannot be built here; the message names what is missing or went wrong."""
+    """The libraries cannot be built; the message names the missing part or the failure."""
 
 
 @dataclass(frozen=True)
 class CudaToolkit:
-    """The pieces of CUDA to build against and run with, which may come from several places."""
+    """The parts of CUDA to build against and run with; they may come from several places."""
 
-    major: int  # of headers and libraries alike
+    major: int  # of both headers and libraries
     include_dirs: tuple[Path, ...]
     libcudart: Path
     libcublas: Path
     libcublasLt: Path
     libnvrtc: Path
-    libcuda: Path | None  # the driver; None where there is none, which is no obstacle to building
+    libcuda: Path | None  # the driver; None without one, which does not prevent building
     nvtx: Path | None = None  # the folder with its headers
 
 
@@ -99,9 +99,9 @@ class _Place:
 def find_cuda() -> CudaToolkit:
     """The first CUDA, newest major version of the first place, whose pieces are all present.
 
-    Looked for in `$CUDA_HOME`, `$CUDA_PATH`, `/usr/local/cuda*`, beside `nvcc` on the PATH and
-    among NVIDIA's pip packages of this interpreter. A header missing in one place may come from
-    another of the same major version.
+    It searches `$CUDA_HOME`, `$CUDA_PATH`, `/usr/local/cuda*`, beside `nvcc` on the PATH, and
+    NVIDIA's pip packages of this interpreter. A header missing in one place may come from another
+    of the same major version.
 
     Raises HipOnCudaError naming the missing headers and libraries.
     """
@@ -160,7 +160,7 @@ def build(cache: Path | None = None) -> Path:
 
 
 def _is_whole(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a build is there, all of it, undamaged."""
+    """Whether a complete and undamaged build exists."""
     if not folder.is_dir():
         return False
     check_owner(folder)
@@ -204,7 +204,7 @@ def _majors(places: list[_Place]) -> list[int]:
 
 
 def _header_major(include_dir: Path) -> int | None:
-    """The CUDA major version a folder's headers are of; None where the folder does not say."""
+    """The CUDA major version of a folder's headers; None if the headers do not state it."""
     for header, pattern, scale in (
         ("cuda.h", r"#define CUDA_VERSION (\d+)", 1000),
         ("cublas_api.h", r"#define CUBLAS_VER_MAJOR (\d+)", 1),
@@ -259,7 +259,7 @@ def _driver() -> Path | None:
 
 
 def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:
-    """What a build depends on: the sources, the commands in this module, compiler and CUDA."""
+    """All that a build depends on: the sources, the commands in this module, compiler and CUDA."""
     digest = hashlib.sha256()
     for source in (*sorted(SOURCES.glob("*.[ch]")), Path(__file__)):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -295,7 +295,7 @@ def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, fold
 
 
 def _publish(finished: Path, folder: Path) -> None:
-    """Move a build to its place; one that another process moved there meanwhile is as good."""
+    """Move a build to its place; keep one that another process moved there meanwhile."""
     try:
         finished.rename(folder)
     except OSError:

@@ -105,7 +105,7 @@ def dtype_of(array: Array) -> str:
 def check(
     given: dict[str, Array], *, ways: str = "both", by_terms: bool = False, **attrs: Any
 ) -> Array:
-    """Right as one command, and as three."""
+    """Check the numbers as one command, and as three."""
     types = {name: (array.shape, dtype_of(array)) for name, array in given.items()}
     graph, expected = graph_of(types, **attrs), exact(given, attrs)
     dtype = attrs.get("out_dtype", dtype_of(given["q"]))

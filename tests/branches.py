@@ -1,4 +1,4 @@
-"""Graphs of independent branches that are alike: what the rewrite `batch` is for."""
+"""Graphs of equal independent branches, for the rewrite `batch`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything is installed, as in CI, a skipped test is a mistake."""
+    """In CI, where everything is installed, a skipped test is an error."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
     if skipped and os.environ.get("GRAPHEXEC_NO_SKIPS"):
@@ -48,7 +48,7 @@ _ON_HIP = (
 def _no_gpu_by_accident(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
 ) -> None:
-    """Elsewhere no runtime is loaded: a process that has opened AMD's cannot run the emulator."""
+    """Other processes load no runtime: one that has opened AMD's cannot run the emulator."""
     where = request.path.relative_to(Path(__file__).parent).as_posix()
     if not where.startswith(_ON_HIP):
         empty = tmp_path_factory.getbasetemp() / "no-hip"
@@ -58,7 +58,7 @@ def _no_gpu_by_accident(
 
 @pytest.fixture(autouse=True)
 def _no_profiles_by_accident(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
-    """What was tuned on this machine changes no test."""
+    """Profiles of this machine must not change the tests."""
     monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path_factory.getbasetemp() / "no-profiles"))
 
 

@@ -24,7 +24,7 @@ from graphexec.ir.plan import (
 )
 
 Mutant = tuple[str, Plan]
-"""What was done, beginning with its kind and a colon; and the result."""
+"""The change (its kind, a colon, details), and the changed plan."""
 
 DISTANCES = (1, 2, 3, 5, 8, 13, 21)
 
@@ -37,7 +37,7 @@ def mutants(plan: Plan) -> Iterator[Mutant]:
 
 
 def sample(plan: Plan, random: Random, per_kind: int) -> Iterator[Mutant]:
-    """At most so many mutants of each kind, chosen at random."""
+    """At most `per_kind` mutants of each kind, chosen at random."""
     for kind in KINDS:
         found = list(KINDS[kind](plan))
         for what, mutant in random.sample(found, min(per_kind, len(found))):
@@ -87,7 +87,7 @@ def _to_other_stream(plan: Plan) -> Iterator[Mutant]:
 
 
 def _merged(plan: Plan) -> Iterator[Mutant]:
-    """Everybody who waited for `gone` waits for `kept`."""
+    """All waits for `gone` become waits for `kept`."""
     records = {s.event: i for i, s in enumerate(plan.instructions) if isinstance(s, Record)}
     for gone, kept in permutations(records, 2):
         steps = [
@@ -283,4 +283,4 @@ KINDS: dict[str, Callable[[Plan], Iterator[Mutant]]] = {
     "shift allocation": _shifted,
     "shrink allocation": _shrunk,
 }
-"""What is done to a plan, and how."""
+"""The kinds of changes, and their functions."""

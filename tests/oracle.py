@@ -39,7 +39,7 @@ ILL_FORMED = frozenset({"declaration", "event", "stream", "range", "read-only"})
 
 
 def kinds(reasons: Iterable[str]) -> set[str]:
-    """The kinds of some reasons: what stands before the colon, as "RAW" or "RAW across runs"."""
+    """The kinds of some reasons: the text before the colon, as "RAW" or "RAW across runs"."""
     return {reason.split(":")[0] for reason in reasons}
 
 
@@ -204,7 +204,7 @@ def _forks(plan: Plan) -> Iterator[str]:
 
 
 def _joins(plan: Plan, before: Before) -> Iterator[str]:
-    """The host waits for every launch, and for a record of stream 0 that comes after all.
+    """The host waits for every launch, and for a record of stream 0 after all of them.
 
     A record or a wait is no work: it may be left over on any stream.
     """
@@ -343,7 +343,7 @@ HOST = -1
 Segment = tuple[str, int, int]
 Memory = dict[Segment, int]
 State = tuple[dict[int, int], Memory]
-"""How far each queue is, and which launch wrote each segment (absent: nobody yet)."""
+"""The position of each queue, and the last writer of each segment (absent: unwritten)."""
 
 
 def racy_by_execution(plan: Plan, *, observe_overwrites: bool = False) -> list[str]:
@@ -366,7 +366,7 @@ def back_to_back(plan: Plan) -> Plan:
 
 
 class _Execution:
-    """All orders of one plan. A state reached on two ways is continued once."""
+    """All orders of one plan. A state reached in two ways is continued once."""
 
     def __init__(self, plan: Plan, observe_overwrites: bool) -> None:
         self.steps = plan.instructions
@@ -400,7 +400,7 @@ class _Execution:
         return order[place[queue]] if place[queue] < len(order) else None
 
     def blocked(self, number: int, place: dict[int, int]) -> bool:
-        """An event that was not yet recorded holds the instruction up."""
+        """An event that is not recorded yet blocks the instruction."""
         step = self.steps[number]
         if not isinstance(step, (Wait, HostWait)):
             return False
@@ -408,7 +408,7 @@ class _Execution:
         return not any(_is_record(self.steps[i], step.event) for i in finished)
 
     def pass_synchronization(self, place: dict[int, int]) -> None:
-        """Records and waits have no effect but on the order: none is left for later."""
+        """Execute records and waits at once: they only affect the order."""
         moved = True
         while moved:
             moved = False
@@ -420,7 +420,7 @@ class _Execution:
                 moved = True
 
     def acts(self, number: int) -> bool:
-        """A launch; or the host's last wait, after which it looks at the outputs."""
+        """A launch, or the host's last wait, after which it reads the outputs."""
         return isinstance(self.steps[number], Launch) or number == self.last_host_wait
 
     def startable(self, place: dict[int, int]) -> list[int]:

@@ -80,7 +80,7 @@ class Draft:
         self.instructions.append(HostWait(event))
 
     def edge(self, first: int, second: int, role: WaitRole = "dependency") -> None:
-        """What comes on stream `second` starts after what is on stream `first` so far."""
+        """Later work on stream `second` starts after the work on stream `first` so far."""
         self.wait(second, self.record(first), role)
 
     def fork(self) -> None:

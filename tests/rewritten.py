@@ -1,4 +1,4 @@
-"""What tests of rewrites share: a graph after one of them, and its numbers against float64."""
+"""Shared by tests of rewrites: a graph after a rewrite, and its numbers against float64."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def applied(compiled: Compiled) -> list[str]:
 
 
 def refused(compiled: Compiled) -> list[str]:
-    """Why they did not."""
+    """The notes of rewrites that did not apply."""
     return [note.text for note in compiled.notes if not note.applied]
 
 

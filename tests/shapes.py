@@ -63,7 +63,7 @@ class Net:
         return name
 
     def program(self, transfer_out: bool = True) -> Program:
-        """Everything nobody reads is an output."""
+        """All unread tensors are outputs."""
         for name in [n for n in self.views if n not in self.used and transfer_out]:
             view = self.views[name]
             host = self.view(f"out.{name}", self.storages[view.storage].nbytes, "output")

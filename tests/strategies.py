@@ -32,7 +32,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 class Choices(Protocol):
-    """Where randomness comes from."""
+    """A source of random choices."""
 
     def integer(self, low: int, high: int) -> int:
         """Any of `low` to `high`."""
@@ -41,7 +41,7 @@ class Choices(Protocol):
         """Any of the options, the first being the simplest."""
 
     def chance(self, percent: int) -> bool:
-        """True so often; False is the simpler."""
+        """True with this probability; False is simpler."""
 
 
 class Seeded:
@@ -245,7 +245,7 @@ class _GraphDrawing:
         self.add("gemm", {"a": a, "b": b, **addends}, attrs)
 
     def repeat(self) -> None:
-        """A node once more."""
+        """A repeated node."""
         nodes = list(self.built.nodes.values())
         if not nodes:
             return self.copy()
@@ -389,7 +389,7 @@ class _GraphDrawing:
         return self.choices.pick(([-1], [first, last], [1, first, last], [first, 1, last, 1]))
 
     def without_defaults(self, **settings: tuple[Any, Any]) -> dict[str, Any]:
-        """Values that are their default are left out, but for now and then."""
+        """Default values are usually left out."""
         return {
             key: value
             for key, (value, default) in settings.items()
@@ -421,7 +421,7 @@ ARENA, INPUT, OUTPUT, WEIGHTS = (
 
 
 def random_plan(choices: Choices, max_launches: int = 7) -> Plan:
-    """A plan made without a graph: it means nothing, but may well be safe.
+    """A plan made without a graph: it computes nothing meaningful, but may be safe.
 
     Launches of random ranges go to random streams, in between random records and waits.
     Usually streams are forked and joined, reads prefer what has been written, and races are

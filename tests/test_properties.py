@@ -1,4 +1,4 @@
-"""Any graph on any number of streams: right numbers, an accepted plan, and no wait too many."""
+"""Any graph on any number of streams: right numbers, an accepted plan, no redundant wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; what is no file is written to and stays what it is."""
+"""Files are written whole or not at all; pipes and devices are written to and not replaced."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ for write in (atomic_file.check_file, lambda path: atomic_file.write_text(path, 
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_file_that_its_owner_has_protected_is_not_replaced(linked: bool) -> None:
-    """Though its folder can be written to, which is all that replacing it takes."""
+    """A writable folder would be enough to replace the file; it must not be."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.npz"
         path.write_text("old")

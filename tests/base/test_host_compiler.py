@@ -1,4 +1,4 @@
-"""Libraries that the system's C compiler makes: once, for this CPU, and what may go wrong."""
+"""Libraries made by the system's C compiler: once, for this CPU; and every failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS = ("-O1",)
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A C file, and a folder of its own for what is made of it."""
+    """A C file, and a folder for its libraries."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "answer.c"
     path.write_text("int answer(void) { return 41; }\n")
@@ -87,7 +87,7 @@ def test_it_is_compiled_anew_for_another_cpu_source_compiler_or_flags(
 def test_a_cpu_is_told_by_its_model_and_features(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What differs from core to core or from moment to moment is no part of it."""
+    """The key must not contain what differs between cores or changes over time."""
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(host_compiler, "CPUINFO", cpuinfo)
 
@@ -139,7 +139,7 @@ def test_a_user_without_a_home(
 
 @pytest.mark.parametrize("size", [0, 3, 60, -1])
 def test_a_damaged_library_is_compiled_anew(size: int, source: Path, compiler: Path) -> None:
-    """Empty, cut, or with another byte in it: to load it might end the process."""
+    """Empty, cut, or with a changed byte: loading it might end the process."""
     library = shared_library(source, FLAGS)
     sound = library.read_bytes()
     library.write_bytes(sound[:size] if size >= 0 else b"B" + sound[1:])
@@ -169,7 +169,7 @@ def real_compiler(source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_library_of_no_use_is_compiled_anew(
     other: str, source: Path, real_compiler: Path, tmp_path: Path
 ) -> None:
-    """One that was kept as it is now, but is no library or lacks a function."""
+    """An undamaged file that is no library, or lacks a function."""
     library = shared_library(source, FLAGS)
     library.unlink()
     if other == "no library":

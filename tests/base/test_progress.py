@@ -1,4 +1,4 @@
-"""Long work says how far it has come."""
+"""Long work reports its progress."""
 
 from graphexec.base.progress import listening, tracked
 

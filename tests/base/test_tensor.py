@@ -20,7 +20,7 @@ dtypes = st.sampled_from(list(DType))
 
 
 def indices(view: View) -> np.ndarray:
-    """Which element of the storage each element of the view is."""
+    """The index in the storage of each element of the view."""
     low, high = (b // view.dtype.itemsize for b in view.byte_range())
     storage = np.arange(low, high)
     strides = tuple(s * storage.itemsize for s in view.strides)

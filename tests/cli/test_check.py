@@ -155,7 +155,7 @@ def test_a_file_of_another_kind_is_no_profile(invoke, written, graph):
 
 
 def test_a_graph_is_not_taken_for_another_kind(invoke, graph):
-    """Whatever else it says: its version tells what it is."""
+    """The version alone identifies the file."""
     for key in ("traceEvents", "$schema"):
         done = invoke("check", graph(("name: tiny", f"{key}: tiny")))
         assert f"the graph has no key '{key}'" in done.stderr

@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy():
 def begun(
     arguments: list[object], sign: Path, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, started, and at work as `sign` shows by being there."""
+    """The started program, after the file `sign` shows that it is working."""
     with subprocess.Popen(
         [PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "BEGUN": str(sign), "SECONDS": "30", **environment},

@@ -1,4 +1,4 @@
-"""graphexec tune: what it says, what it leaves, and what the other commands make of it."""
+"""graphexec tune: its output, its files, and their use by the other commands."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def begun(arguments, **options):
 
 
 def test_ctrl_c_leaves_nothing_half_written(graph, slow_ops, tmp_path, folder):
-    """It comes while a command is measured that takes its time."""
+    """Ctrl-C arrives while a slow command is measured."""
     file = graph(("op: softmax", "op: slow"))
     sign = tmp_path / "begun"
     environment = {**os.environ, "BEGUN": str(sign), "SECONDS": "30", "DAWDLE": "run"}

@@ -33,7 +33,7 @@ def commands(page: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """What somebody who reads the documentation has: the examples, and files it told to save."""
+    """The files of a reader: the examples, and those that pages tell to save."""
     shutil.copytree(ROOT / "graphs", tmp_path / "graphs")
     shutil.copytree(DOCS / "examples", tmp_path / "docs" / "examples")
     return tmp_path

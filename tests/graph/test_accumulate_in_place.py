@@ -96,7 +96,7 @@ def test_a_later_reader_through_a_window() -> None:
 
 
 def test_a_reader_that_the_sum_needs_anyway() -> None:
-    """The residual of a transformer: what reads it leads to the product that is added."""
+    """The residual of a transformer: its other readers happen before the product that adds it."""
     g = gx.Graph("g")
     x, w = g.input("x", (8, 8)), g.input("w", (8, 8))
     r = g.softmax(x, name="r")

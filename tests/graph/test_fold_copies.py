@@ -193,7 +193,7 @@ def test_a_copy_that_is_free_does_not_come_to_cost_anything() -> None:
 
 
 def heads(size: int, batch: int = 2) -> gx.Graph:
-    """Scores of heads that lie beside one another, as projections leave them."""
+    """Scores of adjacent heads, as projections write them."""
     g = gx.Graph("heads")
     q, k = (g.input(n, (batch, size, 8, 64), "f16") for n in "qk")
     qh, kh = (g.copy(n, permute=[0, 2, 1, 3], name=f"{n}h") for n in (q, k))

@@ -119,7 +119,7 @@ def test_casts_between(half: str) -> None:
 
 
 def test_results_and_operands_of_copies_are_strides() -> None:
-    """Heads in front before, heads back after: no bytes move."""
+    """Heads are permuted before and after the attention without moving bytes."""
     g = gx.Graph("g")
     heads = []
     for name in "qkv":
@@ -204,7 +204,7 @@ def test_what_it_is_not(case: str) -> None:
 
 
 def is_left(g: gx.Graph, reason: str) -> None:
-    """Nothing changes, and the reason is told."""
+    """The graph is unchanged, and the note has the reason."""
     found, plain = after(g, NAME), after(g)
     assert found.plan == plain.plan
     assert applied(found) == []

@@ -29,7 +29,7 @@ def messages(graph: gx.Graph) -> list[str]:
 
 
 class Probe(Op):
-    """Shows what an op is given."""
+    """An op that records the arguments of its methods."""
 
     name = "probe"
     doc = "Every kind of attribute."

@@ -97,7 +97,7 @@ def test_a_softmax_writes_dense() -> None:
 
 
 def test_only_once() -> None:
-    """A second permuting copy finds a result that is laid out already."""
+    """A second permuting copy finds a result that already has a layout."""
     g = gemm_then(permute=[0, 2, 1, 3])
     g.output(w=g.copy("z", permute=[1, 0, 2, 3], name="w"))
     del g.outputs["z"]

@@ -35,7 +35,7 @@ def names(graph: TypedGraph) -> list[str]:
 
 
 def rewrite(graph: TypedGraph, *names: str) -> TypedGraph:
-    """The graph after the rewrites called so; all of them if none is named."""
+    """The graph after the named rewrites; after all of them if none is named."""
     return stage.rewrite(graph, Target(), names or [*known_rewrites()])[0]
 
 
@@ -53,7 +53,7 @@ def test_every_rewrite_has_a_name_and_a_line_of_doc() -> None:
 
 
 def extra(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two rewrites more, off by default, that change nothing; what they were told."""
+    """Two further rewrites, off by default, that change nothing; returns their arguments."""
     seen = []
 
     def graph(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
@@ -137,7 +137,7 @@ def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dead_nodes_are_left_out() -> None:
-    """What `after` names is kept for a node that is needed; one that is not keeps nothing."""
+    """`after` of a needed node keeps the nodes it names; `after` of a dead node keeps nothing."""
     before = typed()
     after = rewrite(before, "dead-nodes")
     assert names(after) == ["a", "first", "b", "y"]

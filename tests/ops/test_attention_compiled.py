@@ -27,7 +27,7 @@ from graphexec.planning.pipeline import plan_graph
 
 
 def flag_sets() -> dict[str, tuple[str, ...]]:
-    """What vectors of several widths are compiled with, as far as this CPU has them."""
+    """Compiler flags for vectors of several widths, those that this CPU supports."""
     found: dict[str, tuple[str, ...]] = {"native": (NATIVE,), "baseline": ()}
     if platform.machine() == "x86_64" and " avx2 " in Path("/proc/cpuinfo").read_text():
         found["avx2"] = ("-mavx2", "-mfma")
@@ -70,7 +70,7 @@ class Operand:
         )
 
     def around(self) -> int:
-        """How many elements of the memory are still as they were."""
+        """The number of unchanged elements of the memory."""
         return int(np.isnan(self.memory.astype(np.float64)).sum())
 
 
@@ -209,7 +209,7 @@ def some_call() -> dict[str, Operand]:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_blocks_are_independent(kernel: Kernel, causal: bool) -> None:
-    """One at a time in any order, or side by side in threads, they give the same bits."""
+    """Blocks give the same bits one at a time in any order, and concurrently in threads."""
     operands = some_call()
     compute(kernel, operands, 0.2, causal)
     expected = operands["out"].array.tobytes()
@@ -235,7 +235,7 @@ def test_blocks_are_independent(kernel: Kernel, causal: bool) -> None:
 
 
 def test_a_mask_of_the_lowest_numbers_is_not_one_of_infinities(kernel: Kernel) -> None:
-    """A query all of whose keys have it sees all alike, as softmax says."""
+    """If all keys of a query have this mask, their weights are equal, as in a softmax."""
     operands = some_call()
     lowest = np.finfo(np.float32).min
     operands["mask"] = Operand((3, 300, 200), "f32")
@@ -308,7 +308,7 @@ def small_problem(dtype: gx.DType, queries: int = 40) -> Problem:
 def test_it_is_compiled_for_a_session_and_then_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Not when it is planned, which may be for a GPU, nor in a run, which may have a timeout."""
+    """Not while planning, which may be for a GPU; not in a run, which may have a timeout."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     graph, given = small()
     plan_graph(small("f16")[0], device="hip", capabilities={"attention:f16"})
@@ -352,7 +352,7 @@ def test_threads_that_ask_at_once_have_it_compiled_once(
 
 
 def test_it_computes_what_it_is_faster_at() -> None:
-    """Not f64; f32 from 3 queries on, before which memory is what takes time."""
+    """Not f64; f32 from 3 queries on: fewer queries are limited by memory."""
     for dtype in gx.DType:
         fits = [compiled.fits(small_problem(dtype, queries)) for queries in (1, 2, 3, 40)]
         some, few = dtype is not gx.DType.F64, dtype in (gx.DType.F16, gx.DType.BF16)

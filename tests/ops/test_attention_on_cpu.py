@@ -49,7 +49,7 @@ def test_causal(queries: int, keys: int, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("large", [30.0, 1000.0])
 def test_large_logits(large: float, dtype: str) -> None:
-    """Far beyond what exp of them would hold; in f16 also beyond the type."""
+    """Logits whose exp overflows; in f16 the logits overflow too."""
     check(arrays(dtype, (2, 40, 64), (2, 50, 64), large=large), scale=1.0)
     check(arrays(dtype, (2, 40, 64), (2, 50, 64), large=large), scale=-1.0, causal=True)
 
@@ -63,7 +63,7 @@ def test_a_shift_of_all_logits_changes_nothing(shift: float) -> None:
 
 @pytest.mark.parametrize(("value", "shift"), [(1e-25, -60), (1e25, 60), (1e-25, 60), (1e25, -60)])
 def test_values_at_the_ends_of_f32(value: float, shift: float) -> None:
-    """Weights are not normalised before they meet the values: neither may run out of the type."""
+    """Weights are multiplied with the values before they are normalised: neither may overflow."""
     given = arrays("f32", (20, 8), (30, 8)) | {"mask": to_dtype([[shift]], "f32")}
     check(given | {"v": given["v"] * np.float32(value)})
 
@@ -152,7 +152,7 @@ def test_one_query_with_large_logits_among_others() -> None:
 
 
 def test_a_hidden_key_may_have_a_logit_beyond_the_exponential() -> None:
-    """Of the first query alone: what all others sum is of ordinary size."""
+    """Only the first query has large logits; the sums of all others are of ordinary size."""
     given = arrays("f32", (9, 8), (9, 8))
     given["q"][1:, 0] = given["k"][:5, 0] = 0
     given["q"][0, 0] = given["k"][5:, 0] = 1e3

@@ -47,7 +47,7 @@ HALVES = frozenset({"attention:f16", "attention:bf16"})
 
 @dataclass
 class Case:
-    """Operands and attributes of an attention, and the GPU whose configuration is taken."""
+    """Operands and attributes of an attention, and the GPU of its configuration."""
 
     arrays: dict[str, Array]
     attrs: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Case:
         return kernel
 
     def job(self) -> tuple[list[TritonKernel], Gpu, dict[str, Array]]:
-        """What the interpreter is given: all storages as bytes, NaN but for the inputs."""
+        """The arguments of the interpreter: all storages as bytes, NaN except the inputs."""
         storages = {name: np.full(storage.nbytes, 0xFF, np.uint8)
                     for name, storage in self.compiled().program.storages.items()}  # fmt: skip
         for name, array in self.arrays.items():
@@ -270,7 +270,7 @@ def test_it_compiles(gpu: str, variant: str) -> None:
 
 @pytest.mark.parametrize("variant", HOPPER)
 def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
-    """Within what a multiprocessor has, and with all accumulators in registers."""
+    """The code fits a multiprocessor, with all accumulators in registers."""
     case, gpu = HOPPER[variant], GPUS["sm_90"]
     kernel = case.kernel()
     assert kernel.on(gpu).source.name == "flash_hopper.py"
@@ -282,7 +282,7 @@ def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
 
 
 def resources(code: bytes, path: Path) -> str:
-    """What NVIDIA's tool says of compiled code: registers, stack, shared memory."""
+    """The resources of compiled code by NVIDIA's tool: registers, stack, shared memory."""
     import triton
 
     path.write_bytes(code)
@@ -332,7 +332,7 @@ def test_grouped_heads_stored_by_rows_have_three_batch_axes() -> None:
 
 
 def test_few_tiles_are_smaller() -> None:
-    """So that more multiprocessors have one."""
+    """Smaller blocks, so that more multiprocessors have one."""
 
     def rows(case: Case) -> object:
         return case.kernel().on(GPUS["sm_90"]).constants["BLOCK_M"]

@@ -42,7 +42,7 @@ def dtype_of(array: Array) -> str:
 
 
 class Plain(gx.CpuDevice):
-    """A device whose products add no bias: it is put into the result before."""
+    """A device whose products add no bias: it is written into the result first."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset()
@@ -242,7 +242,7 @@ def test_its_plan_says_what_it_reads() -> None:
 
 
 def test_where_it_is_not_its_sum_is_wide() -> None:
-    """Not rounded before both addends are there: the product in f32, then all of them."""
+    """No rounding before both addends are added: the product is in f32, then all are summed."""
     assert labels(graph_of(BOTH), ()) == ["gemm", "affine"]
     f32 = {name: (shape, "f32") for name, (shape, _) in BOTH.items()}
     assert labels(graph_of(f32), ()) == ["affine", "gemm"]
@@ -271,7 +271,7 @@ def test_a_c_that_begins_at_an_odd_address(rows: int) -> None:
 
 @pytest.mark.parametrize("late", ["bias", "c"])
 def test_what_is_added_while_it_is_uploaded_is_a_race(late: str) -> None:
-    """... also where nothing else depends on the upload."""
+    """The same if nothing else depends on the upload."""
     g = gx.Graph("g")
     a, b, c, bias = (g.input(name, *BOTH[name]) for name in ("a", "b", "c", "bias"))
     g.output(y=g.gemm(g.gemm(a, b), b, c, bias=bias, name="y"))
@@ -332,7 +332,7 @@ def test_a_result_that_is_cast_adds_the_bias_before() -> None:
 @pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("sliced", ["a", "b", "bias"])
 def test_what_begins_at_an_odd_address_is_not_added_to(sliced: str, rows: int) -> None:
-    """hipBLASLt takes 256 bytes for granted; a row or eight elements of f16 are fewer."""
+    """hipBLASLt assumes 256-byte alignment; a row or eight elements of f16 are fewer bytes."""
     g = gx.Graph("g")
     given = {}
     for name, (shape, dtype) in BIASED.items():

@@ -232,7 +232,7 @@ def test_a_mask_outside_f32_is_as_good_as_minus_infinity() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_infinity_spoil_their_row_only(value: float, dtype: str) -> None:
-    """exp(inf - inf) is NaN: there is no limit to give."""
+    """exp(inf - inf) is NaN: there is no limit."""
     x = draw(np.random.default_rng(9), (3, 4), dtype)
     x[1, 2] = value
     found = wide(give(x))

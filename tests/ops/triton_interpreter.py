@@ -24,7 +24,7 @@ NAMES = {DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DTy
 
 
 class Memory:
-    """What the interpreter asks of a tensor: the address of its first element, and its type."""
+    """The interpreter's view of a tensor: the address of its first element, and its type."""
 
     def __init__(self, view: View, raw: np.ndarray[Any, Any]) -> None:
         self.address = raw.ctypes.data + view.offset * view.dtype.itemsize

@@ -19,7 +19,7 @@ SOME = Cost(0, 1000)
 
 @dataclass(frozen=True)
 class Access:
-    """What one command reads and writes (names of storages), and what it is ordered after."""
+    """The reads and writes of one command (names of storages), and its `after`."""
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def required(schedule: Schedule) -> nx.DiGraph:
 
 
 def stream_of(schedule: Schedule, step: Step) -> int | None:
-    """The stream of a step; None for what the host does."""
+    """The stream of a step; None for a host_wait."""
     if isinstance(step, int):
         return schedule.stream[step]
     return None if isinstance(step, HostWait) else step.stream

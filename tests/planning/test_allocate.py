@@ -26,7 +26,7 @@ few = settings(max_examples=60, deadline=None)
 
 
 def conflicts(schedule: Schedule) -> set[frozenset[str]]:
-    """Pairs of storages neither of which is done before the other begins."""
+    """Pairs of storages with overlapping lifetimes."""
     before = {c: nx.ancestors(required(schedule), c) for c in schedule.order}
     accesses: dict[str, set[int]] = {}
     for index, command in enumerate(schedule.program.commands):
@@ -146,7 +146,7 @@ def test_a_chain_needs_two_tensors() -> None:
 
 
 def test_a_chain_over_streams_still_needs_two_tensors() -> None:
-    """Its waits order everything, whatever the streams."""
+    """Its waits order all commands, for any streams."""
     accesses = [does("-> t0"), *(does(f"t{i} -> t{i + 1}") for i in range(50))]
     assert place(schedule_of(accesses, [i % 3 for i in range(51)])).arena_bytes == 2 * ALIGNMENT
 

@@ -33,7 +33,7 @@ def planned(program: Program, streams: int) -> Synchronized:
 
 
 def naive_conflict(one, two, synchronized) -> bool:
-    """Straight from the definition: some access of each is unordered, or they go both ways."""
+    """By the definition: some accesses are unordered, or ordered both ways."""
     before, stream = synchronized.before, synchronized.schedule.stream
     position = synchronized.position
 

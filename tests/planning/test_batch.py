@@ -1,4 +1,4 @@
-"""batch: alike and independent commands become one; everything else stays what it was."""
+"""batch: equal independent commands become one; all others stay unchanged."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def able(without: str = "nothing") -> frozenset[str]:
 def with_notes(
     graph: gx.Graph, able: frozenset[str], resident: bool = False
 ) -> tuple[list[Command], list[str]]:
-    """... and what is said of GEMMs that are no batch."""
+    """The notes about GEMMs that are no batch."""
     typed = rewrite(infer(graph), Target(capabilities=able), chosen_rewrites())[0]
     program = lower(typed, resident, able)
     found, notes = batch.REWRITE.apply(program, Target(capabilities=able, costs=CPU))
@@ -274,7 +274,7 @@ def test_a_bias_for_all_needs_no_capability_for_batches() -> None:
 
 @pytest.mark.parametrize("why", ["pointers", "no biases at a stride"])
 def test_otherwise_biases_are_put_into_the_results(why: str) -> None:
-    """So no batch is lost that there was when no GEMM added its bias."""
+    """Adding biases in GEMMs must not prevent a batch."""
     apart = why == "pointers"
     without = "nothing" if apart else "gemm-bias-batch"
     first, second = biased(layers(8, apart=apart), without, resident=apart)
@@ -345,7 +345,7 @@ ROUNDED = "beta · c + bias, put into the results first, would be rounded to hal
 def test_where_that_is_no_batch_either_they_stay_as_they_are_and_are_told_why(
     graph: gx.Graph, without: str, resident: bool, why: str
 ) -> None:
-    """Two products, for one, would not be fewer by two commands."""
+    """Two batches in place of one would not save two commands."""
     commands, refused = with_notes(graph, able(without), resident)
     count = len(graph.outputs)
     assert [(len(c.nodes), c.label) for c in commands] == [(0, "gemm")] * count
@@ -372,7 +372,7 @@ def test_explain_tells_of_products_that_stay_apart() -> None:
 
 
 def test_nothing_is_said_of_products_that_no_bias_keeps_apart() -> None:
-    """They fill the device, or are one batch."""
+    """GEMMs fill the device, or are one batch."""
     assert with_notes(layers(8), able()) == (biased(layers(8)), [])
     assert with_notes(layers(8, apart=True), able(), True)[1] == []
     g = gx.Graph("large")
@@ -507,7 +507,7 @@ def test_it_can_be_switched_off() -> None:
 
 
 def test_after_names_the_nodes_and_not_the_batch() -> None:
-    """'b' has a second launch, that 'late' need not wait for."""
+    """'b' has a second launch; 'late' need not wait for it."""
     g = gx.Graph("g")
     for name in "ab":
         x = g.input(f"x_{name}", (16, 16), "f16")
@@ -585,7 +585,7 @@ def test_weights_of_a_batch_lie_side_by_side(tmp_path: object) -> None:
 @settings(max_examples=60)
 @given(repeated_graphs())
 def test_dependencies_are_kept(graph: gx.Graph) -> None:
-    """Whatever had to come first is in an earlier command, or there is a cycle."""
+    """All predecessors are in earlier commands; otherwise there is a cycle."""
     before = lowered(graph)
     after = rewritten(before, CPU)
     # A node may have several commands, in the order of their lowering.
@@ -685,7 +685,7 @@ def written_before(plan: Plan, index: int, wanted: Range) -> bool:
 
 
 def test_a_limit_too_low_for_batches_is_kept_without() -> None:
-    """One after another, chains need room for one."""
+    """One after another, chains need the bytes of one."""
     g = in_turn(8, 64)
     apart = ["common-subexpressions"]  # the chains are the same
     free = gx.make_plan(g, no_rewrite=apart).stats

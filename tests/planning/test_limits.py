@@ -255,7 +255,7 @@ EXAMPLES = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
 
 
 def explained_plans():
-    """Of every example and of a wide graph, on either device and few streams or many."""
+    """Every example and a wide graph, on both devices, on few and many streams."""
     for device in ("cpu", "hip"):
         for streams in (2, 4):
             yield plan_graph(wide(5), device=device, streams=streams)

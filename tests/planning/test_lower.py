@@ -238,7 +238,7 @@ def test_names_of_the_compilers_own_bytes_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x.h2d", "m.d2h"])
 def test_names_of_transfers_are_refused(name: str) -> None:
-    """A launch carries its node's name, so two nodes would have one."""
+    """A launch has its node's name, so two nodes would share one."""
     graph = base()
     graph.softmax("x", name=name)
     graph.gemm("x", "y", name="m")

@@ -154,7 +154,7 @@ def test_no_fork_and_join_is_faster_than_the_bound(time, share, launch, event, s
 
 
 def test_the_third_branch_of_a_diamond_is_an_event_away_at_both_ends():
-    """One branch may follow the fork on its stream, another precede the join on its."""
+    """One branch may follow the fork on its stream, another precede the join on its stream."""
     tasks = made([2, 5, 5, 5, 2], [(), (0,), (0,), (0,), (1, 2, 3)], share=0.1, event=2)
     best = brute_force(tasks, 3)
     assert best == 2 + 2 + 5 + 2 + 2

@@ -83,7 +83,7 @@ def test_makespan_is_never_below_the_bounds(seed, count, streams):
 
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_work_is_never_done_faster_than_the_device_can(seed, count):
-    """At any time the shares at work, scaled to the common rate, are at most the device."""
+    """At any time the active shares, scaled to the common rate, add up to at most 1."""
     tasks, stream = random_tasks(seed, count, 4)
     timeline = simulate(tasks, range(count), stream)
     work = sum(

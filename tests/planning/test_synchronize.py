@@ -151,7 +151,7 @@ def test_crossing_edges_are_counted_before_reduction(schedule: Schedule) -> None
 @few
 @given(schedules())
 def test_events(schedule: Schedule) -> None:
-    """Numbered in order, recorded once and before they are waited for; none is without use."""
+    """Events are numbered in order, recorded once and before their waits, and all used."""
     steps = synchronize(schedule).steps
     records = [s.event for s in steps if isinstance(s, Record)]
     awaited = {s.event for s in steps if isinstance(s, (Wait, HostWait))}

@@ -36,7 +36,7 @@ BUFFERS = (
 )
 NO_OUTPUT = BUFFERS[:3]
 VALUE_RACES = EXECUTION_KINDS - {"WAW"}
-"""What shows even where nobody looks at the bytes that are overwritten."""
+"""Kinds that show even if the overwritten bytes are not read."""
 
 
 def plan_of(
@@ -80,7 +80,7 @@ def _ranges(text: str) -> tuple[Range, ...]:
 
 
 def one(text: str, end: str = "s0 record 9; host 9", **more: Any) -> Plan:
-    """A plan on stream 0, waited for."""
+    """A plan on stream 0 with a host_wait."""
     return plan_of(f"{text}; {end}", **more)
 
 
@@ -399,7 +399,7 @@ def test_order_and_execution_agree_on_two_runs(plan: Plan) -> None:
 
 
 def test_random_plans_are_a_fair_mixture() -> None:
-    """Safe and unsafe ones of every kind; nothing is learnt from plans of one verdict."""
+    """Every kind has safe and unsafe plans: plans of one verdict would prove nothing."""
     found = Counter(kind for seed in range(600) for kind in kinds(random_verdict(seed)) or {"safe"})
     assert 150 < found["safe"] < 450
     wanted = EXECUTION_KINDS | {"event", "fork", "join", "handle", "alias", "after", "edge"}

@@ -446,7 +446,7 @@ def test_the_operands_of_a_launch_do_not_alias(
 @settings(max_examples=300)
 @given(st.data())
 def test_the_operands_of_a_batch_do_not_alias(data: st.DataObject) -> None:
-    """Many ranges are looked at in another way than few; hazards are the same."""
+    """Many ranges are checked by another algorithm than few; hazards are the same."""
     buffers = st.sampled_from(["arena", "other"])
     dense = [at(32 * n, 32 * n + 32, data.draw(buffers)) for n in range(20)]
     odd = st.builds(
@@ -647,7 +647,7 @@ def test_a_run_does_not_overtake_the_one_before() -> None:
 
 
 def test_events_of_the_next_run_are_its_own() -> None:
-    """Were event 0 taken from the run before, the early stream would seem to be behind."""
+    """If event 0 were taken from the previous run, the early stream would seem ordered."""
     draft = Draft()
     draft.launch(1, "early", writes=[A])
     draft.launch(0, "late", writes=[B])

@@ -68,7 +68,7 @@ def test_mutants_of_compiled_plans(batch: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(graphs(max_nodes=8), stream_counts())
 def test_compiled_plans_are_safe_and_need_all_they_wait_for(graph: Graph, streams: int) -> None:
-    """No record and no wait of any role can be left out, by both judges."""
+    """Without any record or wait, both the verifier and the oracle refute the plan."""
     plan = make_plan(graph, streams=streams)
     assert not racy(plan)
     assert not find_hazards(plan)

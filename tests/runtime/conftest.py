@@ -28,7 +28,7 @@ def lab(opened_lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def emulated(lab: Lab) -> Lab:
-    """As `lab`, for what only the emulator can show."""
+    """Like `lab`, for tests that need the emulator."""
     if lab.emulator is None:
         pytest.skip("needs the emulator: unset GRAPHEXEC_HIP_LIBRARY_PATH")
     return lab

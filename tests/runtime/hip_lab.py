@@ -1,4 +1,4 @@
-"""What tests of the HIP device share: the device, example graphs, and the emulator's lines."""
+"""Shared by tests of the HIP device: the device, example graphs, and the emulator's lines."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Lab:
 
     @contextmanager
     def nothing_left(self) -> Iterator[None]:
-        """What is created inside is destroyed inside."""
+        """Everything created in the `with` block is destroyed in it."""
         before = self.live()
         yield
         assert self.live() == before

@@ -1,4 +1,4 @@
-"""Ops applied so that together they take every variant of every kernel.
+"""Cases that together use every variant of every kernel.
 
 The tests run all of them on the emulator and compile all of them for AMD's GPUs.
 """

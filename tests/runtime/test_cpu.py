@@ -104,7 +104,7 @@ def ones(n: int = 8) -> Array:
 
 @pytest.fixture(autouse=True)
 def same_cores() -> Iterator[None]:
-    """Whoever runs a plan may use the same cores afterwards."""
+    """The caller of a run may use the same cores afterwards."""
     before = os.sched_getaffinity(0)
     yield
     assert os.sched_getaffinity(0) == before
@@ -223,7 +223,7 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
 
 
 def test_overlapping_tensors_give_wrong_numbers() -> None:
-    """Whoever writes last, the join reads one tensor twice."""
+    """The join reads one tensor twice, whichever branch writes last."""
     graph = gx.Graph("g", ops=hooked())
     graph.input("x", (8, 8))
     graph.input("z", (8, 8))
@@ -232,7 +232,7 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
     graph.output(y=graph.gemm("slow", "quick", name="join"))
 
     def overlap(plan: Plan) -> Plan:
-        """`quick` is put where `slow` lies."""
+        """`quick` gets the bytes of `slow`."""
         slow, quick = plan.places["slow"], plan.places["quick"]
 
         def moved(r: Range) -> Range:
@@ -376,7 +376,7 @@ def test_no_exception_of_an_op_hangs_the_run(error: str) -> None:
 
 
 def test_warnings_of_numpy_do_not_stop_a_run() -> None:
-    """Infinities and NaN are results like others, on a GPU as here, whatever the warning filter."""
+    """Infinities and NaN are valid results, as on a GPU, with any warning filter."""
     graph = gx.Graph("g")
     graph.input("x", (2, 2))
     graph.softmax("x", name="s")
@@ -419,7 +419,7 @@ def test_an_interrupt_leaves_the_session_usable() -> None:
 
 
 def test_an_interrupt_while_the_plan_is_issued_leaves_the_session_usable() -> None:
-    """After each instruction in turn: streams may wait for events that nobody records any more."""
+    """After each instruction in turn: streams may wait for events that are never recorded."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -557,7 +557,7 @@ def test_submit_returns_before_the_run_is_done() -> None:
 
 
 def test_two_requests_overlap_and_a_third_waits_for_the_first() -> None:
-    """Both are inside `slow` at once; with memory of their own neither disturbs the other."""
+    """Both requests are in `slow` at once; with separate memory neither disturbs the other."""
     barrier = threading.Barrier(2, timeout=PATIENCE)
     ops = hooked(lambda node, parallel: barrier.wait() and None if node == "slow" else None)
     with gx.compile(two_branches(ops), device=CpuDevice(poison=True), streams=1) as exe:
@@ -716,7 +716,7 @@ def test_outputs_are_the_callers_own() -> None:
 
 
 def test_a_run_reads_its_inputs_where_they_lie() -> None:
-    """Those of `submit` are copied; what was lent to an earlier run is left alone."""
+    """Arrays of `submit` are copied; arrays lent to an earlier run are not changed."""
     lent, given = ones(), 2 * ones()
     lent.flags.writeable = False
     with gx.compile(two_branches(hooked()), device=CpuDevice(poison=True), streams=2) as exe:

@@ -212,7 +212,7 @@ def test_weights_are_uploaded_once_and_shared(emulated: Lab) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_example_graphs(lab: Lab, name: str, mode: Mode, streams: int) -> None:
-    """Right, and the same bits whatever the device does first."""
+    """Right numbers, and the same bits in every order of execution."""
     with lab.nothing_left(), lab.compile(name, mode, streams) as exe:
         assert session_of(exe).mode == mode, session_of(exe).fallback
         inputs = inputs_of(exe)
@@ -302,7 +302,7 @@ def test_a_device_that_is_not_there(lab: Lab) -> None:
 def test_a_wait_that_is_not_issued_is_seen_in_the_numbers(
     emulated: Lab, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So right numbers under every seed mean something."""
+    """Without the waits, numbers are wrong under some seed: the emulator does find races."""
     from graphexec.runtime.hip.steps import Steps, nothing
 
     wait_event, dropped = Steps.wait_event, -1

@@ -174,7 +174,7 @@ def test_algorithms_are_counted(emulated: Lab) -> None:
 
 
 def test_what_fails_while_preparing_leaves_nothing(emulated: Lab) -> None:
-    """... and the product is hipBLAS's."""
+    """The product then runs by hipBLAS."""
     HipDevice().describe()
     for call in ("hipblasLtMatrixLayoutCreate:2=3", "hipblasLtMatmulAlgoGetHeuristic:1=7"):
         emulated.emulator.fail(call)

@@ -36,7 +36,7 @@ def test_numbers(lab: Lab, name: str, mode: Mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, shuffled: bool) -> None:
-    """They are taken at a stride, in one order; for another one there are pointers."""
+    """Inputs are allocated at a stride in one order; another order needs pointers."""
     g = gx.Graph("resident")
     b = [g.input(f"b{n}", (24, 24)) for n in range(4)]
     for n in range(4):

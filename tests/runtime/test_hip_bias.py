@@ -109,7 +109,7 @@ def test_one_call_and_right_numbers(
 def test_one_call_adds_c_as_well(
     lab: Lab, dtype: str, out: str, mode: Mode, batch: tuple[int, ...], added: str
 ) -> None:
-    """Where it lies, and over it if nobody needs it."""
+    """c is read in place, and overwritten if nothing reads it afterwards."""
     graph = layer(dtype, out, batch, added)
     with lab.nothing_left(), lab.compile(graph, mode, streams=1) as exe:
         places = {t.name: (t.buffer, t.offset) for t in exe.plan.tensors}
@@ -329,7 +329,7 @@ def test_without_hipblaslt_there_are_two_commands(
 
 
 def test_a_product_without_an_algorithm_is_planned_anew(emulated: Lab) -> None:
-    """... and only its bias is given up, not that of others of its types."""
+    """Only its bias is given up; other products of its types keep theirs."""
     asked: list[frozenset[str]] = []
 
     def plan(source: gx.Graph, resident: bool, without: frozenset[str]) -> Compiled:
@@ -359,7 +359,7 @@ def of_shape(m: int) -> str:
 
 
 def test_all_products_without_an_algorithm_are_told_at_once(emulated: Lab) -> None:
-    """So there is a single new plan."""
+    """All products are reported at once, so there is a single new plan."""
     g = layer()
     for m in (1, 2, 3, 4):
         x = g.input(f"x{m}", (m, 24), "f16")
@@ -425,7 +425,7 @@ def works_of(compiled: Compiled) -> list[Gemm]:
 
 
 def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
-    """And nothing is said of another plan, as there is none."""
+    """No warning of a new plan: there is none."""
     compiled = plan_graph(layer(), device="hip", capabilities=EVERY)
     emulated.emulator.fail("hipblasLtMatmulAlgoGetHeuristic:*=7")
     with (
@@ -502,7 +502,7 @@ def test_algorithms_are_counted_with_the_epilogue(emulated: Lab) -> None:
 def test_the_library_is_asked_where_there_is_a_bias_only(
     emulated: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asking loads it, which takes as long as starting."""
+    """The query loads hipBLASLt, which takes as long as the start."""
 
     def asked(*_: object) -> frozenset[str]:
         raise AssertionError("asked")

@@ -128,7 +128,7 @@ def test_what_cannot_be_freed_does_not_keep_the_rest(emulated: Lab, name: str) -
 
 @pytest.mark.parametrize("call", ["hipblasGemmEx", "hipModuleLaunchKernel", "hipMemcpyAsync"])
 def test_a_launch_that_fails_in_a_run(emulated: Lab, call: str) -> None:
-    """It is named with its node, and the same executable runs on."""
+    """The error names the call and its node, and the executable stays usable."""
     emulator = emulated.emulator
     with emulated.nothing_left(), emulated.compile(small(), "stream", 2) as exe:
         inputs = inputs_of(exe)
@@ -288,7 +288,7 @@ def test_a_graph_that_hangs(emulated: Lab) -> None:
 
 
 def test_closing_while_the_device_hangs(emulated: Lab) -> None:
-    """Nothing can be freed, so nothing is, and nobody waits."""
+    """Resources of a hanging device cannot be freed: `close` keeps them and does not wait."""
     exe = emulated.compile(small(), "stream", 2, timeout=0.05)
     with emulated.emulator.hang():
         with pytest.raises(TimedOut):
@@ -396,7 +396,7 @@ def test_a_dropped_executable_is_freed(emulated: Lab) -> None:
 
 
 def test_ctrl_c_while_waiting(emulated: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait ends, the run does not; the next run waits for what is left of it."""
+    """The wait ends but the run continues; the next run waits for the rest of it."""
     with emulated.nothing_left(), emulated.compile("diamond", "graph") as exe:
         inputs = inputs_of(exe)
         expected = bits(exe.run(**inputs))

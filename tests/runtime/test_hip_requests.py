@@ -236,7 +236,7 @@ class ByDlpack:
 @pytest.mark.parametrize("kind", [ByInterface, ByDlpack])
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
 def test_arrays_on_the_device(lab: Lab, dtype: str, kind: Any, mode: Mode) -> None:
-    """They are taken behind the stream that writes them, whatever the device does first."""
+    """Copies are ordered after the stream that writes the arrays, in every order of execution."""
     with lab.nothing_left(), lab.compile(small(dtype), mode, 2) as exe:
         inputs = inputs_of(exe)
         expected = bits(exe.run(**inputs))
@@ -463,7 +463,7 @@ def test_an_output_with_two_names_is_two_arrays(lab: Lab) -> None:
 
 
 def test_a_result_is_an_ordinary_input(lab: Lab) -> None:
-    """It may lie in pinned memory, but who has it may change it at any time."""
+    """It may be in pinned memory, but its owner may change it at any time."""
     g = gx.Graph("again")
     g.output(y=g.softmax(g.input("x", (24, 24))))
     with lab.compile(g) as exe:

@@ -22,7 +22,7 @@ from graphexec.views.chrome import from_json, to_json
 
 
 def assert_in_order(plan, times: RunTimes) -> None:
-    """What happens before something else has ended before that begins."""
+    """If A happens before B, A ends before B begins."""
     spans = {s.instruction: s for s in (*times.launches, *times.waits)}
     assert list(spans) == [
         *(n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)),
@@ -101,7 +101,7 @@ def test_replays_run_ahead_of_the_measured_run(emulated: Lab) -> None:
 
 
 def test_a_run_is_timed_behind_another(emulated: Lab) -> None:
-    """So that the time does not depend on how fast the host launches it."""
+    """The time must not depend on the speed of the host's launches."""
     with emulated.compile("diamond", "graph") as exe:
         exe.run(**inputs_of(exe))
         emulated.emulator.trace()

@@ -182,7 +182,7 @@ def test_a_device_that_fails_leaves_nothing(emulated: Lab, folder: Path) -> None
 def test_a_call_that_fails_stops_one_measurement(
     emulated: Lab, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of one of the first commands; the others are measured and kept."""
+    """One of the first commands fails; the others are measured and kept."""
 
     def then_fail(device: Device) -> dict[str, float]:
         found = measure_constants(device)

@@ -108,7 +108,7 @@ def test_what_fails_or_is_left_out_is_not_completed(log: pytest.LogCaptureFixtur
 
 
 def test_a_measured_run_is_told_once(log: pytest.LogCaptureFixture) -> None:
-    """Measuring listens to what the log listens to otherwise."""
+    """Measuring replaces the listener of the log."""
     with gx.compile(gx.load(DIAMOND), device="cpu", streams=3) as exe:
         run_logged(exe, log)
         times = exe.session.timed()

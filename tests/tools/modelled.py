@@ -1,4 +1,4 @@
-"""A device whose runs take what a cost model says: what is measured there is known beforehand."""
+"""A device whose runs take the time of a cost model, so that measurements are predictable."""
 
 from __future__ import annotations
 

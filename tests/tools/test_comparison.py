@@ -227,7 +227,7 @@ def test_errors_that_grow_along_the_graph_blame_nobody() -> None:
 
 
 def test_a_race_blames_the_node_that_read_too_early() -> None:
-    """Its operand is right by the end of the run, its own result is not."""
+    """The operand is right at the end of the run, the node's own result is wrong."""
     first_read, late_read = threading.Event(), threading.Event()
     late: set[str] = set()
 

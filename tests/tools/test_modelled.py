@@ -1,4 +1,4 @@
-"""Tuning finds out what is true of a device that behaves as the simulator thinks."""
+"""Tuning finds the constants of a device that behaves like the simulator."""
 
 from __future__ import annotations
 

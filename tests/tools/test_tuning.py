@@ -187,7 +187,7 @@ def test_no_time_measures_nothing_and_keeps_nothing(folder: Path) -> None:
 def test_when_the_time_is_over_what_is_known_is_kept(
     monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """Time passes when something is measured, and only then."""
+    """A clock that advances only when something is measured."""
     now = iter(range(1000))
     monkeypatch.setattr(tuning.Budget, "left", lambda self, part=1.0: next(now) < after)
     tuned = tuning.tune(branches(), CPU)
@@ -268,7 +268,7 @@ def alike(size: int) -> gx.Graph:
 
 @pytest.mark.parametrize(("size", "kinds"), [(8, {"Gemm", "Kernel"}), (7, {"Gemm"})])
 def test_batches_are_repeated_as_they_are(size: int, kinds: set[str]) -> None:
-    """Also if there are gaps between their members, which nobody writes."""
+    """Also with unwritten gaps between their members."""
     program = plan_graph(alike(size), device="hip").program
     batches = [w for w in distinct([program], model_of("hip")) if w.command.nodes]
     assert {type(w.command.work).__name__ for w in batches} == kinds

@@ -164,7 +164,7 @@ def _chains(number: int, streams: int, length: int = 2) -> Plan:
 
 @pytest.fixture
 def awkward() -> Plan:
-    """Names that mean something to DOT, HTML, a terminal or nobody."""
+    """Names with a meaning in DOT, HTML or a terminal, and plain ones."""
     s = Sketch('gr"aph', 2)
     names = ['a"b', "<x>", "node", "подграф", "back\\N", "a&amp;b", "new\nline\x1b[31m", "层"]
     for name in names:

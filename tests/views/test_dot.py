@@ -27,7 +27,7 @@ from graphexec.views.table import count
 
 
 def graphviz(dot: str, format: str = "plain") -> str:
-    """What Graphviz makes of it; fails if it had anything to complain about."""
+    """The output of Graphviz; fails on any message of Graphviz."""
     if shutil.which("dot") is None:
         pytest.skip("needs Graphviz: apt-get install graphviz")
     done = subprocess.run(

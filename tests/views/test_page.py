@@ -180,7 +180,7 @@ def confusing():
     ("d2h", "of.d2h"),
 ])  # fmt: skip
 def test_what_is_called_like_the_query_is_found_first(show, confusing, query, node):
-    """Not what comes first and has the word in its command, its type or what it reads."""
+    """Not an earlier node with the word in its command, type or operands."""
     browser = show(confusing)
     css(browser, "#search")[0].send_keys(query, "\n")
     assert css(browser, "#about h2")[0].text == node

@@ -1,4 +1,4 @@
-"""The predicted run: who starts when, what it costs, and which launches are critical."""
+"""The predicted run: starts, costs, and the critical path."""
 
 import dataclasses
 

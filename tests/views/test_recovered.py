@@ -19,7 +19,7 @@ def links(outline: Outline) -> set[tuple[tuple[str, str], tuple[str, str], str]]
 
 
 def without_views(outline: Outline, computed: set[str]) -> Outline:
-    """The outline without ops that move no bytes: their readers read what they view."""
+    """The outline without views: their readers read the viewed tensors."""
     into = {a.target: a for a in outline.arrows if not a.order_only}
     free = {n for n, b in enumerate(outline.boxes) if b.kind == "op" and b.name not in computed}
 

@@ -1,4 +1,4 @@
-"""The plan as a table: what it shows, and that it stays readable."""
+"""The plan as a table: its content and its layout."""
 
 import re
 from dataclasses import replace

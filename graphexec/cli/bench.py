@@ -166,7 +166,7 @@ def _show_details(r: Result) -> None:
         (c.node, c.command, f"s{c.stream}", f"{c.median:.3f}", f"{c.median / total:.1%}")
         for c in sorted(r.commands, key=lambda c: -c.median)
     ]
-    click.echo(f"\n{r.name}: every launch, the dearest first\n")
+    click.echo(f"\n{r.name}: every launch, the most expensive first\n")
     click.echo(table(("node", "command", "on", "median ms", "share"), rows, "<<<>>"))
     if r.measured is not None:
         click.echo(f"\nmeasured in runs of their own: {r.measured:.3f} ms a run, "

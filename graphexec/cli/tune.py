@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @device_option
 @streams_option
 @click.option("--budget", metavar="SECONDS", type=Finite(min=0), default=60.0,
-              show_default=True, help="Measure for about so long, the dearest first.")  # fmt: skip
+              show_default=True, help="Seconds to measure; longest commands first.")  # fmt: skip
 @click.option("--show", is_flag=True, help="Measure nothing; print what is kept.")
 def tune(
     file: str, loader: Loader, device: str, streams: int | Literal["auto"], budget: float,

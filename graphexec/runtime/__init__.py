@@ -1,1 +1,1 @@
-"""From a Plan to results: executables, requests and devices."""
+"""Plan to results: executables, requests and devices."""

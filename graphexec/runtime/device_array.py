@@ -1,9 +1,9 @@
-"""Arrays that lie in device memory already, from other libraries or from graphexec itself.
+"""Arrays in device memory, of other libraries or of graphexec.
 
-Taken by DLPack (https://dmlc.github.io/dlpack/latest/) or, without it, by the CUDA array
-interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html), which ROCm's
-libraries offer too. DLPack comes first because its producer orders the consumer's stream behind
-its own.
+They are accepted by DLPack (https://dmlc.github.io/dlpack/latest/) or, without it, by the CUDA
+array interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html), which
+ROCm's libraries offer too. DLPack comes first because its producer orders the consumer's stream
+after its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class DeviceArray:
     """A dense row-major array at `address` in device memory.
 
     `owner` keeps the memory alive. `stream` is the handle of the stream that wrote it, 0 for the
-    null stream, or None when the reader's stream is ordered behind the writer already. Other
-    libraries can take it by its `__cuda_array_interface__` (bf16 as 2-byte void).
+    null stream, or None if the reader's stream is already ordered after the writer. Other
+    libraries can read it by its `__cuda_array_interface__` (bf16 as 2-byte void).
     """
 
     address: int
@@ -57,7 +57,7 @@ def is_device_array(value: object) -> bool:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """The shape of an array in device memory, without taking it; None where it does not say."""
+    """The shape of an array in device memory, without accepting it; None if unknown."""
     interface = getattr(value, "__cuda_array_interface__", None)
     shape = interface["shape"] if interface is not None else getattr(value, "shape", None)
     return None if shape is None else tuple(map(int, shape))
@@ -89,7 +89,7 @@ def _from_interface(value: object, interface: dict[str, Any]) -> DeviceArray:
     strides = interface.get("strides")
     if strides is not None:
         _require_dense(shape, tuple(int(s) // dtype.itemsize for s in strides))
-    # In version 3, 1 is the null stream; without the entry, nothing is known of the writer.
+    # In version 3, 1 is the null stream; without the entry, the writer is unknown.
     stream = interface.get("stream", 1)
     if stream == 1:
         stream = 0
@@ -118,7 +118,7 @@ class _DLTensor(ctypes.Structure):
 
 
 def _from_dlpack(capsule: object) -> DeviceArray:
-    """The tensor in a capsule, which keeps the memory alive and frees it when it is dropped."""
+    """The tensor in a capsule; the capsule keeps the memory alive and frees it when dropped."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _DLTensor.from_address(get(capsule, b"dltensor"))

@@ -1,4 +1,4 @@
-"""How far a run that takes too long has come, in words."""
+"""The progress of a run that takes too long, in words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def told(completed: Sequence[Launch], pending: Sequence[Launch]) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Names for people, not too many."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (", ".join(f"'{name}'" for name in names[:_SHOWN]) or "nothing") + more
 

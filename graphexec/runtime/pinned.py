@@ -1,7 +1,7 @@
-"""NumPy arrays in pinned host memory, which copies read and write without a stop in between.
+"""NumPy arrays in pinned host memory, which the device copies from and to directly.
 
-Ordinary memory has to be copied into pinned memory before the device can fetch it, and out of it
-again. On a fast link the host's memory is then what limits `Executable.map`.
+Ordinary memory must be copied into pinned memory before the device can read it, and out of it
+again. On a fast link this limits `Executable.map`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Pointer = Any
 
-_lock = threading.RLock()  # finalizers run wherever an array is dropped, also inside of it
+_lock = threading.RLock()  # reentrant: finalizers may run while it is held
 
 
 def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """An uninitialized C-contiguous array in pinned memory; in ordinary memory without a GPU.
 
-    Given as an input to `run`, `submit` or `map` on a GPU, the device reads it in place: leave it
-    as it is until the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises
-    OutOfMemory when so much cannot be pinned.
+    As an input of `run`, `submit` or `map` on a GPU it is read in place: do not change it before
+    the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises OutOfMemory
+    if the memory cannot be pinned.
     """
     from graphexec.base.errors import DeviceUnavailable
     from graphexec.runtime.hip.bindings import load
@@ -53,7 +53,7 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
 def is_pinned(array: Array) -> bool:
     """Whether `array` is one of `pinned_empty`, or a window on one in C order.
 
-    Results that were left in pinned memory are none: who has them may change them at any time.
+    Results in pinned memory do not count: their owner may change them at any time.
     """
     owner: Any = array.base
     while isinstance(owner, np.ndarray):
@@ -62,7 +62,7 @@ def is_pinned(array: Array) -> bool:
 
 
 class PinnedPool:
-    """Blocks of pinned memory, given out as bytes and used again once nobody refers to them."""
+    """Blocks of pinned memory, handed out as bytes and reused when no array refers to them."""
 
     def __init__(self, hip: Bindings) -> None:
         self._hip = hip
@@ -79,7 +79,7 @@ class PinnedPool:
         return _bytes_at(pointer, nbytes, lambda: self._take_back(pointer, nbytes), by_caller=False)
 
     def close(self) -> None:
-        """Free what is idle, and from now on whatever comes back."""
+        """Free idle blocks, and from now on every returned block."""
         with _lock:
             self._closed = True
             idle = [pointer for pointers in self._idle.values() for pointer in pointers]
@@ -96,7 +96,7 @@ class PinnedPool:
 
 
 def _bytes_at(pointer: Pointer, nbytes: int, dropped: Callable[[], None], by_caller: bool) -> Array:
-    """The memory as an array; `dropped` is called when neither it nor a view of it is left."""
+    """The memory as an array; `dropped` is called after the last reference to it or a view."""
     kind: Any = type(
         "PinnedBytes", (ctypes.c_ubyte * nbytes,), {"pinned_by_caller": by_caller}
     )  # a class of its own, since only instances of such can be referred to weakly

@@ -1,4 +1,4 @@
-"""Several requests in flight: the plan they make together, so that it can be proved as one."""
+"""Several requests in flight as one plan, which is proved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphexec.ir.plan import (
 
 
 def in_flight(plan: Plan, requests: int) -> Plan:
-    """`plan` side by side with itself: what a device sees with `requests` requests in flight.
+    """`requests` copies of `plan` side by side: the plan of that many requests in flight.
 
     Each request has its own streams, events, BLAS handles and memory; weights are shared. Stream 0
     is a new origin that every request forks from and joins, which orders no two requests.

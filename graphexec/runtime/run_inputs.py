@@ -1,5 +1,4 @@
-"""What goes into a run and comes out of it: is every input there and of the right type, can the
-device take it, and which bytes are an output?"""
+"""Inputs and outputs of a run: checks and conversions of the inputs, and the outputs as arrays."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ Shape = tuple[int, ...]
 
 
 class Ports:
-    """Inputs or outputs of a plan by name, as arrays on the host. Worked out once: a run of a small
-    graph takes little longer than asking each array for its type."""
+    """Inputs or outputs of a plan by name, as arrays on the host. Computed once: a run of a small
+    graph takes little longer than reading the type of each array."""
 
     def __init__(self, types: Types, views: Mapping[str, View]) -> None:
         self._expected = [(n, t.shape, t.dtype.numpy()) for n, t in types.items()]
@@ -34,8 +33,7 @@ class Ports:
         self.storages = tuple(dict.fromkeys(v.storage for v in views.values()))
 
     def are(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether `inputs` are these, all of them ordinary arrays: there is nothing to complain of
-        or to convert."""
+        """Whether `inputs` are these, all ordinary arrays that need no error and no conversion."""
         if len(inputs) != len(self._expected):
             return False
         for name, shape, dtype in self._expected:
@@ -56,7 +54,7 @@ class Ports:
                 session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8), lent)
 
     def get(self, session: Session) -> dict[str, Array]:
-        """The outputs of the run that `session` has just finished, the caller's own."""
+        """The outputs of the last run of `session`, as arrays that the caller owns."""
         bytes_of = {storage: session.get(storage) for storage in self.storages}
         found: dict[str, Array] = {}
         seen = set()
@@ -70,7 +68,7 @@ class Ports:
 def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
     """The arrays of `inputs`, each of the right dtype; DataError with every mistake.
 
-    Arrays in device memory are passed on as they are.
+    Arrays in device memory are passed on unchanged.
     """
     mistakes = [
         Diagnostic(f"there is no input '{name}'", help=did_you_mean(str(name), types))
@@ -94,7 +92,7 @@ def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
 
 
 def no_port(name: str, ports: Iterable[str]) -> DataError:
-    """The error for what is neither an input nor an output."""
+    """The error for a name that is neither an input nor an output."""
     known = list(ports)
     help = did_you_mean(str(name), known) or f"there are {', '.join(known)}"
     return DataError([Diagnostic(f"there is no input or output '{name}'", help=help)])
@@ -108,7 +106,7 @@ def at_least_one(what: str, number: int) -> None:
 
 
 def shapes_of(arrays: Mapping[str, Array]) -> dict[str, Shape]:
-    """The shapes of the arrays that tell them."""
+    """The shapes of the arrays, without those of unknown shape."""
     shapes = {n: shape_of(a) if is_device_array(a) else a.shape for n, a in arrays.items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
@@ -116,9 +114,9 @@ def shapes_of(arrays: Mapping[str, Array]) -> dict[str, Shape]:
 def accepted(
     session: Session, arrays: Mapping[str, Array], types: Types
 ) -> dict[str, Array | DeviceArray]:
-    """The same arrays, with those in device memory as `session` takes them.
+    """The same arrays, with those in device memory accepted by `session`.
 
-    DataError with all that it does not take, or that are of another type.
+    DataError with all that it does not accept, or that are of another type.
     """
     accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
     found: dict[str, Array | DeviceArray] = {}

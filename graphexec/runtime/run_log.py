@@ -1,9 +1,8 @@
-"""A line of log for every instruction as it is issued and completed: GRAPHEXEC_LOG=debug.
+"""A line of log for every instruction when it is issued and completed: GRAPHEXEC_LOG=debug.
 
-The logger is `graphexec.run`. On the CPU lines come as things happen: whatever must happen before
-something else is told before it, and all is told when the host may read the outputs. A GPU issues
-plans call by call then, with timing events around each instruction, and completions are logged when
-a run is done, or given up, in the order of their ends.
+The logger is `graphexec.run`. On the CPU, lines follow happens-before, and all are written before
+the host may read the outputs. A GPU then issues plans call by call, with timing events around each
+instruction. Its completions are logged when a run is done, or given up, in the order of their ends.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ LOGGER = logging.getLogger("graphexec.run")
 
 
 def described(number: int, i: Instruction) -> str:
-    """An instruction in a line: its number, its stream, what it is."""
+    """An instruction in a line: its number, its stream, its kind."""
     if isinstance(i, HostWait):
         return f"#{number} host wait e{i.event}"
     if isinstance(i, Launch):
@@ -31,7 +30,7 @@ def described(number: int, i: Instruction) -> str:
 def logged_steps(
     plan: Plan, steps: Iterable[Callable[[], object]]
 ) -> list[Callable[[], object]]:  # fmt: skip
-    """Steps of the instructions of `plan`, each of which says so when it is issued."""
+    """Steps of the instructions of `plan` that log when they are issued."""
     return [
         _logged(described(number, i), step)
         for number, (i, step) in enumerate(zip(plan.instructions, steps, strict=True))
@@ -47,7 +46,7 @@ def _logged(text: str, step: Callable[[], object]) -> Callable[[], object]:
 
 
 def completions(plan: Plan) -> Callable[[int, float, float], None] | None:
-    """A recorder that logs what is completed; None when nobody reads the log."""
+    """A recorder that logs completions; None if the log is off."""
     if not LOGGER.isEnabledFor(logging.DEBUG):
         return None
 
@@ -62,8 +61,8 @@ _turn = threading.Lock()
 
 
 def _log(message: str, *values: object) -> None:
-    """Log a line. A line gets its time before it is written, so threads take turns with both:
-    otherwise lines would not be in the order of their times."""
+    """Log a line. A line gets its time before it is written. One lock covers both, so that lines
+    are in the order of their times."""
     with _turn:
         LOGGER.debug(message, *values)
 

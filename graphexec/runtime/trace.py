@@ -1,4 +1,4 @@
-"""What a run took: when each launch began and ended, as a device measured it."""
+"""A measured run: start and end of each launch by the device's clock."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Span:
 
 @dataclass(frozen=True)
 class RunTimes:
-    """What one run took on a device's own clock: its launches and waits in issue order.
+    """One run by a device's own clock: its launches and waits in issue order.
 
-    `host` is what the host did in that run with its times, where it has the same clock.
+    `host` has the host's steps of that run with their times, if they are of the same clock.
     """
 
     launches: tuple[Span, ...]
@@ -31,10 +31,10 @@ class RunTimes:
 class Trace:
     """A measured run of the plan of `graph` on `device`.
 
-    `spans` are the launches, `waits` the times streams stood waiting, `host` what the host did
-    ("issue", "wait for the outputs") with its times. `uninstrumented` is what the plan takes from
-    its issue to its end when nobody measures it, in microseconds, where that is known; `how` says
-    how the times were measured.
+    `spans` are the launches, `waits` the waiting times of streams, `host` the host's steps
+    ("issue", "wait for the outputs") with their times. `uninstrumented` is the time of an
+    unmeasured run from its issue to its end, in microseconds, if known. `how` describes the
+    measurement.
     """
 
     graph: str

@@ -38,7 +38,7 @@ def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
         "uninstrumented_us": trace.uninstrumented and round(trace.uninstrumented, 3),
         "predicted_us": round(predict(plan).total, 3),
         "note": f"{trace.how}; uninstrumented_us is what the plan takes, from its issue to its "
-        "end, when nobody measures it",
+        "end, without measuring",
     }
     lines = ",\n".join(json.dumps(e, ensure_ascii=False, allow_nan=False) for e in events)
     tail = json.dumps(other, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""graphexec explain: why the plan is as it is."""
+"""graphexec explain: the reasons for a plan."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from graphexec.cli.progress import Progress
 def explain(
     file: str, node: str | None, loader: Loader, device: str, planner: Planner
 ) -> None:  # fmt: skip
-    """Say why the plan of the graph in FILE is as it is.
+    """Explain the plan of the graph in FILE.
 
-    Without NODE: what the rewrites did, what bounds the time, what a further stream would bring,
-    why each wait is there, and how small the arena could be. With NODE, a node, tensor or
-    output: what the rewrites did to it and what not, which command does its work now if it is
-    gone, why that is on its stream, what it waits for and why, who shares its bytes and why that
-    is safe.
+    Without NODE: the rewrites, the bounds of the time, the gain of a further stream, the reason
+    of each wait, and the lower bound of the arena. With NODE (a node, tensor or output): the
+    rewrites that did or did not apply, the command that does its work, the reasons of its stream
+    and its waits, and the tensors that share its bytes, with the reason why that is safe.
     """
     from graphexec.planning.pipeline import plan_graph
     from graphexec.tools.explain import explain as in_words

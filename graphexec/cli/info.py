@@ -73,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def _blas() -> list[dict[str, Any]]:
-    import numpy  # noqa: F401  its BLAS is what is asked about
+    import numpy  # noqa: F401  loads its BLAS
     from threadpoolctl import threadpool_info
 
     return [

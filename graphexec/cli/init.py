@@ -25,7 +25,7 @@ name: attention
 # Sizes, to be used in shapes below; -D NAME=N on the command line changes one.
 dims: {B: 2, H: 8, S: 128, D: 64}
 
-# Numbers worked out from them.
+# Numbers computed from them.
 consts: {scale: D ** -0.5}
 
 # Tensors you give when you run the graph. Dtypes: f16, bf16, f32, f64.
@@ -34,14 +34,14 @@ inputs:
   k: {shape: [B, H, S, D], dtype: f16}
   v: {shape: [B, H, S, D], dtype: f16}
 
-# A node is called after the tensor it makes. Their order does not matter: who reads whose
-# tensor decides what runs when, and on which stream. `graphexec ops` lists what there is.
+# The name of a node is that of the tensor it makes. The order of nodes does not matter: order and
+# streams follow from the tensors that each node reads. `graphexec ops` lists the ops.
 nodes:
   scores: {op: gemm, a: q, b: k, trans_b: true, alpha: scale}
   probs:  {op: softmax, x: scores, axis: -1}
   ctx:    {op: gemm, a: probs, b: v}
 
-# What you get back, by name.
+# The outputs, by name.
 outputs: {out: ctx}
 """
 

@@ -1,14 +1,14 @@
 """A large graph as few boxes, by three rules that keep arrows forward.
 
-1. Similar ops become one box: the same op and type, fed by similar ops, and read by
-   ops that are alike. So a hundred equal branches are drawn as one. Such ops are as far from
-   the inputs as one another, which is why no arrow turns back. Few alike, as the projections of
-   an attention, stay apart.
+1. Similar ops become one box: the same op and type, with similar operands and similar
+   readers. So a hundred equal branches are drawn as one. Similar ops have equal depth, so no
+   arrow points backward. A few similar ops, such as the projections of an attention, stay
+   apart.
 2. If that is not enough, the ops in a depth-first topological order are cut into stretches: where
-   chains end, or where the ops repeat, or by length. Of the cuts that leave boxes enough, the one
-   wins whose boxes have the fewest arrows, and whose arrows the fewest tensors.
-3. Inputs and weights that one stretch alone reads belong to it. The others are taken together where
-   they are read by the same boxes, and so are outputs.
+   chains end, or where the ops repeat, or by length. Of the cuts with enough boxes, the one wins
+   whose boxes have the fewest arrows, and whose arrows have the fewest tensors.
+3. Inputs and weights that only one stretch reads belong to it. Others are merged if the same boxes
+   read them, and so are outputs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from graphexec.views.blocks import period, summary
 from graphexec.views.outline import Arrow, Box, Outline
 from graphexec.views.table import count
 
-_WIDE = 4  # so many alike are drawn as one
-_FEW = 4  # times fewer boxes than there may be hide too much
+_WIDE = 4  # similar ops from which they are drawn as one
+_FEW = 4  # a cut may have this many times fewer boxes than allowed
 
 Group = list[int]  # numbers of boxes, or of groups of them
 Edges = set[tuple[int, int]]
@@ -31,7 +31,7 @@ _Key = TypeVar("_Key")
 
 
 def collapsed(outline: Outline, most: int) -> Outline:
-    """The outline with about `most` boxes; as it is, if it has no more."""
+    """The outline with about `most` boxes; unchanged if it has no more."""
     if len(outline.boxes) <= most:
         return outline
     groups = _alike(outline)
@@ -43,11 +43,11 @@ def collapsed(outline: Outline, most: int) -> Outline:
     return _drawn(outline, groups, most)
 
 
-# Alike ----------------------------------------------------------------------------------------
+# Similar ops ----------------------------------------------------------------------------------
 
 
 def _alike(outline: Outline) -> list[Group]:
-    """The ops, those that are alike in one group, in a depth-first topological order."""
+    """The ops, similar ones in one group, in a depth-first topological order."""
     above, below = _neighbours(outline)
     down = _colors(outline, above, range(len(outline.boxes)))
     up = _colors(outline, below, range(len(outline.boxes) - 1, -1, -1))
@@ -73,7 +73,7 @@ def _neighbours(outline: Outline) -> tuple[list[Group], list[Group]]:
 
 
 def _colors(outline: Outline, near: Sequence[Group], order: Iterable[int]) -> dict[int, int]:
-    """A number for each box, the same for two that are alike with all that is on one side."""
+    """A number for each box, equal for boxes that are similar with all boxes on one side."""
     known: dict[object, int] = {}
     colors: dict[int, int] = {}
     for n in order:
@@ -87,15 +87,15 @@ def _colors(outline: Outline, near: Sequence[Group], order: Iterable[int]) -> di
 
 
 def _words(outline: Outline, groups: list[Group], links: Edges) -> list[str]:
-    """What is at each place of the order, to see where it repeats: the op, how many it reads and
-    how many read it."""
+    """A word for each place of the order, to find repetitions: the op, the number of its operands
+    and of its readers."""
     into, out_of = Counter(b for _, b in links), Counter(a for a, _ in links)
     ops = (outline.boxes[members[0]].op for members in groups)
     return [f"{op} {into[at]} {out_of[at]}" for at, op in enumerate(ops)]
 
 
 def _cut(words: Sequence[str], links: Edges, most: int) -> list[Group]:
-    """Stretches of a topological order, about `most`; the words say what stands where."""
+    """Stretches of a topological order, about `most`; `words` has a word for each place."""
     length = len(words)
     size = -(-length // max(most, 1))
     ways = [_by_length(length, size, 0)]
@@ -125,7 +125,7 @@ def _by_length(length: int, size: int, first: int) -> list[Group]:
 
 
 def _chains(length: int, links: Edges, longest: int) -> list[Group]:
-    """Stretches in which each is read by the next."""
+    """Stretches in which each op is read by the next."""
     groups: list[Group] = []
     for n in range(length):
         if groups and len(groups[-1]) < longest and (n - 1, n) in links:
@@ -136,14 +136,14 @@ def _chains(length: int, links: Edges, longest: int) -> list[Group]:
 
 
 def _parts(chain: Group, parts: int) -> list[Group]:
-    """A chain in equal parts, one if there is room for none."""
+    """A chain in equal parts, at least one."""
     parts = max(parts, 1)
     bounds = [len(chain) * k // parts for k in range(parts + 1)]
     return [chain[a:b] for a, b in pairwise(bounds)]
 
 
 def _tangle(groups: list[Group], links: Edges) -> tuple[float, float]:
-    """How many arrows a box has besides the first into it, and how many tensors an arrow has."""
+    """The arrows per box besides the first into it, and the tensors per arrow."""
     whose = _whose(groups)
     arrows = _between(links, whose)
     tensors = {(a, whose[b]) for a, b in links if whose[a] != whose[b]}
@@ -155,7 +155,7 @@ def _tangle(groups: list[Group], links: Edges) -> tuple[float, float]:
 
 
 def _drawn(outline: Outline, groups: list[Group], most: int) -> Outline:
-    """The outline with these groups of ops, and with groups of what is not an op."""
+    """The outline with these groups of ops, and with groups of inputs, weights and outputs."""
     inside = _whose(groups)
     above, below = _neighbours(outline)
     with_op: dict[int, Group] = {}
@@ -211,7 +211,7 @@ def _arrow(source: int, target: int, arrows: list[Arrow]) -> Arrow:
 
 
 def _many(members: list[Box], with_them: list[Box]) -> Box:
-    """The box of ops that are taken together, with the inputs and weights that are theirs alone."""
+    """The box of merged ops, with the inputs and weights that only they read."""
     if len(members) == 1:
         return members[0]
     names = tuple(name for box in (*members, *with_them) for name in box.names)
@@ -227,7 +227,7 @@ def _many(members: list[Box], with_them: list[Box]) -> Box:
 
 
 def _edge(members: list[Box]) -> Box:
-    """The box of inputs, weights or outputs that are taken together."""
+    """The box of merged inputs, weights or outputs."""
     if len(members) == 1:
         return members[0]
     types = Counter(box.type for box in members).most_common()
@@ -255,13 +255,13 @@ def _whose(groups: list[Group]) -> dict[int, int]:
 
 
 def _between(links: Iterable[tuple[int, int]], whose: dict[int, int]) -> Edges:
-    """The links between groups; those with an end in none are left out."""
+    """The links between groups; links with an end in no group are left out."""
     ends = ((whose.get(a, -1), whose.get(b, -1)) for a, b in links)
     return {(a, b) for a, b in ends if a != b and min(a, b) >= 0}
 
 
 def _depth_first(size: int, links: Edges) -> Group:
-    """A topological order that follows each chain as far as it goes."""
+    """A topological order that follows each chain to its end."""
     after: list[Group] = [[] for _ in range(size)]
     missing = [0] * size
     for a, b in sorted(links):

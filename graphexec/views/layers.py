@@ -57,7 +57,7 @@ def place(widths: Sequence[float], edges: Sequence[Edge]) -> Placed:
 
 
 def _rows(boxes: int, edges: Sequence[Edge]) -> list[int]:
-    """The longest path to each box; boxes without predecessors stand right above their use."""
+    """The longest path to each box; boxes without predecessors are directly above their readers."""
     rows = [0] * boxes
     before: list[list[int]] = [[] for _ in range(boxes)]
     for a, b in edges:

@@ -35,7 +35,7 @@ text{{font-family:Helvetica,Arial,'DejaVu Sans',sans-serif;font-size:11px}}
 .cw{{stroke-width:2.6}}.rx{{fill:none;stroke:#D0021B;stroke-width:2;stroke-dasharray:6 3}}
 .rt{{fill:#D0021B;font-weight:bold}}.lb{{stroke-width:3;stroke-linejoin:round}}
 {_BOXES}"""
-"""Rules that hold on dark and light ground alike."""
+"""Rules for both dark and light backgrounds."""
 LIGHT = """\
 .bg{fill:#FFFFFF}.lb{stroke:#FFFFFF}.tx{fill:#1B1B1B}.so{fill:#555555}.la{fill:#F4F4F4}
 .w,.d{stroke:#333333}.l{stroke:#C9C9C9}.fk{stroke:#8A8A8A}.ah{fill:#333333}.kn{stroke:#000000}

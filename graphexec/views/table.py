@@ -21,7 +21,7 @@ def width(text: str) -> int:
 
 
 def fit(text: str, columns: int) -> str:
-    """`text` in at most `columns` columns; what is too long loses its middle."""
+    """`text` in at most `columns` columns; a longer text loses its middle."""
     if width(text) <= columns:
         return text
     if columns < 1:

@@ -132,7 +132,7 @@ class Fields:
         return tuple(self.extent(item) for item in node.items)
 
     def attribute(self, attribute: Attribute, node: Node) -> Any:
-        """An attribute's value as `attribute.kind` wants it; null stands for a default of null."""
+        """An attribute's value by `attribute.kind`; null is allowed if the default is null."""
         if isinstance(node, ScalarNode) and node.value is None and attribute.default is None:
             return None
         return _KINDS[attribute.kind](self, attribute, node)

@@ -8,7 +8,7 @@ A copy (permute, then reshape) is merged into the node that makes its operand wh
 4. the op can write to such strides (Op.accepts): a GEMM without addends whose rows stay rows, in a
    dtype that the BLAS writes;
 5. where a GEMM then needs arrays of pointers, the copy takes longer than the GEMM loses, as in
-fold-copies.
+   fold-copies.
 
 The node gets the copy's name: its result is the copy's.
 """

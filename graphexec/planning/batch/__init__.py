@@ -6,9 +6,9 @@ Requires a Program. Guarantees an equivalent one, in a new order, in which
    (agenda.py);
 2. they differ only in the places of their operands (kinds.py);
 3. their operands lie at a constant stride, for which their storages are bound to one another in
-   groups that `allocate` keeps together, or are one and the same; a GEMM's may lie anywhere, the
-   BLAS then gets arrays of pointers, and biases are put into the results first; where that is not
-   possible either, they stay apart (layout.py, merged.py, biases.py);
+   groups that `allocate` keeps together, or are the same. A GEMM's may be anywhere: the BLAS then
+   gets arrays of pointers, and biases are written into the results first. If that is not possible
+   either, the commands stay apart (layout.py, merged.py, biases.py);
 4. by the cost model the batch takes less time than its members one after another, and the whole
    program less than before (worth.py).
 
@@ -145,6 +145,6 @@ class _Batching:
 
 
 REWRITE = ProgramRewrite(
-    "batch", "independent commands that are alike become one where that is faster", apply
+    "batch", "merges independent commands with the same work where that is faster", apply
 )
 __all__ = ["REWRITE"]

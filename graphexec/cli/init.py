@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from graphexec.base.atomic_file import Writer
 
 _GRAPH = """\
-# yaml-language-server: $schema=graphexec.frontend.schema.json
+# yaml-language-server: $schema=graphexec.schema.json
 # (The line above lets editors complete and check this file.)
 #
 #   graphexec check graph.yaml              is it right, and free of races?
@@ -61,8 +61,7 @@ def init(folder: Path) -> None:
 
     texts = {
         folder / "graph.yaml": _GRAPH,
-        folder / "graphexec.frontend.schema.json": json.dumps(schema(load_ops(())), indent=1)
-        + "\n",
+        folder / "graphexec.schema.json": json.dumps(schema(load_ops(())), indent=1) + "\n",
     }
     there = [path for path in texts if path.exists() or path.is_symlink()]
     if there:

@@ -160,7 +160,7 @@ function search() {
   $("found").textContent = wanted ? `${count} of ${rows.length}` : "";
 }
 
-// How well an instruction fits what is searched: 0 is a node called just so.
+// The rank of an instruction for a search: 0 is an exact node name.
 function distance(n, wanted) {
   const launch = data.launches[data.launchAt[n]];
   const small = wanted.toLowerCase();
@@ -177,7 +177,7 @@ function chooseBest() {
   rows.forEach((row, n) => {
     if (row.hidden) return;
     const far = wanted ? distance(n, wanted) : 5;
-    // Of the launches of one node the last is the one that makes its result.
+    // The last launch of a node makes its result.
     if (!best || far < best.far || (far === best.far && far < 2)) best = { row, far };
   });
   if (best) choose(meant(best.row), true);

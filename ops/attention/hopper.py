@@ -1,4 +1,4 @@
-"""When and how the kernel of flash_hopper.py is launched."""
+"""Requirements and launches of the kernel of flash_hopper.py."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from graphexec.ops.strides import collapse
 SOURCE = Path(__file__).with_name("flash_hopper.py")
 HEADS = (64, 128)
 BLOCK_M, BLOCK_N = 128, 128  # queries and keys of a tile, as in the kernel
-_ALIGNMENT = 16  # bytes; what the tensor memory accelerator wants of addresses and strides
+_ALIGNMENT = 16  # bytes; of addresses and strides, for the tensor memory accelerator
 _RANK = 3  # batch axes at most: descriptors have five
 _CACHE = 40 << 20  # bytes of keys and values that stay in the second-level cache, of 50 MB
 _EVEN = 1.1  # the longest a program may take of the average; reading keys again costs about as much
 
 
 def fits(problem: Problem, gpu: Gpu) -> bool:
-    """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no query that
-    sees nothing, at most _RANK batch axes, addresses and strides as the hardware wants them."""
+    """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no query
+    without a key, at most _RANK batch axes, aligned addresses and strides."""
     p = problem
     extents, _ = _batch(p)
     return (
         gpu.architecture == "sm_90"
         and p.mask is None
         and p.q.shape[-1] == p.v.shape[-1] in HEADS
-        and is_positive(p.scale)  # a maximum may then be scaled after it was taken
+        and is_positive(p.scale)  # the maximum may be scaled afterwards
         and not (p.causal and p.q.shape[-2] > p.k.shape[-2])
         and len(extents) <= _RANK
         and p.out.strides[-1] == 1
@@ -60,7 +60,7 @@ def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
 
 
 def _order(problem: Problem, gpu: Gpu) -> str:
-    """In which order programs walk tiles (flash_hopper._tile says what these mean)."""
+    """The order in which programs walk tiles (see flash_hopper._tile)."""
     if not problem.causal:
         return ""
     cached = 2 * prod(problem.k.shape) * problem.k.dtype.itemsize <= _CACHE
@@ -69,7 +69,7 @@ def _order(problem: Problem, gpu: Gpu) -> str:
 
 
 def _pairs(problem: Problem) -> int:
-    """Pairs of tiles, where a block in the middle is a pair by itself."""
+    """The number of pairs of tiles; a block in the middle is a pair by itself."""
     shape: tuple[int, ...] = problem.q.shape
     return prod(shape[:-2]) * ceil(shape[-2] / (2 * BLOCK_M))
 

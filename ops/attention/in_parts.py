@@ -1,9 +1,9 @@
-"""Attention of few queries over many keys, as in decoding: parts of the keys side by side.
+"""Attention of few queries over many keys, as in decoding: parts of the keys in parallel.
 
-Where there are fewer blocks of queries than a GPU has multiprocessors, programs that walk all keys
-leave most of it idle. So the keys are cut into parts, whose results and sums of weights lie in
-scratch memory, and a second kernel weighs them (Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding
-for long-context inference"). The kernels are in flash.py.
+With fewer blocks of queries than multiprocessors, programs that walk all keys leave most of the GPU
+idle. So the keys are cut into parts. Their results and sums of weights are in scratch memory, and a
+second kernel combines them (Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding for long-context
+inference"). The kernels are in flash.py.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ Array = np.ndarray[Any, Any]
 CAPABILITY = "attention-in-parts:"
 """... followed by how many programs fill the device."""
 _ROWS = 64  # queries of a program, at most
-_KEYS = 128  # of a part, about, at least
+_KEYS = 128  # of a part, at least, about
 _MOST, _MOST_OF_ONE = 64, 16  # parts, and those of a single head
-# Else the second kernel costs what the first gains: parts, keys, and keys where queries are many.
+# With less, the second kernel costs the gain: parts, keys, and keys of many queries.
 _FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
 _MANY = 16  # queries: more than that fill the rows of a matrix instruction
-_BEHIND = 16  # elements behind a row of a part: the logarithm, and what keeps rows aligned
+_BEHIND = 16  # elements after a row of a part: the logarithm, and padding to align rows
 
 
 def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
-    """Into how many parts the keys are best cut: a program for each multiprocessor. A single head
-    is taken for one of several that will be one batch."""
+    """The number of parts of the keys: a program for each multiprocessor. A single head is
+    assumed to be one of several that will be one batch."""
     programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
     heads = prod(problem.q.shape[:-2])
@@ -80,11 +80,11 @@ class Parts:
     count: int
 
     def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
-        """The kernel that suits the GPU best as far as is known."""
+        """The default kernel for the GPU."""
         return self._kernel(reads, writes, None)
 
     def variants(self, reads: Sequence[View], writes: Sequence[View]) -> tuple[TritonKernel, ...]:
-        """With other blocks."""
+        """The alternatives, with other blocks."""
         choices = range(portable.ALTERNATIVES)
         return tuple(self._kernel(reads, writes, choice) for choice in choices)
 
@@ -96,7 +96,7 @@ class Parts:
         return TritonKernel("attention", views, partial(_launch, self, choice), self.compute)
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
-        """The same by NumPy, plainly."""
+        """The same by NumPy, by the formula."""
         q, k, v, parts, *mask = arrays
         z = self.scale * np.matmul(q.astype(np.float32), k.astype(np.float32).swapaxes(-1, -2))
         if mask:

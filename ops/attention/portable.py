@@ -1,4 +1,4 @@
-"""How the kernel of flash.py is launched: arguments, blocks, warps and stages."""
+"""Launches of the kernel of flash.py: arguments, blocks, warps and stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INT32 = 2**31
 
 # fmt: off
 # (block of queries, block of keys, warps, stages) by family of architectures, padded head size
-# and whether causal; the family "" serves what has no rows of its own.
+# and whether causal; the family "" is for architectures without rows of their own.
 CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
     "sm_9": {
         (16, False): (128, 128, 4, 3), (16, True): (128, 128, 4, 3),
@@ -41,25 +41,25 @@ CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
 }
 # fmt: on
 
-# What to take instead where there is a mask, whose blocks need room too, and where the device has a
-# multiprocessor for each of its tiles: smaller ones keep more of them at work.
+# Smaller blocks for problems with a mask, whose blocks need room too, and for problems with fewer
+# tiles than multiprocessors, to occupy more of these.
 SMALLER = {"sm_9": {(128, False): (64, 128, 4, 3)}}
 
-# What `tune` tries besides: blocks of queries and of keys, warps, stages.
+# Alternatives for `tune`: blocks of queries and of keys, warps, stages.
 OTHERS = {
     "sm_9": ((128, 64, 8, 3), (128, 128, 8, 2), (64, 128, 4, 3), (64, 64, 4, 3), (32, 64, 4, 3)),
     "gfx9": ((128, 32, 4, 1), (64, 64, 4, 1), (256, 64, 8, 1), (128, 128, 8, 1), (32, 64, 2, 1)),
     "": ((128, 64, 8, 2), (64, 32, 4, 2), (64, 64, 4, 3), (32, 64, 4, 2), (32, 32, 2, 2)),
 }
 ALTERNATIVES = 5
-"""How many there are for each family."""
+"""The number of alternatives of each family."""
 
 
 def launch(
     problem: Problem, gpu: Gpu, alternative: int | None = None, parts: int = 1, step: int = 0
 ) -> TritonLaunch:
-    """The kernel of flash.py for a problem on a GPU, as the table says or by an alternative. The
-    result of each of several parts of the keys is `step` elements behind that of the one before."""
+    """The kernel of flash.py for a problem on a GPU, by the table or by an alternative. With
+    several parts of the keys, their results are `step` elements apart."""
     p = problem
     extents, batches = collapse(p.q.shape[:-2], *(view.strides[:-2] for view in p.views()))
     views = [
@@ -84,9 +84,9 @@ def launch(
         "HEAD": p.q.shape[-1], "VALUE": p.v.shape[-1], "BLOCK_HEAD": head, "BLOCK_VALUE": value,
         "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
         "CAUSAL": p.causal, "HAS_MASK": has_mask,
-        # A running maximum may then be scaled after it was taken.
+        # With a positive scale, the running maximum may be scaled afterwards.
         "SCALE_LAST": is_positive(p.scale) and not has_mask,
-        # Rows that see no key at all may exist.
+        # Some rows may see no key.
         "BLIND_ROWS": has_mask or parts > 1 or (p.causal and queries > keys),
         "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0, "PARTS": parts,
     }  # fmt: skip
@@ -112,7 +112,7 @@ def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, i
     block_m, block_n, warps, stages = found
     if p.mask is not None:
         block_n, stages = max(16, block_n // 2), min(stages, 2)
-    # Few queries, as in decoding, need no more rows than a matrix instruction has.
+    # Few queries, as in decoding, need only the rows of one matrix instruction.
     block_m = min(block_m, max(16, power_of_two(p.q.shape[-2])))
     block_n = min(block_n, max(16, power_of_two(p.k.shape[-2])))
     return block_m, block_n, warps, stages

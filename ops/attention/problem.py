@@ -37,13 +37,13 @@ class Problem:
         return Problem(q, k, v, mask[0] if mask else None, out, scale, causal)
 
     def tiles(self, block: int) -> int:
-        """How many blocks of so many queries all batch entries have."""
+        """The number of blocks of this many queries in all batch entries."""
         shape: tuple[int, ...] = self.q.shape
         return prod(shape[:-2]) * -(-shape[-2] // block)
 
     def grouped(self) -> Problem:
-        """The same, with single queries that share their keys along the last batch axis, as those
-        of grouped heads do in decoding, as rows of one problem."""
+        """The same problem, with single queries that share their keys along the last batch axis
+        (grouped heads in decoding) as rows."""
         shared = self.q.shape[-2] == 1 and len(self.q.shape) > 2 and self.q.shape[-3] > 1
         if not shared or self.k.strides[-3] or self.v.strides[-3]:
             return self
@@ -51,11 +51,11 @@ class Problem:
             _without(view, -2) for view in (self.q, self.out, self.mask) if view is not None
         )
         k, v = (_without(view, -3) for view in (self.k, self.v))
-        # The one query saw every key; as rows they still do.
+        # The single query saw every key; as rows, the queries still do.
         return Problem(q, k, v, mask[0] if mask else None, out, self.scale, causal=False)
 
     def views(self) -> tuple[View, ...]:
-        """What the kernel is given, in order; the mask, if any, comes last."""
+        """The arguments of the kernel, in order; the mask, if any, comes last."""
         base = (self.q, self.k, self.v, self.out)
         return base if self.mask is None else (*base, self.mask)
 
@@ -71,7 +71,7 @@ def _without(view: View, axis: int) -> View:
 
 
 def is_positive(scale: float) -> bool:
-    """Whether a scale is above 0 as kernels have it, in f32."""
+    """Whether a scale is above 0 in f32, as in the kernels."""
     return bool(np.float32(scale) > 0)
 
 

@@ -44,11 +44,37 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+# What `make test-fast` leaves out because it takes long, compiles, installs or opens a browser.
+_SLOW = {
+    "cli/test_process.py",
+    "docs/test_docs.py",
+    "graph/test_all_rewrites.py",
+    "graph/test_fuse_attention.py::test_any_pattern",
+    "ops/test_attention_compiled.py",
+    "ops/test_attention_on_cpu.py",
+    "ops/test_attention_triton.py",
+    "ops/test_gemm.py::test_any_call",
+    "planning/test_batch.py::test_any_graph_with_biases",
+    "planning/test_batch.py::test_numbers_with_biases",
+    "proof/test_verify_oracle.py",
+    "test_packaging.py",
+    "test_properties.py",
+    "tools/test_benchmark.py",
+    "tools/test_selftest.py::test_everything_is_right_on_the_cpu",
+    "tools/test_tuning.py",
+    "views/test_page.py",
+    "views/test_perfetto.py",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in files called test_hip… and in pitfalls/ is about a HIP runtime."""
+    """The markers `slow`, and `hip` for files called test_hip… and for pitfalls/."""
     for item in items:
-        if item.path.name.startswith("test_hip") or item.path.parent.name == "pitfalls":
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        if item.path.name.startswith("test_hip") or file.startswith("pitfalls/"):
             item.add_marker("hip")
+        if file in _SLOW or f"{file}::{item.name.split('[')[0]}" in _SLOW:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

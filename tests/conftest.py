@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# References are many small products, for which OpenBLAS's threads wait for one another a hundred
+# times as long as they compute where other processes want the cores. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -19,6 +24,10 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )  # fmt: skip
 settings.load_profile("patient")
+
+# A shell starts jobs in the background with Ctrl-C ignored, which programs would inherit: the tests
+# that interrupt them could not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,22 +44,46 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-# Tests that load a HIP runtime into this process: the emulator, or what the variable names.
-_ON_HIP = (
-    "runtime/",
-    "pitfalls/",
-    "test_hip_emulator.py",
-    "tools/test_selftest.py",
-)
+# What `make test-fast` leaves out because it takes long, compiles, installs or opens a browser.
+_SLOW = {
+    "cli/test_process.py",
+    "docs/test_docs.py",
+    "graph/test_all_rewrites.py",
+    "graph/test_fuse_attention.py::test_any_pattern",
+    "ops/test_attention_compiled.py",
+    "ops/test_attention_on_cpu.py",
+    "ops/test_attention_triton.py",
+    "ops/test_gemm.py::test_any_call",
+    "planning/test_batch.py::test_any_graph_with_biases",
+    "planning/test_batch.py::test_numbers_with_biases",
+    "proof/test_verify_oracle.py",
+    "test_packaging.py",
+    "test_properties.py",
+    "tools/test_benchmark.py",
+    "tools/test_selftest.py::test_everything_is_right_on_the_cpu",
+    "tools/test_tuning.py",
+    "views/test_page.py",
+    "views/test_perfetto.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The markers `slow`, and `hip` for files called test_hip… and for pitfalls/."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        if item.path.name.startswith("test_hip") or file.startswith("pitfalls/"):
+            item.add_marker("hip")
+        if file in _SLOW or f"{file}::{item.name.split('[')[0]}" in _SLOW:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
 def _no_gpu_by_accident(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
 ) -> None:
-    """Other processes load no runtime: one that has opened AMD's cannot run the emulator."""
-    where = request.path.relative_to(Path(__file__).parent).as_posix()
-    if not where.startswith(_ON_HIP):
+    """Without the marker no runtime is loaded: a process that has opened AMD's cannot run the
+    emulator."""
+    if request.node.get_closest_marker("hip") is None:
         empty = tmp_path_factory.getbasetemp() / "no-hip"
         empty.mkdir(exist_ok=True)
         monkeypatch.setenv("GRAPHEXEC_HIP_LIBRARY_PATH", str(empty))

@@ -14,9 +14,9 @@ from graphexec.planning.pipeline import Compiled, plan_graph
 Array = np.ndarray[Any, Any]
 
 
-def after(graph: gx.Graph, *names: str, device: str = "cpu") -> Compiled:
+def after(graph: gx.Graph, *names: str, device: str = "cpu", **options: Any) -> Compiled:
     """The graph planned with these rewrites alone."""
-    return plan_graph(graph, device=device, rewrite=names, no_rewrite=["all"])
+    return plan_graph(graph, device=device, rewrite=names, no_rewrite=["all"], **options)
 
 
 def applied(compiled: Compiled) -> list[str]:

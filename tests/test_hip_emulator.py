@@ -18,9 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from hip_emulator import build
 from hip_emulator.emulator import Emulator
 

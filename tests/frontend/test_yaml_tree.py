@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphexec.base.diagnostics import Mark, Source
 from graphexec.base.errors import GraphError
+from graphexec.frontend.yaml import tree as yaml_tree
 from graphexec.frontend.yaml.scalars import resolve
 from graphexec.frontend.yaml.text import MAX_BYTES, decode
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode, compose
@@ -192,8 +193,11 @@ def test_encodings():
     assert "larger than" in decoding(b" " * (MAX_BYTES + 1))
 
 
-def test_too_many_values():
-    assert complaints("[" + "1," * 4_000_001 + "]") == ["more than 4,000,000 values in one file"]
+def test_too_many_values(monkeypatch):
+    assert yaml_tree.MAX_NODES == 4_000_000
+    monkeypatch.setattr(yaml_tree, "MAX_NODES", 4_000)
+    assert complaints("[" + "1," * 3_999 + "]") == []
+    assert complaints("[" + "1," * 4_001 + "]") == ["more than 4,000 values in one file"]
 
 
 # JSON escapes characters past U+FFFF as surrogates, which YAML refuses.

@@ -33,9 +33,9 @@ def test_together(graph: gx.Graph) -> None:
 @settings(max_examples=60)
 @given(graphs(bait=True))
 def test_a_rewrite_that_does_not_apply_changes_nothing(graph: gx.Graph) -> None:
-    plain = plan_graph(graph, no_rewrite=["all"])
+    plain = after(graph, streams=1)  # a search over streams would take ten times as long
     for name in NAMES:
-        found = after(graph, name)
+        found = after(graph, name, streams=1)
         if not applied(found):
             assert found.rewritten == plain.rewritten
             assert found.plan == plain.plan
@@ -45,10 +45,11 @@ def test_a_rewrite_that_does_not_apply_changes_nothing(graph: gx.Graph) -> None:
 @given(graphs(bait=True))
 def test_a_second_time_finds_nothing_new(graph: gx.Graph) -> None:
     """Tensors keep their types, outputs their names, and nodes come after what they read."""
-    found = plan_graph(graph, device="hip").rewritten
-    assert found.outputs == plan_graph(graph, no_rewrite=["all"]).graph.outputs
+    found = plan_graph(graph, device="hip", streams=1).rewritten
+    plain = after(graph, streams=1).graph
+    assert found.outputs == plain.outputs
     seen = {*found.inputs, *found.weights}
-    types = plan_graph(graph, no_rewrite=["all"]).graph.types()
+    types = plain.types()
     for node in found.nodes:
         assert seen.issuperset((*node.operands.values(), *node.after))
         assert node.type == types[node.name]
@@ -58,7 +59,7 @@ def test_a_second_time_finds_nothing_new(graph: gx.Graph) -> None:
 def test_the_strategy_has_something_for_every_rewrite() -> None:
     found = set()
     for seed in range(60):
-        compiled = plan_graph(random_graph(Seeded(seed), 12, bait=True))
+        compiled = plan_graph(random_graph(Seeded(seed), 12, bait=True), streams=1)
         found |= {note.rewrite for note in compiled.notes if note.applied}
     assert found >= {
         "dead-nodes", "common-subexpressions", "fold-casts", "fold-copies", "permuted-results",

@@ -16,6 +16,7 @@ A process selects it with ``load()`` before it first calls hip-python, or is sta
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -128,16 +129,20 @@ def build() -> Path:
     finished = _cache_folder() / _fingerprint(compiler)
     if not finished.exists():
         finished.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(dir=finished.parent, prefix="building-"))
-        try:
-            _build_into(compiler, working)
-            working.rename(finished)
-        except OSError:
-            if not finished.exists():  # otherwise another process has built the same
-                raise
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
+        with finished.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes need it at once
+            if not finished.exists():
+                _build_finished(compiler, finished)
     return finished / "lib"
+
+
+def _build_finished(compiler: str, finished: Path) -> None:
+    working = Path(tempfile.mkdtemp(dir=finished.parent, prefix="building-"))
+    try:
+        _build_into(compiler, working)
+        working.rename(finished)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
 
 
 def load() -> ctypes.CDLL:

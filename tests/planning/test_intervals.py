@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import combinations
 from pathlib import Path
 from random import Random
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
 import intervals
+import pytest
 
 from graphexec.planning.allocation.arena import place
 

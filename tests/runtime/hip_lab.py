@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hip_emulator.emulator import Emulator, LiveCounts
+from kernel_harness import Harness
 
 import graphexec as gx
 from graphexec.base.tensor import DType
@@ -20,11 +21,6 @@ from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip import resources as hip_resources
 from graphexec.runtime.hip.device import HipDevice, HipSession, Mode
 from graphexec.tools.compare import TOLERANCE, evaluate
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from hip_emulator.emulator import Emulator, LiveCounts
-from kernel_harness import Harness
 
 Array = np.ndarray[Any, Any]
 

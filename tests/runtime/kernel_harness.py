@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,17 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hip_emulator import build
+from hip_emulator.emulator import Emulator
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Call, Op
 from graphexec.ir.program import Command, Kernel, Memcpy, Scalar
 from graphexec.runtime.hip.bindings import Bindings, load
 from graphexec.runtime.hip.kernel_cache import KernelCache
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from hip_emulator import build
-from hip_emulator.emulator import Emulator
 
 Array = np.ndarray[Any, Any]
 

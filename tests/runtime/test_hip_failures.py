@@ -331,7 +331,7 @@ def test_ctrl_c_while_the_device_hangs(emulated: Lab, tmp_path: Path) -> None:
     """The program ends within a second, although nothing can be freed."""
     script = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "tests" / "runtime")!r}]
+sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "runtime")!r}]
 from hip_lab import Lab
 import graphexec as gx
 lab = Lab.open()

@@ -17,6 +17,8 @@ from graphexec.runtime.hip.device import HipDevice, Mode
 from graphexec.runtime.hip.markers import Markers
 from graphexec.runtime.hip.on_cuda import HipOnCudaError, build, find_cuda
 
+pytestmark = pytest.mark.hip
+
 # What rocprof loads in ROCTX's place: it writes down what it hears.
 RECORDER = r"""
 #include <stdio.h>

@@ -30,7 +30,7 @@ HALF = TEXT.replace("shape: [N, 3]", "shape: [N // 2, 3]").replace("a: x", "a: h
 )  # fmt: skip
 
 
-@pytest.fixture(params=["cpu", "hip"])
+@pytest.fixture(params=["cpu", pytest.param("hip", marks=pytest.mark.hip)])
 def device(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "cpu":
         yield gx.CpuDevice(poison=True)

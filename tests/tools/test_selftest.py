@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hip_emulator import build
+from hip_lab import Lab
 
 import graphexec as gx
 from graphexec.cli.app import app
+from graphexec.runtime.hip.device import CaptureWarning, HipDevice
+from graphexec.tools import selftest as module
 from graphexec.tools.examples import EXAMPLES
-from graphexec.tools.selftest import checks, selftest
+from graphexec.tools.selftest import Check, Wrong, checks, selftest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "runtime"), str(ROOT / "tests")]
 PROGRAM = Path(sys.executable).with_name("graphexec")
 
 
@@ -36,28 +39,32 @@ def test_every_file_is_an_example() -> None:
     assert files == {build.__name__ for build in EXAMPLES}
 
 
-def test_on_the_cpu() -> None:
-    found = list(selftest(gx.CpuDevice()))
-    assert [check.name for check in found] == list(checks())
-    assert [(check.name, check.detail) for check in found if not check.ok] == []
-
-
 def test_only_what_was_computed_is_counted() -> None:
     """The output and 'ctx': of scores and probabilities an attention leaves nothing to compare."""
     assert checks()["graph attention"](gx.CpuDevice()).startswith("2 comparisons, worst ")
 
 
-@pytest.mark.parametrize("mode", ["graph", "stream"])
-def test_on_the_hip_device(mode: Any) -> None:
-    from hip_lab import Lab
-
-    from graphexec.runtime.hip.device import HipDevice
-
+@pytest.mark.hip
+def test_everything_is_right_on_the_hip_device() -> None:
     lab = Lab.open()
     lab.reset()
     with lab.nothing_left():
-        found = list(selftest(HipDevice(mode=mode)))
-    assert [(check.name, check.detail) for check in found if not check.ok] == []
+        done = CliRunner().invoke(app, ["selftest", "--device", "hip"])
+    assert done.exit_code == 0, done.output
+    assert f"all {len(checks())} checks are ok" in done.stdout
+
+
+@pytest.mark.hip
+@pytest.mark.parametrize(
+    "name", ["gemm f32", "softmax f16", "weights from a file", "two streams, no race",
+             "requests in flight", "other sizes"],
+)  # fmt: skip
+def test_on_the_hip_device_without_graphs(name: str) -> None:
+    """What order could spoil, and an op of each kind: kernels are those of the other mode."""
+    lab = Lab.open()
+    lab.reset()
+    with lab.nothing_left():
+        assert checks()[name](HipDevice(mode="stream"))
 
 
 def test_every_built_in_op_and_dtype_is_checked() -> None:
@@ -66,12 +73,8 @@ def test_every_built_in_op_and_dtype_is_checked() -> None:
             assert f"{op} {dtype}" in checks()
 
 
+@pytest.mark.hip
 def test_a_device_without_graphs_fails_where_they_are_needed() -> None:
-    from hip_lab import Lab
-
-    from graphexec.runtime.hip.device import CaptureWarning, HipDevice
-    from graphexec.tools.selftest import Wrong
-
     lab = Lab.open()
     if lab.emulator is None:
         pytest.skip("needs the emulator: unset GRAPHEXEC_HIP_LIBRARY_PATH")
@@ -115,60 +118,63 @@ class Faulty:
 
 
 def test_wrong_numbers_fail() -> None:
-    found = {check.name: check for check in selftest(Faulty(every=1))}
-    bad = found["gemm f32"]
-    assert not bad.ok
-    assert bad.detail.startswith("out of tolerance: 'plain' ")
-    assert not any(check.ok for name, check in found.items() if name.startswith("graph "))
+    with pytest.raises(Wrong, match=r"^out of tolerance: 'plain' "):
+        checks()["gemm f32"](Faulty(every=1))
+    for name, check in checks().items():
+        if name.startswith("graph "):
+            with pytest.raises(Wrong):
+                check(Faulty(every=1))
 
 
-def test_numbers_that_change_fail() -> None:
-    found = {check.name: check for check in selftest(Faulty(every=17))}
-    assert not found["requests in flight"].ok
-    assert not found["two streams, no race"].ok
+@pytest.mark.parametrize("name", ["requests in flight", "two streams, no race"])
+def test_numbers_that_change_fail(name: str) -> None:
+    with pytest.raises(Wrong):
+        checks()[name](Faulty(every=17))
 
 
-def test_a_check_that_raises_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = gx.CpuDevice()
+def test_a_check_that_fails_or_raises_fails_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(device: Any) -> str:
+        raise Wrong("off by 1")
 
-    class Broken(Faulty):
-        def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
-            if plan.graph == "softmax_f16":
-                raise gx.ExecutionError("no", "last")
-            return device.open(plan, weights, sibling)
+    def broken(device: Any) -> str:
+        raise gx.ExecutionError("no", "last")
 
-    found = {check.name: check for check in selftest(Broken(1))}
-    assert not found.pop("softmax f16").ok
-    assert all(check.ok for check in found.values())
+    tests = {"wrong": wrong, "broken": broken, "right": lambda device: "fine"}
+    monkeypatch.setattr(module, "checks", lambda: tests)
+    wrong_one, broken_one, right_one = selftest(gx.CpuDevice())
+    assert (wrong_one.ok, wrong_one.detail) == (False, "off by 1")
+    assert not broken_one.ok
+    assert (right_one.name, right_one.ok, right_one.detail) == ("right", True, "fine")
 
 
 # The command ----------------------------------------------------------------------------------
 
 
-def test_the_report_on_the_cpu() -> None:
+def few(device: Any) -> Any:
+    yield Check("gemm f32", True, "fine", 0.1)
+    yield Check("copy f32", False, "out of tolerance: 'same' 1 of 1e-05", 0.1)
+
+
+def test_everything_is_right_on_the_cpu() -> None:
+    done = CliRunner().invoke(app, ["selftest", "--device", "cpu", "--json"])
+    found = json.loads(done.stdout)
+    assert [(c["name"], c["detail"]) for c in found["checks"] if not c["ok"]] == []
+    assert [check["name"] for check in found["checks"]] == list(checks())
+    assert (done.exit_code, found["ok"]) == (0, True)
+    assert found["device"] == "cpu"
+    assert found["hip"] is None
+
+
+def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "selftest", lambda device: [next(few(device))] * 3)
     done = CliRunner().invoke(app, ["selftest", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     first, *_ = done.stdout.splitlines()
     assert first == f"graphexec {gx.__version__} selftest on cpu"
-    assert f"all {len(checks())} checks are ok" in done.stdout
-
-
-def test_the_report_as_json() -> None:
-    done = CliRunner().invoke(app, ["selftest", "--device", "cpu", "--json"])
-    found = json.loads(done.stdout)
-    assert found["ok"] is True
-    assert found["device"] == "cpu"
-    assert found["hip"] is None
-    assert {check["name"] for check in found["checks"]} == set(checks())
+    assert "all 3 checks are ok" in done.stdout
 
 
 def test_failures_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphexec.tools import selftest as module
-
-    def few(device: Any) -> Any:
-        yield module.Check("gemm f32", True, "fine", 0.1)
-        yield module.Check("copy f32", False, "out of tolerance: 'same' 1 of 1e-05", 0.1)
-
     monkeypatch.setattr(module, "selftest", few)
     done = CliRunner().invoke(app, ["selftest", "--device", "cpu"])
     assert done.exit_code == 1
@@ -178,8 +184,6 @@ def test_failures_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def emulated() -> dict[str, str]:
     """The environment in which the emulator is the HIP runtime."""
-    from hip_emulator import build
-
     try:
         return {**os.environ, "GRAPHEXEC_HIP_LIBRARY_PATH": str(build.build())}
     except build.BuildError as error:
@@ -193,6 +197,7 @@ def program(*arguments: object, **environment: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
+@pytest.mark.hip
 def test_info_describes_the_hip_device() -> None:
     found = json.loads(program("info", "--json").stdout)["hip"]
     assert found["usable"] is True
@@ -206,6 +211,7 @@ def test_info_describes_the_hip_device() -> None:
         assert line in text
 
 
+@pytest.mark.hip
 def test_info_says_why_graphs_cannot_be_used() -> None:
     done = program("info", GRAPHEXEC_EMULATOR_FAIL="hipStreamBeginCapture:*=801")
     assert (
@@ -213,6 +219,7 @@ def test_info_says_why_graphs_cannot_be_used() -> None:
     )
 
 
+@pytest.mark.hip
 def test_modes_on_the_command_line(tmp_path: Path) -> None:
     graph = ROOT / "graphs" / "diamond.yaml"
     for mode in ("graph", "stream"):
@@ -227,6 +234,7 @@ def test_modes_on_the_command_line(tmp_path: Path) -> None:
     assert "note: --mode is for GPUs; the cpu device has no modes" in done.stderr
 
 
+@pytest.mark.hip
 def test_a_capture_that_fails_is_a_warning() -> None:
     done = program("run", ROOT / "graphs" / "diamond.yaml", "--device", "hip",
                    GRAPHEXEC_EMULATOR_FAIL="hipStreamBeginCapture:*=900")  # fmt: skip

@@ -9,6 +9,7 @@ Outputs of dtype bf16 are saved as float32, which holds them exactly and which e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,7 @@ def read_inputs(
 def _understand(spec: str, inputs: Mapping[str, TensorType]) -> Iterator[_Given]:
     """The arrays a spec gives; NpyError when it gives none."""
     name, equals, value = spec.partition("=")
-    if not equals or (name not in inputs and Path(spec).is_file()):
+    if not equals or (name not in inputs and os.path.isfile(spec)):
         yield from _archive(spec)
     elif value.startswith("randn:"):
         yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))

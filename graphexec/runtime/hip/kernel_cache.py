@@ -136,7 +136,7 @@ class KernelCache:
                 if isinstance(kernel, Kernel)
                 else hip_triton.identity(kernel, self._gpu)
             )
-        except OSError as exc:
+        except (OSError, ValueError) as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
         digest = hashlib.sha256()
         for part in (*self._environment, text):

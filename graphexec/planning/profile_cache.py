@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.base.atomic_file import check_file, write_text
+from graphexec.base.atomic_file import check_file, text_writer, write_files
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
@@ -91,7 +91,7 @@ def keep(graph: TypedGraph, machine: Machine, profile: Profile) -> Path:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise _no_folder(path.parent, exc) from exc
-    write_text(path, profile.to_json())
+    write_files({path: text_writer(profile.to_json())})
     return path
 
 

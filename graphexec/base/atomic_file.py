@@ -29,12 +29,14 @@ _unfinished: dict[Path, Callable[[Path], object]] = {}  # what is to be removed,
 _renaming = threading.Lock()
 
 
-def write_files(files: Mapping[Path, Writer], folder: Path | None = None) -> None:
+def write_files(
+    files: Mapping[Path, Writer], folder: Path | None = None, mode: int = 0o666
+) -> None:
     """Write all of `files` and then put each in its place; on any failure nothing has changed.
 
     Existing files are replaced, unless they are write-protected. A symbolic link stays a link:
     what it points to is replaced. Devices and pipes are written to. `folder` is made if it is not
-    there. Raises DataError when one cannot be written.
+    there. `mode` is that of the files, less the umask. Raises DataError when one cannot be written.
     """
     with _folder(folder):
         targets = {path: _target(path) for path in files}
@@ -42,7 +44,7 @@ def write_files(files: Mapping[Path, Writer], folder: Path | None = None) -> Non
         try:
             for target in regular:
                 with _errors_of(target.path):
-                    target.write(files[target.path])
+                    target.write(files[target.path], mode)
             for path in files:
                 if targets[path] is None:
                     with _errors_of(path), path.open("wb") as stream:

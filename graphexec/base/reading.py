@@ -21,13 +21,13 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # which waits
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
-def open_file(path: str | Path, flags: int = 0) -> BinaryIO:
-    """A regular file, opened for reading; `flags` are added to those of os.open.
+def open_file(path: str | Path) -> BinaryIO:
+    """A regular file, opened for reading.
 
     Raises OSError, also for what is no regular file and for what cannot be a path.
     """
     try:
-        handle = os.open(path, _FLAGS | flags)
+        handle = os.open(path, _FLAGS)
     except ValueError as exc:  # a null character
         raise OSError(errno.EINVAL, str(exc)) from exc
     try:
@@ -43,10 +43,15 @@ def open_file(path: str | Path, flags: int = 0) -> BinaryIO:
         raise
 
 
-def read_file(path: str | Path, limit: int = MAX_BYTES, flags: int = 0) -> bytes:
+def read_file(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file that has at most `limit`. Raises OSError."""
-    with open_file(path, flags) as stream:
-        data = stream.read(limit + 1) or b""
+    with open_file(path) as stream:
+        return read_stream(stream, limit)
+
+
+def read_stream(stream: BinaryIO, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of an open file that has at most `limit`. Raises OSError."""
+    data = stream.read(limit + 1) or b""
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit >> 20} MiB")
     return data
@@ -66,4 +71,4 @@ def read_text(path: str | Path, what: str = "") -> str:
         raise GraphError([Diagnostic(f"'{path}' is not UTF-8 text: {exc}")]) from exc
 
 
-__all__ = ["MAX_BYTES", "open_file", "read_file", "read_text"]
+__all__ = ["MAX_BYTES", "open_file", "read_file", "read_stream", "read_text"]

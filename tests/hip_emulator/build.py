@@ -25,6 +25,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from graphexec.base.cache import Cache, CacheError, cache_folder
+
 SOURCES = Path(__file__).resolve().parent
 RUNTIME = "amdhip64"
 FACADES = ("hiprtc", "hipblas", "hipblaslt")
@@ -61,11 +63,6 @@ def _run(*command: str) -> str:
         raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     sys.stderr.write(done.stderr)
     return done.stdout
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "graphexec" / "hip_emulator"
 
 
 def _fingerprint(compiler: str) -> str:
@@ -125,9 +122,11 @@ def _build_into(compiler: str, root: Path) -> None:
 def build() -> Path:
     """The folder of the libraries, built if there is none for these sources yet."""
     compiler = find_compiler()
-    finished = _cache_folder() / _fingerprint(compiler)
+    try:
+        finished = Cache(cache_folder("hip_emulator")).make() / _fingerprint(compiler)
+    except CacheError as error:
+        raise BuildError(str(error)) from error
     if not finished.exists():
-        finished.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=finished.parent, prefix="building-"))
         try:
             _build_into(compiler, working)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,22 @@ def test_what_is_no_profile_is_ignored_by_name(folder: Path, damage) -> None:
 def test_bytes_that_are_no_text_are_ignored(folder: Path) -> None:
     kept(branches()).write_bytes(b"\xff\xfe\x00")
     with pytest.warns(ProfileWarning, match="not UTF-8"):
+        assert found(branches()) is None
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [
+    (lambda path: path.chmod(0o664), "others may write to it"),
+    (lambda path: os.chown(path, 1, -1), "it belongs to another user"),
+    (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe, not a file"),
+    (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "it is a device, not a file"),
+])  # fmt: skip
+def test_what_is_not_the_users_own_file_is_ignored_by_name(folder: Path, spoil, reason) -> None:
+    path = kept(branches())
+    assert path.stat().st_mode & 0o777 == 0o600
+    if "another user" in reason and os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    spoil(path)
+    with pytest.warns(ProfileWarning, match=f"'{path}' is not used: {reason}"):
         assert found(branches()) is None
 
 

@@ -1,17 +1,15 @@
 """Compiled kernels, kept in the process and on disk.
 
 On disk an entry is named by a hash of all that its code depends on: source text, options,
-architecture, the runtime, hiprtc and graphexec. Entries appear whole or not at all, and carry a
-checksum: one that is damaged is compiled anew. A folder that cannot be used is no error.
+architecture, the runtime, hiprtc and graphexec. A folder that cannot be used is no error; one that
+is not the user's alone is warned of.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import struct
-import tempfile
 import threading
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import graphexec
-from graphexec.base.cache_folder import cache_folder
+from graphexec.base.cache import Cache, CacheError, UntrustedFolder, cache_folder, fingerprint
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
 from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
@@ -34,10 +32,12 @@ UNASKED_SHARED = 48 << 10
 
 Code = Kernel | TritonKernel
 
-_MAGIC = b"graphexec kernel\n"
-_HEADER = struct.Struct(f"<{len(_MAGIC)}s32s32sQ")  # magic, key, checksum of the code, its bytes
-_in_process: dict[bytes, bytes] = {}
+_in_process: dict[str, bytes] = {}
 _lock = threading.Lock()
+
+
+class KernelCacheWarning(UserWarning):
+    """Compiled kernels are not kept."""
 
 
 class KernelCache:
@@ -53,7 +53,7 @@ class KernelCache:
         gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
         self._hip, self._gpu = hip, gpu
         self._options = (f"--offload-arch={architecture}", *OPTIONS)
-        self._folder = cache_folder("kernels") if folder is None else folder
+        self._cache = _usable(cache_folder("kernels") if folder is None else folder)
         self._environment = (
             *self._options,
             *(hip.platform.name, hip.platform.runtime_version),
@@ -61,7 +61,7 @@ class KernelCache:
             str(gpu.warp_size),
             graphexec.__version__,
         )
-        self._modules: dict[bytes, Any] = {}
+        self._modules: dict[str, Any] = {}
 
     def function(self, kernel: Kernel, owned: ExitStack) -> Any:
         """The compiled entry point, loaded into this thread's device until `owned` is closed.
@@ -103,7 +103,7 @@ class KernelCache:
         """How it is launched on this GPU."""
         return kernel.on(self._gpu)
 
-    def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
+    def _module(self, key: str, code: bytes, owned: ExitStack) -> Any:
         if key not in self._modules:
             module = self._hip.kernels.load_module(code)
             owned.callback(self._hip.kernels.unload_module, module)
@@ -127,9 +127,9 @@ class KernelCache:
 
     def path(self, kernel: Code) -> Path | None:
         """Where the entry of a kernel is kept; None where nothing can be kept."""
-        return self._path(self._identify(kernel)[0])
+        return self._cache.folder / _name(self._identify(kernel)[0]) if self._cache else None
 
-    def _identify(self, kernel: Code) -> tuple[bytes, str]:
+    def _identify(self, kernel: Code) -> tuple[str, str]:
         try:
             text = (
                 self_contained(kernel)
@@ -138,22 +138,18 @@ class KernelCache:
             )
         except (OSError, ValueError) as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
-        digest = hashlib.sha256()
-        for part in (*self._environment, text):
-            data = part.encode()
-            digest.update(struct.pack("<Q", len(data)) + data)
-        return digest.digest(), text
+        return fingerprint(*self._environment, text), text
 
-    def _code(self, kernel: Code, key: bytes, text: str) -> bytes:
+    def _code(self, kernel: Code, key: str, text: str) -> bytes:
         with _lock:
             code = _in_process.get(key)
         if code is None:
-            path = self._path(key)
-            code = read_entry(path, key) if path else None
+            code = self._cache.read(_name(key)) if self._cache else None
             if code is None:
                 code = self._compiled(kernel, text)
-                if path is not None:
-                    write_entry(path, key, code)
+                if self._cache:
+                    with suppress(CacheError):
+                        self._cache.write(_name(key), code)
             with _lock:
                 _in_process[key] = code
         return code
@@ -168,37 +164,23 @@ class KernelCache:
             what = f"the kernel '{kernel.entry}' of {kernel.source} ({defines})"
             raise ExecutionError(f"{what} does not compile: {exc}") from exc
 
-    def _path(self, key: bytes) -> Path | None:
-        return self._folder and self._folder / f"{key.hex()}.kernel"
 
-
-def read_entry(path: Path, key: bytes) -> bytes | None:
-    """The code kept at `path`; None unless it is there, undamaged, and kept for this `key`."""
+def _usable(folder: Path | None) -> Cache | None:
+    """The cache in a folder; None where there can be none."""
+    cache = Cache(folder)
     try:
-        data = path.read_bytes()
-    except OSError:
+        cache.check()
+    except UntrustedFolder as error:
+        warnings.warn(f"kernels are compiled anew in every process: {error}", KernelCacheWarning,
+                      stacklevel=3)  # fmt: skip
         return None
-    if len(data) < _HEADER.size:
+    except CacheError:
         return None
-    magic, kept_for, checksum, size = _HEADER.unpack_from(data)
-    code = data[_HEADER.size :]
-    sound = magic == _MAGIC and size == len(code) and hashlib.sha256(code).digest() == checksum
-    return code if sound and kept_for == key else None
+    return cache
 
 
-def write_entry(path: Path, key: bytes, code: bytes) -> None:
-    """Keep `code` at `path`; readers see all of it or nothing. A folder that fails is no error."""
-    header = _HEADER.pack(_MAGIC, key, hashlib.sha256(code).digest(), len(code))
-    with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(header + code)
-            os.replace(partial, path)
-        except OSError:
-            os.unlink(partial)
-            raise
+def _name(key: str) -> str:
+    return f"{key}.kernel"
 
 
-__all__ = ["OPTIONS", "KernelCache", "read_entry", "write_entry"]
+__all__ = ["OPTIONS", "KernelCache"]

@@ -32,6 +32,10 @@ class UntrustedFolder(CacheError):
     """The folder belongs to another user, or others may write to it."""
 
 
+class CacheWarning(UserWarning):
+    """Something that is kept, or a folder for it, is not used."""
+
+
 def cache_folder(kind: str) -> Path | None:
     """`$XDG_CACHE_HOME/graphexec/<kind>`, or that under `~/.cache`; None for a user without a home.
 
@@ -67,14 +71,9 @@ class Cache:
     """The entries in one folder, which is made when one is first written."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    @property
-    def folder(self) -> Path:
-        """Where the entries are. Raises CacheError for a user without a home."""
-        if self._folder is None:
-            raise CacheError("there is no folder to keep it in: set XDG_CACHE_HOME")
-        return self._folder
+        if folder is None:
+            raise CacheError("the user has no home to keep a cache in: set XDG_CACHE_HOME")
+        self.folder = folder
 
     def check(self) -> None:
         """Raise CacheError where the folder is there, and may not be used."""
@@ -144,4 +143,7 @@ def _seal(name: str, payload: bytes) -> bytes:
     return _SEAL.pack(len(payload), checksum, _MAGIC)
 
 
-__all__ = ["Cache", "CacheError", "UntrustedFolder", "cache_folder", "fingerprint", "read_private"]
+__all__ = [
+    "Cache", "CacheError", "CacheWarning", "UntrustedFolder", "cache_folder", "fingerprint",
+    "read_private",
+]  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphexec.base.atomic_file import check_file, check_folder, text_writer, write_files
-from graphexec.base.cache import cache_folder, fingerprint, read_private
+from graphexec.base.cache import CacheWarning, cache_folder, fingerprint, read_private
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
 from graphexec.ir.typed import TypedGraph, TypedNode
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from graphexec.runtime.device import Machine
 
 VARIABLE = "GRAPHEXEC_PROFILES"
-
-
-class ProfileWarning(UserWarning):
-    """A file among the profiles is not used."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:
         why = exc.diagnostics[0].message
     if why:
         message = f"the profile '{path}' is not used: {why}"
-        warnings.warn(message, ProfileWarning, stacklevel=2)
+        warnings.warn(message, CacheWarning, stacklevel=2)
         return None
     return Kept(path, profile)
 
@@ -160,6 +156,6 @@ def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
 
 
 __all__ = [
-    "VARIABLE", "Kept", "ProfileWarning", "check_keepable", "file_name", "find", "folder", "keep",
+    "VARIABLE", "Kept", "check_keepable", "file_name", "find", "folder", "keep",
     "signature",
 ]  # fmt: skip

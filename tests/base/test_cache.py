@@ -209,9 +209,8 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    for use in (Cache.check, Cache.make, lambda cache: cache.read("entry")):
-        with pytest.raises(CacheError, match="set XDG_CACHE_HOME"):
-            use(Cache(cache_folder("kernels")))
+    with pytest.raises(CacheError, match="set XDG_CACHE_HOME"):
+        Cache(cache_folder("kernels"))
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:

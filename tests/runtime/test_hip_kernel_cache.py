@@ -19,10 +19,11 @@ from kernel_cases import cases
 from kernel_harness import Harness
 
 import graphexec.base.cache
+from graphexec.base.cache import CacheWarning
 from graphexec.base.errors import ExecutionError
 from graphexec.ir.program import Kernel
 from graphexec.runtime.hip import kernel_cache as hip_kernel_cache
-from graphexec.runtime.hip.kernel_cache import KernelCache, KernelCacheWarning
+from graphexec.runtime.hip.kernel_cache import KernelCache
 from graphexec.runtime.hip.kernel_source import self_contained
 from graphexec.runtime.hip.status import HipError
 
@@ -196,7 +197,7 @@ def test_a_folder_that_others_may_write_is_warned_of(
     cache(hip, tmp_path).code(kernel)
     (tmp_path / "cache").chmod(0o777)
     forget(monkeypatch)
-    with pytest.warns(KernelCacheWarning, match=r"compiled anew .* others may write to it"):
+    with pytest.warns(CacheWarning, match=r"compiled anew .* others may write to it"):
         theirs = cache(hip, tmp_path)
     assert theirs.code(kernel)
     assert theirs.path(kernel) is None

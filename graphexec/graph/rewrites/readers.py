@@ -40,7 +40,7 @@ class Readers:
 
 
 class Layouts:
-    """Where each tensor lies, as `lower` will have it. Dense ones are their own storage."""
+    """Where each tensor lies. Dense ones are their own storage, until `lower` says otherwise."""
 
     def __init__(self, graph: TypedGraph) -> None:
         self.types: dict[str, TensorType] = graph.types()
@@ -63,6 +63,10 @@ class Layouts:
         types = {key: self.types[name] for key, name in node.operands.items()}
         return node.op.window(given, node.attrs, types, node.type)
 
+    def moved(self, node: TypedNode) -> View | None:
+        """The node's result where it moves no bytes; None where it does."""
+        return self.window(node) if node.window else self.free(node)
+
     def free(self, node: TypedNode) -> View | None:
         """The node's result where it moves no bytes whatever its readers are."""
         moves = type(node.op).view is Op.view  # so do most: no need to ask
@@ -78,7 +82,7 @@ class Layouts:
 
     def add(self, node: TypedNode) -> None:
         """Note where the result of a node lies."""
-        found = self.window(node) if node.window else self.free(node)
+        found = self.moved(node)
         if found is not None:
             self.views[node.name] = found
         elif node.over is not None:

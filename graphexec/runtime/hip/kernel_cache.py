@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import graphexec
-from graphexec.base.cache import Cache, CacheError, UntrustedFolder, cache_folder, fingerprint
+from graphexec.base.cache import (
+    Cache,
+    CacheError,
+    CacheWarning,
+    UntrustedFolder,
+    cache_folder,
+    fingerprint,
+)
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
 from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
@@ -34,10 +41,6 @@ Code = Kernel | TritonKernel
 
 _in_process: dict[str, bytes] = {}
 _lock = threading.Lock()
-
-
-class KernelCacheWarning(UserWarning):
-    """Compiled kernels are not kept."""
 
 
 class KernelCache:
@@ -127,7 +130,7 @@ class KernelCache:
 
     def path(self, kernel: Code) -> Path | None:
         """Where the entry of a kernel is kept; None where nothing can be kept."""
-        return self._cache.folder / _name(self._identify(kernel)[0]) if self._cache else None
+        return self._cache.folder / self._identify(kernel)[0] if self._cache else None
 
     def _identify(self, kernel: Code) -> tuple[str, str]:
         try:
@@ -138,18 +141,18 @@ class KernelCache:
             )
         except (OSError, ValueError) as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
-        return fingerprint(*self._environment, text), text
+        return f"{fingerprint(*self._environment, text)}.kernel", text
 
     def _code(self, kernel: Code, key: str, text: str) -> bytes:
         with _lock:
             code = _in_process.get(key)
         if code is None:
-            code = self._cache.read(_name(key)) if self._cache else None
+            code = self._cache.read(key) if self._cache else None
             if code is None:
                 code = self._compiled(kernel, text)
                 if self._cache:
                     with suppress(CacheError):
-                        self._cache.write(_name(key), code)
+                        self._cache.write(key, code)
             with _lock:
                 _in_process[key] = code
         return code
@@ -167,20 +170,16 @@ class KernelCache:
 
 def _usable(folder: Path | None) -> Cache | None:
     """The cache in a folder; None where there can be none."""
-    cache = Cache(folder)
     try:
+        cache = Cache(folder)
         cache.check()
+        return cache
     except UntrustedFolder as error:
-        warnings.warn(f"kernels are compiled anew in every process: {error}", KernelCacheWarning,
-                      stacklevel=3)  # fmt: skip
-        return None
+        message = f"kernels are compiled anew in every process: {error}"
+        warnings.warn(message, CacheWarning, stacklevel=3)
     except CacheError:
-        return None
-    return cache
-
-
-def _name(key: str) -> str:
-    return f"{key}.kernel"
+        pass
+    return None
 
 
 __all__ = ["OPTIONS", "KernelCache"]

@@ -1,12 +1,21 @@
-"""Files that are there whole or not at all: written beside their place, then renamed into it."""
+"""Files that are there whole or not at all: written beside their place, then renamed into it.
+
+Of several files all are replaced or none. A file that is being written has a name that cannot be
+foreseen and is created exclusively, so that nothing planted in its folder is written to.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from graphexec.base.diagnostics import Diagnostic
@@ -15,87 +24,201 @@ from graphexec.base.errors import DataError
 Writer = Callable[[BinaryIO], object]
 
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-_unfinished: set[Path] = set()
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_unfinished: dict[Path, Callable[[Path], object]] = {}  # what is to be removed, and how
+_renaming = threading.Lock()
 
 
-def write_files(files: Mapping[Path, Writer]) -> None:
-    """Write all of `files` and then put each in its place; on any failure none is left behind.
+def write_files(
+    files: Mapping[Path, Writer], folder: Path | None = None, mode: int = 0o666
+) -> None:
+    """Write all of `files` and then put each in its place; on any failure nothing has changed.
 
-    Existing files are replaced, unless they are write-protected. Raises DataError when one cannot
-    be written.
+    Existing files are replaced, unless they are write-protected. A symbolic link stays a link:
+    what it points to is replaced. Devices and pipes are written to. `folder` is made if it is not
+    there. `mode` is that of the files, less the umask. Raises DataError when one cannot be written.
     """
-    # A symbolic link stays a link: what it points to is replaced. Devices and pipes are written to.
-    places = {path.resolve(): write for path, write in files.items() if not _is_special(path)}
-    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in places}
+    with _folder(folder):
+        targets = {path: _target(path) for path in files}
+        regular = [target for target in targets.values() if target is not None]
+        try:
+            for target in regular:
+                with _errors_of(target.path):
+                    target.write(files[target.path], mode)
+            for path in files:
+                if targets[path] is None:
+                    with _errors_of(path), path.open("wb") as stream:
+                        files[path](stream)
+            with _renaming:
+                _replace(regular)
+        finally:
+            for target in regular:
+                _discard(target.new, target.old)
+
+
+def text_writer(text: str) -> Writer:
+    """What writes a text, in UTF-8."""
+    return lambda stream: stream.write(text.encode(errors="replace"))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write one file that its user alone may read; a link at `path` is replaced itself.
+
+    Raises OSError.
+    """
+    target = _Target(path, path)
     try:
-        for path in places:
-            _check_protection(path)
-        for path, write in places.items():
-            _unfinished.add(partial[path])
-            with partial[path].open("wb") as stream:
-                write(stream)
-        for path in files:
-            if _is_special(path):
-                with path.open("wb") as stream:
-                    files[path](stream)
-        for path in places:
-            os.replace(partial[path], path)
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
+        target.write(lambda stream: stream.write(data), 0o600)
+        os.replace(target.new, path)
     finally:
-        _discard(partial.values())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write one file of UTF-8 text, as `write_files` does."""
-    write_files({path: lambda stream: stream.write(text.encode(errors="replace"))})
+        _discard(target.new)
 
 
 def check_file(path: Path) -> None:
     """Raise DataError unless a file could be put at `path` now; leaves nothing there."""
-    if _is_special(path):
-        return
-    place = path.resolve()
-    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
+    if (target := _target(path)) is not None:
+        with _errors_of(path):
+            check_folder(target.place.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OSError unless a file can be made in `folder` now; leaves nothing there."""
+    probe = _Target(folder, folder / "file")
     try:
-        if place.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a directory")
-        _check_protection(place)
-        probe.touch()
-        probe.unlink()
-    except OSError as exc:
-        raise _unwritable(path, exc) from exc
+        probe.write(lambda stream: None)
+    finally:
+        _discard(probe.new)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for its user alone, removed afterwards with all that is in it."""
+    folder = Path(tempfile.gettempdir(), f"graphexec-{token_hex(8)}")
+    _unfinished[folder] = shutil.rmtree
+    try:
+        folder.mkdir(0o700)
+        yield folder
+    finally:
+        _discard(folder)
 
 
 def discard_unfinished() -> None:
-    """Remove all files that are being written: for a process about to be ended."""
-    _discard(list(_unfinished))
+    """Remove what is being written: for a process about to be ended, from any of its threads."""
+    # Renaming is short, and to end in its middle would leave some files old and others new.
+    _renaming.acquire(timeout=2)
+    _discard(*reversed(list(_unfinished)))  # what is in a folder goes before it
+
+
+class _Target:
+    """A file to be put at `place`; messages call it `path`."""
+
+    def __init__(self, path: Path, place: Path) -> None:
+        self.path, self.place, self.is_new = path, place, not os.path.lexists(place)
+        self.new, self.old = (place.with_name(f".{token_hex(8)}.part") for _ in range(2))
+
+    def write(self, write: Writer, mode: int = 0o666) -> None:
+        """Write the new file beside the place."""
+        _unfinished[self.new] = os.unlink
+        with os.fdopen(os.open(self.new, _NEW, mode), "wb") as stream:
+            write(stream)
+
+    def keep(self) -> None:
+        """Give the file that is at the place a second name."""
+        _unfinished[self.old] = os.unlink
+        try:
+            os.link(self.place, self.old)
+        except OSError:  # the file system may have no links
+            os.rename(self.place, self.old)
+
+    def restore(self) -> None:
+        """Undo a replacement, or one that has not happened."""
+        if self.is_new:
+            self.place.unlink(missing_ok=True)
+        elif os.path.lexists(self.old):
+            os.replace(self.old, self.place)
+
+
+def _replace(targets: Sequence[_Target]) -> None:
+    """Put each file in its place, or leave every place as it was."""
+    try:
+        for target in targets:
+            if len(targets) > 1 and not target.is_new:
+                with _errors_of(target.path):
+                    target.keep()
+        for target in targets:
+            with _errors_of(target.path):
+                os.replace(target.new, target.place)
+    except BaseException:
+        for target in targets:
+            target.restore()
+        raise
+
+
+@contextmanager
+def _folder(folder: Path | None) -> Iterator[None]:
+    """A folder that is there, and is removed after a failure if it was not before."""
+    if folder is None or os.path.isdir(folder):
+        yield
+        return
+    _unfinished[folder] = os.rmdir
+    try:
+        with _errors_of(folder):
+            folder.mkdir()
+        yield
+    except BaseException:
+        _discard(folder)
+        raise
+    _unfinished.pop(folder)
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn what writing a file may raise into a DataError that names it."""
+    try:
+        yield
+    except OSError as exc:
+        there = os.path.exists(path.parent)
+        help = "" if there else f"the folder '{path.parent}' does not exist"
+        message = f"cannot write '{path}': {exc.strerror or exc}"
+        raise DataError([Diagnostic(message, help=help)]) from exc
+
+
+def _target(path: Path) -> _Target | None:
+    """Where a file for `path` is put, its links followed; None for a device or a pipe.
+
+    Raises DataError where none can be put.
+    """
+    with _errors_of(path):
+        try:
+            place = Path(os.path.realpath(path))
+        except ValueError as exc:  # a null character
+            raise OSError(errno.EINVAL, str(exc)) from exc
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        if path.is_file():
+            _check_protection(place)
+        elif path.exists():
+            return None
+        return _Target(path, place)
 
 
 def _check_protection(path: Path) -> None:
     """Raise PermissionError for a file that its owner has protected: to replace a file, one only
     needs to be allowed to write into its folder, and root is allowed everything."""
-    if path.exists() and not (os.access(path, os.W_OK) and path.stat().st_mode & _WRITABLE):
+    if not (os.access(path, os.W_OK) and path.stat().st_mode & _WRITABLE):
         raise PermissionError(errno.EACCES, "it is write-protected")
 
 
-def _is_special(path: Path) -> bool:
-    """Whether something is there that is neither a file nor a folder: /dev/null, a pipe."""
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def _discard(paths: Iterable[Path]) -> None:
+def _discard(*paths: Path) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
-        _unfinished.discard(path)
+        if (remove := _unfinished.pop(path, None)) is not None:
+            with suppress(OSError):
+                remove(path)
 
 
-def _unwritable(path: Path, exc: OSError) -> DataError:
-    reason = exc.strerror or str(exc)
-    help = ""
-    if not path.parent.exists():
-        help = f"the folder '{path.parent}' does not exist"
-    return DataError([Diagnostic(f"cannot write '{path}': {reason}", help=help)])
-
-
-__all__ = ["check_file", "discard_unfinished", "write_files", "write_text"]
+__all__ = [
+    "Writer", "check_file", "check_folder", "discard_unfinished", "scratch_folder",
+    "text_writer", "write_files", "write_private",
+]  # fmt: skip

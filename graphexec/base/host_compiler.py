@@ -1,30 +1,26 @@
 """The system's C compiler: found, and shared libraries that it made for this very CPU, cached.
 
-A library is kept in `cache_folder("host")`, named by a hash of all that its code depends on:
-source, flags, the compiler and the CPU. It appears whole or not at all, and ends with its checksum:
-to load a damaged one would end the process. One that others may have written is not loaded.
+A library is an entry of the cache in `cache_folder("host")`, named by a hash of all that its code
+depends on: source, flags, the compiler and the CPU. To load a damaged one would end the process.
 """
 
 from __future__ import annotations
 
 import _ctypes
 import ctypes
-import hashlib
 import os
 import platform
 import shlex
 import shutil
 import signal
-import stat
-import struct
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from graphexec.base.cache_folder import cache_folder
+from graphexec.base.atomic_file import scratch_folder
+from graphexec.base.cache import Cache, CacheError, cache_folder, fingerprint
 
 # Compilers for ARM and POWER take the name of a CPU, others that of an architecture.
 NATIVE = "-mcpu=native" if platform.machine()[:3] in ("aar", "arm", "ppc") else "-march=native"
@@ -34,11 +30,6 @@ CPUINFO = Path("/proc/cpuinfo")
 _TOLD = ("vendor", "model", "flags", "features", "cpu implementer", "cpu part", "isa")
 
 TIMEOUT = 60.0  # seconds that a compiler may take
-
-# Behind a library, where loaders do not look: checksum and size of what is before, and the magic.
-_MAGIC = b"graphexec library\n"
-_TRAILER = struct.Struct(f"<32sQ{len(_MAGIC)}s")
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 T = TypeVar("T")
 
@@ -67,12 +58,12 @@ def find_compiler() -> tuple[str, ...]:
 def run_compiler(command: Sequence[str]) -> str:
     """What the command prints; HostCompilerError with what it complains about if it fails.
 
-    What it writes is for its user alone. After TIMEOUT it is ended with all that it has started.
+    After TIMEOUT it is ended with all that it has started.
     """
     try:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            encoding="utf-8", errors="replace", umask=0o077, process_group=0,
+            encoding="utf-8", errors="replace", process_group=0,
         ) as process:  # fmt: skip
             try:
                 printed, complaints = process.communicate(timeout=TIMEOUT)
@@ -108,59 +99,30 @@ def load_library(source: Path, flags: Sequence[str], use: Callable[[ctypes.CDLL]
 def shared_library(source: Path, flags: Sequence[str], anew: bool = False) -> Path:
     """The library made of a C source for this CPU; compiled if it is not in the cache, undamaged.
 
-    Raises HostCompilerError, also where others than the user may have written the library.
+    Raises HostCompilerError, also where others than the user may write to the cache.
     """
-    compiler, folder = find_compiler(), cache_folder("host")
-    if folder is None:
-        raise HostCompilerError("there is no folder to build in: set XDG_CACHE_HOME")
-    flags = (*flags, "-shared", "-fPIC")
+    compiler, flags = find_compiler(), (*flags, "-shared", "-fPIC")
     try:
-        parts = (source.read_text("utf-8"), *compiler, *flags,
-                 run_compiler([*compiler, "--version"]), _cpu())  # fmt: skip
-        key = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
-        library = folder / f"{source.stem}-{key}.so"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_owner(folder)
-        if anew or not library.exists() or not is_sound(library):
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-                partial = Path(scratch) / library.name
-                run_compiler([*compiler, *flags, str(source), "-o", str(partial), "-lm"])
-                seal(partial)
-                os.replace(partial, library)
-    except OSError as error:
-        raise HostCompilerError(f"the cache folder {folder} cannot be used: {error}") from error
-    return library
-
-
-def seal(library: Path) -> None:
-    """Write the checksum behind a library, and all of it to the disk. Raises OSError."""
-    code = library.read_bytes()
-    with library.open("ab") as stream:
-        stream.write(_TRAILER.pack(hashlib.sha256(code).digest(), len(code), _MAGIC))
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def is_sound(library: Path) -> bool:
-    """Whether a library is as it was when it was sealed. OSError if it cannot be read.
-
-    Raises HostCompilerError where others may have written it.
-    """
-    check_owner(library)
-    data = library.read_bytes()
-    code, trailer = data[: -_TRAILER.size], data[-_TRAILER.size :]
-    return trailer == _TRAILER.pack(hashlib.sha256(code).digest(), len(code), _MAGIC)
-
-
-def check_owner(path: Path) -> None:
-    """Raise HostCompilerError unless the user owns the file or folder and alone may write to it."""
-    found = path.stat()
-    if found.st_uid != os.geteuid():
-        raise HostCompilerError(f"{path} is not loaded from: it belongs to another user")
-    if found.st_mode & _OTHERS_WRITE:
-        raise HostCompilerError(
-            f"{path} is not loaded from: others may write to it (chmod -R go-w {path})"
+        version = run_compiler([*compiler, "--version"])
+        key = fingerprint(source.read_bytes(), *compiler, *flags, version, _cpu())
+        return Cache(cache_folder("host")).keep(
+            f"{source.stem}-{key[:16]}.so",
+            lambda: compile_library([*compiler, *flags, str(source)], "-lm"),
+            anew,
         )
+    except (CacheError, OSError) as error:
+        raise HostCompilerError(str(error)) from error
+
+
+def compile_library(command: Sequence[str], *linked: str) -> bytes:
+    """What a compiler's command makes, linked with libraries. Raises HostCompilerError."""
+    try:
+        with scratch_folder() as folder:
+            target = folder / "library.so"
+            run_compiler([*command, "-o", str(target), *linked])
+            return target.read_bytes()
+    except OSError as error:
+        raise HostCompilerError(f"what {command[0]} made cannot be read: {error}") from error
 
 
 def _use(library: Path, use: Callable[[ctypes.CDLL], T]) -> T:
@@ -186,11 +148,9 @@ def _cpu() -> str:
 __all__ = [
     "NATIVE",
     "HostCompilerError",
-    "check_owner",
+    "compile_library",
     "find_compiler",
-    "is_sound",
     "load_library",
     "run_compiler",
-    "seal",
     "shared_library",
 ]

@@ -7,6 +7,7 @@ memory than the tensor. Pickled objects are refused.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.reading import open_file
 from graphexec.base.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -39,8 +41,8 @@ class NpyError(Exception):
 
 
 def members(path: Path) -> list[str]:
-    """The names of the arrays in an .npz file, each once, in the order of the file."""
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    """The names of the arrays in an .npz file, each once, in their order."""
+    with _reading(path), open_file(path) as stream, zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
     if len(names) > _MAX_MEMBERS:
         raise NpyError(f"'{path}' has {len(names)} entries; at most {_MAX_MEMBERS} are read")
@@ -70,12 +72,12 @@ def describe(path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any
 
 @contextmanager
 def _opened(path: Path, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
-    """The stream of an array's bytes, their number, and the array's name in messages."""
-    if key is None:
-        with path.open("rb") as stream:
-            yield stream, path.stat().st_size, f"'{path}'"
-        return
-    with zipfile.ZipFile(path) as archive:
+    """The bytes of an array, how many there are, and what to call it in messages."""
+    with open_file(path) as stream:
+        if key is None:
+            yield stream, os.fstat(stream.fileno()).st_size, f"'{path}'"
+            return
+        archive = zipfile.ZipFile(stream)
         info = archive.getinfo(f"{key}.npy")
         with archive.open(info) as member:
             yield member, info.file_size, f"'{key}' in '{path}'"  # type: ignore[misc]

@@ -7,7 +7,7 @@ def main() -> None:
     """The program `graphexec`: ends the process with the exit code of the command.
 
     0 fine, 1 failure at run time or hazards found, 2 wrong input or usage, 3 device not available,
-    130 interrupted, 141 standard output was closed by its reader.
+    130 interrupted, 143 terminated, 141 standard output was closed by its reader.
     """
     import sys
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from graphexec.cli.files import read_text
 from graphexec.cli.options import (
     Finite,
     Loader,
@@ -181,6 +180,7 @@ def _show_details(r: Result) -> None:
 def _read_baseline(path: str) -> dict[str, Any]:
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.base.errors import DataError
+    from graphexec.base.reading import read_text
 
     try:
         document = json.loads(read_text(path))

@@ -110,7 +110,7 @@ def _render(found: dict[str, Any]) -> str:
 
 
 def _cache() -> str | None:
-    from graphexec.base.cache_folder import cache_folder
+    from graphexec.base.cache import cache_folder
 
     folder = cache_folder("kernels")
     return None if folder is None else str(folder)

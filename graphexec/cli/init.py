@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from graphexec.base.atomic_file import Writer
 
 _GRAPH = """\
 # yaml-language-server: $schema=graphexec.schema.json
@@ -53,7 +49,7 @@ def init(folder: Path) -> None:
 
     Nothing that is there already is overwritten.
     """
-    from graphexec.base.atomic_file import write_files
+    from graphexec.base.atomic_file import text_writer, write_files
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.base.errors import DataError
     from graphexec.frontend.schema import schema
@@ -71,9 +67,5 @@ def init(folder: Path) -> None:
     except OSError as exc:
         message = f"cannot make the folder '{folder}': {exc.strerror or exc}"
         raise DataError([Diagnostic(message)]) from exc
-    write_files({path: _writer(text) for path, text in texts.items()})
+    write_files({path: text_writer(text) for path, text in texts.items()})
     click.echo(f"{folder / 'graph.yaml'}\ntry: graphexec run {folder / 'graph.yaml'}")
-
-
-def _writer(text: str) -> Writer:
-    return lambda stream: stream.write(text.encode())

@@ -1,8 +1,9 @@
-"""Ctrl-C ends the program within a second.
+"""Ctrl-C and SIGTERM end the program within a second, whatever it is doing.
 
-Python delivers signals to the main thread only, between its own instructions. A long matrix
-product, or waiting for a worker thread, delays this. So a second thread listens to the signal,
-gives the main thread a moment to end cleanly, and then ends the process.
+Python tells the main thread alone, and only between its own instructions: a long matrix product,
+or a worker thread that is waited for, would hold it up. So a second thread listens to the signal
+itself, leaves the main thread a moment to end in good order, and then ends the process. No file
+that was being written is left behind.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
+from typing import NoReturn
 
-EXIT_CODE = 130
 PATIENCE = 0.6  # seconds
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 _said = threading.Event()
+_received = signal.SIGINT
 
 
 def watch() -> None:
     """Start listening; call it once, in the main thread."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # another handler is installed, or it is ignored as by `nohup graphexec … &`
+    usual = signal.default_int_handler, signal.SIG_DFL
+    # Others are somebody else's to handle, or ignored as in `nohup graphexec … &`.
+    for number in [number for number in _WORDS if signal.getsignal(number) in usual]:
+        signal.signal(number, _interrupt)
     receive, send = os.pipe()
     os.set_blocking(send, False)
     signal.set_wakeup_fd(send, warn_on_full_buffer=False)
@@ -30,19 +36,30 @@ def watch() -> None:
 
 
 def say() -> int:
-    """Print the message once; returns the exit code."""
+    """Tell the user, once, what happened; the exit code, as a shell reports the signal."""
     if not _said.is_set():
         _said.set()
         # Not by sys.stderr: the interrupted thread may hold its lock. Also clears a progress line
         # and shows the cursor again.
         prefix = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
-        os.write(2, f"{prefix}interrupted\n".encode())
-    return EXIT_CODE
+        os.write(2, f"{prefix}{_WORDS[_received]}\n".encode())
+    return 128 + _received
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _note(number)
+    raise KeyboardInterrupt
+
+
+def _note(number: int) -> None:
+    global _received
+    _received = signal.Signals(number)
 
 
 def _listen(receive: int) -> None:
     while received := os.read(receive, 1):
-        if received[0] == signal.SIGINT:
+        if received[0] in _WORDS:
+            _note(received[0])
             time.sleep(PATIENCE)
             _end()
 
@@ -51,5 +68,4 @@ def _end() -> None:
     from graphexec.base.atomic_file import discard_unfinished
 
     discard_unfinished()
-    say()
-    os._exit(EXIT_CODE)
+    os._exit(say())

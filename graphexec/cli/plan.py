@@ -113,7 +113,7 @@ def _plan(
 
 
 def _trace(path: str, plan: Plan) -> Trace:
-    from graphexec.cli.files import read_text
+    from graphexec.base.reading import read_text
     from graphexec.views.chrome import from_json
 
     return from_json(read_text(path), plan, path)

@@ -31,6 +31,7 @@ from graphexec.cli.report import duration, listed, note, number, print_json
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.base.atomic_file import Writer
     from graphexec.base.tensor import TensorType
     from graphexec.runtime.executable import Executable
     from graphexec.runtime.hip.device import Mode
@@ -114,7 +115,7 @@ def run(
       saved:   path or null
     Statistics that are NaN or infinite are null.
     """
-    from graphexec.base.atomic_file import check_file
+    from graphexec.base.atomic_file import check_file, write_files
     from graphexec.formats.arrays import check_writable, write_outputs
 
     progress = Progress()
@@ -132,26 +133,29 @@ def run(
         with progress.step(f"running on {ready.exe.device_name}"):
             outputs = ready.exe.run(**ready.inputs)
         seconds = time.perf_counter() - start
+        traces: dict[Path, Writer] = {}
         if trace is not None:
             with progress.step("measuring"):
-                _write_trace(ready, trace, file)
+                traces[trace] = _trace(ready, trace, file)
         if target is not None:
             with progress.step(f"writing {target}"):
-                write_outputs(target, outputs)
+                write_outputs(target, outputs, traces)
+        else:
+            write_files(traces)
         _show(ready, outputs, seconds, target, as_json)
         return find_nonfinite(ready.exe, ready.inputs, outputs) if check_finite else 0
 
 
-def _write_trace(ready: Prepared, target: Path, file: str) -> None:
-    """Measure in a run of its own: measuring slows a run down."""
-    from graphexec.base.atomic_file import write_text
+def _trace(ready: Prepared, target: Path, file: str) -> Writer:
+    """Measure a run of its own, as measuring slows down what it measures; what writes it."""
+    from graphexec.base.atomic_file import text_writer
     from graphexec.tools.measure import measure
     from graphexec.views.chrome import to_json
 
     _, trace = measure(ready.exe, ready.inputs)
-    write_text(target, to_json(ready.exe.plan, trace, file))
     plain = duration((trace.uninstrumented or 0) / 1e6)
     note(f"{target}: measured {duration(trace.total / 1e6)}, {plain} when not measured")
+    return text_writer(to_json(ready.exe.plan, trace, file))
 
 
 # Showing --------------------------------------------------------------------------------

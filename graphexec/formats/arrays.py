@@ -9,6 +9,7 @@ as float32, which holds them exactly and which every tool reads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from graphexec.base.atomic_file import check_file, write_files
+from graphexec.base.atomic_file import Writer, check_file, write_files
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
 from graphexec.base.npy import NpyError, fetch, members
@@ -80,7 +81,7 @@ def read_inputs(
 def _understand(spec: str, inputs: Mapping[str, TensorType]) -> Iterator[_Given]:
     """The arrays a spec gives; NpyError when it gives none."""
     name, equals, value = spec.partition("=")
-    if not equals or (name not in inputs and Path(spec).is_file()):
+    if not equals or (name not in inputs and os.path.isfile(spec)):
         yield from _archive(spec)
     elif value.startswith("randn:"):
         yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))
@@ -151,26 +152,22 @@ def check_writable(path: Path) -> None:
         check_file(path / "output.npy" if path.is_dir() else path)
 
 
-def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
-    """Save arrays by name in an .npz file, or one .npy each in a folder; all of them or none.
+def write_outputs(
+    path: Path, outputs: Mapping[str, Array], others: Mapping[Path, Writer] | None = None
+) -> None:
+    """Save arrays by name in an .npz file, or one .npy each in a folder, and the `others`: all
+    files or none.
 
     bf16 is saved as float32. Raises DataError when it cannot be done.
     """
     arrays = {name: storable(array) for name, array in outputs.items()}
+    files = dict(others or {})
     if path.suffix.lower() == ".npz":
-        write_files({path: partial(_write_npz, arrays)})
+        write_files({**files, path: partial(_write_npz, arrays)})
         return
-    made = not path.exists()
-    try:
-        path.mkdir(exist_ok=True)
-        write_files({path / f"{name}.npy": partial(_write_npy, a) for name, a in arrays.items()})
-    except BaseException as exc:
-        if made and path.is_dir():
-            path.rmdir()
-        if isinstance(exc, OSError):
-            text = f"cannot write into '{path}': {exc.strerror or exc}"
-            raise DataError([Diagnostic(text)]) from exc
-        raise
+    for name, array in arrays.items():
+        files[path / f"{name}.npy"] = partial(_write_npy, array)
+    write_files(files, folder=path)
 
 
 def storable(array: Array) -> Array:

@@ -16,6 +16,7 @@ from pathlib import Path
 from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.base.reading import open_file
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.tensors import TensorReader
 from graphexec.frontend.yaml.text import MAX_BYTES, decode
@@ -95,11 +96,10 @@ def _read_graph(
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        message = f"cannot read '{path}': {reason}"
+    except OSError as exc:
+        message = f"cannot read '{path}': {exc.strerror}"
         raise GraphError([Diagnostic(message, help=_similar_file(path))]) from exc
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import did_you_mean
+from graphexec.base.reading import open_file
 from graphexec.base.tensor import DType, TensorType
 
 if TYPE_CHECKING:
@@ -52,10 +53,20 @@ def find_weight(
             f"weights file '{file}' lies outside '{allowed}'",
             help="keep weights beside the YAML file, or allow another folder with --weights-root",
         )
-    if not path.is_file():
-        raise WeightError(f"there is no weights file '{file}' in '{folder.resolve()}'")
+    _check_readable(path, file, folder)
     shape, stored = _READERS[_suffix(path)].describe(path, key)
     return Found(path, _extents(shape), _meaning(stored, dtype))
+
+
+def _check_readable(path: Path, file: str, folder: Path) -> None:
+    """Raise WeightError unless `path` is a regular file that may be read."""
+    try:
+        open_file(path).close()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        text = f"there is no weights file '{file}' in '{folder.resolve()}'"
+        raise WeightError(text) from exc
+    except OSError as exc:
+        raise WeightError(f"cannot read the weights file '{file}': {exc.strerror}") from exc
 
 
 def read_weight(weight: TypedWeight) -> np.ndarray[Any, Any]:
@@ -126,7 +137,8 @@ class _Safetensors:
                 help="pip install 'graphexec[safetensors]'",
             ) from None
         try:
-            with safe_open(path, "numpy") as archive:
+            # safe_open opens the path itself, and would wait for a pipe that took its place.
+            with open_file(path), safe_open(path, "numpy") as archive:
                 yield archive.get_slice(_chosen(path, list(archive.keys()), key))
         except (SafetensorError, OSError) as exc:
             raise WeightError(f"cannot read '{path}': {exc}") from exc

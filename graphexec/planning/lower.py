@@ -14,6 +14,7 @@ from dataclasses import replace
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
+from graphexec.graph.rewrites.readers import Layouts
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Cost, Memcpy, Program, Role, Storage
 from graphexec.ir.typed import TypedGraph, TypedNode
@@ -37,10 +38,11 @@ class _Lowering:
         self.graph, self.resident, self.capabilities = graph, resident, capabilities
         self.edge: Space = "device" if resident else "host"
         self.storages: dict[str, Storage] = {}
-        self.tensors: dict[str, View] = {}
+        self.layouts = Layouts(graph)
+        self.tensors = self.layouts.views
         self.commands: list[Command] = []
         self.made_by: dict[str, tuple[int, ...]] = {}
-        self.types = graph.types()
+        self.types = self.layouts.types
 
     def run(self) -> Program:
         graph = self.graph
@@ -80,12 +82,10 @@ class _Lowering:
         return host
 
     def node(self, node: TypedNode) -> None:
-        operands = {key: self.tensors[name] for key, name in node.operands.items()}
-        types = {key: self.types[name] for key, name in node.operands.items()}
-        window = self.window(node, operands, types)
-        if window is not None:
-            self.tensors[node.name] = window
-            # `after` this name means after the commands that made its bytes.
+        found = self.layouts.moved(node)
+        if found is not None:
+            self.tensors[node.name] = found
+            # What must precede a reader of this name by `after` is what made the bytes.
             self.made_by[node.name] = tuple(
                 i for name in node.operands.values() for i in self.made_by[name]
             )
@@ -101,6 +101,8 @@ class _Lowering:
             self.tensors[full] = view = self.storage(full, type, "arena")
             return view
 
+        operands = self.layouts.operands(node)
+        types = {key: self.types[name] for key, name in node.operands.items()}
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
         call = Call(
             node.name, operands, node.attrs, out, types, type, scratch, after, self.capabilities
@@ -114,14 +116,6 @@ class _Lowering:
             range(len(self.commands), len(self.commands) + len(commands))
         )
         self.commands += commands
-
-    def window(
-        self, node: TypedNode, operands: Mapping[str, View], types: Mapping[str, TensorType]
-    ) -> View | None:
-        """The result of a node that moves no bytes."""
-        if node.window:
-            return node.op.window(operands, node.attrs, types, node.type)
-        return None if node.after else node.op.view(operands, node.attrs, types, node.type)
 
     def result(self, node: TypedNode) -> View:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""

@@ -18,8 +18,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from graphexec.base.diagnostics import Diagnostic, Source
-from graphexec.base.errors import GraphError
+from graphexec.base.diagnostics import Source
+from graphexec.base.reading import read_text
 from graphexec.formats.plan_file.json_text import parse, repeated_keys, show
 from graphexec.formats.plan_file.values import (
     Mistakes,
@@ -121,15 +121,8 @@ def loads(content: str, path: str = "<profile>") -> Profile:
 
 
 def load(path: str | Path) -> Profile:
-    """The profile in a file; GraphError when the file is unreadable or no profile."""
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        message = f"cannot read the profile '{path}': {exc.strerror or exc}"
-        raise GraphError([Diagnostic(message)]) from exc
-    except ValueError as exc:
-        raise GraphError([Diagnostic(f"'{path}' is not UTF-8 text: {exc}")]) from exc
-    return loads(content, str(path))
+    """The profile in a file; GraphError when it cannot be read or is none."""
+    return loads(read_text(path, "the profile "), str(path))
 
 
 def _command(measured: Measured) -> Any:

@@ -2,13 +2,13 @@
 
 A profile is for one graph (its nodes, types and attributes, hence its dims), one kind of hardware
 and the versions of what runs there. All three are in a hash that the file is named by, after the
-name of the graph. A file that is damaged, or is not for what its name says, is no profile: a
-warning names it.
+name of the graph. They are text for people, so without the seal of other entries. A file that is
+damaged, is not for what its name says, belongs to another user, or that others may write to, is no
+profile: a warning names it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import warnings
@@ -17,21 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.base.atomic_file import check_file, write_text
-from graphexec.base.cache_folder import cache_folder
+from graphexec.base.atomic_file import check_file, check_folder, text_writer, write_files
+from graphexec.base.cache import CacheWarning, cache_folder, fingerprint, read_private
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
 from graphexec.ir.typed import TypedGraph, TypedNode
-from graphexec.planning.profile import Profile, load
+from graphexec.planning.profile import Profile, loads
 
 if TYPE_CHECKING:
     from graphexec.runtime.device import Machine
 
 VARIABLE = "GRAPHEXEC_PROFILES"
-
-
-class ProfileWarning(UserWarning):
-    """A file among the profiles is not used."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +56,20 @@ def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:
         return None
     here = machine()
     path = place / file_name(graph, here)
-    if not path.is_file():
-        return None
     try:
-        profile = load(path)
+        profile = loads(read_private(path).decode("utf-8-sig"), str(path))
+        why = _foreign(profile, graph, here)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as exc:
+        why = f"it is not UTF-8 text: {exc}"
+    except OSError as exc:
+        why = exc.strerror or str(exc)
     except GraphError as exc:
         why = exc.diagnostics[0].message
-    else:
-        why = _foreign(profile, graph, here)
     if why:
         message = f"the profile '{path}' is not used: {why}"
-        warnings.warn(message, ProfileWarning, stacklevel=2)
+        warnings.warn(message, CacheWarning, stacklevel=2)
         return None
     return Kept(path, profile)
 
@@ -91,7 +90,7 @@ def keep(graph: TypedGraph, machine: Machine, profile: Profile) -> Path:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise _no_folder(path.parent, exc) from exc
-    write_text(path, profile.to_json())
+    write_files({path: text_writer(profile.to_json())}, mode=0o600)
     return path
 
 
@@ -105,10 +104,8 @@ def check_keepable(graph: TypedGraph, machine: Machine) -> None:
     # What would hold the first of the folders that are to be made. A name that is taken by
     # anything else, a broken link too, is where making them would end.
     there = next(p for p in (place, *place.parents) if os.path.lexists(p))
-    probe = there / f".{path.name}.{os.getpid()}.part"
     try:
-        probe.mkdir()
-        probe.rmdir()
+        check_folder(there)
     except OSError as exc:
         raise _no_folder(place, exc) from exc
 
@@ -128,7 +125,7 @@ def _no_folder(place: Path, exc: OSError) -> DataError:
 def file_name(graph: TypedGraph, machine: Machine) -> str:
     """What the profile of a graph on a machine is called."""
     parts = (signature(graph), machine.architecture, repr(sorted(machine.versions.items())))
-    return f"{_slug(graph.name)}-{_hash(*parts)[:16]}.json"
+    return f"{_slug(graph.name)}-{fingerprint(*parts)[:16]}.json"
 
 
 def signature(graph: TypedGraph) -> str:
@@ -138,20 +135,12 @@ def signature(graph: TypedGraph) -> str:
     parts += [f"weight {name} {weight.type}" for name, weight in graph.weights.items()]
     parts += [f"output {name} {tensor}" for name, tensor in graph.outputs.items()]
     parts += [_node(node) for node in graph.nodes]
-    return _hash(*sorted(parts))
+    return fingerprint(*sorted(parts))
 
 
 def _node(node: TypedNode) -> str:
     operands, attrs = sorted(node.operands.items()), sorted(node.attrs.items())
     return f"node {node.name} {node.op.name} {operands} {attrs} {node.type} {node.after}"
-
-
-def _hash(*parts: str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
 
 
 def _slug(name: str) -> str:
@@ -167,6 +156,6 @@ def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
 
 
 __all__ = [
-    "VARIABLE", "Kept", "ProfileWarning", "check_keepable", "file_name", "find", "folder", "keep",
+    "VARIABLE", "Kept", "check_keepable", "file_name", "find", "folder", "keep",
     "signature",
 ]  # fmt: skip

@@ -7,9 +7,7 @@ def test_the_example_is_right_and_runs(invoke, tmp_path):
     done = invoke("init", tmp_path / "new")
     assert done.exit_code == 0, done.stderr
     graph = tmp_path / "new" / "graph.yaml"
-    assert graph.read_text().startswith(
-        "# yaml-language-server: $schema=graphexec.schema.json"
-    )
+    assert graph.read_text().startswith("# yaml-language-server: $schema=graphexec.schema.json")
     assert invoke("check", graph).stdout.endswith("proved free of races\n")
     assert invoke("run", graph, "--device", "cpu", "-D", "S=16").exit_code == 0
 

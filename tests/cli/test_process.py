@@ -114,15 +114,31 @@ def test_ctrl_c_in_other_commands(graph, slow_ops, tmp_path, command):
         interrupt(process)
 
 
-@pytest.mark.parametrize("what", ["graph", "input"])
-def test_ctrl_c_while_reading(graph, tmp_path, what):
-    # Nobody writes to the pipe, so whoever opens it waits for ever.
-    pipe = tmp_path / "pipe.npy"
-    os.mkfifo(pipe)
-    arguments = ["run", pipe] if what == "graph" else ["run", graph(), *CPU, "-i", f"x={pipe}"]
-    with begun(arguments, tmp_path) as process:
-        time.sleep(1.5)
-        interrupt(process)
+# Files that are none --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["pipe", "device"])
+@pytest.mark.parametrize("arguments", [
+    "run {}", "check {}", "plan {}.yaml", "check {}.json", "plan tiny.yaml --costs {}",
+    "plan tiny.yaml -o p.svg --trace {}", "run tiny.yaml -i x={}.npy", "run tiny.yaml -i {}.npz",
+    "run weights.yaml --weights-root /",
+    "bench tiny.yaml --device cpu --baseline {}",
+])  # fmt: skip
+def test_what_is_no_file_is_refused_and_not_waited_for(program, graph, tmp_path, arguments, what):
+    """Nobody writes to the pipe, so whoever opened it would wait; /dev/zero has no end."""
+    graph()
+    (tmp_path / "weights.yaml").write_text(
+        "version: 1\nname: g\nweights: {w: {file: w.npy}}\nnodes: {y: {op: copy, x: w}}\n"
+        "outputs: {y: y}\n"
+    )
+    for ending in ("", ".yaml", ".json", ".npy", ".npz"):
+        path = tmp_path / f"odd{ending}"
+        os.mkfifo(path) if what == "pipe" else path.symlink_to("/dev/zero")
+    (tmp_path / "w.npy").symlink_to(tmp_path / "odd.npy")
+    done = program(*arguments.format("odd").split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"it is a {what}, not a file" in done.stderr
+    assert "cannot read" in done.stderr
 
 
 # Pipes and terminals --------------------------------------------------------------------

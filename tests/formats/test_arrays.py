@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from graphexec.base.atomic_file import text_writer
 from graphexec.base.errors import DataError
 from graphexec.base.tensor import DType, TensorType
 from graphexec.formats.arrays import check_writable, read_inputs, write_outputs
@@ -324,6 +325,23 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch, target, failure):
     with pytest.raises(expected):
         write_outputs(tmp_path / target, {"a": X, "b": np.zeros(1)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_place_of_one_output_leaves_all_as_they_were(tmp_path):
+    folder = tmp_path / "d"
+    write_outputs(folder, {"a": X})
+    (folder / "c.npy").mkdir()
+    trace = tmp_path / "trace.json"
+    with pytest.raises(DataError, match=r"cannot write '.*c\.npy': it is a directory"):
+        write_outputs(folder, {"a": 2 * X, "b": X, "c": X}, {trace: text_writer("{}")})
+    assert sorted(p.name for p in folder.iterdir()) == ["a.npy", "c.npy"]
+    np.testing.assert_array_equal(np.load(folder / "a.npy"), X)
+    assert not trace.exists()
+    (folder / "c.npy").rmdir()
+    write_outputs(folder, {"a": 2 * X, "b": X, "c": X}, {trace: text_writer("{}")})
+    assert sorted(p.name for p in folder.iterdir()) == ["a.npy", "b.npy", "c.npy"]
+    np.testing.assert_array_equal(np.load(folder / "a.npy"), 2 * X)
+    assert trace.read_text() == "{}"
 
 
 @pytest.mark.parametrize("target", ["none/out.npz", "none/out", "file/out.npz", "file/out", "file",

@@ -253,8 +253,9 @@ def test_missing_files_and_unknown_endings(tmp_path: Path) -> None:
     assert str(error) == "weights file 'w.bin' has an unknown ending"
     assert ".safetensors" in error.help
     (tmp_path / "folder.npy").mkdir()
-    assert "there is no weights file" in str(refused(tmp_path, "folder.npy"))
-    assert "there is no weights file" in str(refused(tmp_path, ""))
+    found = str(refused(tmp_path, "folder.npy"))
+    assert found == "cannot read the weights file 'folder.npy': Is a directory"
+    assert "cannot read the weights file '': Is a directory" in str(refused(tmp_path, ""))
 
 
 @pytest.fixture

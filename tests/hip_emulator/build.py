@@ -26,6 +26,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from graphexec.base.cache import Cache, CacheError, cache_folder
+
 SOURCES = Path(__file__).resolve().parent
 RUNTIME = "amdhip64"
 FACADES = ("hiprtc", "hipblas", "hipblaslt")
@@ -62,11 +64,6 @@ def _run(*command: str) -> str:
         raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     sys.stderr.write(done.stderr)
     return done.stdout
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "graphexec" / "hip_emulator"
 
 
 def _fingerprint(compiler: str) -> str:
@@ -126,13 +123,20 @@ def _build_into(compiler: str, root: Path) -> None:
 def build() -> Path:
     """The folder of the libraries, built if there is none for these sources yet."""
     compiler = find_compiler()
-    finished = _cache_folder() / _fingerprint(compiler)
+    try:
+        finished = Cache(cache_folder("hip_emulator")).make() / _fingerprint(compiler)
+    except CacheError as error:
+        raise BuildError(str(error)) from error
     if not finished.exists():
-        finished.parent.mkdir(parents=True, exist_ok=True)
-        with finished.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes need it at once
-            if not finished.exists():
-                _build_finished(compiler, finished)
+        working = Path(tempfile.mkdtemp(dir=finished.parent, prefix="building-"))
+        try:
+            _build_into(compiler, working)
+            working.rename(finished)
+        except OSError:
+            if not finished.exists():  # otherwise another process has built the same
+                raise
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
     return finished / "lib"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import graphexec as gx
+from graphexec.base.cache import CacheWarning
 from graphexec.base.errors import DataError, GraphError
 from graphexec.ir.plan import Launch, Plan
 from graphexec.ir.typed import TypedGraph
@@ -18,7 +20,6 @@ from graphexec.planning import profile_cache
 from graphexec.planning.alternatives import alternative_plans
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import MeasuredSchedule, Profile, load, loads, schedule_key
-from graphexec.planning.profile_cache import ProfileWarning
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.runtime.device import Machine
 
@@ -161,7 +162,7 @@ def test_where_profiles_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_profile_is_ignored_by_name(folder: Path, damage) -> None:
     path = kept(branches())
     path.write_text(damage(path.read_text()))
-    with pytest.warns(ProfileWarning) as caught:
+    with pytest.warns(CacheWarning) as caught:
         assert found(branches()) is None
     assert str(path) in str(caught[0].message)
     assert len(caught) == 1
@@ -169,7 +170,23 @@ def test_what_is_no_profile_is_ignored_by_name(folder: Path, damage) -> None:
 
 def test_bytes_that_are_no_text_are_ignored(folder: Path) -> None:
     kept(branches()).write_bytes(b"\xff\xfe\x00")
-    with pytest.warns(ProfileWarning, match="not UTF-8"):
+    with pytest.warns(CacheWarning, match="not UTF-8"):
+        assert found(branches()) is None
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [
+    (lambda path: path.chmod(0o664), "others may write to it"),
+    (lambda path: os.chown(path, 1, -1), "it belongs to another user"),
+    (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe, not a file"),
+    (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "it is a device, not a file"),
+])  # fmt: skip
+def test_what_is_not_the_users_own_file_is_ignored_by_name(folder: Path, spoil, reason) -> None:
+    path = kept(branches())
+    assert path.stat().st_mode & 0o777 == 0o600
+    if "another user" in reason and os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    spoil(path)
+    with pytest.warns(CacheWarning, match=f"'{path}' is not used: {reason}"):
         assert found(branches()) is None
 
 
@@ -214,7 +231,7 @@ def test_costs_that_are_given_win(folder: Path, tmp_path: Path) -> None:
 
 def test_damage_does_not_stop_a_run(folder: Path) -> None:
     kept_for_the_cpu(branches()).write_text("{")
-    with pytest.warns(ProfileWarning), gx.compile(branches(), device="cpu") as exe:
+    with pytest.warns(CacheWarning), gx.compile(branches(), device="cpu") as exe:
         assert exe.plan.stats.costs == "cpu model"
 
 

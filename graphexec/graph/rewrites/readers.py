@@ -40,7 +40,7 @@ class Readers:
 
 
 class Layouts:
-    """The view of each tensor, as `lower` will make it. Dense ones are their own storage."""
+    """Where each tensor lies. Dense ones are their own storage, until `lower` says otherwise."""
 
     def __init__(self, graph: TypedGraph) -> None:
         self.types: dict[str, TensorType] = graph.types()
@@ -63,6 +63,10 @@ class Layouts:
         types = {key: self.types[name] for key, name in node.operands.items()}
         return node.op.window(given, node.attrs, types, node.type)
 
+    def moved(self, node: TypedNode) -> View | None:
+        """The node's result where it moves no bytes; None where it does."""
+        return self.window(node) if node.window else self.free(node)
+
     def free(self, node: TypedNode) -> View | None:
         """The node's result as a view, if the op moves no bytes for any reader."""
         moves = type(node.op).view is Op.view  # most ops: no need to ask
@@ -77,8 +81,8 @@ class Layouts:
         return dense if node.layout is None else replace(node.layout, storage=node.name)
 
     def add(self, node: TypedNode) -> None:
-        """Add the result of a node."""
-        found = self.window(node) if node.window else self.free(node)
+        """Note where the result of a node lies."""
+        found = self.moved(node)
         if found is not None:
             self.views[node.name] = found
         elif node.over is not None:

@@ -47,12 +47,12 @@ def folded(tasks: Tasks, chains: Iterable[Sequence[int]], streams: int) -> Assig
             for member in chain_of[command]:
                 stream[member] = best
         own = stream[command]
-        at = max(free[own], _available(tasks, command, own, stream, end))
+        at = max(free[own], available(tasks, command, own, stream, end))
         end[command] = free[own] = at + tasks.launch + tasks.time[command]
     return Assignment(order, stream)
 
 
-def _available(
+def available(
     tasks: Tasks, command: int, on: int, stream: Sequence[int], end: Sequence[float]
 ) -> float:
     """When the predecessors of `command` are done for stream `on` (events included)."""
@@ -69,9 +69,9 @@ def _first_to_start(
     return min(
         range(len(free)),
         key=lambda s: (
-            max(free[s], _available(tasks, command, s, stream, end)), s not in near, -free[s], s,
+            max(free[s], available(tasks, command, s, stream, end)), s not in near, -free[s], s,
         ),
     )  # fmt: skip
 
 
-__all__ = ["Assignment", "by_rank", "folded"]
+__all__ = ["Assignment", "available", "by_rank", "folded"]

@@ -10,10 +10,9 @@ the simulator accounts for it.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
 
 from graphexec.machine.simulate import Tasks
-from graphexec.planning.scheduling.assignment import Assignment, by_rank
+from graphexec.planning.scheduling.assignment import Assignment, available, by_rank
 
 _Busy = list[tuple[float, float]]
 
@@ -27,7 +26,7 @@ def candidate(tasks: Tasks, streams: int) -> Assignment:
         length = tasks.launch + tasks.time[command]
         near = {stream[need] for need in tasks.predecessors[command]}
         options = (
-            (_slot(busy[s], _available(tasks, command, s, stream, end), length), s not in near, s)
+            (_slot(busy[s], available(tasks, command, s, stream, end), length), s not in near, s)
             for s in range(streams)
         )
         at, _, best = min(options)
@@ -35,15 +34,6 @@ def candidate(tasks: Tasks, streams: int) -> Assignment:
         insort(busy[best], (at, at + length))
     # A predecessor starts earlier, or at the same time if it takes none: then its index is lower.
     return Assignment(sorted(range(len(tasks)), key=lambda c: (start[c], c)), stream)
-
-
-def _available(
-    tasks: Tasks, command: int, on: int, stream: Sequence[int], end: Sequence[float]
-) -> float:
-    at = 0.0
-    for need in tasks.predecessors[command]:
-        at = max(at, end[need] + (tasks.event if stream[need] != on else 0.0))
-    return at
 
 
 def _slot(busy: _Busy, ready: float, length: float) -> float:

@@ -20,6 +20,7 @@ from graphexec.ir.program import (
     Preparable,
     TritonKernel,
 )
+from graphexec.machine.blas_layout import fold_rows
 from graphexec.runtime.cpu.cores import Cores
 from graphexec.runtime.cpu.gemm import in_turn, prepare_gemm
 from graphexec.runtime.cpu.memory import Memory
@@ -54,6 +55,7 @@ def _prepared(compute: Compute) -> Compute:
 
 
 def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
+    gemm = fold_rows(gemm)  # one tall product is faster than many
     a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
     c, bias = (None if view is None else memory.array(view) for view in (gemm.c, gemm.bias))
     return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias)

@@ -33,7 +33,7 @@ def prepare_gemm(
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
     row = None if bias is None else bias[..., None, :]
-    a, b, c, out, row = _fold_rows(a, b, out if c is None else c, out, row)
+    c = out if c is None else c
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
@@ -139,20 +139,6 @@ def _rows(first: Array, second: Array) -> tuple[Array, Array]:
     if first.flags.c_contiguous and second.flags.c_contiguous:
         return first.reshape(-1, first.shape[-1]), second.reshape(-1, second.shape[-1])
     return first, second
-
-
-def _fold_rows(
-    a: Array, b: Array, c: Array, out: Array, row: Array | None
-) -> tuple[Array, Array, Array, Array, Array | None]:
-    """Merge the innermost batch axes that share b, and the bias `row`, into the rows of a, c and
-    out: one tall product is faster than many. Axes whose rows are not consecutive stay."""
-    while out.ndim > 2 and b.strides[-3] == 0 and (row is None or row.strides[-3] == 0):
-        if any(x.strides[-3] != x.shape[-2] * x.strides[-2] for x in (a, c, out)):
-            break
-        a, c, out = (x.reshape(*x.shape[:-3], -1, x.shape[-1]) for x in (a, c, out))
-        b = b[..., 0, :, :]
-        row = None if row is None else row[..., 0, :, :]
-    return a, b, c, out, row
 
 
 def _without_broadcast(array: Array) -> Array:

@@ -1,17 +1,15 @@
 """Compiled kernels, kept in the process and on disk.
 
 On disk an entry is named by a hash of all that its code depends on: source text, options,
-architecture, the runtime, hiprtc and graphexec. Entries are written atomically and have a checksum:
-a damaged one is compiled again. An unusable folder is no error.
+architecture, the runtime, hiprtc and graphexec. A folder that cannot be used is no error; one that
+is not the user's alone is warned of.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import struct
-import tempfile
 import threading
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -19,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import graphexec
-from graphexec.base.cache_folder import cache_folder
+from graphexec.base.cache import (
+    Cache,
+    CacheError,
+    CacheWarning,
+    UntrustedFolder,
+    cache_folder,
+    fingerprint,
+)
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
 from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
@@ -34,9 +39,7 @@ UNASKED_SHARED = 48 << 10
 
 Code = Kernel | TritonKernel
 
-_MAGIC = b"graphexec kernel\n"
-_HEADER = struct.Struct(f"<{len(_MAGIC)}s32s32sQ")  # magic, key, checksum of the code, its bytes
-_in_process: dict[bytes, bytes] = {}
+_in_process: dict[str, bytes] = {}
 _lock = threading.Lock()
 
 
@@ -53,7 +56,7 @@ class KernelCache:
         gpu = Gpu(architecture, properties.warp_size, properties.multiprocessors)
         self._hip, self._gpu = hip, gpu
         self._options = (f"--offload-arch={architecture}", *OPTIONS)
-        self._folder = cache_folder("kernels") if folder is None else folder
+        self._cache = _usable(cache_folder("kernels") if folder is None else folder)
         self._environment = (
             *self._options,
             *(hip.platform.name, hip.platform.runtime_version),
@@ -61,7 +64,7 @@ class KernelCache:
             str(gpu.warp_size),
             graphexec.__version__,
         )
-        self._modules: dict[bytes, Any] = {}
+        self._modules: dict[str, Any] = {}
 
     def function(self, kernel: Kernel, owned: ExitStack) -> Any:
         """The compiled entry point, loaded into this thread's device until `owned` is closed.
@@ -103,7 +106,7 @@ class KernelCache:
         """The launch of a Triton kernel on this GPU."""
         return kernel.on(self._gpu)
 
-    def _module(self, key: bytes, code: bytes, owned: ExitStack) -> Any:
+    def _module(self, key: str, code: bytes, owned: ExitStack) -> Any:
         if key not in self._modules:
             module = self._hip.kernels.load_module(code)
             owned.callback(self._hip.kernels.unload_module, module)
@@ -126,34 +129,30 @@ class KernelCache:
         return self._code(kernel, *self._identify(kernel))
 
     def path(self, kernel: Code) -> Path | None:
-        """The path of a kernel's entry; None without a usable folder."""
-        return self._path(self._identify(kernel)[0])
+        """Where the entry of a kernel is kept; None where nothing can be kept."""
+        return self._cache.folder / self._identify(kernel)[0] if self._cache else None
 
-    def _identify(self, kernel: Code) -> tuple[bytes, str]:
+    def _identify(self, kernel: Code) -> tuple[str, str]:
         try:
             text = (
                 self_contained(kernel)
                 if isinstance(kernel, Kernel)
                 else hip_triton.identity(kernel, self._gpu)
             )
-        except OSError as exc:
+        except (OSError, ValueError) as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
-        digest = hashlib.sha256()
-        for part in (*self._environment, text):
-            data = part.encode()
-            digest.update(struct.pack("<Q", len(data)) + data)
-        return digest.digest(), text
+        return f"{fingerprint(*self._environment, text)}.kernel", text
 
-    def _code(self, kernel: Code, key: bytes, text: str) -> bytes:
+    def _code(self, kernel: Code, key: str, text: str) -> bytes:
         with _lock:
             code = _in_process.get(key)
         if code is None:
-            path = self._path(key)
-            code = read_entry(path, key) if path else None
+            code = self._cache.read(key) if self._cache else None
             if code is None:
                 code = self._compiled(kernel, text)
-                if path is not None:
-                    write_entry(path, key, code)
+                if self._cache:
+                    with suppress(CacheError):
+                        self._cache.write(key, code)
             with _lock:
                 _in_process[key] = code
         return code
@@ -168,37 +167,19 @@ class KernelCache:
             what = f"the kernel '{kernel.entry}' of {kernel.source} ({defines})"
             raise ExecutionError(f"{what} does not compile: {exc}") from exc
 
-    def _path(self, key: bytes) -> Path | None:
-        return self._folder and self._folder / f"{key.hex()}.kernel"
 
-
-def read_entry(path: Path, key: bytes) -> bytes | None:
-    """The code kept at `path`; None unless it exists, is undamaged, and belongs to `key`."""
+def _usable(folder: Path | None) -> Cache | None:
+    """The cache in a folder; None where there can be none."""
     try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if len(data) < _HEADER.size:
-        return None
-    magic, kept_for, checksum, size = _HEADER.unpack_from(data)
-    code = data[_HEADER.size :]
-    sound = magic == _MAGIC and size == len(code) and hashlib.sha256(code).digest() == checksum
-    return code if sound and kept_for == key else None
+        cache = Cache(folder)
+        cache.check()
+        return cache
+    except UntrustedFolder as error:
+        message = f"kernels are compiled anew in every process: {error}"
+        warnings.warn(message, CacheWarning, stacklevel=3)
+    except CacheError:
+        pass
+    return None
 
 
-def write_entry(path: Path, key: bytes, code: bytes) -> None:
-    """Keep `code` at `path`, written atomically. A folder that cannot be written is no error."""
-    header = _HEADER.pack(_MAGIC, key, hashlib.sha256(code).digest(), len(code))
-    with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(header + code)
-            os.replace(partial, path)
-        except OSError:
-            os.unlink(partial)
-            raise
-
-
-__all__ = ["OPTIONS", "KernelCache", "read_entry", "write_entry"]
+__all__ = ["OPTIONS", "KernelCache"]

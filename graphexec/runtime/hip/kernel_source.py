@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from graphexec.base.reading import read_file
 from graphexec.ir.program import Kernel
 
 _INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
@@ -29,7 +30,7 @@ def self_contained(kernel: Kernel) -> str:
 def _lines(path: Path, home: Path, seen: set[Path]) -> Iterator[str]:
     seen.add(path)
     yield f'#line 1 "{path.name}"'
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_file(path).decode().splitlines(), start=1):
         if _ONCE.match(line):
             yield ""
             continue

@@ -10,24 +10,21 @@ Needs a C compiler and CUDA 12 or newer: a toolkit, NVIDIA's pip packages, or bo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from graphexec.base.cache_folder import cache_folder
+from graphexec.base.cache import Cache, CacheError, cache_folder, fingerprint
 from graphexec.base.host_compiler import (
     HostCompilerError,
-    check_owner,
+    compile_library,
     find_compiler,
-    is_sound,
     run_compiler,
-    seal,
 )
 
 __all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
@@ -127,44 +124,20 @@ def build(cache: Path | None = None) -> Path:
 
     cache -- where finished builds are kept; `$XDG_CACHE_HOME/graphexec/hip_on_cuda` or
     `~/.cache/graphexec/hip_on_cuda` if not given. One folder a build, named by a hash of all it
-    depends on; it appears complete or not at all.
+    depends on.
 
-    Raises HipOnCudaError, also where others than the user may have written the libraries.
+    Raises HipOnCudaError, also where others than the user may write to the folders.
     """
     toolkit = find_cuda()
-    cache = cache_folder("hip_on_cuda") if cache is None else cache
-    if cache is None:
-        raise HipOnCudaError("there is no folder to build in: set XDG_CACHE_HOME")
     try:
         compiler = find_compiler()
-        folder = cache / _fingerprint(toolkit, compiler)
-        names = (*LIBRARIES, *(MARKERS if toolkit.nvtx else ()))
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_owner(cache)
-        if _is_whole(folder, names):
-            return folder
-        with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
-            finished = Path(scratch) / "libraries"
-            finished.mkdir(mode=0o700)
-            for library in names:
-                _compile(compiler, toolkit, library, finished)
-                seal(finished / library)
-            if folder.is_dir() and not _is_whole(folder, names):
-                folder.rename(Path(scratch) / "damaged")
-            _publish(finished, folder)
-    except HostCompilerError as error:
+        whole = Cache(cache_folder("hip_on_cuda") if cache is None else cache)
+        libraries = Cache(whole.make() / _fingerprint(toolkit, compiler))
+        for name in (*LIBRARIES, *(MARKERS if toolkit.nvtx else ())):
+            libraries.keep(name, partial(_compile, compiler, toolkit, name))
+    except (HostCompilerError, CacheError) as error:
         raise HipOnCudaError(str(error)) from error
-    except OSError as error:
-        raise HipOnCudaError(f"the cache folder {cache} cannot be used: {error}") from error
-    return folder
-
-
-def _is_whole(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a complete and undamaged build exists."""
-    if not folder.is_dir():
-        return False
-    check_owner(folder)
-    return all((folder / name).is_file() and is_sound(folder / name) for name in names)
+    return libraries.folder
 
 
 def _places() -> Iterator[_Place]:
@@ -259,16 +232,13 @@ def _driver() -> Path | None:
 
 
 def _fingerprint(toolkit: CudaToolkit, compiler: tuple[str, ...]) -> str:
-    """All that a build depends on: the sources, the commands in this module, compiler and CUDA."""
-    digest = hashlib.sha256()
-    for source in (*sorted(SOURCES.glob("*.[ch]")), Path(__file__)):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    version = run_compiler([*compiler, "--version"])
-    digest.update(repr((version, toolkit)).encode())
-    return digest.hexdigest()[:16]
+    """What a build depends on: the sources, the commands in this module, compiler and CUDA."""
+    sources = (*sorted(SOURCES.glob("*.[ch]")), Path(__file__))
+    texts = [part for source in sources for part in (source.name, source.read_bytes())]
+    return fingerprint(*texts, run_compiler([*compiler, "--version"]), repr(toolkit))[:16]
 
 
-def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, folder: Path) -> None:
+def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str) -> bytes:
     source, names = {**LIBRARIES, **MARKERS}[library]
     linked = [getattr(toolkit, name) for name in names]
     if "libnvrtc" in names:  # NVRTC opens its builtins by bare name, found only if already loaded
@@ -278,26 +248,16 @@ def _compile(compiler: tuple[str, ...], toolkit: CudaToolkit, library: str, fold
     folders = dict.fromkeys((*toolkit.include_dirs, toolkit.nvtx))
     includes = [f"-I{folder}" for folder in folders if folder]
     quoted = ", ".join(f'"{include}"' for include in includes)
-    run_compiler(
+    return compile_library(
         [
             *compiler,
             *FLAGS,
             *includes,
             f"-DCUDA_INCLUDE_OPTIONS={quoted}",
             str(SOURCES / source),
-            *("-o", str(folder / library)),
             f"-Wl,-soname,{library}",
             *("-Wl,--no-as-needed", *map(str, linked), "-Wl,--as-needed"),
             *("-ldl", "-lpthread"),
             *(f"-Wl,-rpath,{path}" for path in run_paths),
         ]
     )
-
-
-def _publish(finished: Path, folder: Path) -> None:
-    """Move a build to its place; keep one that another process moved there meanwhile."""
-    try:
-        finished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -16,7 +16,6 @@ A process selects it with ``load()`` before it first calls hip-python, or is sta
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import shutil

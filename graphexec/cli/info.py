@@ -41,7 +41,7 @@ def _gather() -> dict[str, Any]:
     from dataclasses import asdict
 
     import graphexec
-    from graphexec.runtime.device import available
+    from graphexec.runtime.find import available
     from graphexec.runtime.hip.info import describe
 
     return {

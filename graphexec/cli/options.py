@@ -126,7 +126,7 @@ def chosen_device(
     """The device called `name`, with its options. Raises DeviceUnavailable."""
     from dataclasses import replace
 
-    from graphexec.runtime.device import find_device
+    from graphexec.runtime.find import find_device
 
     device = find_device(name)
     if device.name == "hip":

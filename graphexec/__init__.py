@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from graphexec.base.version import __version__ as __version__
 
 _HOME = {
     "Comparison": "tools.compare",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from graphexec.graph.not_computed import NotComputed
     from graphexec.planning.options import Options
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
     from graphexec.tools.compare import Comparison, Row
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
     from graphexec.runtime.device import Device
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from graphexec.base.tensor import TensorType
     from graphexec.planning.options import Options
     from graphexec.runtime.executable import Executable
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 

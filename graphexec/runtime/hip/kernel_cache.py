@@ -18,10 +18,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import graphexec
 from graphexec.base.cache_folder import cache_folder
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
+from graphexec.base.version import __version__
 from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError
@@ -59,7 +59,7 @@ class KernelCache:
             *(hip.platform.name, hip.platform.runtime_version),
             *map(str, hip.kernels.version()),
             str(gpu.warp_size),
-            graphexec.__version__,
+            __version__,
         )
         self._modules: dict[bytes, Any] = {}
 

@@ -28,7 +28,7 @@ from graphexec.planning.options import OptionKeywords, Options, options_of
 from graphexec.planning.profile import Profile
 from graphexec.planning.programs import FindProfile, Job, Variant, prepare, variants
 from graphexec.planning.schedule import alternatives, schedule, schedule_frugally
-from graphexec.planning.scheduled import Allocation, Schedule, Synchronized, dependencies
+from graphexec.planning.scheduled import Allocation, Schedule, Synchronized
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.planning.synchronize import synchronize
 from graphexec.proof import prove
@@ -109,8 +109,8 @@ def plan_program(
     program: Program, order: Sequence[int], stream: Sequence[int], device: str
 ) -> Plan:  # fmt: skip
     """The plan of commands in a given order on given streams, proved."""
-    needs = dependencies(program.commands)
-    return finish(Schedule(program, needs, tuple(order), tuple(stream)), device).plan
+    scheduled = Schedule(program, program.predecessors, tuple(order), tuple(stream))
+    return finish(scheduled, device).plan
 
 
 @dataclass(frozen=True)

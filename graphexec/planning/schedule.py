@@ -24,7 +24,7 @@ from graphexec.ir.program import Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import Tasks, Timeline, simulate
-from graphexec.planning.scheduled import Prediction, Schedule, dependencies
+from graphexec.planning.scheduled import Prediction, Schedule
 from graphexec.planning.scheduling import (
     ONE_STREAM,
     chains,
@@ -79,7 +79,7 @@ def alternatives(
 ) -> list[Schedule]:
     """Up to `most` different schedules, the best by simulation first, but before it the one
     called `first`."""
-    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    tasks = tasks_of(program, costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
     tried = found.tried | {found.name: (found.best, found.timeline)}
     schedules: dict[object, Schedule] = {}
@@ -93,7 +93,7 @@ def alternatives(
 
 def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
     """Order the commands on one stream so that few bytes live at a time, whatever it costs."""
-    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    tasks = tasks_of(program, costs)
     name, found = "frugal", one_stream.candidate(tasks, 1)
     if len(tasks) <= frugal.MOST:
         found = frugal.candidate(program, tasks)

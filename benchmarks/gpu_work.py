@@ -8,7 +8,6 @@ import torch
 from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, random
 
 import graphexec as gx
-from graphexec.runtime.hip.device import HipDevice
 
 
 def softmax_rows() -> Iterator[Row]:
@@ -137,7 +136,7 @@ def gemm_rows() -> Iterator[Row]:
             yield row
 
 
-class BiasFirst(HipDevice):
+class BiasFirst(gx.HipDevice):
     """A device whose products add no bias: it is put into the result, c with it, and the product
     added."""
 

@@ -22,17 +22,21 @@ if TYPE_CHECKING:
 
 
 def make_plan(
-    graph: Graph, *, device: str = "cpu", options: Options | None = None,
+    graph: Graph, *, device: str | Device = "cpu", options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> Plan:  # fmt: skip
-    """The plan of `graph`, proved free of races; no device is opened and no kept profile is used.
+    """The plan of `graph`, proved free of races; nothing is loaded.
 
-    `device` is the name written into the plan, and chooses the cost model unless the options have
-    costs. `keywords` are fields of Options and replace those of `options`. Raises InputError for a
-    wrong graph, a wrong option or a memory limit that cannot be kept, and HazardError should the
-    plan not be free of races.
+    `device` is a name, which is written into the plan and chooses the cost model unless the options
+    have costs; no kept profile is used. Or it is a CpuDevice or HipDevice: then the plan is the one
+    that `compile` makes for it. `keywords` are fields of Options and replace those of `options`.
+    Raises InputError for a wrong graph, a wrong option or a memory limit that cannot be kept, and
+    HazardError should the plan not be free of races.
     """
-    return plan_graph(graph, device=device, options=options, **keywords).plan
+    if isinstance(device, str):
+        return plan_graph(graph, device=device, options=options, **keywords).plan
+    check_graph(graph)
+    return plan_on(graph, device, options_of(options, keywords)).plan
 
 
 def compile(

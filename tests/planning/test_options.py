@@ -99,7 +99,7 @@ def test_an_unknown_option_is_named_with_a_suggestion() -> None:
         gx.make_plan(two_products(), options={"streams": 3})
 
 
-@pytest.mark.parametrize("call", [gx.make_plan, gx.compile, plan_graph])
+@pytest.mark.parametrize("call", [gx.make_plan, gx.compile, gx.tune, plan_graph])
 def test_a_path_is_no_graph(call: Any) -> None:
     with pytest.raises(gx.InputError) as caught:
         call("x.yaml")
@@ -140,6 +140,12 @@ def test_compile_passes_every_option_on() -> None:
         assert exe.timeout == 30
         assert not [b for b in exe.plan.buffers if b.space == "host"]
         assert exe.plan.stats.costs == CPU.name
+
+
+def test_a_plan_for_a_device_is_the_one_that_compile_makes() -> None:
+    device = gx.CpuDevice()
+    with gx.compile(two_products(), device=device, streams=2) as exe:
+        assert gx.make_plan(two_products(), device=device, streams=2) == exe.plan
 
 
 def test_load_ops_takes_strings_and_paths() -> None:

@@ -26,7 +26,7 @@ from graphexec.planning.options import Options, Streams
 from graphexec.planning.pipeline import Compiled, alternative_plans
 from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.planning.profile_cache import check_keepable, keep, signature
-from graphexec.planning.programs import prepare, variants
+from graphexec.planning.programs import check_graph, prepare, variants
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.find import find_device
@@ -83,6 +83,7 @@ def tune(
     DeviceUnavailable for a device that does not measure, DataError, before anything is measured,
     if the profile could not be written, and what compiling the graph raises.
     """
+    check_graph(graph)
     chosen = find_device(device) if isinstance(device, str) else device
     tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
     machine = chosen.machine()

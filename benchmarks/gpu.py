@@ -31,7 +31,7 @@ from gpu_ways import Row, ceilings
 from gpu_work import bias_rows, branch_rows, copy_rows, gemm_rows, softmax_rows
 from measure import table
 
-from graphexec.runtime.hip.device import CaptureWarning, HipDevice
+import graphexec as gx
 
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "attention": attention_rows,
@@ -50,7 +50,7 @@ HEADER = ["work", "graphexec, µs", "others take", "others take, whole runs", "m
 
 
 def main() -> None:
-    warnings.simplefilter("error", CaptureWarning)
+    warnings.simplefilter("error", gx.CaptureWarning)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, by comma")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -58,7 +58,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     top = ceilings()
-    print(f"{HipDevice().describe()}; {datetime.date.today()}; PyTorch {torch.__version__}")
+    print(f"{gx.HipDevice().describe()}; {datetime.date.today()}; PyTorch {torch.__version__}")
     print(f"copies {top.copy:.0f} GB/s, f16 {top.f16:.0f} TFLOP/s, f32 {top.f32:.1f} TFLOP/s\n")
     rows = []
     for name, group in GROUPS.items():

@@ -15,7 +15,6 @@ from gpu_ways import TOLERANCE, Row, random
 from torch.profiler import ProfilerActivity, profile
 
 import graphexec as gx
-from graphexec.runtime.hip.device import HipDevice
 
 
 def link_rate(nbytes: int) -> tuple[float, float]:
@@ -87,7 +86,7 @@ def map_rows() -> Iterator[Row]:
     requests = [{"x": slots[i % len(slots)], "w": w_array} for i in range(count)]
     theirs = [torch.from_numpy(slot).pin_memory() for slot in slots]
     back = [torch.empty_like(slot).pin_memory() for slot in theirs]
-    with gx.compile(g, device=HipDevice(), streams=1) as exe:
+    with gx.compile(g, device=gx.HipDevice(), streams=1) as exe:
         for request, out in zip(requests[:4], exe.map(requests[:4], in_flight), strict=True):
             exact = torch.from_numpy(request["x"]).cuda().double() @ weights.double()
             error = (torch.from_numpy(out["out"]).cuda().double() - exact).norm() / exact.norm()
@@ -123,7 +122,7 @@ def host_rows() -> Iterator[Row]:
     x = g.input("x", (16, 16), "f16")
     g.output(out=g.gemm(g.softmax(x), x))
     array = random(16, 16).cpu().numpy()
-    with gx.compile(g, device=HipDevice(), streams=1) as exe:
+    with gx.compile(g, device=gx.HipDevice(), streams=1) as exe:
         out = exe.run(x=array)["out"].astype(np.float64)
         exact = np.exp(array.astype(np.float64))
         exact = exact / exact.sum(-1, keepdims=True) @ array.astype(np.float64)
@@ -155,10 +154,9 @@ FIRST_RUN = """
 import time
 import numpy as np
 import graphexec as gx
-from graphexec.runtime.hip.device import HipDevice
 start = time.perf_counter()
 graph = gx.load("{path}")
-with gx.compile(graph, device=HipDevice()) as exe:
+with gx.compile(graph, device=gx.HipDevice()) as exe:
     arrays = {{n: np.ones(t.shape, t.dtype.numpy()) for n, t in exe.inputs.items()}}
     exe.run(**arrays)
     print(time.perf_counter() - start)

@@ -16,7 +16,6 @@ import torch
 import graphexec as gx
 from graphexec.base.tensor import DType
 from graphexec.runtime.executable import Executable
-from graphexec.runtime.hip.device import HipDevice
 from graphexec.tools.tuning.tune import tune
 
 TURNS = 15
@@ -84,10 +83,10 @@ def _ratios(times: Mapping[str, float]) -> str:
 
 def ours(
     graph: gx.Graph, inputs: Tensors, output: str = "out", streams: int = 4, tuned: bool = False,
-    device: HipDevice | None = None, **options: object,
+    device: gx.HipDevice | None = None, **options: object,
 ) -> Way:  # fmt: skip
     """An executable whose inputs and outputs stay on the device; tuned before, or by the model."""
-    device = device or HipDevice()
+    device = device or gx.HipDevice()
     profile = tune(graph, device, streams=streams, seconds=TUNING).profile if tuned else None
     options |= {"use_profile": False, "costs": profile}
     exe = gx.compile(graph, device=device, streams=streams, resident=True, **options)

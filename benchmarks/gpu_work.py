@@ -8,7 +8,6 @@ import torch
 from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, random
 
 import graphexec as gx
-from graphexec.runtime.hip.device import HipDevice
 
 
 def softmax_rows() -> Iterator[Row]:
@@ -137,9 +136,9 @@ def gemm_rows() -> Iterator[Row]:
             yield row
 
 
-class BiasFirst(HipDevice):
-    """A device whose products add no bias: beta · c + bias is written into the result first, and
-    the product is added."""
+class BiasFirst(gx.HipDevice):
+    """A device whose products add no bias: it is put into the result, c with it, and the product
+    added."""
 
     def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
         return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))

@@ -25,8 +25,8 @@ from mutants import KINDS, sample
 from oracle import racy
 from strategies import Seeded, random_graph, random_plan
 
+import graphexec as gx
 from graphexec.ir.plan import Plan
-from graphexec.planning.pipeline import make_plan
 from graphexec.proof import find_hazards
 
 PER_KIND = 20
@@ -76,7 +76,7 @@ def original(seed: int) -> Plan:
     """The plan whose mutants are judged: a random one, or that of a random graph."""
     if seed % 4 == 3:
         return random_plan(Seeded(seed))
-    return make_plan(random_graph(Seeded(seed)), streams=1 + seed % 6, verify=False)
+    return gx.make_plan(random_graph(Seeded(seed)), streams=1 + seed % 6, verify=False)
 
 
 def judge(seed: int) -> Tally:

@@ -20,7 +20,6 @@ import numpy as np
 import graphexec as gx
 from graphexec.formats.arrays import read_inputs
 from graphexec.runtime.hip.bindings import load
-from graphexec.runtime.hip.device import HipDevice
 from graphexec.tools.compare import TOLERANCE, evaluate
 
 GRAPHS = sorted((Path(__file__).parents[1] / "graphs").glob("*.yaml"))
@@ -29,7 +28,7 @@ SLACK = 8 << 20  # bytes that free memory may differ by: libraries keep some of 
 
 def same_bits(path: Path, mode: str, streams: int, runs: int) -> str:
     graph = gx.load(path)
-    with gx.compile(graph, device=HipDevice(mode=mode), streams=streams) as exe:
+    with gx.compile(graph, device=gx.HipDevice(mode=mode), streams=streams) as exe:
         assert exe.session.mode == mode, exe.session.fallback
         inputs, _ = read_inputs((), exe.inputs, 0)
         first = exe.run(**inputs)
@@ -56,7 +55,7 @@ def free_memory() -> tuple[int, int, int]:
 
 
 def cycle(graph: gx.Graph) -> None:
-    with gx.compile(graph, device=HipDevice()) as exe:
+    with gx.compile(graph, device=gx.HipDevice()) as exe:
         inputs, _ = read_inputs((), exe.inputs, 0)
         exe.run(**inputs)
 
@@ -66,7 +65,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--cycles", type=int, default=1000)
     args = parser.parse_args()
-    print(f"{HipDevice().describe()}; {datetime.date.today()}\n")
+    print(f"{gx.HipDevice().describe()}; {datetime.date.today()}\n")
     wrong = 0
     for path in GRAPHS:
         start, found = time.perf_counter(), []
@@ -83,7 +82,7 @@ def main() -> None:
         cycle(graph)
         before, start = free_memory(), time.perf_counter()
         if what == "runs":
-            with gx.compile(graph, device=HipDevice()) as exe:
+            with gx.compile(graph, device=gx.HipDevice()) as exe:
                 inputs, _ = read_inputs((), exe.inputs, 0)
                 for _ in range(count):
                     exe.run(**inputs)

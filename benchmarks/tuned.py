@@ -29,11 +29,11 @@ from measure import table
 
 import graphexec as gx
 from graphexec.formats.arrays import read_inputs
-from graphexec.planning.alternatives import alternative_plans
-from graphexec.planning.pipeline import Compiled
+from graphexec.planning.pipeline import Compiled, alternative_plans
 from graphexec.planning.profile import Profile
-from graphexec.runtime.device import Device, find_device
+from graphexec.runtime.device import Device
 from graphexec.runtime.executable import Executable
+from graphexec.runtime.find import find_device
 from graphexec.tools.tuning.measuring import time_in_turns
 from graphexec.tools.tuning.tune import tune
 
@@ -200,10 +200,10 @@ def plans_of(
     graph: gx.Graph, device: Device, profile: Profile, streams: int, most: int,
     off: Sequence[str] = (),
 ) -> list[Compiled]:  # fmt: skip
+    options = gx.Options(streams=streams, resident=True, costs=profile, no_rewrite=tuple(off))
     return alternative_plans(
-        graph, most, streams=streams, device=device.name, resident=True, costs=profile,
-        capabilities=device.capabilities(), no_rewrite=off,
-    )  # fmt: skip
+        graph, most, device=device.name, options=options, capabilities=device.capabilities()
+    )
 
 
 def gain(graph: gx.Graph, device: Device, profile: Profile, rounds: int) -> Gain:

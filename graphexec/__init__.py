@@ -13,37 +13,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from graphexec.base.version import __version__ as __version__
 
 _HOME = {
     "Comparison": "tools.compare",
+    "CaptureWarning": "runtime.hip.replay",
     "CpuDevice": "runtime.cpu.device",
     "DataError": "base.errors",
     "DeviceUnavailable": "base.errors",
     "DType": "base.tensor",
     "Executable": "runtime.executable",
     "ExecutionError": "base.errors",
+    "FallbackWarning": "runtime.device",
     "Graph": "ir.graph",
     "GraphError": "base.errors",
     "GraphexecError": "base.errors",
     "HazardError": "base.errors",
+    "HipDevice": "runtime.hip.device",
     "InputError": "base.errors",
+    "InternalError": "base.errors",
     "Op": "ir.op",
+    "Options": "planning.options",
+    "OutOfMemory": "base.errors",
     "Plan": "ir.plan",
+    "CacheWarning": "base.cache",
+    "SessionClosed": "base.errors",
+    "TimedOut": "base.errors",
     "compare": "tools.compare",
-    "compile": "planning.pipeline",
+    "compile": "api",
     "find_hazards": "proof",
     "known_ops": "ir.registry",
     "load": "frontend.load",
+    "load_ops": "ir.registry",
     "loads": "frontend.load",
-    "make_plan": "planning.pipeline",
-    "tune": "tools.tuning.tune",
+    "make_plan": "api",
     "pinned_empty": "runtime.pinned",
+    "prove": "proof",
+    "tune": "tools.tuning.tune",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
+    from graphexec.api import compile, make_plan
+    from graphexec.base.cache import CacheWarning
     from graphexec.base.errors import (
         DataError,
         DeviceUnavailable,
@@ -52,17 +65,24 @@ if TYPE_CHECKING:
         GraphexecError,
         HazardError,
         InputError,
+        InternalError,
+        OutOfMemory,
+        SessionClosed,
+        TimedOut,
     )
     from graphexec.base.tensor import DType
     from graphexec.frontend.load import load, loads
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
     from graphexec.ir.plan import Plan
-    from graphexec.ir.registry import known_ops
-    from graphexec.planning.pipeline import compile, make_plan
-    from graphexec.proof import find_hazards
+    from graphexec.ir.registry import known_ops, load_ops
+    from graphexec.planning.options import Options
+    from graphexec.proof import find_hazards, prove
     from graphexec.runtime.cpu.device import CpuDevice
+    from graphexec.runtime.device import FallbackWarning
     from graphexec.runtime.executable import Executable
+    from graphexec.runtime.hip.device import HipDevice
+    from graphexec.runtime.hip.replay import CaptureWarning
     from graphexec.runtime.pinned import pinned_empty
     from graphexec.tools.compare import Comparison, compare
     from graphexec.tools.tuning.tune import tune

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 import click
 
-import graphexec
 from graphexec.base.errors import GraphexecError, InputError, InternalError
+from graphexec.base.version import __version__
 from graphexec.cli import interrupt
 from graphexec.cli.bench import bench
 from graphexec.cli.check import check
@@ -104,7 +104,7 @@ def _show_warning(
     epilog="Exit codes: 0 fine, 1 failure at run time or race found, 2 wrong input or usage, "
     "3 device not available.",
 )
-@click.version_option(graphexec.__version__, prog_name="graphexec", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="graphexec", message="%(prog)s %(version)s")
 def app() -> None:
     """Compile a graph of GEMM, softmax and copy nodes into a stream-ordered plan, prove it free of
     races, and run it.

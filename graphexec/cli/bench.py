@@ -22,7 +22,6 @@ from graphexec.cli.options import (
     timeout_option,
 )
 from graphexec.cli.planning import (
-    Planner,
     Streams,
     note_costs,
     planner_options_but_streams,
@@ -33,6 +32,8 @@ from graphexec.cli.report import failure, note, print_json
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
+    from graphexec.planning.options import Options
+    from graphexec.runtime.device import Device
     from graphexec.tools.bench import Result
 
 _VERSION = 1
@@ -71,9 +72,8 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @json_option
 def bench(
     file: str, specs: tuple[str, ...], loader: Loader, device: str, seed: int, runs: int,
-    warmup: int, counts: tuple[Streams, ...], planner: Planner, modes: tuple[str | None, ...],
-    timeout: float | None, detailed: bool, baseline: str | None, threshold: float, markers: bool,
-    as_json: bool,
+    warmup: int, counts: tuple[Streams, ...], options: Options, modes: tuple[str | None, ...],
+    detailed: bool, baseline: str | None, threshold: float, markers: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure runs of the graph in FILE.
 
@@ -95,13 +95,12 @@ def bench(
         graph = loader.load(file)
     results, name = [], device
     for mode in modes:
-        chosen = chosen_device(device, cast(Any, mode), timeout, markers)
+        chosen = chosen_device(device, cast(Any, mode), options.timeout, markers)
         name = chosen.name
         for streams in counts:
             with progress.step(f"{runs} runs on {chosen.name}, {_way(mode, streams)}"):
-                settings = replace(planner, streams=streams).to_compile()
-                settings |= {"device": chosen, "timeout": timeout}
-                results.append(_measure(graph, settings, specs, seed, runs, warmup, detailed))
+                asked = replace(options, streams=streams)
+                results.append(_measure(graph, chosen, asked, specs, seed, runs, warmup, detailed))
     document = {"bench_version": _VERSION, "graph": graph.name, "device": name,
                 "dims": dict(graph.dims), "runs": runs,
                 "results": [r.to_dict() for r in results]}  # fmt: skip
@@ -113,19 +112,19 @@ def bench(
 
 
 def _measure(
-    graph: Graph, settings: dict[str, Any], specs: tuple[str, ...], seed: int, runs: int,
+    graph: Graph, device: Device, options: Options, specs: tuple[str, ...], seed: int, runs: int,
     warmup: int, detailed: bool,
 ) -> Result:  # fmt: skip
+    from graphexec.api import compile
     from graphexec.formats.arrays import read_inputs
-    from graphexec.planning.pipeline import compile
     from graphexec.tools.bench import bench
 
     with ExitStack() as opened:
-        exe = opened.enter_context(compile(graph, **settings))
+        exe = opened.enter_context(compile(graph, device=device, options=options))
         note_costs(exe.plan)
-        still = opened.enter_context(compile(graph, **settings, resident=True))
+        still = opened.enter_context(compile(graph, device=device, options=options, resident=True))
         inputs, _ = read_inputs(specs, exe.inputs, seed)
-        return bench(exe, still, inputs, runs, warmup, detailed, settings["streams"])
+        return bench(exe, still, inputs, runs, warmup, detailed, options.streams)
 
 
 def _way(mode: str | None, asked: Streams) -> str:

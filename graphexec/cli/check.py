@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import Loader, json_option, loader_options
-from graphexec.cli.planning import Rewrites, rewrite_options, streams_option
+from graphexec.cli.planning import options_of, rewrite_options, streams_option
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import print_json, show_diagnostic
 
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.ir.plan import Plan
+    from graphexec.planning.options import Options
     from graphexec.proof import Hazard
 
 
@@ -40,13 +41,9 @@ class _Finding:
 @click.command(short_help="Check graphs and plan files without running.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @loader_options
-@streams_option
-@rewrite_options
+@options_of(streams_option, *rewrite_options)
 @json_option
-def check(
-    files: tuple[str, ...], loader: Loader, streams: int | Literal["auto"], rewrites: Rewrites,
-    as_json: bool,
-) -> int:  # fmt: skip
+def check(files: tuple[str, ...], loader: Loader, options: Options, as_json: bool) -> int:
     """Check graphs (.yaml) and plan files (.json) without running them.
 
     A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
@@ -64,11 +61,7 @@ def check(
     findings = []
     for file in files:
         with progress.step(f"checking {file}"):
-            finding = (
-                _check_plan(file)
-                if is_plan_file(file)
-                else _check(file, loader, {"streams": streams, **rewrites.settings()})
-            )
+            finding = _check_plan(file) if is_plan_file(file) else _check(file, loader, options)
         findings.append(finding)
         if not as_json:
             _print(finding)
@@ -77,10 +70,10 @@ def check(
     return max(f.exit_code for f in findings)
 
 
-def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
+def _check(file: str, loader: Loader, options: Options) -> _Finding:
+    from graphexec.api import make_plan
     from graphexec.base.errors import InputError
     from graphexec.frontend.load import load
-    from graphexec.planning.pipeline import make_plan
 
     finding = _Finding(file)
     ops = loader.ops()
@@ -88,7 +81,7 @@ def _check(file: str, loader: Loader, settings: dict[str, Any]) -> _Finding:
         graph = load(file, dims=loader.dims, ops=ops, weight_root=loader.weights_root)
         finding.diagnostics += graph.warnings
         finding.nodes = len(graph.nodes)
-        plan = make_plan(graph, verify=False, **settings)
+        plan = make_plan(graph, options=replace(options, verify=False))
     except InputError as exc:
         finding.diagnostics += exc.diagnostics
         return finding

@@ -18,7 +18,7 @@ from graphexec.cli.options import (
     seed_option,
     timeout_option,
 )
-from graphexec.cli.planning import Planner, planner_options
+from graphexec.cli.planning import planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import number, print_json
 from graphexec.cli.run import prepared
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from graphexec.graph.not_computed import NotComputed
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.planning.options import Options
+    from graphexec.runtime.hip.options import Mode
     from graphexec.tools.compare import Comparison, Row
 
 
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
 @json_option
 def compare(
-    file: str, specs: tuple[str, ...], loader: Loader, device: str, planner: Planner,
-    mode: Mode | None, timeout: float | None, seed: int, tolerance: float | None, as_json: bool,
+    file: str, specs: tuple[str, ...], loader: Loader, device: str, options: Options,
+    mode: Mode | None, seed: int, tolerance: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
@@ -66,7 +67,7 @@ def compare(
     from graphexec.tools.compare import compare_executable
 
     progress = Progress()
-    with prepared(loader, file, specs, device, planner, seed, progress, mode, timeout) as ready:
+    with prepared(loader, file, specs, device, options, seed, progress, mode) as ready:
         with progress.step(f"comparing {ready.exe.plan.graph}"):
             found = compare_executable(ready.exe, ready.inputs, tolerance)
         if as_json:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import click
 
 from graphexec.cli.options import Loader, device_option, loader_options
-from graphexec.cli.planning import Planner, planner_options
+from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from graphexec.planning.options import Options
 
 
 @click.command()
@@ -16,7 +22,7 @@ from graphexec.cli.progress import Progress
 @device_option
 @planner_options
 def explain(
-    file: str, node: str | None, loader: Loader, device: str, planner: Planner
+    file: str, node: str | None, loader: Loader, device: str, options: Options
 ) -> None:  # fmt: skip
     """Explain the plan of the graph in FILE.
 
@@ -25,16 +31,14 @@ def explain(
     rewrites that did or did not apply, the command that does its work, the reasons of its stream
     and its waits, and the tensors that share its bytes, with the reason why that is safe.
     """
-    from graphexec.planning.pipeline import plan_graph
     from graphexec.tools.explain import explain as in_words
 
     progress = Progress()
     graph = loader.load(file)
     with progress.step(f"planning {file}"):
-        settings = planner.to_plan(device, graph)
-        compiled = plan_graph(graph, **settings)
+        compiled = plan_for(graph, device, options)
         more = None
         if node is None:
-            settings["streams"] = len(compiled.plan.streams) + 1
-            more = plan_graph(graph, verify=False, **settings)
+            streams = len(compiled.plan.streams) + 1
+            more = plan_for(graph, device, replace(options, streams=streams, verify=False))
     click.echo(in_words(compiled, node, more))

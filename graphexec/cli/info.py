@@ -40,12 +40,12 @@ def info(as_json: bool) -> None:
 def _gather() -> dict[str, Any]:
     from dataclasses import asdict
 
-    import graphexec
-    from graphexec.runtime.device import available
+    from graphexec.base.version import __version__
+    from graphexec.runtime.find import available
     from graphexec.runtime.hip.info import describe
 
     return {
-        "graphexec": graphexec.__version__,
+        "graphexec": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cores": _cores(),

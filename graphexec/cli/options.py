@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
     from graphexec.ir.op import Op
     from graphexec.runtime.device import Device
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -126,7 +126,7 @@ def chosen_device(
     """The device called `name`, with its options. Raises DeviceUnavailable."""
     from dataclasses import replace
 
-    from graphexec.runtime.device import find_device
+    from graphexec.runtime.find import find_device
 
     device = find_device(name)
     if device.name == "hip":

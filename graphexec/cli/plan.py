@@ -20,7 +20,7 @@ from graphexec.cli.drawing import (
 )
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import Loader, device_option, loader_options
-from graphexec.cli.planning import Planner, planner_options
+from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import warn
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
+    from graphexec.planning.options import Options
     from graphexec.proof import Hazard
     from graphexec.runtime.trace import Trace
     from graphexec.views.paint import Color
@@ -62,7 +63,7 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 @planner_options
 def plan(
     file: str, loader: Loader, format: str | None, target: Path | None, view: View,
-    color: Color | None, most: int | None, trace_file: str | None, device: str, planner: Planner,
+    color: Color | None, most: int | None, trace_file: str | None, device: str, options: Options,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
@@ -84,7 +85,7 @@ def plan(
     check_options(view, chosen, color=color, most=most, traced=trace_file is not None)
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made, graph, notes = _plan(file, loader, device, planner)
+        made, graph, notes = _plan(file, loader, device, options)
     with progress.step("drawing"):
         drawing = Drawing(made, graph, color or "stream", most, target is None, notes=notes)
         if trace_file is not None:
@@ -101,14 +102,11 @@ def plan(
 
 
 def _plan(
-    file: str, loader: Loader, device: str, planner: Planner
+    file: str, loader: Loader, device: str, options: Options
 ) -> tuple[Plan, TypedGraph | None, tuple[Note, ...]]:  # fmt: skip
     if is_plan_file(file):
         return read_plan(file), None, ()
-    from graphexec.planning.pipeline import plan_graph
-
-    graph = loader.load(file)
-    compiled = plan_graph(graph, **planner.to_plan(device, graph))
+    compiled = plan_for(loader.load(file), device, options)
     return compiled.plan, compiled.graph, compiled.notes
 
 

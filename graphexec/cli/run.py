@@ -24,7 +24,7 @@ from graphexec.cli.options import (
     seed_option,
     timeout_option,
 )
-from graphexec.cli.planning import Planner, note_costs, planner_options
+from graphexec.cli.planning import note_costs, planner_options
 from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from graphexec.base.atomic_file import Writer
     from graphexec.base.tensor import TensorType
+    from graphexec.planning.options import Options
     from graphexec.runtime.executable import Executable
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -51,20 +52,19 @@ class Prepared:
 
 @contextmanager
 def prepared(
-    loader: Loader, file: str, specs: tuple[str, ...], device: str, planner: Planner, seed: int,
-    progress: Progress, mode: Mode | None = None, timeout: float | None = None,
-    markers: bool = False,
+    loader: Loader, file: str, specs: tuple[str, ...], device: str, options: Options, seed: int,
+    progress: Progress, mode: Mode | None = None, markers: bool = False,
 ) -> Iterator[Prepared]:  # fmt: skip
-    """Load, plan, prove, open the device, and read the inputs; report those that were drawn."""
+    """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
+    from graphexec.api import compile
     from graphexec.formats.arrays import read_inputs
-    from graphexec.planning.pipeline import compile
 
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
-        chosen = chosen_device(device, mode, timeout, markers)
-        exe = compile(graph, device=chosen, timeout=timeout, **planner.to_compile())
+        chosen = chosen_device(device, mode, options.timeout, markers)
+        exe = compile(graph, device=chosen, options=options)
     seconds = time.perf_counter() - start
     note_costs(exe.plan)
     with exe:
@@ -98,7 +98,7 @@ def prepared(
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
-    planner: Planner, mode: Mode | None, timeout: float | None, seed: int,
+    options: Options, mode: Mode | None, seed: int,
     dry_run: bool, check_finite: bool, trace: Path | None, markers: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
@@ -123,9 +123,7 @@ def run(
         check_writable(target)
     if trace is not None:
         check_file(trace)
-    with prepared(
-        loader, file, specs, device, planner, seed, progress, mode, timeout, markers
-    ) as ready:
+    with prepared(loader, file, specs, device, options, seed, progress, mode, markers) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0

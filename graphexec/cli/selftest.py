@@ -21,7 +21,7 @@ from graphexec.cli.report import duration, print_json
 
 if TYPE_CHECKING:
     from graphexec.runtime.device import Device
-    from graphexec.runtime.hip.device import Mode
+    from graphexec.runtime.hip.options import Mode
     from graphexec.tools.selftest import Check
 
 
@@ -63,12 +63,12 @@ def selftest(device: str, mode: Mode | None, timeout: float | None, as_json: boo
 
 
 def _environment(device: Device, mode: Mode | None) -> dict[str, Any]:
-    import graphexec
+    from graphexec.base.version import __version__
     from graphexec.runtime.hip.info import describe
 
     hip = device.name == "hip"
     return {
-        "graphexec": graphexec.__version__,
+        "graphexec": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "device": device.name,

@@ -78,11 +78,10 @@ def _show_kept(graph: Graph, device: Device) -> int:
 
 
 def _kept(graph: Graph, device: Device) -> Kept | None:
+    from graphexec.graph.infer import infer
     from graphexec.planning.profile_cache import find
-    from graphexec.planning.programs import programmed
 
-    typed, _ = programmed(graph, device=device.name, streams=1, resident=False)
-    return find(typed, device.machine)
+    return find(infer(graph), device.machine)
 
 
 @contextmanager

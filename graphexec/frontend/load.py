@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphexec.base.collector import collector_at_rest
+from graphexec.base.collector import collector_paused
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import open_file
@@ -66,7 +66,7 @@ def _graph(
     source: Source, dims: Mapping[str, int] | None, ops: Mapping[str, Op] | None,
     weight_root: AnyPath | None, folder: Path, name: str,
 ) -> Graph:  # fmt: skip
-    with collector_at_rest():
+    with collector_paused():
         root, problems = compose(source)
         doc = Document(source)
         doc.problems.extend(problems)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -251,6 +252,33 @@ class Program:
     outputs: Mapping[str, View]
     weights: Mapping[str, View]
     groups: tuple[Group, ...] = ()
+
+    @cached_property
+    def predecessors(self) -> tuple[tuple[int, ...], ...]:
+        """For each command, the earlier ones it must come after (RAW, WAR, WAW and `after`).
+
+        Storages are whole: a command that writes part of one is ordered after all its users.
+        """
+        writer: dict[str, int] = {}
+        readers: dict[str, list[int]] = {}
+        found = []
+        for index, command in enumerate(self.commands):
+            needs = set(command.after)
+            for view in command.reads:
+                if view.storage in writer:
+                    needs.add(writer[view.storage])
+            for view in command.writes:
+                if view.storage in writer:
+                    needs.add(writer[view.storage])
+                needs.update(readers.get(view.storage, ()))
+            for view in command.reads:
+                readers.setdefault(view.storage, []).append(index)
+            for view in command.writes:
+                writer[view.storage] = index
+                readers[view.storage] = []
+            needs.discard(index)
+            found.append(tuple(sorted(needs)))
+        return tuple(found)
 
 
 __all__ = [

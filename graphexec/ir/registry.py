@@ -32,14 +32,15 @@ def known_ops() -> dict[str, Op]:
     return _by_name(ops)
 
 
-def load_ops(folders: Iterable[Path]) -> dict[str, Op]:
+def load_ops(folders: str | Path | Iterable[str | Path]) -> dict[str, Op]:
     """All known ops and those in `folders`: each is an op's folder, or a folder of them.
 
-    Runs the Python code found there. Raises GraphError when a folder holds no op or its code
-    fails, or when two ops share a name.
+    The result is what `load` and `Graph` take as `ops`. Runs the Python code found there. Raises
+    GraphError when a folder holds no op or its code fails, or when two ops share a name.
     """
     found: list[Op] = []
-    for folder in folders:
+    for place in [folders] if isinstance(folders, str | Path) else folders:
+        folder = Path(place)
         inits = [folder / "__init__.py"]
         if not inits[0].is_file():
             inits = sorted(folder.glob("*/__init__.py"))

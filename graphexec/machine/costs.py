@@ -10,11 +10,11 @@ measurement for the command's signature, and the constants by those of the devic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphexec.base.tensor import View
-from graphexec.ir.program import Command, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel
+from graphexec.ir.program import Command, Gemm, GemmBatch, Kernel, Memcpy, Program, TritonKernel
 from graphexec.machine.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 
 _LEAST_SHARE = 1 / 256
@@ -114,13 +114,11 @@ def engine_of(command: Command) -> int:
     return COMPUTE
 
 
-def tasks_of(
-    commands: Sequence[Command], predecessors: tuple[tuple[int, ...], ...], model: CostModel
-) -> Tasks:
-    """The commands as the simulator sees them."""
+def tasks_of(program: Program, model: CostModel) -> Tasks:
+    """The commands of a program as the simulator sees them."""
     known: dict[object, tuple[float, float]] = {}
     time, share, engine = [], [], []
-    for command in commands:
+    for command in program.commands:
         of = engine_of(command)
         key = (of, command.cost.flops, command.cost.bytes) if not model.profile else id(command)
         found = known.get(key)
@@ -135,8 +133,8 @@ def tasks_of(
         engine,
         model.launch,
         model.wait,
-        predecessors,
-        successors_of(predecessors),
+        program.predecessors,
+        successors_of(program.predecessors),
         model.fork,
     )
 

@@ -1,44 +1,39 @@
-"""The order of the stages: from a graph to a plan, and to an executable."""
+"""The order of the stages: from a graph to a proved plan.
+
+    prepare     infer types, choose costs, target and rewrites           (programs.py)
+    variants    rewrite the graph, lower it, rewrite the program         (programs.py)
+    schedule    an order and a stream for each command                   (schedule.py)
+    finish      synchronize, allocate, assemble, prove                   (here)
+
+Nothing is executed and no device is opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Unpack
 
-from graphexec.base.collector import collector_at_rest
+from graphexec.base.collector import collector_paused
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
-from graphexec.graph.infer import infer
-from graphexec.graph.rewrite import chosen_rewrites, known_rewrites
 from graphexec.graph.rewriting import Note
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
-from graphexec.machine.capabilities import reduced
-from graphexec.machine.costs import CostModel, model_of
 from graphexec.planning.allocate import allocate
 from graphexec.planning.assemble import assemble
+from graphexec.planning.options import OptionKeywords, Options, options_of
 from graphexec.planning.profile import Profile
-from graphexec.planning.profile import load as load_profile
-from graphexec.planning.profile_cache import find as find_profile
-from graphexec.planning.programs import Streams, Variant, most_streams, target_for, variants
-from graphexec.planning.schedule import schedule, schedule_frugally
+from graphexec.planning.programs import FindProfile, Job, Variant, prepare, variants
+from graphexec.planning.schedule import alternatives, schedule, schedule_frugally
 from graphexec.planning.scheduled import Allocation, Schedule, Synchronized
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.planning.synchronize import synchronize
-from graphexec.proof import verify as prove
-
-if TYPE_CHECKING:
-    from graphexec.runtime.device import Device, Machine
-    from graphexec.runtime.executable import Executable
+from graphexec.proof import prove
 
 _MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
-
-Costs = CostModel | Profile | str | Path | None
-"""A model, measured times, the path of a file with them, or None for the device's model."""
 
 
 @dataclass(frozen=True)
@@ -59,168 +54,127 @@ class Compiled:
 
 
 def plan_graph(
-    graph: Graph,
-    *,
-    streams: Streams = 4,
-    device: str = "cpu",
-    verify: bool = True,
-    rewrite: Collection[str] = (),
-    no_rewrite: Collection[str] = (),
-    capabilities: Collection[str] | None = None,
-    resident: bool = False,
-    costs: Costs = None,
-    memory_limit: int | None = None,
-    machine: Callable[[], Machine] | None = None,
-) -> Compiled:
-    """Run every stage up to the proof; nothing is executed and no device is opened.
+    graph: Graph, *, device: str = "cpu", options: Options | None = None,
+    capabilities: Collection[str] | None = None, kept: FindProfile | None = None,
+    **keywords: Unpack[OptionKeywords],
+) -> Compiled:  # fmt: skip
+    """The fastest plan found whose bytes fit into the memory limit.
 
-    With `resident`, inputs and outputs lie in device memory and the plan has no transfers.
-    `capabilities` are those of the device (Device.capabilities), if it is known better than by
-    name. Where no costs are given, `machine` is asked for what a kept profile must have been
-    measured on. The other parameters are those of `make_plan`.
+    Tried are: fewer and fewer streams, an order on one stream that saves memory, then the same for
+    programs that need less memory. `device` is the name of a device, `capabilities` are what it can
+    do if more is known than its name; `kept` looks for a profile where no costs are given. Raises
+    InputError for a wrong graph, a wrong option or a limit that cannot be kept, and HazardError.
     """
-    most = most_streams(streams)
-    names = chosen_rewrites(rewrite, no_rewrite)
-    with collector_at_rest():
-        typed = infer(graph)
-        model, profile = _costs(costs, device, typed, machine)
-        usual = profile is not None and names == chosen_rewrites()  # as they were for `tune`
-        prefer = profile.best_schedule(streams, resident) if profile and usual else ""
-        if prefer == ONE_STREAM:  # which may be of another program
-            most = 1
-        target = target_for(device, capabilities, model, most)
-        programs = variants(typed, target, names, resident, profile)
-        taken, synchronized, allocation = _placed(programs, most, model, memory_limit, prefer)
-        plan = assemble(synchronized, allocation, device)
-        if verify:
-            prove(plan)
-    return Compiled(
-        typed, taken.rewritten, taken.program, plan, synchronized, allocation, taken.notes, profile
-    )
+    chosen = options_of(options, keywords)
+    too_large = []
+    with collector_paused():
+        job = prepare(graph, device, chosen, capabilities, kept)
+        prefer = job.measured_schedule
+        if prefer == ONE_STREAM:  # what is worth a batch depends on the number of streams
+            job = job.on_streams(1)
+        for variant in variants(job):
+            for scheduled in _schedules(variant.program, job, prefer):
+                try:
+                    finished = finish(scheduled, device, chosen.memory_limit, chosen.verify)
+                except DoesNotFit as exc:
+                    too_large.append(exc.bytes)
+                else:
+                    return _compiled(job, variant, finished)
+    assert chosen.memory_limit is not None
+    raise _no_plan_fits(min(too_large), chosen.memory_limit)
 
 
-def _costs(
-    costs: Costs, device: str, graph: TypedGraph, machine: Callable[[], Machine] | None
-) -> tuple[CostModel, Profile | None]:
-    """The model to plan with, and the profile it is from."""
-    if isinstance(costs, CostModel):
-        return costs, None
-    if isinstance(costs, Profile):
-        return costs.applied_to(model_of(device)), costs
-    if costs is not None:
-        profile = load_profile(costs)
-        return profile.applied_to(model_of(device), str(costs)), profile
-    kept = find_profile(graph, machine) if machine is not None else None
-    if kept is None:
-        return model_of(device), None
-    return kept.profile.applied_to(model_of(device), f"profile {kept.path.name}"), kept.profile
+def alternative_plans(
+    graph: Graph, most: int, *, device: str, options: Options | None = None,
+    capabilities: Collection[str] | None = None, **keywords: Unpack[OptionKeywords],
+) -> list[Compiled]:  # fmt: skip
+    """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
+    first, and the best on one stream, which may be of another program. No memory limit holds.
+    """
+    chosen = options_of(options, keywords)
+    with collector_paused():
+        several = prepare(graph, device, chosen, capabilities)
+        alone = several.on_streams(1)
+        variant, other = next(variants(several)), next(variants(alone))
+        costs, streams = several.target.costs, chosen.streams
+        found = [
+            (variant, s) for s in alternatives(variant.program, streams, costs, most)
+            if s.streams > 1
+        ]  # fmt: skip
+        found.append((other, schedule(other.program, 1, costs, ONE_STREAM)))
+        return [_compiled(several, v, finish(s, device)) for v, s in found]
 
 
-def _placed(
-    programs: Iterable[Variant],
-    streams: Streams,
-    model: CostModel,
-    limit: int | None,
-    prefer: str,
-) -> tuple[Variant, Synchronized, Allocation]:
-    """The fastest schedule found whose bytes fit, of the first of the programs for which there is
-    one: fewer and fewer streams, then one stream in an order that saves memory."""
-    smallest = None
-    for variant in programs:
-        for scheduled in _schedules(variant.program, streams, model, prefer):
-            synchronized = synchronize(scheduled)
-            allocation = allocate(synchronized)
-            if limit is None or allocation.device_bytes <= limit:
-                return variant, synchronized, allocation
-            smallest = min(smallest or allocation.device_bytes, allocation.device_bytes)
+def plan_program(
+    program: Program, order: Sequence[int], stream: Sequence[int], device: str
+) -> Plan:  # fmt: skip
+    """The plan of commands in a given order on given streams, proved."""
+    scheduled = Schedule(program, program.predecessors, tuple(order), tuple(stream))
+    return finish(scheduled, device).plan
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The plan of a schedule, and what it was assembled from."""
+
+    plan: Plan
+    synchronized: Synchronized
+    allocation: Allocation
+
+
+class DoesNotFit(Exception):
+    """A schedule needs so many `bytes` of device memory, which is more than the limit."""
+
+    def __init__(self, bytes: int) -> None:
+        self.bytes = bytes
+        super().__init__(f"{bytes:,} bytes of device memory are needed")
+
+
+def finish(
+    scheduled: Schedule, device: str, memory_limit: int | None = None, verify: bool = True
+) -> Finished:
+    """Add waits and places to a schedule, write the plan down, and prove it.
+
+    Raises DoesNotFit above `memory_limit` bytes, and HazardError.
+    """
+    synchronized = synchronize(scheduled)
+    allocation = allocate(synchronized)
+    if memory_limit is not None and allocation.device_bytes > memory_limit:
+        raise DoesNotFit(allocation.device_bytes)
+    plan = assemble(synchronized, allocation, device)
+    if verify:
+        prove(plan)
+    return Finished(plan, synchronized, allocation)
+
+
+def _schedules(program: Program, job: Job, prefer: str) -> Iterator[Schedule]:
+    """From the fastest to the one that needs the least memory."""
+    costs = job.target.costs
+    first = schedule(program, job.streams, costs, prefer)
+    yield first
+    many = len(program.commands) > _MANY_COMMANDS
+    fewer = first.streams - 1
+    while fewer > 0:
+        yield schedule(program, fewer, costs)
+        fewer = fewer // 2 if many else fewer - 1
+    yield schedule_frugally(program, costs)
+
+
+def _no_plan_fits(smallest: int, limit: int) -> InputError:
     message = (
         f"the plan does not fit: at least {smallest:,} bytes of device memory were needed, "
         f"the limit is {limit:,}"
     )
     help = f"allow {smallest:,} bytes, or make the graph's dims smaller"
-    raise InputError([Diagnostic(message, help=help)])
+    return InputError([Diagnostic(message, help=help)])
 
 
-def _schedules(
-    program: Program, streams: Streams, model: CostModel, prefer: str
-) -> Iterator[Schedule]:
-    """From the fastest to the most frugal."""
-    first = schedule(program, streams, model, prefer)
-    yield first
-    many = len(program.commands) > _MANY_COMMANDS
-    fewer = first.streams - 1
-    while fewer > 0:
-        yield schedule(program, fewer, model)
-        fewer = fewer // 2 if many else fewer - 1
-    yield schedule_frugally(program, model)
+def _compiled(job: Job, variant: Variant, made: Finished) -> Compiled:
+    return Compiled(
+        job.graph, variant.rewritten, variant.program, made.plan, made.synchronized,
+        made.allocation, variant.notes, job.profile,
+    )  # fmt: skip
 
 
-def make_plan(
-    graph: Graph,
-    *,
-    streams: Streams = 4,
-    device: str = "cpu",
-    verify: bool = True,
-    rewrite: Collection[str] = (),
-    no_rewrite: Collection[str] = (),
-    costs: Costs = None,
-    memory_limit: int | None = None,
-) -> Plan:
-    """The plan of `graph` on at most `streams` streams ("auto": as many as pay).
-
-    `device` is the name written into the plan and chooses the cost model, unless `costs` is a
-    CostModel, a Profile, or the path of a profile. With `memory_limit`, arena and weights together
-    take at most that many bytes of device memory, at the price of concurrency. `verify=False`
-    leaves out the proof. `no_rewrite` names rewrites to switch off, `rewrite` those to switch on
-    that are off by default; "all" stands for every one. Raises InputError for a wrong graph or a
-    limit that cannot be kept, and HazardError should the plan not be free of races.
-    """
-    return plan_graph(
-        graph, streams=streams, device=device, verify=verify, rewrite=rewrite,
-        no_rewrite=no_rewrite, costs=costs, memory_limit=memory_limit,
-    ).plan  # fmt: skip
-
-
-def compile(
-    graph: Graph,
-    *,
-    device: str | Device = "auto",
-    streams: Streams = 4,
-    verify: bool = True,
-    rewrite: Collection[str] = (),
-    no_rewrite: Collection[str] = (),
-    resident: bool = False,
-    timeout: float | None = None,
-    costs: Costs = None,
-    memory_limit: int | None = None,
-    use_profile: bool = True,
-) -> Executable:
-    """Plan `graph`, prove the plan, and load it on a device, ready to run.
-
-    `device` is "cpu", "hip", "auto" (a GPU if one is usable, else the CPU, with a warning), or a
-    Device with options of its own. With `resident`, inputs and outputs stay in device memory
-    (see Executable.device_array). A run that takes more than `timeout` seconds raises TimedOut.
-    Without `costs`, what `graphexec tune` has measured of this graph on this device is used, unless
-    `use_profile` is False; `exe.plan.stats.costs` says so.
-    The caller closes the executable, best by `with`. Raises as `make_plan`, and
-    DeviceUnavailable.
-    """
-    from graphexec.runtime.device import find_device
-    from graphexec.runtime.executable import Executable
-
-    chosen = find_device(device) if isinstance(device, str) else device
-
-    def plan(source: Graph, resident: bool, without: frozenset[str]) -> Compiled:
-        return plan_graph(
-            source, streams=streams, device=chosen.name, verify=verify, rewrite=rewrite,
-            no_rewrite=no_rewrite, resident=resident, costs=costs, memory_limit=memory_limit,
-            capabilities=reduced(chosen.capabilities(source), without),
-            machine=(lambda: chosen.machine()) if use_profile else None,
-        )  # fmt: skip
-
-    return Executable(graph, plan, chosen, resident=resident, timeout=timeout)
-
-
-__all__ = [
-    "Compiled", "Costs", "Streams", "compile", "known_rewrites", "make_plan", "plan_graph",
-]  # fmt: skip
+__all__ = ["Compiled", "DoesNotFit", "Finished", "alternative_plans", "finish", "plan_graph",
+           "plan_program"]  # fmt: skip

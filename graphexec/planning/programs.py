@@ -1,12 +1,14 @@
-"""From a graph to the programs that its plans can be made from."""
+"""The first half of planning: from a graph to the programs that its plans can be made from.
+
+`prepare` infers types and settles what is planned for; `variants` rewrites the graph, lowers it and
+rewrites the program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from graphexec.base.collector import collector_at_rest
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
 from graphexec.graph.infer import infer
@@ -19,12 +21,40 @@ from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import CostModel, model_of
 from graphexec.machine.variants import with_choices
 from graphexec.planning.lower import lower
+from graphexec.planning.options import Options, Streams
 from graphexec.planning.profile import Profile
+from graphexec.planning.profile import load as load_profile
+from graphexec.planning.profile_cache import Kept
 
-MAX_STREAMS = 256
 _STREAMS_OF_AUTO = 8  # as rewrites see it
 
-Streams = int | Literal["auto"]
+FindProfile = Callable[[TypedGraph], Kept | None]
+"""Looks for a profile that was kept of a graph."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A typed graph, and what its plans are made for and with."""
+
+    graph: TypedGraph
+    target: Target
+    rewrites: frozenset[str]
+    streams: Streams
+    resident: bool
+    profile: Profile | None
+
+    def on_streams(self, streams: Streams) -> Job:
+        """The same on another number of streams."""
+        most = _STREAMS_OF_AUTO if streams == "auto" else streams
+        return replace(self, streams=streams, target=replace(self.target, streams=most))
+
+    @property
+    def measured_schedule(self) -> str:
+        """The name of the schedule that was measured to be the fastest; empty if none was, or not
+        with these rewrites."""
+        if self.profile is None or self.rewrites != chosen_rewrites():  # `tune` takes the defaults
+            return ""
+        return self.profile.best_schedule(self.streams, self.resident)
 
 
 @dataclass(frozen=True)
@@ -36,18 +66,41 @@ class Variant:
     notes: tuple[Note, ...]
 
 
-def variants(
-    graph: TypedGraph, target: Target, names: frozenset[str], resident: bool,
-    profile: Profile | None,
-) -> Iterator[Variant]:  # fmt: skip
+def prepare(
+    graph: Graph, device: str, options: Options, capabilities: Collection[str] | None = None,
+    kept: FindProfile | None = None,
+) -> Job:  # fmt: skip
+    """Infer the types of `graph`, and choose costs, target and rewrites. Raises InputError."""
+    check_graph(graph)
+    names = chosen_rewrites(options.rewrite, options.no_rewrite)
+    typed = infer(graph)
+    model, profile = _costs(options, device, typed, kept)
+    target = replace(target_of(device), costs=model)
+    if capabilities is not None:
+        target = replace(target, capabilities=frozenset(capabilities))
+    job = Job(typed, target, names, options.streams, options.resident, profile)
+    return job.on_streams(options.streams)
+
+
+def check_graph(graph: object) -> None:
+    """Raise InputError unless this is a Graph."""
+    if not isinstance(graph, Graph):
+        message = f"a Graph is wanted, not the {type(graph).__name__} {graph!r:.60}"
+        raise InputError([Diagnostic(message, help="gx.load(path) reads one from a file")])
+
+
+def variants(job: Job) -> Iterator[Variant]:
     """First the program that is fastest, then those that may need less memory."""
+    target, names = job.target, job.rewrites
+
+    def lowered_from(graph: TypedGraph) -> Program:
+        return lower(graph, job.resident, target.capabilities)
 
     def tuned(program: Program) -> Program:
-        return program if profile is None else with_choices(program, profile.commands)
+        return program if job.profile is None else with_choices(program, job.profile.commands)
 
-    able = target.capabilities
-    rewritten, notes = rewrite_graph(graph, target, names)
-    lowered = lower(rewritten, resident, able)
+    rewritten, notes = rewrite_graph(job.graph, target, names)
+    lowered = lowered_from(rewritten)
     program, more = rewrite_program(lowered, target, names)
     yield Variant(rewritten, tuned(program), (*notes, *more))
     given_up = tuple(
@@ -56,50 +109,27 @@ def variants(
     )  # fmt: skip
     if program is not lowered:  # tensors of a batch live as long as any of them
         yield Variant(rewritten, tuned(lowered), (*notes, *given_up))
-    brief, fewer = rewrite_graph(graph, target, without_lengthening(names))
+    brief, fewer = rewrite_graph(job.graph, target, without_lengthening(names))
     if brief != rewritten:
-        yield Variant(brief, tuned(lower(brief, resident, able)), (*fewer, *given_up))
+        yield Variant(brief, tuned(lowered_from(brief)), (*fewer, *given_up))
 
 
-def target_for(
-    device: str, capabilities: Collection[str] | None, model: CostModel, most: Streams
-) -> Target:
-    """What rewrites are told of a device, which plans with `model` on at most `most` streams."""
-    streams = _STREAMS_OF_AUTO if most == "auto" else most
-    target = replace(target_of(device), costs=model, streams=streams)
-    if capabilities is not None:
-        target = replace(target, capabilities=frozenset(capabilities))
-    return target
+def _costs(
+    options: Options, device: str, graph: TypedGraph, kept: FindProfile | None
+) -> tuple[CostModel, Profile | None]:
+    """The model to plan with, and the profile it is from."""
+    costs, model = options.costs, model_of(device)
+    if isinstance(costs, CostModel):
+        return costs, None
+    if isinstance(costs, Profile):
+        return costs.applied_to(model), costs
+    if costs is not None:
+        profile = load_profile(costs)
+        return profile.applied_to(model, str(costs)), profile
+    found = kept(graph) if kept is not None and options.use_profile else None
+    if found is None:
+        return model, None
+    return found.profile.applied_to(model, f"profile {found.path.name}"), found.profile
 
 
-def most_streams(streams: Streams) -> Streams:
-    """How many streams a plan may have. Raises InputError for what is no such number."""
-    if streams == "auto":
-        return streams
-    if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
-        message = f"streams must be an integer of at least 1, or 'auto', not {streams}"
-        raise InputError([Diagnostic(message)])
-    return min(streams, MAX_STREAMS)
-
-
-def programmed(
-    graph: Graph, *, streams: Streams, device: str, resident: bool, costs: Profile | None = None,
-    capabilities: Collection[str] | None = None, no_rewrite: Collection[str] = (),
-) -> tuple[TypedGraph, Variant]:  # fmt: skip
-    """The graph with its types, and the program that its plans are made from."""
-    model = model_of(device) if costs is None else costs.applied_to(model_of(device))
-    target = target_for(device, capabilities, model, most_streams(streams))
-    with collector_at_rest():
-        typed = infer(graph)
-        names = chosen_rewrites((), no_rewrite)
-        return typed, next(variants(typed, target, names, resident, costs))
-
-
-__all__ = [
-    "Streams",
-    "Variant",
-    "most_streams",
-    "programmed",
-    "target_for",
-    "variants",
-]
+__all__ = ["FindProfile", "Job", "Variant", "check_graph", "prepare", "variants"]

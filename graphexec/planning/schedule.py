@@ -24,7 +24,7 @@ from graphexec.ir.program import Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import Tasks, Timeline, simulate
-from graphexec.planning.scheduled import Prediction, Schedule, dependencies
+from graphexec.planning.scheduled import Prediction, Schedule
 from graphexec.planning.scheduling import (
     ONE_STREAM,
     chains,
@@ -77,8 +77,9 @@ def schedule(
 def alternatives(
     program: Program, streams: int | Literal["auto"], costs: CostModel, most: int, first: str = ""
 ) -> list[Schedule]:
-    """Up to `most` different schedules: the one called `first`, then the others by makespan."""
-    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    """Up to `most` different schedules, the best by simulation first, but before it the one
+    called `first`."""
+    tasks = tasks_of(program, costs)
     found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
     tried = found.tried | {found.name: (found.best, found.timeline)}
     schedules: dict[object, Schedule] = {}
@@ -91,8 +92,8 @@ def alternatives(
 
 
 def schedule_frugally(program: Program, costs: CostModel) -> Schedule:
-    """Order the commands on one stream so that few bytes live at a time, at any cost in time."""
-    tasks = tasks_of(program.commands, dependencies(program.commands), costs)
+    """Order the commands on one stream so that few bytes live at a time, whatever it costs."""
+    tasks = tasks_of(program, costs)
     name, found = "frugal", one_stream.candidate(tasks, 1)
     if len(tasks) <= frugal.MOST:
         found = frugal.candidate(program, tasks)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphexec.ir.plan import Buffer, HostWait, Record, Wait
-from graphexec.ir.program import Command, Program
+from graphexec.ir.program import Program
 from graphexec.machine.bounds import Bounds
 from graphexec.machine.simulate import Tasks, Timeline
 
@@ -91,30 +91,3 @@ class Allocation:
     def device_bytes(self) -> int:
         """Bytes of device memory of the plan: arena, weights, and resident inputs and outputs."""
         return sum(buffer.bytes for buffer in self.buffers if buffer.space == "device")
-
-
-def dependencies(commands: tuple[Command, ...]) -> tuple[tuple[int, ...], ...]:
-    """For each command, the earlier ones it must come after (RAW, WAR, WAW and `after`).
-
-    Storages are whole: a command that writes part of one is ordered after all its users.
-    """
-    writer: dict[str, int] = {}
-    readers: dict[str, list[int]] = {}
-    found = []
-    for index, command in enumerate(commands):
-        needs = set(command.after)
-        for view in command.reads:
-            if view.storage in writer:
-                needs.add(writer[view.storage])
-        for view in command.writes:
-            if view.storage in writer:
-                needs.add(writer[view.storage])
-            needs.update(readers.get(view.storage, ()))
-        for view in command.reads:
-            readers.setdefault(view.storage, []).append(index)
-        for view in command.writes:
-            writer[view.storage] = index
-            readers[view.storage] = []
-        needs.discard(index)
-        found.append(tuple(sorted(needs)))
-    return tuple(found)

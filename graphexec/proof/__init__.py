@@ -42,8 +42,8 @@ _CHECKS = (
 )
 
 
-def verify(plan: Plan) -> Plan:
-    """Return the plan unchanged, or raise HazardError with the hazards found."""
+def prove(plan: Plan) -> Plan:
+    """Return the plan as it is, or raise HazardError with everything found."""
     hazards = find_hazards(plan)
     if hazards:
         raise HazardError(hazards)
@@ -61,4 +61,4 @@ def find_hazards(plan: Plan, limit: int = 100) -> list[Hazard]:
     return list(islice(found, max(limit, 0)))
 
 
-__all__ = ["Hazard", "HazardKind", "Relation", "Site", "find_hazards", "lint", "verify"]
+__all__ = ["Hazard", "HazardKind", "Relation", "Site", "find_hazards", "lint", "prove"]

@@ -19,6 +19,7 @@ from graphexec.base.tensor import TensorType
 from graphexec.frontend.weights import WeightError, read_weight
 from graphexec.ir.plan import Plan
 from graphexec.machine.capabilities import listed
+from graphexec.proof import prove
 from graphexec.runtime.device import FallbackWarning
 from graphexec.runtime.device_array import DeviceArray, is_device_array
 from graphexec.runtime.pending import Pending, in_order
@@ -89,7 +90,7 @@ class Executable:
         self._outs = Ports({}, compiled.program.outputs)
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
-        self.freeing = threading.Lock()  # held while sessions are closed
+        self._closing = threading.Lock()  # held while sessions are closed
         self._source, self._plan, self._resident, self._base = source, plan, resident, base
         self._twin: Executable | None = None
         self._resized = PlanCache(source, self._like)
@@ -182,7 +183,7 @@ class Executable:
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)
-            pending = Pending(self, session)
+            pending = Pending(session, self._finish, self._pending.remove, self.lock, self._closing)
             self._pending.append(pending)
             return pending
 
@@ -201,22 +202,20 @@ class Executable:
         return next(s for s in self._sessions if id(s) not in busy)
 
     def _add_session(self) -> None:
-        from graphexec.proof import verify
-
         count = len(self._sessions) + 1
         if count > self._proved:
-            verify(side_by_side(self.plan, count))
+            prove(side_by_side(self.plan, count))
             self._proved = count
         session = self.device.open(self.plan, self._weights, self._sessions[0])
         self._sessions.append(session)
 
-    def collected(self, pending: Pending) -> None:
-        """A request is done with its session."""
-        self._pending.remove(pending)
-
     def outputs_of(self, session: Session) -> dict[str, Array]:
         """The outputs of the run that `session` has just finished, the caller's own."""
         return self._outs.get(session)
+
+    def _finish(self, session: Session) -> dict[str, Array]:
+        session.wait(self.timeout)
+        return self.outputs_of(session)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -305,7 +304,7 @@ class Executable:
             while self._pending:
                 self._pending[0].collect()
             self._closed = True
-            with self.freeing, ExitStack() as steps:  # in reverse order, whatever fails
+            with self._closing, ExitStack() as steps:  # in reverse order, whatever fails
                 for session in self._sessions:  # the first one owns the weights
                     steps.callback(session.close)
                 steps.callback(self._resized.close)

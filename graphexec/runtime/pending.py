@@ -14,24 +14,33 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError
 
 if TYPE_CHECKING:
+    from threading import Lock, RLock
+
     from graphexec.runtime.device import Session
-    from graphexec.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array]
 
 
 class Pending:
-    """A run in flight, from `Executable.submit`."""
+    """A run in flight, from `Executable.submit`.
 
-    def __init__(self, exe: Executable, session: Session) -> None:
-        self._exe, self.session = exe, session
+    `finish` waits for the run of a session and gives its outputs; `release` is told when the
+    session is free. `lock` is held by whoever uses sessions, `closing` while they are closed.
+    """
+
+    def __init__(
+        self, session: Session, finish: Callable[[Session], dict[str, Array]],
+        release: Callable[[Pending], None], lock: RLock, closing: Lock,
+    ) -> None:  # fmt: skip
+        self.session, self._finish, self._release = session, finish, release
+        self._lock, self._closing = lock, closing
         self._outputs: dict[str, Array] | None = None
         self._error: Exception | None = None
 
     def done(self) -> bool:
         """Whether `result()` would return (or raise) at once."""
-        with self._exe.freeing:  # the session must not go away while it is asked
+        with self._closing:  # the session must not go away while it is asked
             return self._collected or self.session.done()
 
     def result(self, timeout: float | None = None) -> dict[str, Array]:
@@ -54,20 +63,18 @@ class Pending:
 
     def collect(self) -> None:
         """Wait for the run, keep its outputs or its error, and give the session back."""
-        exe = self._exe
-        with exe.lock:
+        with self._lock:
             if self._collected:
                 return
             try:
-                self.session.wait(exe.timeout)
-                self._outputs = exe.outputs_of(self.session)
+                self._outputs = self._finish(self.session)
             except Exception as exc:
                 self._error = exc
             except BaseException:  # Ctrl-C: the device may still be at it, the session copes
                 self._error = ExecutionError("the run was interrupted")
                 raise
             finally:
-                exe.collected(self)
+                self._release(self)
 
 
 def in_order(

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
 from graphexec.ir.graph import Graph, Input
-
-if TYPE_CHECKING:
-    from graphexec.runtime.executable import Executable
 
 LIMIT = 8
 """How many executables of other sizes an executable keeps."""
@@ -24,20 +21,27 @@ Shape = tuple[int, ...]
 Dims = Mapping[str, int]
 
 
-class PlanCache:
-    """Executables of one graph at other sizes; the one used longest ago is closed first."""
+class Closable(Protocol):
+    """What is kept: an executable, say."""
 
-    def __init__(
-        self, graph: Graph, make: Callable[[Graph], Executable], limit: int = LIMIT
-    ) -> None:
+    def close(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=Closable)
+
+
+class PlanCache(Generic[Kept]):
+    """What `make` makes of one graph at other sizes; the one used longest ago is closed first."""
+
+    def __init__(self, graph: Graph, make: Callable[[Graph], Kept], limit: int = LIMIT) -> None:
         self._graph, self._make, self._limit = graph, make, limit
-        self._kept: OrderedDict[tuple[tuple[str, int], ...], Executable] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[str, int], ...], Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, shapes: Mapping[str, Shape]) -> Executable | None:
-        """The executable for inputs of these shapes; None if they say nothing new about dims.
+    def find(self, shapes: Mapping[str, Shape]) -> Kept | None:
+        """What was made for inputs of these shapes; None if they say nothing new about dims.
 
         Raises DataError if inputs disagree, and what compiling raises.
         """

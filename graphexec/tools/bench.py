@@ -22,7 +22,7 @@ from graphexec.views.table import count
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.planning.programs import Streams
+    from graphexec.planning.options import Streams
     from graphexec.runtime.executable import Executable
 
     Inputs = Mapping[str, np.ndarray[Any, Any]]

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from graphexec.api import compile
 from graphexec.base.tensor import DType, TensorType
 from graphexec.frontend.weights import read_weight
 from graphexec.graph.not_computed import NotComputed, not_computed
@@ -22,6 +23,7 @@ from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
 
 if TYPE_CHECKING:
+    from graphexec.planning.options import OptionKeywords, Options
     from graphexec.runtime.device import Device
     from graphexec.runtime.executable import Executable
 
@@ -87,16 +89,16 @@ def compare(
     inputs: Mapping[str, Array],
     *,
     device: str | Device = "auto",
-    streams: int = 4,
     tolerance: float | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Comparison:
     """Compile and run `graph` on `inputs`, and measure it against float64.
 
-    `tolerance` replaces the default for outputs and nodes, a relative Frobenius error.
+    `tolerance` replaces the default for outputs and nodes, a relative Frobenius error. Device,
+    options and keywords are those of `compile`.
     """
-    from graphexec.planning.pipeline import compile
-
-    with compile(graph, device=device, streams=streams) as exe:
+    with compile(graph, device=device, options=options, **keywords) as exe:
         return compare_executable(exe, inputs, tolerance)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.api import compile
 from graphexec.base.errors import GraphexecError
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
-from graphexec.planning.pipeline import compile
 from graphexec.runtime.device import Device
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import HipDevice, HipSession

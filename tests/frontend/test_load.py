@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphexec.api import make_plan
 from graphexec.base.diagnostics import Mark
 from graphexec.base.errors import GraphError
 from graphexec.frontend.load import load, loads
 from graphexec.ir.graph import Input, Node, Weight
 from graphexec.ir.op import Attribute, Op, Operand
-from graphexec.planning.pipeline import make_plan
 
 ATTENTION = """\
 version: 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.plan import HostWait, Record, Wait
 from graphexec.ir.program import Command, Cost, Memcpy, Program, Storage
-from graphexec.planning.scheduled import Schedule, Step, dependencies
+from graphexec.planning.scheduled import Schedule, Step
 
 NBYTES = 256
 SOME = Cost(0, 1000)
@@ -61,7 +61,7 @@ def schedule_of(
     """The accesses on given streams, issued in `order` (as they stand by default)."""
     program = program_of(accesses, sizes)
     order = tuple(range(len(accesses))) if order is None else tuple(order)
-    needs = dependencies(program.commands)
+    needs = program.predecessors
     return Schedule(program, needs, order, tuple(streams))
 
 
@@ -90,7 +90,7 @@ def schedules(draw: st.DrawFn, max_commands: int = 14, max_streams: int = 5) -> 
     """Any topological order and any streams, numbered by first use."""
     accesses = draw(access_lists(max_commands))
     sizes = {n: draw(st.integers(1, 5)) * 200 for a in accesses for n in a.writes}
-    needs = dependencies(program_of(accesses).commands)
+    needs = program_of(accesses).predecessors
     waiting, order = set(range(len(accesses))), []
     while waiting:
         ready = sorted(c for c in waiting if not waiting.intersection(needs[c]))

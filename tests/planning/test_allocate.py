@@ -19,7 +19,7 @@ from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.plan import Buffer
 from graphexec.ir.program import ALIGNMENT, Command, Memcpy, Program, Storage, aligned
 from graphexec.planning.allocate import allocate
-from graphexec.planning.scheduled import Allocation, Schedule, dependencies
+from graphexec.planning.scheduled import Allocation, Schedule
 from graphexec.planning.synchronize import synchronize
 
 few = settings(max_examples=60, deadline=None)
@@ -195,7 +195,7 @@ def test_inputs_outputs_and_weights_have_buffers_of_their_own() -> None:
 
     commands = (copy("in.x", "x"), copy("x", "h", "w", "v"), copy("h", "out.y"))
     program = Program("g", {}, storages, views, commands, {}, {}, {})
-    schedule = Schedule(program, dependencies(commands), (0, 1, 2), (0, 0, 0))
+    schedule = Schedule(program, program.predecessors, (0, 1, 2), (0, 0, 0))
     allocation = place(schedule)
     assert set(allocation.buffers) == {
         Buffer("arena", 512, "device", "arena"),
@@ -223,7 +223,7 @@ def test_many_tensors(streams: int) -> None:
     accesses += [does(f"t{i - 1} t{i - 2} -> t{i}") for i in range(2, 2000)]
     sizes = {f"t{i}": 256 * (1 + i * 7 % 13) for i in range(2000)}
     program = program_of(accesses, sizes)
-    needs = dependencies(program.commands)
+    needs = program.predecessors
     order = tuple(range(2000))
     schedule = Schedule(program, needs, order, tuple(i % streams for i in order))
     allocation = place(schedule)

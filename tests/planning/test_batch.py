@@ -35,7 +35,6 @@ from graphexec.machine.epilogue import needed, product_capability, takes_bias
 from graphexec.planning import batch
 from graphexec.planning.lower import lower
 from graphexec.planning.pipeline import plan_graph
-from graphexec.planning.scheduled import dependencies
 from graphexec.runtime.hip.gemm import gemm_call
 from graphexec.tools.compare import compare_executable, evaluate
 from graphexec.tools.explain import explain
@@ -595,7 +594,7 @@ def test_dependencies_are_kept(graph: gx.Graph) -> None:
             assert (node, command.label, view.storage) not in position
             position[node, command.label, view.storage] = index
     at = [position[c.node, c.label, c.writes[0].storage] for c in before.commands]
-    for command, needs in enumerate(dependencies(before.commands)):
+    for command, needs in enumerate(before.predecessors):
         assert all(at[need] < at[command] for need in needs)
     for command in before.commands:
         index = at[before.commands.index(command)]

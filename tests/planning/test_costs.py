@@ -7,7 +7,6 @@ from graphexec.base.errors import GraphError
 from graphexec.machine import costs
 from graphexec.planning import profile
 from graphexec.planning.schedule import schedule
-from graphexec.planning.scheduled import dependencies
 
 GOOD = (
     '{"profile_version": 1, "device": "gfx942", "commands": {"kernel none: f16[2] -> f16[2]": 7.5}}'
@@ -31,7 +30,7 @@ def test_a_small_command_takes_a_wave_and_fills_a_part():
 
 def test_transfers_have_their_own_engines():
     program = shapes.inception()
-    tasks = costs.tasks_of(program.commands, dependencies(program.commands), costs.GPU)
+    tasks = costs.tasks_of(program, costs.GPU)
     assert tasks.engine[0] == 1
     assert tasks.engine[-1] == 2
     assert set(tasks.engine[1:-1]) == {0}

@@ -24,7 +24,7 @@ from programs import (
 )
 
 from graphexec.ir.plan import HostWait, Record, Wait
-from graphexec.planning.scheduled import Schedule, Synchronized, dependencies
+from graphexec.planning.scheduled import Schedule, Synchronized
 from graphexec.planning.synchronize import synchronize
 
 few = settings(max_examples=60, deadline=None)
@@ -60,7 +60,8 @@ def count(synchronized: Synchronized, role: str) -> int:
 @given(access_lists())
 def test_dependencies_order_whatever_must_not_be_swapped(accesses: list[Access]) -> None:
     """Their closure is that of all pairs with a storage in common that one of them writes."""
-    commands = program_of(accesses).commands
+    program = program_of(accesses)
+    commands = program.commands
     pairs = nx.DiGraph()
     pairs.add_nodes_from(range(len(commands)))
     for later, second in enumerate(accesses):
@@ -71,7 +72,7 @@ def test_dependencies_order_whatever_must_not_be_swapped(accesses: list[Access])
                 pairs.add_edge(earlier, later)
     found = nx.DiGraph()
     found.add_nodes_from(range(len(commands)))
-    needs = dependencies(commands)
+    needs = program.predecessors
     found.add_edges_from((p, c) for c, before in enumerate(needs) for p in before)
     assert set(found.edges) <= set(pairs.edges)
     assert set(nx.transitive_closure_dag(found).edges) == set(

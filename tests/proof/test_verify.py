@@ -26,7 +26,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.proof import find_hazards, lint, verify
+from graphexec.proof import find_hazards, lint, prove
 from graphexec.proof.history import History
 
 A, B, C = at(0, 64), at(64, 128), at(128, 192)
@@ -44,7 +44,7 @@ def report(plan: Plan) -> str:
 
 def assert_safe(plan: Plan) -> None:
     assert find_hazards(plan) == []
-    assert verify(plan) is plan
+    assert prove(plan) is plan
 
 
 def without(plan: Plan, *indices: int) -> Plan:
@@ -836,7 +836,7 @@ def launch_order(instructions: list[Instruction]) -> list[list[bool]]:
 def test_verify_raises_all_that_was_found() -> None:
     first, second = RACES["RAW"]
     with pytest.raises(HazardError, match="RAW hazard: 'second'") as caught:
-        verify(pair(first, second, ordered=False))
+        prove(pair(first, second, ordered=False))
     assert len(caught.value.hazards) == 1
 
 

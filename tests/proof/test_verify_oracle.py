@@ -15,9 +15,9 @@ from oracle import racy
 from strategies import Seeded, graphs, plans, random_graph, random_plan, stream_counts
 from test_oracle import CASES
 
+from graphexec.api import make_plan
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
-from graphexec.planning.pipeline import make_plan
 from graphexec.proof import find_hazards
 
 BATCHES = 8

@@ -29,7 +29,7 @@ import graphexec as gx
 from graphexec.base.errors import DataError, HazardError
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.plan import Launch, Wait
-from graphexec.proof import verify
+from graphexec.proof import prove
 from graphexec.runtime.device_array import DeviceArray
 from graphexec.runtime.hip.bindings import Bindings, load
 from graphexec.runtime.hip.device import Mode
@@ -112,7 +112,7 @@ def test_inputs_may_be_reused_at_once(lab: Lab) -> None:
 def test_requests_side_by_side_are_proved(lab: Lab) -> None:
     plan = gx.make_plan(example("diamond"), device="hip", streams=3)
     composite = in_flight(plan, 3)
-    verify(composite)
+    prove(composite)
     waits = [i for i in composite.instructions if isinstance(i, Wait) and i.role == "dependency"]
     assert waits
     from dataclasses import replace
@@ -122,7 +122,7 @@ def test_requests_side_by_side_are_proved(lab: Lab) -> None:
             composite, instructions=tuple(i for i in composite.instructions if i is not wait)
         )
         with pytest.raises(HazardError):
-            verify(racy)
+            prove(racy)
 
 
 def test_a_map_that_is_left_early(lab: Lab) -> None:

@@ -92,7 +92,7 @@ def test_what_was_chosen_is_used(emulated: Lab, mode: Mode) -> None:
         for _ in range(20):
             assert bits(exe.run(**inputs)) == bits(outputs)
     with gx.compile(branches(), device=HipDevice(mode=mode), use_profile=False) as exe:
-        assert session_of(exe)._device.algorithms == {}
+        assert session_of(exe)._options.algorithms == {}
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -130,7 +130,7 @@ def test_resized_and_resident_executables_have_choices_of_their_own(emulated: La
     profile = Profile("x", {w.key: Measured(1.0, choice=1) for w in works})
     device = HipDevice(mode="stream")
     with gx.compile(graph, device=device, costs=profile, resident=True) as exe:
-        assert session_of(exe)._device.algorithms == profile.algorithms != {}
+        assert session_of(exe)._options.algorithms == profile.algorithms != {}
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
 

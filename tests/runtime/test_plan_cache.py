@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec import api
 from graphexec.base.errors import DataError, GraphError
 from graphexec.runtime.plan_cache import LIMIT, solve_dims
 
@@ -76,15 +77,13 @@ def test_other_sizes_are_other_plans(device: Any) -> None:
 
 def test_a_plan_is_made_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    from graphexec.planning import pipeline
-
-    original = pipeline.plan_graph
+    original = api.plan_graph
 
     def counting(graph: gx.Graph, **options: Any) -> Any:
         made.append(graph.dims["M"])
         return original(graph, **options)
 
-    monkeypatch.setattr(pipeline, "plan_graph", counting)
+    monkeypatch.setattr(api, "plan_graph", counting)
     with gx.compile(gx.loads(TEXT), device="cpu") as exe:
         for m in (7, 8, 7, 8, 4):
             assert_runs(exe, arrays(m, 6))

@@ -6,7 +6,7 @@ import pytest
 from modelled import FORK, LAUNCH, START, WAIT, ModelledDevice, run_of, small_gemms
 
 import graphexec as gx
-from graphexec.planning.alternatives import alternative_plans
+from graphexec.planning.pipeline import alternative_plans
 from graphexec.planning.profile import Profile, schedule_key
 from graphexec.tools.tuning.constants import measure_constants
 from graphexec.tools.tuning.tune import tune

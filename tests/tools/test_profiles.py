@@ -17,8 +17,7 @@ from graphexec.ir.plan import Launch, Plan
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import Measured, signature
 from graphexec.planning import profile_cache
-from graphexec.planning.alternatives import alternative_plans
-from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.pipeline import alternative_plans, plan_graph
 from graphexec.planning.profile import MeasuredSchedule, Profile, load, loads, schedule_key
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.runtime.device import Machine

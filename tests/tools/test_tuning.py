@@ -15,8 +15,7 @@ from graphexec.base.tensor import DType
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import CONSTANTS, Measured, model_of, signature
-from graphexec.planning.alternatives import plan_program
-from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.pipeline import plan_graph, plan_program
 from graphexec.planning.profile import load, schedule_key
 from graphexec.runtime.device import Device
 from graphexec.tools.tuning import tune as tuning

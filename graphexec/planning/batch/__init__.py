@@ -31,13 +31,12 @@ from graphexec.planning.batch.kinds import kind_of
 from graphexec.planning.batch.layout import Layout
 from graphexec.planning.batch.merged import merged, partitioned
 from graphexec.planning.batch.worth import faster_as_one, loses
-from graphexec.planning.scheduled import dependencies
 
 
 def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with batches where they save time."""
     kinds = [kind_of(command, program.storages) for command in program.commands]
-    order = agenda(kinds, dependencies(program.commands))
+    order = agenda(kinds, program.predecessors)
     if all(len(alike) == 1 for alike in order):
         return program, ()
     batching = _Batching(program, target)

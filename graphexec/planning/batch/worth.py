@@ -22,7 +22,6 @@ from graphexec.ir.program import Command, Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
 from graphexec.machine.simulate import COMPUTE, Tasks, simulate
-from graphexec.planning.scheduled import dependencies
 from graphexec.planning.scheduling import chains, greedy, heft, one_stream
 from graphexec.planning.scheduling.assignment import Assignment
 
@@ -47,7 +46,7 @@ def faster_as_one(
 def loses(before: Program, after: Program, target: Target) -> str | None:
     """Why the program `after`, with batches, is worse; None if it is better."""
     streams = target.streams
-    old, new = _tasks(before, target.costs), _tasks(after, target.costs)
+    old, new = tasks_of(before, target.costs), tasks_of(after, target.costs)
     least = max(bounds(old, streams).best, _in_turn(old))
     ways = _schedules(new, streams)
     time = max(_in_turn(new), min(simulate(new, w.order, w.stream).makespan for w in ways))
@@ -61,10 +60,6 @@ def loses(before: Program, after: Program, target: Target) -> str | None:
                 f"a run would take {time / least:.2f} times as long, but {more:.2f} times the bytes"
             )
     return None
-
-
-def _tasks(program: Program, costs: CostModel) -> Tasks:
-    return tasks_of(program.commands, dependencies(program.commands), costs)
 
 
 def _in_turn(tasks: Tasks) -> float:

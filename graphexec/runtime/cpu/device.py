@@ -5,20 +5,19 @@ session.py runs a loaded plan.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import graphexec
+from graphexec.base.version import __version__
 from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
-from graphexec.runtime.cpu.session import CpuSession
+from graphexec.runtime.cpu.session import CpuOptions, CpuSession
 from graphexec.runtime.device import DeviceInfo, Machine, Session
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +29,7 @@ def info() -> DeviceInfo:
 
 
 @dataclass(frozen=True)
-class CpuDevice:
+class CpuDevice(CpuOptions):
     """Runs plans on host threads.
 
     `cores` is the number of cores that commands may use (default: those of this process).
@@ -38,9 +37,6 @@ class CpuDevice:
     before every run.
     """
 
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    delays: int | None = None
-    poison: bool = False
     name: str = "cpu"
 
     def describe(self) -> str:
@@ -52,8 +48,8 @@ class CpuDevice:
         return CAPABILITIES["cpu"]
 
     def machine(self) -> Machine:
-        """Model and cores, and the version of NumPy, whose BLAS computes products."""
-        versions = {"graphexec": graphexec.__version__, "numpy": np.__version__}
+        """Model and cores, and the version of NumPy, whose BLAS multiplies."""
+        versions = {"graphexec": __version__, "numpy": np.__version__}
         return Machine(self.describe(), versions)
 
     def tuned(self, algorithms: Mapping[str, int]) -> CpuDevice:

@@ -11,13 +11,15 @@ depend on the load of the machine.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -33,27 +35,33 @@ from graphexec.runtime.device_array import NotTaken
 from graphexec.runtime.run_log import completions
 from graphexec.runtime.trace import RunTimes, Span
 
-if TYPE_CHECKING:
-    from graphexec.runtime.cpu.device import CpuDevice
-
 Array = np.ndarray[Any, Any]
 Recorder = Callable[[int, float, float], None]
 """Called with the number of an instruction and the start and end of its work, in seconds of
 `time.perf_counter`. Calls come from several threads."""
 
 
+@dataclass(frozen=True)
+class CpuOptions:
+    """What a session is told; the fields of CpuDevice."""
+
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    delays: int | None = None
+    poison: bool = False
+
+
 class CpuSession:
     """A plan loaded on the CPU."""
 
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Array], device: CpuDevice,
+        self, plan: Plan, weights: Mapping[str, Array], options: CpuOptions,
         sibling: CpuSession | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._device = plan, device
+        self._plan, self._options = plan, options
         self._memory: Memory = Memory(plan, weights, sibling._memory if sibling else None)
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
-        self._cores = Cores(device.cores)
-        self._random = random.Random(device.delays)
+        self._cores = Cores(options.cores)
+        self._random = random.Random(options.delays)
         self._recorder: Recorder | None = completions(plan)
         self._number = 0  # of the instruction being issued
         self._streams = Streams(len(plan.streams))
@@ -93,7 +101,7 @@ class CpuSession:
         if not self._awaited:
             self.wait()
         self._drain()
-        if self._device.poison:
+        if self._options.poison:
             self._memory.poison()
         self._idle, self._run = False, Run(self._events, tap)
         run = self._run
@@ -203,7 +211,7 @@ class CpuSession:
             if run.stopped:
                 return False
             try:
-                if self._device.delays is not None:
+                if self._options.delays is not None:
                     time.sleep(self._random.choice((0, 0, 0.0005, 0.002)))
                 with self._cores.busy():
                     command()

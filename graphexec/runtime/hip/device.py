@@ -7,13 +7,13 @@ emulator of the tests. session.py runs a loaded plan.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-import graphexec
 from graphexec.base.errors import DeviceUnavailable
+from graphexec.base.version import __version__
 from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
@@ -22,9 +22,10 @@ from graphexec.machine.epilogue import has_biases
 from graphexec.runtime.device import DeviceInfo, Machine, Session
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError, load
+from graphexec.runtime.hip.options import HipOptions, Mode
 from graphexec.runtime.hip.products import biased, count_algorithms
 from graphexec.runtime.hip.replay import CaptureWarning
-from graphexec.runtime.hip.session import HipSession, Mode
+from graphexec.runtime.hip.session import HipSession
 
 Array = np.ndarray[Any, Any]
 TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
@@ -32,7 +33,7 @@ TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
 
 
 @dataclass(frozen=True)
-class HipDevice:
+class HipDevice(HipOptions):
     """Runs plans on a GPU through hip-python.
 
     `mode` "graph" captures the plan once and replays it; "stream" issues it call by call. Loading
@@ -42,11 +43,6 @@ class HipDevice:
     (graphexec.machine.costs.gemm_signature), as a profile has it.
     """
 
-    index: int = 0
-    mode: Mode = "graph"
-    timeout: float | None = None
-    algorithms: Mapping[str, int] = field(default_factory=dict)
-    markers: bool = False
     name: str = "hip"
 
     def describe(self) -> str:
@@ -74,7 +70,7 @@ class HipDevice:
         hip = self._bindings()
         p, platform = hip.properties(self.index), hip.platform
         versions = {
-            "graphexec": graphexec.__version__,
+            "graphexec": __version__,
             "platform": platform.name,
             "runtime": platform.runtime_version,
             "hip-python": platform.hip_python_version,

@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import graphexec
 from graphexec.base.cache import (
     Cache,
     CacheError,
@@ -27,6 +26,7 @@ from graphexec.base.cache import (
 )
 from graphexec.base.errors import ExecutionError, NotCapable
 from graphexec.base.progress import tracked
+from graphexec.base.version import __version__
 from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError
@@ -62,7 +62,7 @@ class KernelCache:
             *(hip.platform.name, hip.platform.runtime_version),
             *map(str, hip.kernels.version()),
             str(gpu.warp_size),
-            graphexec.__version__,
+            __version__,
         )
         self._modules: dict[str, Any] = {}
 

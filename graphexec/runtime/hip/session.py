@@ -13,7 +13,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.kernel_cache import KernelCache
 from graphexec.runtime.hip.markers import Markers
 from graphexec.runtime.hip.memory import Memory, too_little
+from graphexec.runtime.hip.options import HipOptions, Mode
 from graphexec.runtime.hip.products import Products
 from graphexec.runtime.hip.replay import CaptureWarning, capture
 from graphexec.runtime.hip.resources import EXIT_PATIENCE, GRACE, Resources
@@ -36,22 +37,18 @@ from graphexec.runtime.pinned import is_pinned
 from graphexec.runtime.run_log import LOGGER
 from graphexec.runtime.trace import RunTimes
 
-if TYPE_CHECKING:
-    from graphexec.runtime.hip.device import HipDevice
-
 Array = np.ndarray[Any, Any]
-Mode = Literal["graph", "stream"]
 
 
 class HipSession:
     """A plan loaded on a GPU. `mode` is the one in use; `fallback` is the reason if not "graph"."""
 
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Array], device: HipDevice, bindings: Bindings,
+        self, plan: Plan, weights: Mapping[str, Array], options: HipOptions, bindings: Bindings,
         sibling: HipSession | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._device, self._hip, self._sibling = plan, device, bindings, sibling
-        self._resources = Resources(bindings, device.index)
+        self._plan, self._options, self._hip, self._sibling = plan, options, bindings, sibling
+        self._resources = Resources(bindings, options.index)
         self._closed, self._hung = False, False
         self._running = False  # a run may be on the streams
         self._unused: set[str] = set()  # buffers filled for a run that was not issued yet
@@ -96,13 +93,13 @@ class HipSession:
     def accept(self, value: object) -> DeviceArray:
         """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
         self._make_ready()
-        return take(value, int(self.origin), self._device.index)
+        return take(value, int(self.origin), self._options.index)
 
     def take(self, buffer: str, value: object) -> None:
         """A copy on stream 0, after the stream that wrote `value`; none if it is the buffer."""
         self._make_ready(buffer)
         hip, origin = self._hip, self.origin
-        array = take(value, int(origin), self._device.index)
+        array = take(value, int(origin), self._options.index)
         if array.stream is not None:
             hip.prepare_record(self._arrival, hip.pointer(array.stream))()
             hip.prepare_wait(origin, self._arrival)()
@@ -229,25 +226,25 @@ class HipSession:
         plan, hip, resources = self._plan, self._hip, self._resources
         resources.enter_thread()
         kernels = KernelCache(
-            hip, hip.properties(self._device.index).architecture, self._device.index
+            hip, hip.properties(self._options.index).architecture, self._options.index
         )
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, plan, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
-        products = Products(hip, plan, resources, self._memory, self._device.algorithms)
+        products = Products(hip, plan, resources, self._memory, self._options.algorithms)
         self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
         if self._sibling is None:
             self._memory.upload(weights)
-        timeout = self._device.timeout
-        if not resources.wait([self.origin], timeout):  # afterwards others may write to this memory
+        timeout = self._options.timeout
+        if not resources.wait([self.origin], timeout):  # from here on others may write there
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
         works = (i.work for i in plan.instructions if isinstance(i, Launch))
         kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
-        markers = Markers(hip.platform.runtime_path) if self._device.markers else None
+        markers = Markers(hip.platform.runtime_path) if self._options.markers else None
         self._prepared = prepare(plan, self._calls)
         if markers:
             self._prepared = markers.around_launches(plan, self._prepared)
@@ -256,7 +253,7 @@ class HipSession:
             self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
             resources.own(self._logged, LoggedRun.close)
             self._run = [self._logged.issue]
-        elif self._device.mode == "graph":
+        elif self._options.mode == "graph":
             self._capture()
             if markers and self.mode == "graph":
                 self._run = [markers.around(f"replay {plan.graph}", s) for s in self._run]
@@ -264,7 +261,7 @@ class HipSession:
     def _capture(self) -> None:
         """Run once, so that the libraries do their lazy loading, then capture."""
         self.issue()
-        self.wait(self._device.timeout)
+        self.wait(self._options.timeout)
         try:
             self._run = [capture(self._hip, self._steps, self.origin, self._resources.stack())]
             self.mode = "graph"
@@ -278,8 +275,8 @@ class HipSession:
     # Measuring ------------------------------------------------------------------------------
 
     def timed(self) -> RunTimes:
-        """Run three times or more, in both modes; the last run is measured by events."""
-        timeout = self._device.timeout
+        """Run three times or more, the last one measured by events, whatever the mode."""
+        timeout = self._options.timeout
         run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
         with closing(run):
             with self._issuing():
@@ -300,7 +297,7 @@ class HipSession:
         stream = self._resources.streams[launch.stream]
 
         def wait() -> None:
-            if not self._resources.wait([stream], self._device.timeout):
+            if not self._resources.wait([stream], self._options.timeout):
                 self._hung = True
                 raise TimedOut(f"the command did not finish: node '{launch.node}'")
 
@@ -321,7 +318,7 @@ class HipSession:
             for step in self._run:
                 step()
             end()
-        timeout = self._device.timeout
+        timeout = self._options.timeout
         self.wait(None if timeout is None else 2 * timeout)
         return hip.elapsed(*self._clock) / 1e3
 
@@ -348,4 +345,4 @@ class HipSession:
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
 
 
-__all__ = ["HipSession", "Mode"]
+__all__ = ["HipSession"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.tensor import DType, View
-from graphexec.planning.alternatives import plan_program
+from graphexec.planning.pipeline import plan_program
 from graphexec.runtime.device import Device, Session, Timed
 from graphexec.tools.tuning.probes import Probe
 

@@ -15,26 +15,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphexec.api import plan_on
 from graphexec.base.errors import ExecutionError
 from graphexec.formats.arrays import read_inputs
+from graphexec.graph.infer import infer
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import Measured, model_of
 from graphexec.planning import batch
-from graphexec.planning.alternatives import alternative_plans
-from graphexec.planning.pipeline import Compiled, plan_graph
+from graphexec.planning.options import Options, Streams
+from graphexec.planning.pipeline import Compiled, alternative_plans
 from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.planning.profile_cache import check_keepable, keep, signature
-from graphexec.planning.programs import Streams, Variant, programmed
+from graphexec.planning.programs import check_graph, prepare, variants
 from graphexec.planning.scheduling import ONE_STREAM
-from graphexec.runtime.device import find_device
 from graphexec.runtime.executable import Executable
+from graphexec.runtime.find import find_device
 from graphexec.tools.tuning.commands import CommandTimes, Work, distinct
 from graphexec.tools.tuning.constants import measure_constants
 from graphexec.tools.tuning.measuring import time_in_turns
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
-    from graphexec.ir.typed import TypedGraph
+    from graphexec.ir.program import Program
     from graphexec.runtime.device import Device, Session
 
 Report = Callable[[str, int, int], None]
@@ -81,6 +83,7 @@ def tune(
     DeviceUnavailable for a device that does not measure, DataError, before anything is measured,
     if the profile could not be written, and what compiling the graph raises.
     """
+    check_graph(graph)
     chosen = find_device(device) if isinstance(device, str) else device
     tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
     machine = chosen.machine()
@@ -97,10 +100,10 @@ class _Tuner:
         self, graph: Graph, device: Device, streams: Streams, budget: Budget,
         report: Report | None,
     ) -> None:  # fmt: skip
-        self._graph, self._device, self._streams = graph, device, streams
+        self._graph, self._device, self._options = graph, device, Options(streams=streams)
         self._budget, self._report, self._done = budget, report, 0
         self._capabilities = device.capabilities(graph)
-        self.typed = self._program(False, None, ())[0]
+        self.typed = infer(graph)
         machine = device.machine()
         self.profile = Profile(
             machine.architecture, {}, graph=graph.name, signature=signature(self.typed),
@@ -130,17 +133,15 @@ class _Tuner:
         self.works += more
         self._alone(more, times)
         for resident in (False, True):
-            if self.profile.commands and self._begin(schedule_key(self._streams, resident)):
+            if self.profile.commands and self._begin(schedule_key(self._options.streams, resident)):
                 self._plans(resident)
 
     def _capable(self) -> frozenset[str]:
         """What the device turns out to be capable of when the graph is loaded."""
 
         def plan(graph: Graph, resident: bool, without: frozenset[str]) -> Compiled:
-            return plan_graph(
-                graph, streams=self._streams, device=self._device.name, resident=resident,
-                capabilities=reduced(self._capabilities, without),
-            )  # fmt: skip
+            options = replace(self._options, resident=resident, use_profile=False)
+            return plan_on(graph, self._device, options, without)
 
         try:
             with Executable(self._graph, plan, self._device) as exe:
@@ -153,19 +154,15 @@ class _Tuner:
         their members."""
         off = [(), (batch.REWRITE.name,)] if costs is None else [()]
         programs = [
-            self._program(resident, costs, names)[1].program
+            self._program(replace(self._options, resident=resident, costs=costs, no_rewrite=names))
             for resident in (False, True)
             for names in off
         ]
         return distinct(programs, model_of(self._device.name))
 
-    def _program(
-        self, resident: bool, costs: Profile | None, off: tuple[str, ...]
-    ) -> tuple[TypedGraph, Variant]:
-        return programmed(
-            self._graph, device=self._device.name, streams=self._streams, resident=resident,
-            costs=costs, capabilities=self._capabilities, no_rewrite=off,
-        )  # fmt: skip
+    def _program(self, options: Options) -> Program:
+        job = prepare(self._graph, self._device.name, options, self._capabilities)
+        return next(variants(job)).program
 
     def _alone(self, works: Sequence[Work], times: CommandTimes) -> None:
         for work in works:
@@ -178,14 +175,14 @@ class _Tuner:
             self._know(work, found)
             if not self._has_time(_FOR_COMMANDS):
                 return
-        if self._streams != 1:
+        if self._options.streams != 1:
             self._know(work, times.beside_others(work, self.profile.commands[work.key]))
 
     def _plans(self, resident: bool) -> None:
         """The best plans by prediction, run from end to end, taking turns."""
         found = alternative_plans(
-            self._graph, PLANS, streams=self._streams, device=self._device.name,
-            resident=resident, costs=self.profile, capabilities=self._capabilities,
+            self._graph, PLANS, device=self._device.name, capabilities=self._capabilities,
+            options=replace(self._options, resident=resident, costs=self.profile),
         )  # fmt: skip
         with ExitStack() as opened:
             loaded: dict[str, Session] = {}
@@ -198,7 +195,7 @@ class _Tuner:
         tried = {name: round(time, 3) for name, time in zip(loaded, times, strict=True)}
         if tried:
             schedule = MeasuredSchedule(_fastest(tried), tried)
-            key = schedule_key(self._streams, resident)
+            key = schedule_key(self._options.streams, resident)
             schedules = {**self.profile.schedules, key: schedule}
             self.profile = replace(self.profile, schedules=schedules)
 

@@ -1,0 +1,3 @@
+"""The version of graphexec."""
+
+__version__ = "0.1.0"

@@ -228,3 +228,29 @@ def test_json_is_yaml(value):
 @given(st.text("ab01 -:,[]{}&*!|>'\"%@`#?\n\t<.~é") | st.text())
 def test_nothing_but_graph_errors(text):
     complaints(text)
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a: 1  # comment", "b: 2"),  # the rest of a comment would be read
+        ("{a: 1,  # comment", "b: 2}"),
+        ('a: "x', 'y"'),
+        ("a: x", "y"),
+        ("a", "b: 1"),
+        ('"a', 'b": 1'),
+        ("- 1", "- 2"),
+    ],
+)
+def test_line_breaks_of_yaml_1_1_are_located_errors(parser, character, before, after):
+    with pytest.raises(GraphError) as caught:
+        compose(Source("t.yaml", before + character + after))
+    (complaint,) = caught.value.diagnostics
+    assert f"U+{ord(character):04X} is a line break in YAML 1.1" in complaint.message
+    assert complaint.mark == Mark(1, len(before) + 1)
+    assert f"\\u{ord(character):04X}" in complaint.help
+
+
+def test_escapes_of_these_line_breaks_are_text(parser):
+    assert tree('a: "x\\u2028y\\u2029\\u0085"') == {"a": "x\u2028y\u2029\x85"}

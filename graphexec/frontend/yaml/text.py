@@ -1,7 +1,8 @@
 """Bytes → text → YAML events, with every error turned into a located message.
 
-Guarantees: the text is UTF-8 without control characters, so YAML and str.splitlines() agree on
-its lines; it has at most MAX_BYTES; all failures are GraphErrors.
+Guarantees: the text is UTF-8 without control characters and without the line breaks that only
+YAML 1.1 knows, so that the lines of YAML 1.2, of PyYAML and of str.splitlines() are the same; at
+most MAX_BYTES of it; all failures are GraphErrors.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 _UTF8_MARK = b"\xef\xbb\xbf"
-_UNPRINTABLE = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+_REFUSED = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+_OLD_BREAKS = "\x85\u2028\u2029"
+"""Line breaks of YAML 1.1, which PyYAML follows; YAML 1.2 has them as ordinary characters. PyYAML
+would end a comment at one of them and read the rest of the line as content."""
 
 
 def fatal(source: Source, message: str, mark: Mark | None = None, **more: Any) -> GraphError:
@@ -85,10 +89,15 @@ def events(source: Source) -> Iterator[Any]:
 def _check_characters(source: Source) -> None:
     if len(source.text) > MAX_BYTES:
         raise fatal(Source(source.path, ""), f"the text is longer than {MAX_BYTES:,} characters")
-    odd = _UNPRINTABLE.search(source.text)
-    if odd is not None:
-        place = _mark_at(source.text, odd.start())
-        raise fatal(source, f"the character U+{ord(odd[0]):04X} is not allowed in YAML", place)
+    odd = _REFUSED.search(source.text)
+    if odd is None:
+        return
+    place, code = _mark_at(source.text, odd.start()), f"U+{ord(odd[0]):04X}"
+    if odd[0] in _OLD_BREAKS:
+        message = f"the character {code} is a line break in YAML 1.1 and none in YAML 1.2"
+        escape = f"\\u{ord(odd[0]):04X}"
+        raise fatal(source, message, place, help=f"remove it, or write {escape} in double quotes")
+    raise fatal(source, f"the character {code} is not allowed in YAML", place)
 
 
 def _mark_at(text: str, index: int) -> Mark:

@@ -7,7 +7,7 @@ independent nodes are reported together; nodes that depend on a wrong one are sk
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -22,6 +22,7 @@ from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 
 MAX_RANK = 8
+_LARGEST_F32 = (2 - 2**-23) * 2.0**127
 
 
 def infer(graph: Graph) -> TypedGraph:
@@ -97,6 +98,8 @@ class _Inference:
             return None
         if not self.asserted(node, node.shape, type) or not self.checked(node, type):
             return None
+        if not self.representable(node, op, attrs, (*types.values(), type)):
+            return None
         mark = node.marks.get("")
         line = mark.line if mark else None
         return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
@@ -156,6 +159,23 @@ class _Inference:
             self.error(f"shape is stated as {list(stated)}, but it is {list(found.shape)}", item,
                        "shape")  # fmt: skip
         return stated == found.shape
+
+    def representable(
+        self, node: Node, op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]
+    ) -> bool:
+        """Whether every number among the attributes is finite in the type that is computed in."""
+        wide = DType.F64 if any(t.dtype is DType.F64 for t in types) else DType.F32
+        good = True
+        for attribute in op.attributes:
+            value = attrs[attribute.name]
+            if attribute.kind != "number" or value is None or wide is DType.F64:
+                continue
+            if abs(value) > _LARGEST_F32:
+                message = f"{value} is infinite in {wide}, the type that is computed in"
+                self.error(f"{node.op} '{node.name}': {attribute.name}: {message}", node,
+                           attribute.name, placed=True)  # fmt: skip
+                good = False
+        return good
 
     def checked(self, item: Input | Weight | Node, type: TensorType) -> TensorType | None:
         """Registers the type of `item` if its rank and bytes are within bounds."""

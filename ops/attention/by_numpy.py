@@ -1,10 +1,11 @@
 """Attention by NumPy: blocks of queries and keys whose scores stay in the second-level cache.
 
-A block's scores have the keys in rows, so that the BLAS transposes no operand. Subtracting a number
-from all logits does not change a softmax. So nothing is subtracted while the sums of the weights
-stay far from the limits of the type. Otherwise the queries are computed again with their running
-maximum subtracted; earlier sums are rescaled when it grows (Milakov and Gimelshein 2018,
-arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
+A block's scores lie with the keys in rows, for which a BLAS needs nothing turned. A softmax does
+not change when a number is subtracted from all its logits. So nothing is subtracted as long as the
+sums of the weights stay far from the limits of the type and the sums of the values are finite. Else
+the queries are computed again: their running maximum is subtracted, earlier sums are corrected when
+it grows (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135), and
+the weights of all keys add up to less than one, so that no sum exceeds the largest value.
 
 Threads contend for the interpreter's lock around every call of NumPy. So there are few, large calls
 with little work between them: blocks and memory are prepared beforehand.
@@ -16,11 +17,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
-from math import e, log2, prod
+from math import e, log, log2, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphexec.base.casts import cast_into
+from graphexec.base.tensor import DType
 from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
 
@@ -32,7 +35,7 @@ _ALIGNMENT = 64  # of the first key that not all of a block's queries see
 _TASKS = 8  # at least, if there are enough queries: work for every core
 # Smaller problems are done before another thread wakes up.
 _SERIAL_FLOPS = 1 << 25
-_SAFE = 2.0**-30, 2.0**30  # sums of weights in this range: neither they nor the result overflow
+_SAFE = 2.0**-30, 2.0**30  # sums of weights: beyond, they lose precision or overflow
 
 
 class _Keys(NamedTuple):
@@ -138,12 +141,16 @@ class _Entry:
             sums.add(z, keys.rows)
         if not _SAFE[0] < sums.total.min() <= sums.total.max() < _SAFE[1]:
             return False
+        if not np.isfinite(sums.product).all():  # in the values, or by adding them up
+            return False
         sums.divide(self.out[block.rows])
         return True
 
     def carefully(self, block: _Block) -> None:
-        """The same with the running maximum of each query subtracted from its logits."""
+        """The same with the running maximum of each query subtracted from its logits, and so much
+        more that all weights add up to less than one."""
         sums, top = _Sums(self.v), self.wide.type(-np.inf)
+        more = self.wide.type(log(2 * len(self.v)))
         for z, keys in self.logits(block, 1.0):
             if keys.hidden is not None:
                 np.copyto(z, -np.inf, where=keys.hidden)
@@ -151,6 +158,7 @@ class _Entry:
             base = np.where(higher == -np.inf, self.wide.type(0), higher)
             sums.scale(np.exp(top - base))
             np.subtract(z, base, out=z)
+            np.subtract(z, more, out=z)
             np.exp(z, out=z)
             sums.add(z, keys.rows)
             top = higher
@@ -200,7 +208,10 @@ class _Sums:
 
     def divide(self, out: Array) -> None:
         """The mean values."""
-        np.divide(self.product, self.total[:, None], out=out, casting="same_kind")
+        if out.dtype == DType.BF16.numpy() and self.product.dtype == np.float64:
+            cast_into(out, self.product / self.total[:, None])
+        else:
+            np.divide(self.product, self.total[:, None], out=out, casting="same_kind")
 
 
 def _cut(low: int, high: int, most: int) -> list[int]:

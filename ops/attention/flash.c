@@ -159,10 +159,11 @@ INLINE vec choose(ints which, vec a, vec b) {
 /* The larger of a and b; b where either is NaN. */
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 
-/* e^x for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where it is below 2^-125, which
-leaves no subnormal weights. The polynomial has the least relative error for its degree, 2e-9. */
-INLINE vec power(vec x) {
-    const float shift = 0x1.8p23f + 127; /* leaves the biased exponent in the last places */
+/* e^x / 2^less for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where it is below
+2^-125, which leaves no subnormal weights. The polynomial has the least relative error for its
+degree, 2e-9. */
+INLINE vec power(vec x, float less) {
+    const float shift = 0x1.8p23f + 127 - less; /* leaves the biased exponent in the last places */
     x *= 0x1.715476p+0f;                 /* log2 e */
     vec whole = x + shift, rest = x - (whole - shift), p = all(0x1.41d2f6p-13f);
     p = p * rest + 0x1.5f45b4p-10f;
@@ -172,7 +173,7 @@ INLINE vec power(vec x) {
     p = p * rest + 0x1.62e43p-1f;
     p = p * rest + 1.0f;
     p *= (vec)((ints)whole << 23);
-    return (vec)((ints)p & ~(x < -125.0f)); /* NaN stays NaN */
+    return (vec)((ints)p & ~(x < less - 125)); /* NaN stays NaN */
 }
 
 /* sums (rows, queries) += a (rows, count) · b (count, queries), a with strides */
@@ -226,8 +227,18 @@ INLINE void values(vec *out, const int vecs, const vec *factors, Rows v, word va
         some_values(out + i * vecs, 1, vecs, factors, v.data + i, v.stride, z, keys);
 }
 
-/* Scores become weights; what was summed before is to be multiplied with `factors`. */
-INLINE void weights(Tile *t, vec *z, const int vecs, word keys, vec *factors) {
+/* All weights of a query together are at most ½ when they are divided by two to this power: no sum
+of values exceeds the largest value. Dividing by it is exact. */
+INLINE float headroom(const Problem *p) {
+    float power = 1;
+    for (word n = 1; n < p->keys; n *= 2)
+        power++;
+    return power;
+}
+
+/* Scores become weights, divided by 2^less; what was summed before is to be multiplied with
+`factors`. */
+INLINE void weights(Tile *t, vec *z, const int vecs, word keys, vec *factors, float less) {
     for (word i = keys; i % 4; i++)
         for (int j = 0; j < vecs; j++)
             z[i * vecs + j] = all(-INFINITY);
@@ -239,8 +250,8 @@ INLINE void weights(Tile *t, vec *z, const int vecs, word keys, vec *factors) {
         vec top = larger(larger(most[0], most[1]), larger(most[2], most[3]));
         vec base = choose(top == -INFINITY, all(0), top), sum = all(0);
         for (word i = 0; i < keys; i++)
-            sum += z[i * vecs + j] = power(z[i * vecs + j] - base);
-        factors[j] = power(t->top[j] - base);
+            sum += z[i * vecs + j] = power(z[i * vecs + j] - base, less);
+        factors[j] = power(t->top[j] - base, 0);
         t->sum[j] = t->sum[j] * factors[j] + sum;
         t->top[j] = top;
     }
@@ -285,7 +296,7 @@ INLINE void meet(const Problem *p, word entry, Tile *t, const int vecs, word low
         add_mask(p, entry, t, vecs, low, keys, z, more);
     if (p->causal)
         hide(z, vecs, keys, t->first + p->keys - p->queries - low);
-    weights(t, z, vecs, keys, factors);
+    weights(t, z, vecs, keys, factors, headroom(p));
     values(t->out, vecs, factors, v, p->value, z, keys);
 }
 

@@ -4,9 +4,11 @@ The softmax is taken online, so that scores live in registers only (Milakov and 
 arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691). A program takes
 BLOCK_M queries and walks the keys in blocks of BLOCK_N: first those that every query of the block
 sees, then those on the causal diagonal and at the end. Exponentials are powers of two: log2(e) is
-folded into the scale. For few queries and many keys, as in decoding, a program takes one of PARTS
-parts of the keys, and `combine` weighs their results (Dao, Haziza, Massa and Sizov 2023,
-"Flash-Decoding for long-context inference"). Needs Triton; without it, this module is not imported.
+folded into the scale, except beside a mask, whose finite numbers it could make infinite. Weights
+are divided by a power of two, so that sums of values do not overflow where their mean is finite. Of
+few queries and many keys, as in decoding, a program takes one of PARTS parts of the keys, and
+`combine` weighs their results (Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding for long-context
+inference"). Needs Triton; nobody imports this module where there is none.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def attention(
-    q, k, v, out, scale, M, N, extents,
+    q, k, v, out, scale, headroom, M, N, extents,
     q_batch, q_m, q_d, k_batch, k_n, k_d, v_batch, v_n, v_d, out_batch, out_m, out_d, out_part,
     mask, mask_batch, mask_m, mask_n,
     HEAD: tl.constexpr, VALUE: tl.constexpr,
@@ -29,9 +33,10 @@ def attention(
     """out = softmax(scale · q @ kᵀ + mask) @ v, for one block of queries of one batch entry.
 
     q is (batch, M, HEAD), k (batch, N, HEAD), v (batch, N, VALUE), mask (batch, M, N), each with
-    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides. With
-    several PARTS out is (batch, PARTS, M, VALUE + 1 or more): what follows a row of the result is
-    the logarithm (base 2) of the sum of its weights, -inf where the part has no key for the query.
+    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides. Weights
+    are divided by two to the power `headroom`. With several PARTS out is (batch, PARTS, M, VALUE +
+    2 or more): a row of the result is followed by its largest logit, -inf where the part has no key
+    for the query, and by the sum of its weights.
     """
     program = tl.program_id(0)
     part = program % PARTS
@@ -75,13 +80,15 @@ def attention(
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_VALUE), tl.float32)
     acc, total, top = _keys(
-        acc, total, top, queries, k, v, mask, low, seen_by_all, rows, head, value, scale, M, N,
+        acc, total, top, queries, k, v, mask, low, seen_by_all, rows, head, value, scale, headroom,
+        M, N,
         k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
         CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
     )  # fmt: skip
     if CAUSAL or not EVEN_N:
         acc, total, top = _keys(
-            acc, total, top, queries, k, v, mask, seen_by_all, high, rows, head, value, scale, M, N,
+            acc, total, top, queries, k, v, mask, seen_by_all, high, rows, head, value, scale,
+            headroom, M, N,
             k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
             CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
         )  # fmt: skip
@@ -90,7 +97,10 @@ def attention(
     result = (acc / total[:, None]).to(out.dtype.element_ty)
     if PARTS > 1:
         out += part.to(tl.int64) * out_part
-        tl.store(out + rows * out_m + VALUE, top + tl.math.log2(total), mask=rows < M)
+        if not HAS_MASK:
+            top = top / LOG2E
+        tl.store(out + rows * out_m + VALUE, top, mask=rows < M)
+        tl.store(out + rows * out_m + VALUE + 1, total, mask=rows < M)
     out += rows[:, None] * out_m + value[None, :] * out_d
     if EVEN_M and VALUE == BLOCK_VALUE:
         tl.store(out, result)
@@ -100,16 +110,18 @@ def attention(
 
 @triton.jit
 def _keys(
-    acc, total, top, queries, k, v, mask, low, high, rows, head, value, scale, M, N,
+    acc, total, top, queries, k, v, mask, low, high, rows, head, value, scale, headroom, M, N,
     k_n, k_d, v_n, v_d, mask_m, mask_n,
     HEAD: tl.constexpr, VALUE: tl.constexpr,
     BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
     BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
-    """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden."""
-    LOG2E: tl.constexpr = 1.4426950408889634
-    factor = scale * LOG2E
+    """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden.
+
+    `top` is the largest logit beside a mask; else it is that times log2(e) plus headroom.
+    """
+    factor = scale if HAS_MASK else scale * LOG2E
     keys = tl.arange(0, BLOCK_N)
     for start in range(low, high, BLOCK_N):
         start = tl.multiple_of(start, BLOCK_N)
@@ -131,24 +143,28 @@ def _keys(
                 added = tl.load(mask_at, mask=inside, other=0.0)
             else:
                 added = tl.load(mask_at)
-            z += added.to(tl.float32) * LOG2E
+            z += added.to(tl.float32)
         if EDGE:
             visible = (column < N)[None, :]
             if CAUSAL:
                 visible = visible & (column[None, :] <= (rows + (N - M))[:, None])
             z = tl.where(visible, z, float("-inf"))
         if SCALE_LAST:
-            highest = tl.maximum(top, tl.max(z, 1) * factor)
-        else:
+            highest = tl.maximum(top, tl.max(z, 1) * factor + headroom)
+        elif HAS_MASK:
             highest = tl.maximum(top, tl.max(z, 1))
+        else:
+            highest = tl.maximum(top, tl.max(z, 1) + headroom)
         base = highest
         if BLIND_ROWS:
             base = tl.where(highest == float("-inf"), 0.0, highest)
         if SCALE_LAST:
             p = tl.math.exp2(z * factor - base[:, None])
+        elif HAS_MASK:
+            p = tl.math.exp2((z - base[:, None]) * LOG2E - headroom)
         else:
             p = tl.math.exp2(z - base[:, None])
-        keep = tl.math.exp2(top - base)
+        keep = tl.math.exp2((top - base) * LOG2E if HAS_MASK else top - base)
         total = total * keep + tl.sum(p, 1)
         acc = acc * keep[:, None]
         v_at = v + column[:, None] * v_n + value[None, :] * v_d
@@ -181,13 +197,15 @@ def combine(
     which = tl.arange(0, BLOCK_PARTS)
     value = tl.arange(0, BLOCK_VALUE)
     parts += row * parts_m + which * parts_part
-    logs = tl.load(parts + VALUE, mask=which < PARTS, other=float("-inf"))
-    top = tl.max(logs, 0)
-    weights = tl.math.exp2(logs - tl.where(top == float("-inf"), 0.0, top))
+    tops = tl.load(parts + VALUE, mask=which < PARTS, other=float("-inf"))
+    totals = tl.load(parts + VALUE + 1, mask=which < PARTS, other=0.0)
+    top = tl.max(tops, 0)
+    weights = totals * tl.math.exp2((tops - tl.where(top == float("-inf"), 0.0, top)) * LOG2E)
     total = tl.sum(weights, 0)
+    weights = weights / tl.where(total == 0.0, 1.0, total)
     inside = (which < PARTS)[:, None] & (value < VALUE)[None, :]
     results = tl.load(parts[:, None] + value[None, :], mask=inside, other=0.0)
-    result = tl.sum(results * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    result = tl.sum(results * weights[:, None], 0)
     at = out + row * out_m + value * out_d
     tl.store(at, result.to(out.dtype.element_ty), mask=value < VALUE)
 

@@ -33,7 +33,7 @@ LOG2E = gl.constexpr(1.4426950408889634)
 
 @gluon.jit
 def attention(
-    q, k, v, out, scale, M, N, outer, middle, inner,
+    q, k, v, out, scale, headroom, M, N, outer, middle, inner,
     q_outer, q_middle, q_inner, q_m, k_outer, k_middle, k_inner, k_n,
     v_outer, v_middle, v_inner, v_n, out_outer, out_middle, out_inner, out_m,
     HEAD: gl.constexpr, ORDER: gl.constexpr, HIDES: gl.constexpr,
@@ -41,9 +41,10 @@ def attention(
     """out = softmax(scale · q @ kᵀ) @ v over outer × middle × inner batch entries.
 
     q and out are (outer, middle, inner, M, HEAD), k and v (outer, middle, inner, N, HEAD),
-    neighbours along HEAD. The other strides are those of tensors that have an axis of extent 1
-    where they are 0. ORDER is that of the tiles and tells of causality (see _tile), HIDES that some
-    queries of a tile do not see all of its last block of keys.
+    neighbours along HEAD. Weights are divided by two to the power `headroom`, so that sums of
+    values do not overflow where their mean is finite. The other strides are those of tensors that
+    have an axis of extent 1 where they are 0. ORDER is that of the tiles and tells of causality
+    (see _tile), HIDES that some queries of a tile do not see all of its last block of keys.
     """
     # Parameters that are 1 are constants.
     extents = (gl.to_tensor(outer), gl.to_tensor(middle), gl.to_tensor(inner))
@@ -84,7 +85,7 @@ def attention(
 
     sizes = (M, N, extents[0] * extents[1] * extents[2], extents)
     target = (out, (out_outer, out_middle, out_inner), out_m)
-    factor = scale * LOG2E
+    factor = (scale * LOG2E, headroom)
     gl.warp_specialize(
         [
             (_multiply, (0, tiles, full, free, target, factor, sizes, HEAD, ORDER, HIDES)),
@@ -326,15 +327,18 @@ def _scores(q, k, layout: gl.constexpr):
 
 @gluon.jit
 def _softmax(s, top, factor, key, last, HIDDEN: gl.constexpr):
-    """Powers of two of the scores less the new maximum; it; and what older ones shrink by."""
+    """Powers of two of the scores less the new maximum; it; and what older ones shrink by.
+
+    `factor` is what scores are multiplied by, and what is added to their maximum.
+    """
     if HIDDEN:
         keys = key + gl.arange(0, BLOCK_N, gl.SliceLayout(0, s.type.layout))
         s = gl.where(keys[None, :] <= last[:, None], s, float("-inf"))
-    highest = gl.maximum(top, gl.max(s, 1) * factor)
+    highest = gl.maximum(top, gl.max(s, 1) * factor[0] + factor[1])
     base = highest
     if HIDDEN:  # a whole block of keys may be
         base = gl.where(highest == float("-inf"), 0.0, highest)
-    return gl.exp2(s * factor - base[:, None]), highest, gl.exp2(top - base)
+    return gl.exp2(s * factor[0] - base[:, None]), highest, gl.exp2(top - base)
 
 
 @gluon.jit

@@ -49,7 +49,7 @@ def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
     more = _RANK - len(extents)
     padded = [(*(0,) * more, *strides) for strides in batches]
     keys, head = p.k.shape[-2], p.k.shape[-1]
-    args: list[Argument] = [p.q, p.k, p.v, p.out, Scalar("f32", p.scale)]
+    args: list[Argument] = [p.q, p.k, p.v, p.out, Scalar("f32", p.scale), Scalar("f32", p.headroom)]
     args += [Scalar("i32", n) for n in (p.q.shape[-2], keys, *(1,) * more, *extents)]
     for view, batch in zip((p.q, p.k, p.v, p.out), padded, strict=True):
         args += [Scalar("i64", stride) for stride in (*batch, view.strides[-2])]

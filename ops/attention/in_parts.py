@@ -42,7 +42,7 @@ _MOST, _MOST_OF_ONE = 64, 16  # parts, and those of a single head
 # With less, the second kernel costs the gain: parts, keys, and keys of many queries.
 _FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
 _MANY = 16  # queries: more than that fill the rows of a matrix instruction
-_BEHIND = 16  # elements after a row of a part: the logarithm, and padding to align rows
+_BEHIND = 16  # elements behind a row of a part: largest logit, sum, and what keeps rows aligned
 
 
 def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
@@ -116,7 +116,8 @@ class Parts:
             total = weights.sum(axis=-1, keepdims=True)
             total[total == 0.0] = 1.0
             parts[..., part, :, :width] = np.matmul(weights / total, values)
-            parts[..., part, :, width] = (np.log2(np.e) * top + np.log2(total))[..., 0]
+            parts[..., part, :, width] = top[..., 0]
+            parts[..., part, :, width + 1] = total[..., 0]
 
 
 def _launch(
@@ -155,12 +156,12 @@ def _combine(views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
 def _combine_on_cpu(arrays: list[Array], parallel: Parallel) -> None:
     parts, out = arrays
     width = out.shape[-1]
-    logs = parts[..., width : width + 1]
-    top = logs.max(axis=-3, keepdims=True)
-    weights = np.exp2(logs - np.where(top == -np.inf, 0.0, top))
-    total = weights.sum(axis=-3)
-    total[total == 0.0] = 1.0
-    out[...] = ((parts[..., :width] * weights).sum(axis=-3) / total).astype(out.dtype)
+    tops, totals = parts[..., width : width + 1], parts[..., width + 1 : width + 2]
+    top = tops.max(axis=-3, keepdims=True)
+    weights = totals * np.exp(tops - np.where(top == -np.inf, 0.0, top))
+    total = weights.sum(axis=-3, keepdims=True)
+    weights /= np.where(total == 0.0, 1.0, total)
+    out[...] = (parts[..., :width] * weights).sum(axis=-3).astype(out.dtype)
 
 
 def _first(parts: View, rows: int, value: int) -> View:

@@ -68,7 +68,8 @@ def launch(
     ]
     queries, keys = p.q.shape[-2], p.k.shape[-2]
     args: list[Argument] = [view for view, _ in views[:4]]
-    args += [Scalar("f32", p.scale), Scalar("i32", queries), Scalar("i32", keys)]
+    args += [Scalar("f32", p.scale), Scalar("f32", p.headroom)]
+    args += [Scalar("i32", queries), Scalar("i32", keys)]
     args.append(tuple(Scalar("i32", extent) for extent in extents))
     for _, strides in views[:4]:
         args += strides

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, log2, prod
 
 import numpy as np
 
-from graphexec.base.tensor import View
+from graphexec.base.tensor import DType, View
 
 LARGEST_HEAD = 256
 """Head and value sizes up to this have a configuration."""
@@ -40,6 +40,13 @@ class Problem:
         """The number of blocks of this many queries in all batch entries."""
         shape: tuple[int, ...] = self.q.shape
         return prod(shape[:-2]) * -(-shape[-2] // block)
+
+    @property
+    def headroom(self) -> float:
+        """The power of two that GPU kernels divide weights by: all weights of a query then add up
+        to at most ½, and no sum of values exceeds the largest one. Where f16 has no room for small
+        weights, values are far from overflowing in f32, in which they are added up."""
+        return 0.0 if self.q.dtype is DType.F16 else ceil(log2(self.k.shape[-2])) + 1.0
 
     def grouped(self) -> Problem:
         """The same problem, with single queries that share their keys along the last batch axis

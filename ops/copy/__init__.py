@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.casts import cast_into
 from graphexec.base.tensor import TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ir.program import Command, Cost, Kernel, Memcpy, Parallel
@@ -137,11 +138,11 @@ class _Copying:
 def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
     source, target = arrays
     if target.size <= _CPU_BLOCK or target.ndim == 0 or target.shape[0] == 1:
-        target[...] = source
+        cast_into(target, source)
         return
 
     def body(low: int, high: int) -> None:
-        target[low:high] = source[low:high]
+        cast_into(target[low:high], source[low:high])
 
     parallel(target.shape[0], body)
 

@@ -24,10 +24,10 @@ class GemmOp(Op):
 
     name = "gemm"
     doc = (
-        "y = alpha · op(a) · op(b) + beta · c + bias, where op is the transpose of the last two "
+        "y = alpha · (op(a) · op(b)) + beta · c + bias, where op is the transpose of the last two "
         "axes if asked for. Leading axes are batches and broadcast by NumPy's rules, so "
-        "grouped-query heads share K and V. Sums are kept in f32 (f64 for f64). With beta = 0, c "
-        "is never read."
+        "grouped-query heads share K and V. Sums are kept in f32 (f64 for f64), and alpha "
+        "multiplies them there. With alpha = 0, a and b are never read; with beta = 0, c is not."
     )
     operands = (
         Operand("a", "(…, M, K), or (…, K, M) with trans_a"),
@@ -86,7 +86,9 @@ class GemmOp(Op):
         a, b = arrays["a"], arrays["b"]
         a = a.swapaxes(-1, -2) if attrs["trans_a"] else a
         b = b.swapaxes(-1, -2) if attrs["trans_b"] else b
-        y: np.ndarray[Any, Any] = attrs["alpha"] * np.matmul(a, b)
+        y: np.ndarray[Any, Any] = (
+            attrs["alpha"] * np.matmul(a, b) if attrs["alpha"] else np.zeros(type.shape)
+        )
         beta = _beta(arrays, attrs)
         if beta:
             y = y + beta * arrays["c"]

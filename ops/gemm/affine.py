@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.casts import cast_into
 from graphexec.base.tensor import DType, View
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Compute, Cost, Kernel, Parallel
@@ -58,7 +59,7 @@ class _Affine:
         c, out, bias, *product = arrays
         wide = self.wide.numpy()
         total = c.astype(wide) * self.beta + bias.astype(wide)
-        out[...] = total + product[0] if product else total
+        cast_into(out, total + product[0] if product else total)
 
 
 def _kernel(reads: Sequence[View], beta: float, out: View, compute: Compute) -> Kernel:

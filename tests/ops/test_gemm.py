@@ -616,3 +616,51 @@ def calls(draw_from: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
 def test_any_call(call: tuple[dict[str, Array], dict[str, Any]]) -> None:
     arrays, attrs = call
     check(arrays, **attrs)
+
+
+# Factors --------------------------------------------------------------------------------------
+
+
+def scaled(dtype: str, alpha: float, a: float, b: float, **more: Any) -> Array:
+    graph = gx.Graph()
+    graph.input("a", (2, 3), dtype)
+    graph.input("b", (3, 5), dtype)
+    inputs = {"a": np.full((2, 3), a, gx.DType(dtype).numpy()),
+              "b": np.full((3, 5), b, gx.DType(dtype).numpy())}  # fmt: skip
+    if "c" in more:
+        inputs["c"] = np.full((2, 5), more.pop("c"), gx.DType(dtype).numpy())
+        graph.input("c", (2, 5), dtype)
+        more["c"] = "c"
+    graph.output(y=graph.gemm("a", "b", alpha=alpha, **more))
+    with gx.compile(graph, device="cpu") as exe:
+        return exe.run(**inputs)["y"].astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "a", "b", "expected"),
+    [
+        (1e30, 1e20, 1e-30, 3e20),  # alpha · a would be infinite
+        (1e-30, 1e-20, 1e30, 3e-20),  # ... or zero
+        (1e30, 1e-30, 1e20, 3e20),
+        (-2.0, 3.0, 5.0, -90.0),
+    ],
+)
+def test_alpha_multiplies_the_sums(alpha: float, a: float, b: float, expected: float) -> None:
+    assert np.allclose(scaled("f32", alpha, a, b), expected, rtol=1e-6)
+    assert np.allclose(scaled("f64", alpha, a, b), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_alpha_zero_reads_neither_a_nor_b(dtype: str, bad: float) -> None:
+    assert (scaled(dtype, 0.0, bad, bad) == 0).all()
+    assert (scaled(dtype, 0.0, bad, 1.0, c=3.0) == 3).all()
+    assert (scaled(dtype, 0.0, 1.0, bad, c=3.0, beta=0.5) == 1.5).all()
+
+
+def test_a_factor_that_is_infinite_in_the_type_of_the_sums_is_an_error() -> None:
+    with pytest.raises(gx.GraphError, match=r"alpha: 1e\+39 is infinite in f32"):
+        scaled("f32", 1e39, 1.0, 1.0)
+    with pytest.raises(gx.GraphError, match=r"beta: -1e\+300 is infinite in f32"):
+        scaled("f16", 1.0, 1.0, 1.0, c=1.0, beta=-1e300)
+    assert np.allclose(scaled("f64", 1e39, 1.0, 1.0), 3e39)

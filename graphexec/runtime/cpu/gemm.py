@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.casts import cast_into
 from graphexec.runtime.cpu.cores import Cores
 
 Array = np.ndarray[Any, Any]
@@ -24,11 +25,11 @@ def prepare_gemm(
     a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores,
     c: Array | None = None, bias: Array | None = None,
 ) -> Callable[[], None]:  # fmt: skip
-    """A function that computes out = alpha · a @ b + beta · c + bias; c is out unless given.
+    """A function that computes out = alpha · (a @ b) + beta · c + bias; c is out unless given.
 
     a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N) with equal batch axes,
-    broadcast ones having stride 0. c is the same bytes as out, or disjoint from it. Sums are kept
-    in f32, in f64 for f64.
+    broadcast ones having stride 0. c is out, byte for byte, or lies apart from it. Sums are kept in
+    f32, in f64 for f64, and multiplied by alpha there. With alpha = 0, a and b are not read.
     """
     wide = np.dtype(np.float64 if np.float64 in (a.dtype, out.dtype) else np.float32)
     flops = 2 * out.size * a.shape[-1]
@@ -37,29 +38,32 @@ def prepare_gemm(
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
     axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
-    # alpha scales the smaller operand, not the usually larger product.
-    scale_a = a.size <= b.size
-    left = _Operand(a, wide, alpha if scale_a else 1.0, a.shape[axis] == out.shape[axis])
-    right = _Operand(
-        b, wide, 1.0 if scale_a else alpha, axis < rows and b.shape[axis] == out.shape[axis]
-    )
+    left = _Operand(a, wide, a.shape[axis] == out.shape[axis])
+    right = _Operand(b, wide, axis < rows and b.shape[axis] == out.shape[axis])
     in_place = out.dtype == wide and not (beta and np.may_share_memory(c, out))
     product = out if in_place else np.empty(out.shape, wide)
-    addend = None if row is None else _Operand(_without_broadcast(row), wide, 1.0, split=False)
+    addend = None if row is None else _Operand(_without_broadcast(row), wide, split=False)
+    factor = wide.type(alpha)
 
     def body(low: int, high: int) -> None:
         part = (slice(None),) * axis + (slice(low, high),)
-        np.matmul(left.part(part), right.part(part), out=product[part])
+        if alpha:
+            np.matmul(left.part(part), right.part(part), out=product[part])
+            if alpha != 1.0:
+                product[part] *= factor
+        else:
+            product[part] = 0
         if beta:
             product[part] += wide.type(beta) * c[part].astype(wide, copy=False)
         if addend is not None:
             product[part] += np.broadcast_to(addend.part(part), out.shape)[part]
         if product is not out:
-            out[part] = product[part]
+            cast_into(out[part], product[part])
 
     def compute() -> None:
-        left.prepare(cores)
-        right.prepare(cores)
+        if alpha:
+            left.prepare(cores)
+            right.prepare(cores)
         if addend is not None:
             addend.prepare(cores)
         if flops < _SERIAL_FLOPS:
@@ -89,16 +93,15 @@ def in_turn(products: Sequence[Callable[[], None]], flops: int, cores: Cores) ->
 
 
 class _Operand:
-    """An operand for the BLAS: in the wide dtype, scaled.
+    """An operand as the BLAS takes it: of the wide dtype.
 
     `split`: a part of the result needs only the same part of it.
     """
 
-    def __init__(self, array: Array, wide: np.dtype[Any], factor: float, split: bool) -> None:
+    def __init__(self, array: Array, wide: np.dtype[Any], split: bool) -> None:
         self.array, self.split = array, split
-        self.factor = None if factor == 1.0 else wide.type(factor)
-        # Order "K" keeps the order of the axes in memory, so that reads and writes are sequential.
-        needed = self.factor is not None or array.dtype != wide
+        # Order "K" keeps the axes in memory as they are, so that reading and writing are in step.
+        needed = array.dtype != wide
         self.copy = np.empty_like(array, dtype=wide, order="K", subok=False) if needed else None
 
     def prepare(self, cores: Cores) -> None:
@@ -108,7 +111,7 @@ class _Operand:
         source, target = _rows(self.array, self.copy)
 
         def body(low: int, high: int) -> None:
-            self._widen(source[low:high], target[low:high])
+            target[low:high] = source[low:high]
 
         if target.size < _SERIAL_ELEMENTS:
             body(0, len(target))
@@ -121,14 +124,8 @@ class _Operand:
             return self.array if self.copy is None else self.copy
         if self.copy is None:
             return self.array[part]
-        self._widen(self.array[part], self.copy[part])
+        self.copy[part] = self.array[part]
         return self.copy[part]
-
-    def _widen(self, source: Array, target: Array) -> None:
-        if self.factor is None:
-            target[...] = source
-        else:
-            np.multiply(source, self.factor, out=target, dtype=target.dtype)
 
 
 def _rows(first: Array, second: Array) -> tuple[Array, Array]:

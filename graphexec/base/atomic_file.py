@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: written beside their place, then renamed into it.
+"""Atomic writing of files: a temporary file in the same folder is renamed to its place.
 
-Of several files all are replaced or none. A file that is being written has a name that cannot be
-foreseen and is created exclusively, so that nothing planted in its folder is written to.
+Of several files all are replaced or none. Temporary files have unpredictable names and are created
+exclusively, so that a planted file or link is never written to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Writer = Callable[[BinaryIO], object]
 
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_unfinished: dict[Path, Callable[[Path], object]] = {}  # what is to be removed, and how
+_unfinished: dict[Path, Callable[[Path], object]] = {}  # files to remove, and how
 _renaming = threading.Lock()
 
 
@@ -57,12 +57,12 @@ def write_files(
 
 
 def text_writer(text: str) -> Writer:
-    """What writes a text, in UTF-8."""
+    """A function that writes a text, in UTF-8."""
     return lambda stream: stream.write(text.encode(errors="replace"))
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write one file that its user alone may read; a link at `path` is replaced itself.
+    """Write one file that only its user may read; a link at `path` is replaced itself.
 
     Raises OSError.
     """
@@ -75,14 +75,14 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError unless a file could be put at `path` now; leaves nothing there."""
+    """Raise DataError unless a file could be written at `path` now; writes nothing."""
     if (target := _target(path)) is not None:
         with _errors_of(path):
             check_folder(target.place.parent)
 
 
 def check_folder(folder: Path) -> None:
-    """Raise OSError unless a file can be made in `folder` now; leaves nothing there."""
+    """Raise OSError unless a file can be made in `folder` now; leaves no file."""
     probe = _Target(folder, folder / "file")
     try:
         probe.write(lambda stream: None)
@@ -92,7 +92,7 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for its user alone, removed afterwards with all that is in it."""
+    """A folder that only its user may access; it is removed afterwards with its content."""
     folder = Path(tempfile.gettempdir(), f"graphexec-{token_hex(8)}")
     _unfinished[folder] = shutil.rmtree
     try:

@@ -1,9 +1,9 @@
-"""What is kept between runs, on disk: a folder a kind under the user's cache directory.
+"""The cache on disk: a folder for each kind of entry under the user's cache directory.
 
-An entry is a file, named by a hash of all that it depends on. It appears whole or not at all.
-Behind its payload, where loaders of libraries do not look, stands a seal: the size and a checksum
-of the name and the payload. Entries are code, so nothing is read from a file or folder that
-another user owns or others may write to. Such an entry is made anew, as a damaged one is.
+An entry is a file, named by a hash of all that it depends on, and written atomically. Its payload
+is followed by a seal, which loaders of libraries ignore: the size and a checksum of the name and
+the payload. Entries are code, so files and folders that another user owns or others may write to
+are not read. Such an entry is made again, like a damaged one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class CacheError(Exception):
-    """A folder cannot be used for a cache; the message says why."""
+    """A folder cannot be used for a cache, for the reason in the message."""
 
 
 class UntrustedFolder(CacheError):
@@ -33,7 +33,7 @@ class UntrustedFolder(CacheError):
 
 
 class CacheWarning(UserWarning):
-    """Something that is kept, or a folder for it, is not used."""
+    """An entry, or its folder, is not used."""
 
 
 def cache_folder(kind: str) -> Path | None:
@@ -51,7 +51,7 @@ def cache_folder(kind: str) -> Path | None:
 
 
 def fingerprint(*parts: str | bytes) -> str:
-    """A hash of the parts and where each ends, in 64 hexadecimal digits: what names an entry."""
+    """The name of an entry: a hash of the parts and their lengths, in 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode(errors="surrogateescape")
@@ -68,7 +68,7 @@ def read_private(path: Path) -> bytes:
 
 
 class Cache:
-    """The entries in one folder, which is made when one is first written."""
+    """The entries in one folder; the first write makes the folder."""
 
     def __init__(self, folder: Path | None) -> None:
         if folder is None:
@@ -76,7 +76,7 @@ class Cache:
         self.folder = folder
 
     def check(self) -> None:
-        """Raise CacheError where the folder is there, and may not be used."""
+        """Raise CacheError if the folder exists and may not be used."""
         try:
             reason = _distrust(self.folder.stat())
         except FileNotFoundError:
@@ -88,7 +88,7 @@ class Cache:
             raise UntrustedFolder(f"the cache folder {self.folder} is not used: {advice}")
 
     def make(self) -> Path:
-        """The folder, made if it is not there. Raises CacheError."""
+        """The folder, made if needed. Raises CacheError."""
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -97,9 +97,10 @@ class Cache:
         return self.folder
 
     def read(self, name: str) -> bytes | None:
-        """The payload of an entry; None unless it is there, sound, and only the user's to write.
+        """The payload of an entry; None unless it exists, is undamaged, and only the user may
+        write to it.
 
-        Raises CacheError where the folder may not be used.
+        Raises CacheError if the folder may not be used.
         """
         self.check()
         try:
@@ -110,7 +111,7 @@ class Cache:
         return payload if data[-_SEAL.size :] == _seal(name, payload) else None
 
     def write(self, name: str, payload: bytes) -> Path:
-        """Keep an entry; its path. Raises CacheError."""
+        """Write an entry; returns its path. Raises CacheError."""
         path = self.make() / name
         try:
             write_private(path, payload + _seal(name, payload))
@@ -119,7 +120,7 @@ class Cache:
         return path
 
     def keep(self, name: str, make: Callable[[], bytes], anew: bool = False) -> Path:
-        """The path of a sound entry, whose payload `make` gives if there is none, or if `anew`.
+        """The path of an undamaged entry. `make` gives the payload if there is none or if `anew`.
 
         Raises CacheError.
         """

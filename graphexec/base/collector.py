@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """No collections inside. What is allocated lives to the end and holds no cycles, so scanning it
-    again and again would free nothing and take a third of the time."""
+    """No collections within the block. Its objects live to the end and have no cycles, so
+    collections would free nothing and take a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

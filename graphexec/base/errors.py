@@ -4,13 +4,13 @@ GraphexecError
 ├── InputError            what the user wrote or passed is wrong (located, several at once)   exit 2
 │   ├── GraphError        ... in a YAML file, a graph built in code, or a plan file
 │   └── DataError         ... in an input array, a weights file, or an output path
-├── DeviceUnavailable     the device asked for cannot be used on this machine                 exit 3
+├── DeviceUnavailable     the requested device cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
-│   ├── NotCapable        a device turns out not to do what it was said to be capable of
+│   ├── NotCapable        a device lacks a capability that the plan uses
 │   ├── OutOfMemory       the device has too little memory for the plan
-│   └── TimedOut          a run took longer than it was given
-├── SessionClosed         a run was asked for after close()                                   exit 1
+│   └── TimedOut          a run took longer than its timeout
+├── SessionClosed         run() was called after close()                                      exit 1
 └── InternalError         an invariant of graphexec itself is broken: please report           exit 1
 """
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class GraphexecError(Exception):
-    """Base class of all errors of graphexec; `exit_code` is what the command line ends with."""
+    """Base class of all errors of graphexec; `exit_code` is that of the command line."""
 
     exit_code = 1
 
 
 class InputError(GraphexecError):
-    """One or more mistakes in what the user gave; `diagnostics` holds each with its place."""
+    """One or more mistakes in the user's input; `diagnostics` has each with its place."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class DataError(InputError):
 
 
 class DeviceUnavailable(GraphexecError):
-    """The device asked for cannot be used here; the message says why and what would help."""
+    """The requested device cannot be used here; the message has the reason and a help."""
 
     exit_code = 3
 
@@ -63,7 +63,7 @@ class HazardError(GraphexecError):
 
 
 class ExecutionError(GraphexecError):
-    """A command failed while the plan ran; `node` names it where it is known."""
+    """A command failed while the plan ran; `node` is its node, if known."""
 
     def __init__(self, message: str, node: str | None = None) -> None:
         self.node = node
@@ -71,8 +71,8 @@ class ExecutionError(GraphexecError):
 
 
 class NotCapable(ExecutionError):
-    """The device does not do what it was said to be capable of: a kernel does not compile, or a
-    library has no algorithm. The plan can do without; `capabilities` are those it must not use."""
+    """The device lacks a capability that the plan uses: a kernel does not compile, or a library
+    has no algorithm. The graph is planned again without these `capabilities`."""
 
     def __init__(self, message: str, capabilities: frozenset[str], node: str | None = None) -> None:
         self.capabilities = capabilities
@@ -80,15 +80,15 @@ class NotCapable(ExecutionError):
 
 
 class OutOfMemory(ExecutionError):
-    """The device has too little memory; the message says needed, free and total bytes."""
+    """The device has too little memory; the message states needed, free and total bytes."""
 
 
 class TimedOut(ExecutionError):
-    """A run took longer than it was given; the message says what was done and what was not."""
+    """A run took longer than its timeout; the message names completed and pending nodes."""
 
 
 class SessionClosed(GraphexecError):
-    """A run was asked of an executable that was closed."""
+    """run() was called after close()."""
 
 
 class InternalError(GraphexecError):

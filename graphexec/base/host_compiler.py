@@ -1,7 +1,7 @@
-"""The system's C compiler: found, and shared libraries that it made for this very CPU, cached.
+"""The system's C compiler, and a cache of the shared libraries it makes for this CPU.
 
 A library is an entry of the cache in `cache_folder("host")`, named by a hash of all that its code
-depends on: source, flags, the compiler and the CPU. To load a damaged one would end the process.
+depends on: source, flags, the compiler and the CPU. Loading a damaged one could end the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TypeVar
 from graphexec.base.atomic_file import scratch_folder
 from graphexec.base.cache import Cache, CacheError, cache_folder, fingerprint
 
-# Compilers for ARM and POWER take the name of a CPU, others that of an architecture.
+# Compilers for ARM and POWER take the name of a CPU, others the name of an architecture.
 NATIVE = "-mcpu=native" if platform.machine()[:3] in ("aar", "arm", "ppc") else "-march=native"
 """The flag for all instructions of this CPU."""
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class HostCompilerError(Exception):
-    """There is no C compiler, or it or what it made cannot be used; the message says why."""
+    """There is no C compiler, or it or its output cannot be used; the message has the reason."""
 
 
 def find_compiler() -> tuple[str, ...]:
@@ -56,9 +56,9 @@ def find_compiler() -> tuple[str, ...]:
 
 
 def run_compiler(command: Sequence[str]) -> str:
-    """What the command prints; HostCompilerError with what it complains about if it fails.
+    """The output of the command; HostCompilerError with its messages if it fails.
 
-    After TIMEOUT it is ended with all that it has started.
+    After TIMEOUT the command and its children are killed.
     """
     try:
         with subprocess.Popen(
@@ -115,7 +115,7 @@ def shared_library(source: Path, flags: Sequence[str], anew: bool = False) -> Pa
 
 
 def compile_library(command: Sequence[str], *linked: str) -> bytes:
-    """What a compiler's command makes, linked with libraries. Raises HostCompilerError."""
+    """The output file of a compiler's command, linked with libraries. Raises HostCompilerError."""
     try:
         with scratch_folder() as folder:
             target = folder / "library.so"
@@ -126,16 +126,16 @@ def compile_library(command: Sequence[str], *linked: str) -> bytes:
 
 
 def _use(library: Path, use: Callable[[ctypes.CDLL], T]) -> T:
-    code = ctypes.CDLL(str(library))  # whose functions give the interpreter's lock away
+    code = ctypes.CDLL(str(library))  # its functions release the GIL
     try:
         return use(code)
     except AttributeError:
-        _ctypes.dlclose(code._handle)  # else the next one of this name would be this one
+        _ctypes.dlclose(code._handle)  # else the next library of this name would be this one
         raise
 
 
 def _cpu() -> str:
-    """What tells this CPU from others, which may lack instructions of it: model and features."""
+    """The model and features of this CPU: other CPUs may lack some of its instructions."""
     try:
         lines = CPUINFO.read_text("utf-8", errors="replace").splitlines()
     except OSError:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.graph.infer import infer
+from graphexec.ir.plan import Plan, Range
 from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import signature
@@ -236,9 +237,9 @@ def test_a_product_that_adds_c_as_well_is_one_command() -> None:
 def test_its_plan_says_what_it_reads() -> None:
     plan = plan_graph(graph_of(BOTH), device="hip", capabilities=ABLE).plan
     (launch,) = [i for i in plan.instructions if getattr(i, "command", "") == "gemm"]
-    places = {t.name: gx.plan.Range(t.buffer, t.offset, t.offset + t.bytes) for t in plan.tensors}
+    places = {t.name: Range(t.buffer, t.offset, t.offset + t.bytes) for t in plan.tensors}
     assert launch.reads == tuple(places[name] for name in ("a", "b", "c", "bias"))
-    assert gx.plan.Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 def test_where_it_is_not_its_sum_is_wide() -> None:

@@ -256,11 +256,35 @@ HOPPER = {
 }
 
 
+_COMPILED: dict[Any, tuple[hip_triton.TritonBinary, str]] = {}
+
+
+def compiled(kernel: TritonKernel, gpu: str) -> tuple[hip_triton.TritonBinary, str]:
+    """What Triton makes of the kernel, and its PTX ("" for AMD); once for all tests that ask."""
+    key = hip_triton.identity(kernel, GPUS[gpu])
+    if key not in _COMPILED:
+        import triton
+
+        texts: list[str] = []
+        plain = triton.compile
+
+        def compile(*args: Any, **options: Any) -> Any:
+            made = plain(*args, **options)
+            texts.append(made.asm.get("ptx", ""))
+            return made
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(triton, "compile", compile)
+            binary = hip_triton.compile_kernel(kernel, GPUS[gpu])
+        _COMPILED[key] = binary, texts[0]
+    return _COMPILED[key]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("gpu", GPUS)
 def test_it_compiles(gpu: str, variant: str) -> None:
     for kernel in VARIANTS[variant].kernels():
-        made = hip_triton.compile_kernel(kernel, GPUS[gpu])
+        made, _ = compiled(kernel, gpu)
         assert made.code.startswith(b"\x7fELF")
         assert made.name == kernel.entry
         assert made.threads % GPUS[gpu].warp_size == 0
@@ -274,10 +298,10 @@ def test_the_kernel_for_hopper_compiles(variant: str, tmp_path: Path) -> None:
     case, gpu = HOPPER[variant], GPUS["sm_90"]
     kernel = case.kernel()
     assert kernel.on(gpu).source.name == "flash_hopper.py"
-    made = hip_triton.compile_kernel(kernel, gpu)
+    made, ptx = compiled(kernel, "sm_90")
     assert (made.threads, made.shared_bytes <= SHARED["sm_90"]) == (384, True)
     assert made.scratch_bytes == 3 * 128  # descriptors, of a program
-    assert "cp.async.bulk.tensor.5d" in ptx(kernel)
+    assert "cp.async.bulk.tensor.5d" in ptx
     assert "STACK:0 " in resources(made.code, tmp_path / "code")
 
 
@@ -386,34 +410,17 @@ def test_every_configuration_is_known() -> None:
 
 def test_loads_are_wide_and_pipelined() -> None:
     """Without the hints at multiples of 16, elements would be loaded one by one."""
-    found = ptx(VARIANTS["plain"].kernel())
+    _, found = compiled(VARIANTS["plain"].kernel(), "sm_90")
     assert re.search(r"cp\.async\.\w+\.shared\.global .*, 0x10", found)
     assert "wgmma.mma_async" in found
     assert re.search(r"st\.global\.v4\.b32", found)
     assert not re.search(r"ld\.global\.b16", found)
 
 
-def ptx(kernel: TritonKernel) -> str:
-    import triton
-
-    made: list[str] = []
-    plain = triton.compile
-
-    def compile(*args: Any, **options: Any) -> Any:
-        compiled = plain(*args, **options)
-        made.append(compiled.asm["ptx"])
-        return compiled
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton, "compile", compile)
-        hip_triton.compile_kernel(kernel, GPUS["sm_90"])
-    return made[0]
-
-
 def test_the_parameters_that_are_passed_are_those_of_the_compiled_kernel() -> None:
     cases = (*VARIANTS.values(), *HOPPER.values())
     for kernel in (kernel for case in cases for kernel in case.kernels()):
-        text = ptx(kernel)
+        _, text = compiled(kernel, "sm_90")
         params = re.findall(r"\.param \.(\w+)", text[: text.index(".reqntid")])
         types = [{"View": "u64", "i32": "u32", "i64": "u64", "f32": "f32"}[
             a.type if isinstance(a, Scalar) else "View"

@@ -71,6 +71,14 @@ _SLOW = {
 }
 
 
+def pytest_configure() -> None:
+    for entry in sorted(_SLOW):
+        file, _, test = entry.partition("::")
+        path = Path(__file__).parent / file
+        if not path.is_file() or f"def {test}" not in path.read_text(encoding="utf-8"):
+            raise pytest.UsageError(f"_SLOW in {__file__} names {entry}, which is not there")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The markers `slow`, and `hip` for files called test_hip… and for pitfalls/."""
     for item in items:

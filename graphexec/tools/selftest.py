@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from graphexec.api import compile
+from graphexec.base.atomic_file import scratch_folder
 from graphexec.base.errors import GraphexecError
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
@@ -175,10 +174,10 @@ def _row(row: Row) -> str:
 
 
 def _weights(device: Device) -> str:
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         w = np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32)
-        np.savez(Path(folder) / "weights.npz", w=w)
-        g = Graph("weights", folder=Path(folder))
+        np.savez(folder / "weights.npz", w=w)
+        g = Graph("weights", folder=folder)
         x = g.input("x", (32, 32))
         g.output(y=g.gemm(x, g.weight("w", "weights.npz", "w"), name="y"))
         return _compared(g, device)

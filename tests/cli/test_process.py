@@ -106,6 +106,17 @@ def test_ctrl_c_while_planning_and_running(graph, slow_ops, tmp_path, phase):
     assert {p.name for p in tmp_path.iterdir()} == {"begun", "slow", "tiny.yaml"}
 
 
+def test_sigterm_while_running(graph, slow_ops, tmp_path):
+    path = graph(("op: softmax", "op: slow"))
+    arguments = ["run", path, *CPU, "--ops", slow_ops, "-o", tmp_path / "out"]
+    with begun(arguments, tmp_path / "begun", DAWDLE="run") as process:
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert (out, err.splitlines()[-1]) == (b"", b"terminated")
+    assert {p.name for p in tmp_path.iterdir()} == {"begun", "slow", "tiny.yaml"}
+
+
 @pytest.mark.parametrize("command", ["check", "plan", "compare"])
 def test_ctrl_c_in_other_commands(graph, slow_ops, tmp_path, command):
     path = graph(("op: softmax", "op: slow"))

@@ -16,6 +16,7 @@ A process selects it with ``load()`` before it first calls hip-python, or is sta
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -127,15 +128,10 @@ def build() -> Path:
     except CacheError as error:
         raise BuildError(str(error)) from error
     if not finished.exists():
-        working = Path(tempfile.mkdtemp(dir=finished.parent, prefix="building-"))
-        try:
-            _build_into(compiler, working)
-            working.rename(finished)
-        except OSError:
-            if not finished.exists():  # otherwise another process has built the same
-                raise
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
+        with finished.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests in several processes need it at once
+            if not finished.exists():
+                _build_finished(compiler, finished)
     return finished / "lib"
 
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import struct
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graphexec.base.atomic_file import scratch_folder
 from graphexec.base.errors import NotCapable
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
@@ -137,9 +137,8 @@ def _compiled(entry: str, launch: TritonLaunch, gpu: Gpu) -> TritonBinary:
         else GPUTarget("cuda", int(gpu.architecture.removeprefix("sm_")), gpu.warp_size)
     )
     # graphexec has its own cache of kernels, so Triton's files are temporary.
-    with tempfile.TemporaryDirectory(prefix="graphexec-triton-") as folder, \
-            triton.knobs.cache.scope():  # fmt: skip
-        triton.knobs.cache.dir = folder
+    with scratch_folder() as folder, triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(folder)
         made = triton.compile(source, target=target, options=dict(launch.options))
     meta = made.metadata
     if getattr(meta, "num_ctas", 1) != 1:

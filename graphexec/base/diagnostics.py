@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
+from graphexec.base.printable import printable
+
 _SHOWN_COLUMNS = 160  # a longer source line is shown as a window around the mistake
 
 
@@ -56,22 +58,25 @@ class Diagnostic:
     help: str = ""
 
     def render(self) -> str:
-        """The diagnostic as text without colours, without a final newline."""
-        lines = [f"{self.severity}: {self.message}"]
+        """The diagnostic as text without colours, without a final newline; what it quotes is
+        printable."""
+        label = printable(self.label)
+        lines = [f"{self.severity}: {printable(self.message)}"]
         if self.source is not None:
-            lines += _location(self.source, self.mark, self.label)
-        elif self.label:
-            lines.append(f"   = note: {self.label}")
-        lines += [f"   = note: {note}" for note in self.notes]
+            lines += _location(self.source, self.mark, label)
+        elif label:
+            lines.append(f"   = note: {label}")
+        lines += [f"   = note: {printable(note)}" for note in self.notes]
         if self.help:
-            lines.append(f"   = help: {self.help}")
+            lines.append(f"   = help: {printable(self.help)}")
         return "\n".join(lines)
 
 
 def _location(source: Source, mark: Mark | None, label: str) -> list[str]:
+    path = printable(source.path)
     if mark is None:
-        return [f"  --> {source.path}"] + ([f"   = note: {label}"] if label else [])
-    header = f"  --> {source.path}:{mark.line}:{mark.column}"
+        return [f"  --> {path}"] + ([f"   = note: {label}"] if label else [])
+    header = f"  --> {path}:{mark.line}:{mark.column}"
     text = source.line(mark.line)
     if text is None:
         return [header]

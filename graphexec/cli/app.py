@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from graphexec.base.errors import GraphexecError, InputError, InternalError
+from graphexec.base.printable import printable, printable_lines
 from graphexec.base.version import __version__
 from graphexec.cli import interrupt
 from graphexec.cli.bench import bench
@@ -65,7 +66,7 @@ def _explain(exc: Exception) -> int:
         click.echo(str(exc), err=True)
         return exc.exit_code
     if isinstance(exc, GraphexecError) and not isinstance(exc, InternalError):
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"error: {printable_lines(str(exc))}", err=True)  # a compiler's log has lines
         return exc.exit_code
     if isinstance(exc, MemoryError):
         click.echo(f"error: out of memory{f': {exc}' if str(exc) else ''}", err=True)
@@ -80,9 +81,9 @@ def _explain(exc: Exception) -> int:
 def _ask_for_report(exc: Exception) -> None:
     again = shlex.join(["graphexec", "--debug", *(a for a in sys.argv[1:] if a != "--debug")])
     click.echo(
-        f"internal error: {type(exc).__name__}: {exc}\n"
+        f"internal error: {type(exc).__name__}: {printable(str(exc))}\n"
         "This is a bug of graphexec. Please report it with the graph and the output of\n"
-        f"this command: {again}",
+        f"this command: {printable(again)}",
         err=True,
     )
 
@@ -95,7 +96,7 @@ def _show_warning(
     if debugging():
         click.echo(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
     elif category.__module__.startswith("graphexec.") and level() >= 0:
-        click.echo(f"warning: {message}", err=True)
+        click.echo(f"warning: {printable_lines(str(message))}", err=True)
 
 
 @click.group(

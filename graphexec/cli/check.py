@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.base.printable import printable
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import Loader, json_option, loader_options
 from graphexec.cli.planning import options_of, rewrite_options, streams_option
@@ -119,11 +120,12 @@ def _prove(finding: _Finding, plan: Plan) -> _Finding:
 def _print(finding: _Finding) -> None:
     for diagnostic in finding.diagnostics:
         click.echo(diagnostic.render() + "\n", err=True)
+    file = printable(finding.file)
     for hazard in finding.hazards:
-        click.echo(f"error: {finding.file}: {hazard}\n", err=True)
+        click.echo(f"error: {file}: {hazard}\n", err=True)
     for text in finding.lint:
-        click.echo(f"warning: {finding.file}: {text}\n", err=True)
-    click.echo(f"{finding.file}: {_verdict(finding)}")
+        click.echo(f"warning: {file}: {printable(text)}\n", err=True)
+    click.echo(f"{file}: {_verdict(finding)}")
 
 
 def _verdict(finding: _Finding) -> str:

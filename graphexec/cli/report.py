@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphexec.base.printable import json_escaped, printable
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
@@ -28,17 +29,18 @@ def warn(diagnostics: Iterable[Diagnostic]) -> None:
 def note(text: str) -> None:
     """Print a note on standard error."""
     if level() >= 0:
-        click.echo(f"note: {text}", err=True)
+        click.echo(f"note: {printable(text)}", err=True)
 
 
 def failure(text: str) -> None:
     """Print an error on standard error."""
-    click.echo(f"error: {text}", err=True)
+    click.echo(f"error: {printable(text)}", err=True)
 
 
 def print_json(document: object) -> None:
     """Print a document; NaN and infinities, which JSON does not have, become null."""
-    click.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(json_escaped(text))
 
 
 def _finite(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record
 
 HazardKind = Literal[
@@ -79,7 +80,7 @@ class Hazard:
     missing: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} hazard: {self.message}"
+        return printable(f"{self.kind} hazard: {self.message}")
 
 
 def show_range(range: Range) -> str:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
-from graphexec.views.table import count, printable
+from graphexec.views.table import count
 
 _LONGEST_PERIOD = 64
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Plan, Stats, Wait
-from graphexec.views.table import count, printable, size
+from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard

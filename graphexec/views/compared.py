@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import floor, log10
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.runtime.trace import Trace
 from graphexec.views import svg
 from graphexec.views.layout import lanes
 from graphexec.views.paint import Paint, shown
 from graphexec.views.predict import microseconds, predict
-from graphexec.views.table import printable
 
 _LEFT, _TOP, _WIDE, _TALL, _PITCH = 150.0, 50.0, 1240.0, 20.0, 56.0
 

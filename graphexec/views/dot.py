@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.dataflow import data_edges
@@ -19,7 +20,7 @@ from graphexec.views.dot_boundary import Boundary, Line, typed
 from graphexec.views.dot_look import ALARM, FAINT, FILLS, HEAD, INK, Look
 from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
 from graphexec.views.paint import Color, is_transfer
-from graphexec.views.table import count, printable, size
+from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphexec.views.table import fit, printable
+from graphexec.base.printable import printable
+from graphexec.views.table import fit
 
 SOFT = "#555555"
 """The grey of small print."""

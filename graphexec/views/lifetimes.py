@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
 from graphexec.views.dataflow import data_edges
 from graphexec.views.predict import Times
-from graphexec.views.table import printable
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
 from graphexec.views.predict import predict
-from graphexec.views.table import count, printable, size, table
+from graphexec.views.table import count, size, table
 
 
 def graph_to_text(outline: Outline) -> str:

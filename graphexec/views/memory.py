@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import log2
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Buffer, Plan
 from graphexec.views import svg
 from graphexec.views.lanes import LEFT, MOST
 from graphexec.views.layout import Layout, layout
 from graphexec.views.lifetimes import Tenant, on_axis, tenants, usage
 from graphexec.views.paint import Color, Paint
-from graphexec.views.table import count, printable, size
+from graphexec.views.table import count, size
 
 _TOP, _MAP, _USE, _GAP = 66.0, 300.0, 80.0, 46.0
 

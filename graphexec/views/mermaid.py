@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.collapse import collapsed
@@ -14,7 +15,7 @@ from graphexec.views.outline import Outline
 from graphexec.views.paint import Color, Paint
 from graphexec.views.predict import microseconds
 from graphexec.views.svg import FILLS, RAMP, TRANSFER
-from graphexec.views.table import fit, printable, shape
+from graphexec.views.table import fit, shape
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard

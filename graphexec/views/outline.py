@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from graphexec.views.table import printable
+from graphexec.base.printable import printable
 
 if TYPE_CHECKING:
     from graphexec.ir.typed import TypedGraph

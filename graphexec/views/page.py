@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
@@ -18,7 +19,7 @@ from graphexec.views.certificate import certificate
 from graphexec.views.outline import Outline
 from graphexec.views.page_data import launches_of, page_data
 from graphexec.views.recovered import of_plan
-from graphexec.views.table import count, printable, size
+from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note

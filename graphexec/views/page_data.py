@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.outline import Outline
 from graphexec.views.paint import shown
 from graphexec.views.predict import predict
 from graphexec.views.reasons import reasons
-from graphexec.views.table import printable, shape, size
+from graphexec.views.table import shape, size
 
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note

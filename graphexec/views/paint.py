@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.svg import FILLS, RAMP, path, rect, text
-from graphexec.views.table import fit, printable
+from graphexec.views.table import fit
 
 Color = Literal["stream", "op", "cost"]
 

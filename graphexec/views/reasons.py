@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan, Range, Record, Wait
-from graphexec.views.table import printable
 
 Buffers = Mapping[str, str]
 """The buffer of each tensor, by name."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape as _escape
 from xml.sax.saxutils import quoteattr
 
-from graphexec.views.table import fit, printable
+from graphexec.base.printable import printable
+from graphexec.views.table import fit
 
 FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85")
 """Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text."""

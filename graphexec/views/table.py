@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from unicodedata import combining, east_asian_width
 
+from graphexec.base.printable import printable
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-
-
-def printable(text: str) -> str:
-    """`text` without characters that a terminal or an XML parser interprets."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def width(text: str) -> int:
@@ -81,4 +78,4 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit:
     return "\n".join(lines)
 
 
-__all__ = ["count", "fit", "pad", "printable", "shape", "size", "table", "width"]
+__all__ = ["count", "fit", "pad", "shape", "size", "table", "width"]

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.certificate import bounds, refutation
-from graphexec.views.table import count, fit, pad, printable, shape, size, table, width
+from graphexec.views.table import count, fit, pad, shape, size, table, width
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard

@@ -15,13 +15,20 @@ _MOST = 4000  # characters of one message
 def printable(text: str, most: int = _MOST) -> str:
     """`text` as one line of at most `most` characters: control, bidirectional and other invisible
     characters are escaped as in Python's string literals, a longer text loses its middle."""
-    shown = _escaped(text[: 2 * most]) if len(text) <= most else _shortened(text, most)
+    shown = escaped(text) if len(text) <= most else _shortened(text, most)
     return shown if len(shown) <= most else _shortened(shown, most)
+
+
+def escaped(text: str) -> str:
+    """`text` with what is not printable escaped, of any length: for the values of attributes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def printable_lines(text: str) -> str:
     """The same of each line of a text that has several, such as a compiler's log; tabs stay."""
-    return "\n".join("\t".join(map(_escaped, line.split("\t"))) for line in text.split("\n"))
+    return "\n".join("\t".join(map(escaped, line.split("\t"))) for line in text.split("\n"))
 
 
 def json_escaped(text: str) -> str:
@@ -31,13 +38,7 @@ def json_escaped(text: str) -> str:
 
 def _shortened(text: str, most: int) -> str:
     half = most // 2
-    return f"{_escaped(text[:half])}…{_escaped(text[-half + 1 :])}"
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
+    return f"{escaped(text[:half])}…{escaped(text[-half + 1 :])}"
 
 
 def _escape(character: str) -> str:
@@ -51,4 +52,4 @@ def _json_escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 
 
-__all__ = ["json_escaped", "printable", "printable_lines"]
+__all__ = ["escaped", "json_escaped", "printable", "printable_lines"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape as _escape
 from xml.sax.saxutils import quoteattr
 
-from graphexec.base.printable import printable
+from graphexec.base.printable import escaped, printable
 from graphexec.views.table import fit
 
 FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85")
@@ -75,7 +75,7 @@ def number(value: float) -> str:
 def attributes(names: Mapping[str, object]) -> str:
     """Attributes with a blank in front; None leaves one out."""
     return "".join(
-        f" {key}={quoteattr(number(value) if isinstance(value, float) else printable(str(value)))}"
+        f" {key}={quoteattr(number(value) if isinstance(value, float) else escaped(str(value)))}"
         for key, value in names.items()
         if value is not None
     )

@@ -28,7 +28,7 @@ _HOME = {
     "Graph": "ir.graph",
     "GraphError": "base.errors",
     "GraphexecError": "base.errors",
-    "HazardError": "base.errors",
+    "HazardError": "proof",
     "HipDevice": "runtime.hip.device",
     "InputError": "base.errors",
     "InternalError": "base.errors",
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
         ExecutionError,
         GraphError,
         GraphexecError,
-        HazardError,
         InputError,
         InternalError,
         OutOfMemory,
@@ -77,7 +76,7 @@ if TYPE_CHECKING:
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops, load_ops
     from graphexec.planning.options import Options
-    from graphexec.proof import find_hazards, prove
+    from graphexec.proof import HazardError, find_hazards, prove
     from graphexec.runtime.cpu.device import CpuDevice
     from graphexec.runtime.device import FallbackWarning
     from graphexec.runtime.executable import Executable

@@ -11,6 +11,7 @@ Names are imported on first use, so `import graphexec` costs next to nothing.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.version import __version__ as __version__
@@ -90,8 +91,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'graphexec' has no attribute '{name}'")
-    from importlib import import_module
-
     value = getattr(import_module(f"graphexec.{_HOME[name]}"), name)
     globals()[name] = value
     return value

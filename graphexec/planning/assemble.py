@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphexec.base.tensor import View
+from graphexec.base.tensor import INT64_MAX, View
 from graphexec.ir.bound_plan import BoundPlan, Prediction
 from graphexec.ir.plan import (
     Instruction,
@@ -22,7 +22,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.ir.program import work_kind
+from graphexec.ir.program import Cost, work_kind
 from graphexec.planning.scheduled import Allocation, Synchronized
 
 Places = Mapping[str, tuple[str, int]]
@@ -61,8 +61,8 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     if prediction is not None:
         stats = replace(
             stats,
-            predicted_ns=round(prediction.makespan * 1000),
-            makespan_lower_bound_ns=round((prediction.start + prediction.bounds.best) * 1000),
+            predicted_ns=_int64(prediction.makespan * 1000),
+            makespan_lower_bound_ns=_int64((prediction.start + prediction.bounds.best) * 1000),
             costs=prediction.costs,
             schedule=prediction.candidate,
         )
@@ -102,8 +102,14 @@ def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruct
         command.after_nodes,
         command.nodes,
         kind,
-        command.cost,
+        Cost(_int64(command.cost.flops), _int64(command.cost.bytes)),
     )
+
+
+def _int64(number: float) -> int:
+    """The nearest integer that a plan file can hold: sizes are of int64, products of them are not
+    always."""
+    return min(round(number), INT64_MAX)
 
 
 class _Ranges:

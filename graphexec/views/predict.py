@@ -73,12 +73,13 @@ def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
         return {}
     if not all(i.kind and i.cost for i in launches.values()):
         return {}
-    found = [rates.modelled(*cost) for cost in _costs(plan)]
-    engines = [engine for _, engine in _costs(plan)]
+    each = _costs(plan)
+    found = [rates.modelled(*cost) for cost in each]
     needs = _predecessors(plan)
     tasks = Tasks(
-        [time for time, _ in found], [share for _, share in found], engines, rates.launch,
-        rates.wait, needs, successors_of(needs), rates.fork,
+        [time for time, _ in found], [share for _, share in found],
+        [engine for _, engine in each], rates.launch, rates.wait, needs, successors_of(needs),
+        rates.fork,
     )  # fmt: skip
     times = simulate_device(tasks, range(len(tasks)), [i.stream for i in launches.values()])
     return {

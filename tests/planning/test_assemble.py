@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.base.tensor import View
+from graphexec.base.tensor import INT64_MAX, View
 from graphexec.graph.infer import infer
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Range, Record, Stream, Wait
@@ -102,6 +102,17 @@ def test_a_range_that_is_read_twice_is_named_once() -> None:
     plan = stages(graph, 2)[2].plan
     (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.node == "m"]
     assert len(launch.reads) == 1
+
+
+def test_a_plan_too_large_to_count_can_be_read_back() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (2**29, 2**29))
+    graph.output(graph.gemm("x", "x", name="m"))
+    plan = gx.make_plan(graph, streams=1)
+    (cost,) = {i.cost for i in plan.instructions if isinstance(i, Launch) and i.node == "m"}
+    assert cost is not None
+    assert cost.flops == INT64_MAX
+    assert gx.Plan.from_json(plan.to_json()) == plan
 
 
 def test_the_last_instruction_is_the_hosts() -> None:

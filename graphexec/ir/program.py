@@ -195,17 +195,18 @@ WorkKind = Literal["gemm", "gemm_batch", "kernel", "memcpy"]
 """What executes a command: the BLAS (one product, or several in one call), a kernel, or a copy."""
 
 
+_KINDS: Mapping[type[Work], WorkKind] = {
+    Gemm: "gemm",
+    GemmBatch: "gemm_batch",
+    Kernel: "kernel",
+    TritonKernel: "kernel",
+    Memcpy: "memcpy",
+}
+
+
 def work_kind(work: Work) -> WorkKind:
     """The kind of a piece of work; a Triton kernel is a kernel."""
-    match work:
-        case Gemm():
-            return "gemm"
-        case GemmBatch():
-            return "gemm_batch"
-        case Memcpy():
-            return "memcpy"
-        case Kernel() | TritonKernel():
-            return "kernel"
+    return _KINDS[type(work)]
 
 
 Recipe = Callable[[Sequence[View], Sequence[View]], Kernel | TritonKernel]

@@ -102,13 +102,18 @@ def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruct
         command.after_nodes,
         command.nodes,
         kind,
-        Cost(_int64(command.cost.flops), _int64(command.cost.bytes)),
+        _counted(command.cost),
     )
 
 
+def _counted(cost: Cost) -> Cost:
+    """The cost as a plan file can hold it: sizes are of int64, products of them are not always."""
+    if cost.flops <= INT64_MAX and cost.bytes <= INT64_MAX:
+        return cost
+    return Cost(_int64(cost.flops), _int64(cost.bytes))
+
+
 def _int64(number: float) -> int:
-    """The nearest integer that a plan file can hold: sizes are of int64, products of them are not
-    always."""
     return min(round(number), INT64_MAX)
 
 

@@ -42,6 +42,7 @@ MOST_AT_THE_TOP = 8
 SHOWS_ITSELF = "a noun shows and saves itself: users call the method, the text is made above it"
 QUICK = "a command loads what it needs: `graphexec --help` answers at once"
 NUMPY = "NumPy takes longer to load than most graphs to plan"
+DEVICES = "planning loads no device, and running on one not the others"
 OPTIONAL = "an optional library"
 
 UPWARD = {
@@ -54,6 +55,8 @@ UPWARD = {
 
 INSIDE_FUNCTIONS = {
     **UPWARD,
+    ("api", "runtime.executable"): DEVICES,
+    ("api", "runtime.find"): DEVICES,
     ("base.cycles", "networkx"): "only a graph with a cycle needs it",
     ("base.tensor", "ml_dtypes"): NUMPY,
     ("base.tensor", "numpy"): NUMPY,
@@ -66,6 +69,8 @@ INSIDE_FUNCTIONS = {
     ("ops.attention.by_numpy", "numpy"): "from NumPy 2 on",
     ("planning.allocation.conflicts", "numpy"): NUMPY,
     ("runtime.cpu.cores", "threadpoolctl"): "it looks at every library that is loaded",
+    ("runtime.find", "runtime.cpu.device"): DEVICES,
+    ("runtime.find", "runtime.hip.device"): DEVICES,
     ("runtime.hip.triton", "triton"): OPTIONAL,
     ("runtime.pinned", "runtime.hip.bindings"): "arrays for the CPU need no GPU",
     ("tools.compare", "ml_dtypes"): NUMPY,
@@ -78,15 +83,6 @@ TEMPORARY = {
     ("graph.rewrite", "planning.batch"),
     ("graph.rewrites.fuse_attention", "ops.attention"),
     ("planning.batch.merged", "ops.gemm"),
-    ("planning.pipeline", "runtime.device"),
-    ("planning.pipeline", "runtime.executable"),
-    ("runtime.cpu.session", "runtime.cpu.device"),
-    ("runtime.device", "runtime.cpu.device"),
-    ("runtime.device", "runtime.hip.device"),
-    ("runtime.hip.session", "runtime.hip.device"),
-    ("runtime.pending", "runtime.executable"),
-    ("runtime.plan_cache", "runtime.executable"),
-    ("tools.compare", "planning.pipeline"),
 }
 
 

@@ -55,7 +55,10 @@ class Tap(Protocol):
 
 
 class Session(Protocol):
-    """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
+    """One loaded plan. Not to be used by two threads at once; the Executable sees to it.
+
+    `timed`, `time_command` and `time_run` raise DeviceUnavailable on a device that cannot tell.
+    """
 
     @property
     def mode(self) -> str | None:

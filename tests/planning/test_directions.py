@@ -35,7 +35,7 @@ def test_a_copy_on_the_device_is_the_compute_engines(name: str) -> None:
     moved = 2 * 4 * N * N
     assert copy.cost == Cost(0, moved)
     assert GPU.alone(copy)[0] == pytest.approx(moved / GPU.bytes)
-    tasks = tasks_of(found.program.commands, found.synchronized.schedule.predecessors, GPU)
+    tasks = tasks_of(found.program, GPU)
     engines = {c.node: e for c, e in zip(found.program.commands, tasks.engine, strict=True)}
     assert engines == {"x.h2d": TO_DEVICE, "s": COMPUTE, name: COMPUTE, f"{name}.d2h": TO_HOST}
 

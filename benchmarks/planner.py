@@ -137,7 +137,7 @@ def waits(quick: bool) -> Rows:
     ours = exact = by_id = naive = caught = deleted = 0
     equal = graphs = 0
     for synchronized in random_plans(quick):
-        plan = assemble(synchronized, allocate(synchronized), "hip")
+        plan = assemble(synchronized, allocate(synchronized), "hip").plan
         assert not gx.find_hazards(plan)
         assert plan.stats is not None
         least = _reduction_edges(synchronized)

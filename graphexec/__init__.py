@@ -11,6 +11,7 @@ Names are imported on first use, so `import graphexec` costs next to nothing.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.version import __version__ as __version__
@@ -28,7 +29,7 @@ _HOME = {
     "Graph": "ir.graph",
     "GraphError": "base.errors",
     "GraphexecError": "base.errors",
-    "HazardError": "base.errors",
+    "HazardError": "proof",
     "HipDevice": "runtime.hip.device",
     "InputError": "base.errors",
     "InternalError": "base.errors",
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
         ExecutionError,
         GraphError,
         GraphexecError,
-        HazardError,
         InputError,
         InternalError,
         OutOfMemory,
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops, load_ops
     from graphexec.planning.options import Options
-    from graphexec.proof import find_hazards, prove
+    from graphexec.proof import HazardError, find_hazards, prove
     from graphexec.runtime.cpu.device import CpuDevice
     from graphexec.runtime.device import FallbackWarning
     from graphexec.runtime.executable import Executable
@@ -91,8 +91,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'graphexec' has no attribute '{name}'")
-    from importlib import import_module
-
     value = getattr(import_module(f"graphexec.{_HOME[name]}"), name)
     globals()[name] = value
     return value

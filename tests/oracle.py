@@ -174,7 +174,7 @@ def _handles(plan: Plan) -> Iterator[str]:
         own = bound.get(launch.stream)
         if launch.blas_handle is not None and launch.blas_handle != own:
             yield f"handle: {_name(place, launch)} has {launch.blas_handle}, its stream {own}"
-        if launch.command == "gemm" and launch.blas_handle is None and some:
+        if launch.kind in ("gemm", "gemm_batch") and launch.blas_handle is None and some:
             yield f"handle: {_name(place, launch)} has none"
 
 

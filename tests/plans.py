@@ -19,6 +19,7 @@ from graphexec.ir.plan import (
     Wait,
     WaitRole,
 )
+from graphexec.ir.program import WorkKind
 
 
 def at(low: int, high: int, buffer: str = "arena") -> Range:
@@ -61,9 +62,10 @@ class Draft:
         command: str = "kernel",
         handle: int | None = None,
         after: tuple[str, ...] = (),
+        kind: WorkKind | None = None,
     ) -> None:
         self.instructions.append(
-            Launch(stream, node, command, tuple(reads), tuple(writes), handle, after)
+            Launch(stream, node, command, tuple(reads), tuple(writes), handle, after, kind=kind)
         )
 
     def record(self, stream: int, event: int | None = None) -> int:

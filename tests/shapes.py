@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from graphexec.base.tensor import DType, View
-from graphexec.ir.program import Command, Cost, Kernel, Memcpy, Program, Storage
+from graphexec.ir.program import DIRECTIONS, Command, Cost, Kernel, Memcpy, Program, Storage
 
 
 class Net:
@@ -41,9 +41,10 @@ class Net:
 
     def transfer(self, node: str, source: View, target: View) -> None:
         moved = self.storages[source.storage].nbytes
+        spaces = (self.storages[source.storage].space, self.storages[target.storage].space)
+        work = Memcpy(source, target, DIRECTIONS[spaces])
         self.commands.append(
-            Command(node, "memcpy", Memcpy(source, target), (source,), (target,),
-                    Cost(0, 2 * moved))
+            Command(node, "memcpy", work, (source,), (target,), Cost(0, 2 * moved))
         )  # fmt: skip
 
     def node(

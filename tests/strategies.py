@@ -7,6 +7,7 @@ numbers and no extras; `Seeded` ones are fast and repeatable.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -26,6 +27,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
+from graphexec.ir.program import WorkKind
 
 T = TypeVar("T")
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -523,7 +525,8 @@ class _PlanDrawing:
         if number and self.choices.chance(8):
             after = (f"n{self.choices.integer(0, number - 1)}",)
         node = f"n{number}"
-        self.steps.append(Launch(stream, node, command, reads, writes, after=after))
+        kind: WorkKind = "gemm" if command == "gemm" else "kernel"
+        self.steps.append(Launch(stream, node, command, reads, writes, after=after, kind=kind))
         self.written += writes
 
     def read(self) -> Range:
@@ -556,10 +559,10 @@ class _PlanDrawing:
         return self.choices.integer(0, 9) * 3 + stream
 
     def with_handle(self, step: Instruction, streams: tuple[Stream, ...]) -> Instruction:
-        if not isinstance(step, Launch) or step.command != "gemm" or self.choices.chance(1):
+        if not isinstance(step, Launch) or step.kind != "gemm" or self.choices.chance(1):
             return step
         handle = streams[step.stream].blas_handle
-        return Launch(step.stream, step.node, "gemm", step.reads, step.writes, handle, step.after)
+        return replace(step, blas_handle=handle)
 
     # Damage
 

@@ -1,4 +1,4 @@
-"""The walls of the design: who may import whom, read from the sources."""
+"""The walls of the design, read from the sources: who may import whom, where, and when."""
 
 from __future__ import annotations
 
@@ -8,238 +8,296 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+import networkx as nx
 import pytest
 
 import graphexec as gx
 
 ROOT = Path(gx.__file__).parent
-OPS = Path(__file__).parent.parent / "ops"
+OPS = ROOT.parent / "ops"
 
-DATA = {
-    "blas_layout", "capabilities", "collector", "command", "costs", "cycles", "diagnostics",
-    "epilogue", "errors", "expressions", "graph", "lower_bounds", "op", "plan", "rewriting",
-    "scheduled", "simulate", "tensor", "typed",
-}  # fmt: skip
-"""Modules that say what things are; stages may import these and what is named for each."""
+FLOORS = (
+    "base",  # tensors, diagnostics, files
+    "ir",  # the nouns
+    "proof",  # beside the compiler: it shares the nouns and nothing else
+    "machine",  # what hardware can do and what it costs
+    "ops",
+    "formats",
+    "frontend",
+    "graph",
+    "planning",
+    "runtime",
+    "views",
+    "api",  # what a user calls; the tools and the command line are users of it
+    "tools",
+    "cli",
+    "graphexec",  # the names of the package, imported when they are first used
+)
+"""Each imports only what stands before it, and modules of its own floor."""
 
-READS_FILES = {
-    "infer": {"weights"},
-    "rewrite": {"rewrites"},
-    "load": {"reading"},
-    "schedule": {"scheduling"},
-    "allocate": {"allocation"},
+MOST_AT_THE_TOP = 8
+
+SHOWS_ITSELF = "a noun shows and saves itself: users call the method, the text is made above it"
+QUICK = "a command loads what it needs: `graphexec --help` answers at once"
+NUMPY = "NumPy takes longer to load than most graphs to plan"
+DEVICES = "planning loads no device, and running on one not the others"
+OPTIONAL = "an optional library"
+
+UPWARD = {
+    ("ir.plan", "formats.plan_file"): SHOWS_ITSELF,
+    ("ir.plan", "views.dot"): SHOWS_ITSELF,
+    ("ir.plan", "views.text"): SHOWS_ITSELF,
+    ("ir.graph", "frontend.yaml.write"): SHOWS_ITSELF,
 }
+"""Imports of a higher floor, all inside functions; they close no circle when modules load."""
+
+INSIDE_FUNCTIONS = {
+    **UPWARD,
+    ("api", "runtime.executable"): DEVICES,
+    ("api", "runtime.find"): DEVICES,
+    ("base.cycles", "networkx"): "only a graph with a cycle needs it",
+    ("base.tensor", "ml_dtypes"): NUMPY,
+    ("base.tensor", "numpy"): NUMPY,
+    ("frontend.weights", "base.npy"): NUMPY,
+    ("frontend.weights", "numpy"): NUMPY,
+    ("frontend.weights", "safetensors"): OPTIONAL,
+    ("frontend.yaml.text", "yaml"): "a graph that is built in code needs no YAML",
+    ("frontend.yaml.tree", "yaml"): "a graph that is built in code needs no YAML",
+    ("machine.bounds", "numpy"): NUMPY,
+    ("ops.attention.by_numpy", "numpy"): "from NumPy 2 on",
+    ("planning.allocation.conflicts", "numpy"): NUMPY,
+    ("runtime.cpu.cores", "threadpoolctl"): "it looks at every library that is loaded",
+    ("runtime.find", "runtime.cpu.device"): DEVICES,
+    ("runtime.find", "runtime.hip.device"): DEVICES,
+    ("runtime.hip.triton", "triton"): OPTIONAL,
+    ("runtime.pinned", "runtime.hip.bindings"): "arrays for the CPU need no GPU",
+    ("tools.compare", "ml_dtypes"): NUMPY,
+    ("views.png", "resvg_py"): OPTIONAL,
+}
+"""Imports inside functions, and why they are not at the top. The command line has more: QUICK."""
+
+# TEMPORARY: circles and climbs that other branches mend; to be emptied when they are merged.
+TEMPORARY = {
+    ("graph.rewrite", "planning.batch"),
+    ("graph.rewrites.fuse_attention", "ops.attention"),
+    ("planning.batch.merged", "ops.gemm"),
+}
+
+
+class Import(NamedTuple):
+    """`full` is what is named: `from a.b import c` gives a.b.c. `inside` a function, or for
+    `types` only."""
+
+    full: str
+    inside: bool
+    types: bool
+
+    @property
+    def library(self) -> str:
+        return self.full.split(".")[0]
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name without `graphexec.`."""
+    """Every module by its name without `graphexec.`; the package itself is `graphexec`."""
     found = {}
     for folder, prefix in ((ROOT, ""), (OPS, "ops.")):
         for path in folder.rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts
             parts = parts[:-1] if parts[-1] == "__init__" else parts
-            found[(prefix + ".".join(parts)).rstrip(".")] = path
+            found[(prefix + ".".join(parts)).rstrip(".") or "graphexec"] = path
     return found
 
 
-def imports(path: Path, only_eager: bool = False) -> Iterator[str]:
-    """Full names imported by a module: `from a.b import c` gives `a.b.c`.
-
-    `only_eager` leaves out what is imported inside functions and for types only.
-    """
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide who imports whom"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        if only_eager and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        if only_eager and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            pending += node.orelse
-            continue
-        pending += ast.iter_child_nodes(node)
+@cache
+def imports(name: str) -> tuple[Import, ...]:
+    """All imports of a module, wherever they stand."""
+    path = modules()[name]
+    return tuple(_imports(ast.parse(path.read_text(encoding="utf-8")), path, False, False))
 
 
-def own(name: str, only_eager: bool = False) -> set[str]:
-    """Modules of graphexec that module `name` imports, without the prefix."""
-    found = set()
-    for full in imports(modules()[name], only_eager):
-        if not full.startswith("graphexec."):
-            continue
-        parts = full.split(".")[1:]
-        while parts and ".".join(parts) not in modules():
-            parts.pop()
-        found.add(".".join(parts))
-    return found - {""}
+def _imports(node: ast.AST, path: Path, inside: bool, types: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, inside, types) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{path}: relative imports hide who imports whom"
+        yield from (Import(f"{node.module}.{a.name}", inside, types) for a in node.names)
+    inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        yield from _imports(child, path, inside, types or (only and child in node.body))
 
 
-def top(name: str) -> str:
-    return name.split(".")[0]
+def module_of(full: str) -> str | None:
+    """The module of graphexec that an import is of; None for another library."""
+    if full.split(".")[0] != "graphexec":
+        return None
+    parts = full.split(".")[1:]
+    while parts and ".".join(parts) not in modules():
+        parts.pop()
+    return ".".join(parts) or "graphexec"
 
 
-def within(package: str) -> list[str]:
-    return sorted(m for m in modules() if m.startswith(f"{package}.") or m == package)
+def own(name: str, loaded: bool = False) -> set[str]:
+    """The modules of graphexec that a module imports; those `loaded` with it only, or all."""
+    found = {module_of(i.full) for i in imports(name) if not (loaded and (i.inside or i.types))}
+    return {found_name for found_name in found if found_name is not None} - {name}
 
 
-def foreign(library: str, only_eager: bool = False) -> set[str]:
-    """Modules that import `library`."""
+def edges() -> list[tuple[str, str]]:
+    return [(name, other) for name in modules() for other in sorted(own(name))]
+
+
+def floor(name: str) -> int:
+    top = name.split(".")[0]
+    return FLOORS.index("cli" if top == "__main__" else top)
+
+
+def within(*packages: str) -> list[str]:
+    return sorted(m for m in modules() if any(f"{m}.".startswith(f"{p}.") for p in packages))
+
+
+def users(library: str, loaded: bool = False) -> set[str]:
+    """Modules that import a library."""
     return {
-        name for name, path in modules().items()
-        if any(full.split(".")[0] == library for full in imports(path, only_eager))
+        name for name in modules()
+        if any(i.library == library and not (loaded and (i.inside or i.types))
+               for i in imports(name))
     }  # fmt: skip
 
 
+# Floors ---------------------------------------------------------------------------------------
+
+
 def test_the_sources_are_found() -> None:
-    assert {"pipeline", "stages.infer", "verify.races", "devices.cpu", "ops.gemm"} <= set(modules())
-    assert "command" in own("stages.lower")
-    assert "stages.allocate" in own("pipeline")
+    assert {"graphexec", "graph.infer", "proof.races", "runtime.cpu.device", "ops.gemm"} <= {
+        *modules()
+    }
+    assert "ir.program" in own("planning.lower")
+    assert ("ir.plan", "views.text") in edges()
 
 
-# Stages ---------------------------------------------------------------------------------------
+def test_every_module_is_on_a_floor() -> None:
+    folders = {p.name for p in ROOT.iterdir() if (p / "__init__.py").is_file()}
+    assert folders == {*FLOORS} - {"ops", "api", "graphexec"}
+    assert all(name.split(".")[0] in (*FLOORS, "__main__") for name in modules())
 
 
-@pytest.mark.parametrize("stage", [m for m in within("stages") if m != "stages"])
-def test_stages_import_data_modules_only(stage: str) -> None:
-    allowed = DATA | READS_FILES.get(stage.removeprefix("stages."), set())
-    assert {top(m) for m in own(stage)} <= allowed
+def test_few_modules_lie_at_the_top() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= MOST_AT_THE_TOP
 
 
-def test_only_the_pipeline_imports_the_stages() -> None:
-    """Loading is where everything begins, so anybody may."""
-    for name in modules():
-        stages = {m for m in own(name) if top(m) == "stages"} - {"stages.load"}
-        if top(name) not in ("pipeline", ""):
-            assert not stages, name
+def test_no_module_imports_above_its_floor() -> None:
+    """Inside functions and for types neither."""
+    found = {(m, o) for m, o in edges() if floor(o) > floor(m)}
+    assert found - TEMPORARY == set(UPWARD)
 
 
-def test_data_modules_import_no_machinery() -> None:
-    """Not when they are imported, that is: a plan shows itself by importing a view."""
-    for name in DATA:
-        assert {top(m) for m in own(name, only_eager=True)} <= DATA, name
+def test_no_circles() -> None:
+    """Among modules, all their imports taken, those inside functions and for types too."""
+    graph = nx.DiGraph(e for e in edges() if e not in {*UPWARD, *TEMPORARY})
+    assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
 
 
-SHARED = {"rewrites.pointers", "rewrites.readers"}
-"""What rewrites ask of graphs; they import one another in nothing else."""
+def test_imports_inside_functions_have_a_reason() -> None:
+    found = {
+        (name, module_of(i.full) or i.library)
+        for name in modules() if name.split(".")[0] != "cli"
+        for i in imports(name) if i.inside
+    }  # fmt: skip
+    assert found - TEMPORARY == set(INSIDE_FUNCTIONS)
 
 
-def test_rewrites_import_data_modules_and_their_own_only() -> None:
-    """And, when they run, the op of a node that they make."""
-    for name in within("rewrites"):
-        here = f"{'.'.join(name.split('.')[:2])}."
-        others = {m for m in own(name) if not m.startswith(here)} - SHARED
-        eager = {m for m in own(name, only_eager=True) if not m.startswith(here)} - SHARED
-        # A rewrite of programs may ask how long one would take.
-        assert {top(m) for m in others} <= DATA | {"ops", "scheduling"}, name
-        assert {top(m) for m in eager} <= DATA | {"scheduling"}, name
+# The proof ------------------------------------------------------------------------------------
 
 
-# The verifier ---------------------------------------------------------------------------------
+def test_the_proof_shares_nothing_with_the_compiler() -> None:
+    """The nouns, and how errors are shown; no schedule, no cost, no helper."""
+    for name in within("proof"):
+        assert {m.split(".")[0] for m in own(name)} <= {"base", "ir", "proof"}, name
 
 
-def test_the_verifier_shares_nothing_with_the_stages() -> None:
-    """A plan, tensors and how errors are shown; no schedule, no command, no cost, no helper."""
-    for name in within("verify"):
-        allowed = {"plan", "tensor", "errors", "diagnostics", "verify"}
-        assert {top(m) for m in own(name)} <= allowed, name
+def test_stages_do_not_ask_the_proof() -> None:
+    stages = ("lower", "schedule", "synchronize", "allocate", "assemble", "batch", "scheduling",
+              "allocation", "scheduled")  # fmt: skip
+    for name in within("graph", "machine", *(f"planning.{stage}" for stage in stages)):
+        assert not [m for m in own(name) if m.split(".")[0] == "proof"], name
 
 
-def test_the_stages_do_not_ask_the_verifier() -> None:
-    for name in (*within("stages"), *within("rewrites"), *DATA):
-        assert "verify" not in {top(m) for m in own(name, only_eager=True)}, name
+# Devices and ops ------------------------------------------------------------------------------
 
 
-# Devices --------------------------------------------------------------------------------------
+def test_devices_know_no_op_and_no_planner() -> None:
+    closed = {*within("ops", "planning"), "ir.op", "ir.registry"}
+    for name in within("runtime.cpu", "runtime.hip"):
+        assert not own(name) & closed, name
 
 
-def test_devices_know_no_op() -> None:
-    for name in within("devices"):
-        assert not {top(m) for m in own(name)} & {"ops", "op", "registry", "stages", "pipeline"}, (
-            name
-        )
-
-
-def test_ops_know_no_device() -> None:
-    for name in within("ops"):
-        allowed = {
-            "blas_layout",
-            "command",
-            "epilogue",
-            "op",
-            "ops",
-            "tensor",
-            "diagnostics",
-            "errors",
-            "host_compiler",  # what an op computes on the CPU may be written in C
-        }
-        assert {top(m) for m in own(name)} <= allowed, name
-
-
-def test_hip_is_imported_in_one_module_and_lazily() -> None:
-    assert foreign("hip") | foreign("rocm") <= {"devices.hip_bindings"}
-    assert not foreign("hip", only_eager=True) | foreign("rocm", only_eager=True)
-
-
-def test_triton_stays_with_the_compiler_and_the_kernels_written_for_it() -> None:
-    kernels = {"ops.attention.flash", "ops.attention.flash_hopper"}
-    assert foreign("triton") == {"devices.hip_triton", *kernels}
-    assert foreign("triton", only_eager=True) == kernels
-    assert not kernels & {m for name in modules() for m in own(name, True)}
+def test_rewrites_know_one_another_by_what_they_share_only() -> None:
+    shared = {"graph.rewrites", "graph.rewrites.pointers", "graph.rewrites.readers"}
+    for name in within("graph.rewrites"):
+        assert not {m for m in own(name) if m.startswith("graph.rewrites.")} - shared, name
 
 
 # Libraries ------------------------------------------------------------------------------------
 
 
-def test_yaml_is_imported_by_the_loader_alone() -> None:
-    assert foreign("yaml")
-    assert all(top(m) == "reading" or m in ("load", "stages.load") for m in foreign("yaml"))
+def test_hip_is_imported_in_one_module_and_lazily() -> None:
+    assert users("hip") | users("rocm") <= {"runtime.hip.bindings"}
+    assert not users("hip", loaded=True) | users("rocm", loaded=True)
+
+
+def test_triton_stays_with_the_compiler_and_the_kernels_written_for_it() -> None:
+    kernels = {"ops.attention.flash", "ops.attention.flash_hopper"}
+    assert users("triton") == {"runtime.hip.triton", *kernels}
+    assert users("triton", loaded=True) == kernels
+    assert not kernels & {m for name in modules() for m in own(name)}
+
+
+def test_yaml_is_imported_by_its_reader_alone() -> None:
+    assert users("yaml")
+    assert users("yaml") <= {*within("frontend.yaml")}
 
 
 def test_the_command_line_is_the_only_user_of_click_and_rich() -> None:
-    assert {top(m) for m in foreign("click") | foreign("rich")} == {"cli"}
-
-
-def test_nothing_imports_the_command_line() -> None:
-    importers = {n for n in modules() if "cli" in {top(m) for m in own(n)} and top(n) != "cli"}
-    assert importers <= {"__main__"}
+    assert {name.split(".")[0] for name in users("click") | users("rich")} == {"cli"}
 
 
 def loaded_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return set(done.stdout.split())
 
 
 HEAVY = {"numpy", "yaml", "networkx", "click", "rich", "hip", "rocm", "ml_dtypes", "threadpoolctl",
          "safetensors", "concurrent", "asyncio"}  # fmt: skip
 
 
-def test_importing_graphexec_loads_nothing_heavy() -> None:
-    assert not loaded_after("import graphexec") & HEAVY
+def test_importing_graphexec_loads_nothing_but_its_version() -> None:
+    loaded = loaded_after("import graphexec")
+    assert not loaded & HEAVY
+    assert {m for m in loaded if m.startswith("graphexec.")} == {
+        "graphexec.base", "graphexec.base.version",
+    }  # fmt: skip
 
 
 def test_loading_a_graph_needs_no_numpy() -> None:
-    file = OPS.parent / "graphs" / "attention.yaml"
-    loaded = loaded_after(
-        f"import graphexec as gx; gx.load({str(file)!r}, ops={{}}) if 0 else gx.load"
-    )
-    assert not loaded & (HEAVY - {"yaml"})
+    assert not loaded_after("import graphexec as gx; gx.load") & (HEAVY - {"yaml"})
 
 
 def test_a_plan_is_shown_without_numpy_and_yaml() -> None:
-    loaded = loaded_after("from graphexec import Plan, find_hazards")
-    assert not loaded & HEAVY
+    plan = "Plan('g', 'cpu', {}, (), (), (), ())"
+    assert not loaded_after(f"from graphexec import Plan, find_hazards; str({plan})") & HEAVY
 
 
 def test_planning_does_not_load_a_device() -> None:
     code = ("import graphexec as gx; g = gx.Graph(); g.input('x', (2,)); g.output(g.copy('x')); "
-            "gx.make_plan(g); import sys; "
-            "assert not [m for m in sys.modules if m.startswith('graphexec.devices')]")  # fmt: skip
-    assert not loaded_after(code) & {"click", "rich", "hip", "rocm", "threadpoolctl"}
+            "gx.make_plan(g)")  # fmt: skip
+    loaded = loaded_after(code)
+    assert not loaded & {"click", "rich", "hip", "rocm", "threadpoolctl"}
+    assert not [m for m in loaded if m.startswith(("graphexec.runtime.cpu", "graphexec.runtime.h"))]
 
 
 def test_public_names_exist() -> None:

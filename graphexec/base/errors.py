@@ -1,11 +1,11 @@
-"""Every exception graphexec raises.
+"""The exceptions graphexec raises.
 
 GraphexecError
 ├── InputError            what the user wrote or passed is wrong (located, several at once)   exit 2
 │   ├── GraphError        ... in a YAML file, a graph built in code, or a plan file
 │   └── DataError         ... in an input array, a weights file, or an output path
 ├── DeviceUnavailable     the requested device cannot be used on this machine                 exit 3
-├── HazardError           the verifier refuted the plan                                       exit 1
+├── HazardError           the verifier refuted the plan (graphexec.proof.hazard)              exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
 │   ├── NotCapable        a device lacks a capability that the plan uses
 │   ├── OutOfMemory       the device has too little memory for the plan
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
-    from graphexec.proof import Hazard
 
 
 class GraphexecError(Exception):
@@ -52,14 +51,6 @@ class DeviceUnavailable(GraphexecError):
     """The requested device cannot be used here; the message has the reason and a help."""
 
     exit_code = 3
-
-
-class HazardError(GraphexecError):
-    """The verifier found hazards: the plan is not safe to run."""
-
-    def __init__(self, hazards: Sequence[Hazard]) -> None:
-        self.hazards = tuple(hazards)
-        super().__init__("\n".join(str(h) for h in self.hazards))
 
 
 class ExecutionError(GraphexecError):

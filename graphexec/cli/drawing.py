@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
+    from graphexec.ir.bound_plan import Prediction
     from graphexec.ir.plan import Plan
     from graphexec.ir.typed import TypedGraph
     from graphexec.proof import Hazard
@@ -31,7 +32,8 @@ FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing: its data and options. `graph` is None for a plan that was read from a file."""
+    """A drawing: its data and options. `graph` is None for a plan that was read from a file, and so
+    is `known`, the planner's prediction."""
 
     plan: Plan
     graph: TypedGraph | None = None
@@ -41,6 +43,7 @@ class Drawing:
     hazards: list[Hazard] = field(default_factory=list)
     trace: Trace | None = None
     notes: tuple[Note, ...] = ()
+    known: Prediction | None = None
 
     @cached_property
     def outline(self) -> Outline:
@@ -114,13 +117,13 @@ def format_of(target: Path | None) -> str:
 def _text(d: Drawing) -> str:
     from graphexec.views.text import to_text
 
-    return to_text(d.plan, d.ansi, d.hazards)
+    return to_text(d.plan, d.ansi, d.hazards, d.known)
 
 
 def _dot(d: Drawing) -> str:
     from graphexec.views.dot import to_dot
 
-    return to_dot(d.plan, d.hazards, color=d.color, most=d.most)
+    return to_dot(d.plan, d.hazards, color=d.color, most=d.most, known=d.known)
 
 
 def _svg(d: Drawing) -> str:
@@ -128,8 +131,10 @@ def _svg(d: Drawing) -> str:
     from graphexec.views.lanes import MOST, to_svg
 
     if d.trace is not None:
-        return compared.to_svg(d.plan, d.trace)
-    return to_svg(d.plan, color=d.color, most=d.boxes(MOST), hazards=d.hazards)
+        return compared.to_svg(d.plan, d.trace, known=d.known)
+    return to_svg(
+        d.plan, color=d.color, most=d.boxes(MOST), hazards=d.hazards, known=d.known
+    )  # fmt: skip
 
 
 def _png(d: Drawing) -> bytes:
@@ -142,13 +147,13 @@ def _html(d: Drawing) -> str:
     from graphexec.views.page import to_html
 
     return to_html(d.plan, outline=d.outline, hazards=d.hazards, trace=d.trace, color=d.color,
-                   most=d.most, notes=d.notes)  # fmt: skip
+                   most=d.most, notes=d.notes, known=d.known)  # fmt: skip
 
 
 def _mermaid(d: Drawing) -> str:
     from graphexec.views.mermaid import MOST, plan_to_mermaid
 
-    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards, color=d.color)
+    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards, color=d.color, known=d.known)
 
 
 # The graph ------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ def _memory_svg(d: Drawing) -> str:
     from graphexec.views.lanes import MOST
     from graphexec.views.memory import to_svg
 
-    return to_svg(d.plan, color=d.color, most=d.boxes(MOST))
+    return to_svg(d.plan, color=d.color, most=d.boxes(MOST), known=d.known)
 
 
 def _memory_png(d: Drawing) -> bytes:
@@ -210,13 +215,13 @@ def _memory_png(d: Drawing) -> bytes:
 def _memory_text(d: Drawing) -> str:
     from graphexec.views.listing import memory_to_text
 
-    return d.told(memory_to_text(d.plan))
+    return d.told(memory_to_text(d.plan, d.known))
 
 
 def _memory_json(d: Drawing) -> str:
     from graphexec.views.listing import memory_to_dict
 
-    return json.dumps(memory_to_dict(d.plan), indent=1, ensure_ascii=False)
+    return json.dumps(memory_to_dict(d.plan, d.known), indent=1, ensure_ascii=False)
 
 
 _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {

@@ -25,9 +25,7 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import warn
 
 if TYPE_CHECKING:
-    from graphexec.graph.rewriting import Note
     from graphexec.ir.plan import Plan
-    from graphexec.ir.typed import TypedGraph
     from graphexec.planning.options import Options
     from graphexec.proof import Hazard
     from graphexec.runtime.trace import Trace
@@ -85,13 +83,15 @@ def plan(
     check_options(view, chosen, color=color, most=most, traced=trace_file is not None)
     progress = Progress()
     with progress.step(f"planning {file}"):
-        made, graph, notes = _plan(file, loader, device, options)
+        drawing = _plan(file, loader, device, options)
     with progress.step("drawing"):
-        drawing = Drawing(made, graph, color or "stream", most, target is None, notes=notes)
+        drawing = replace(
+            drawing, color=color or "stream", most=most, to_terminal=target is None
+        )  # fmt: skip
         if trace_file is not None:
-            drawing = replace(drawing, trace=_trace(trace_file, made))
-        if graph is None:
-            drawing = replace(drawing, hazards=_races(file, made))
+            drawing = replace(drawing, trace=_trace(trace_file, drawing.plan))
+        if drawing.graph is None:
+            drawing = replace(drawing, hazards=_races(file, drawing.plan))
         picture = write(view, chosen, drawing)
     if isinstance(picture, str):
         picture = (picture.rstrip("\n") + "\n").encode(errors="replace")
@@ -101,13 +101,12 @@ def plan(
         click.echo(picture, nl=False)
 
 
-def _plan(
-    file: str, loader: Loader, device: str, options: Options
-) -> tuple[Plan, TypedGraph | None, tuple[Note, ...]]:  # fmt: skip
+def _plan(file: str, loader: Loader, device: str, options: Options) -> Drawing:
     if is_plan_file(file):
-        return read_plan(file), None, ()
+        return Drawing(read_plan(file))
     compiled = plan_for(loader.load(file), device, options)
-    return compiled.plan, compiled.graph, compiled.notes
+    return Drawing(compiled.plan, compiled.graph, notes=compiled.notes,
+                   known=compiled.bound.prediction)  # fmt: skip
 
 
 def _trace(path: str, plan: Plan) -> Trace:

@@ -153,7 +153,7 @@ def _trace(ready: Prepared, target: Path, file: str) -> Writer:
     _, trace = measure(ready.exe, ready.inputs)
     plain = duration((trace.uninstrumented or 0) / 1e6)
     note(f"{target}: measured {duration(trace.total / 1e6)}, {plain} when not measured")
-    return text_writer(to_json(ready.exe.plan, trace, file))
+    return text_writer(to_json(ready.exe.plan, trace, file, ready.exe.bound.prediction))
 
 
 # Showing --------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _show(
         types = ready.exe.outputs.items()
         print_json({
             "graph": plan.graph, "device": ready.exe.device_name,
-            "mode": getattr(ready.exe.session, "mode", None), "dims": dict(plan.dims),
+            "mode": ready.exe.session.mode, "dims": dict(plan.dims),
             "streams": len(plan.streams), "launches": launches,
             "waits": plan.stats.waits if plan.stats else None,
             "arena_bytes": plan.stats.arena_bytes if plan.stats else None,
@@ -203,7 +203,7 @@ def _summary(ready: Prepared, launches: int, dry: bool) -> str:
     facts = [f"{count(launches, 'launch')} on {count(len(plan.streams), 'stream')}"]
     if plan.stats is not None:
         facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
-    mode = getattr(ready.exe.session, "mode", None)  # of a GPU
+    mode = ready.exe.session.mode
     how = f" in {mode} mode" if mode else ""
     where = f"{ready.exe.device_name}{how} ({ready.exe.device.describe()})"
     return f"{plan.graph} {verb} on {where}\n{', '.join(facts)}, proved free of races"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -181,8 +182,6 @@ def _write_npy(array: Array, stream: BinaryIO) -> None:
 
 def _write_npz(arrays: Mapping[str, Array], stream: BinaryIO) -> None:
     # Not np.savez: an output may be called "file" or "allow_pickle".
-    from zipfile import ZipFile
-
     with ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -13,6 +13,7 @@ from typing import Any
 from graphexec.base.expressions import RESERVED
 from graphexec.base.tensor import INT64_MAX, DType
 from graphexec.ir.op import Attribute, Op
+from graphexec.ir.registry import known_ops
 
 Schema = dict[str, Any]
 
@@ -26,8 +27,6 @@ EXPRESSION = r"^[A-Za-z0-9_ \t.,+*/%()\-]+$"
 def schema(ops: Mapping[str, Op] | None = None) -> Schema:
     """The schema of graphs over `ops` (by default all built-in and installed ones)."""
     if ops is None:
-        from graphexec.ir.registry import known_ops
-
         ops = known_ops()
     return {
         "$schema": DIALECT,

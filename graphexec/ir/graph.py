@@ -14,9 +14,9 @@ name: a node's name is the name of the tensor it makes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.ir.names import NAME, SYMBOL
+from graphexec.ir.registry import known_ops
 
 if TYPE_CHECKING:
     from graphexec.ir.op import Op
@@ -33,12 +35,6 @@ Dim = int | str
 
 Marks = Mapping[str, Mark]
 """Places of a declaration in the source: "" for its name, else the key's value, e.g. "alpha"."""
-
-SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-"""What a name of a dim or const may look like, but for Python's keywords."""
-
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
-"""What a name of a graph, tensor or output may look like."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,6 @@ class Graph:
         working directory by default) and must lie inside `weight_root` (by default `folder`).
         """
         if ops is None:
-            from graphexec.ir.registry import known_ops
-
             ops = known_ops()
         if not name or not name.isprintable():
             raise _mistake(f"{name!r} is not a name for a graph; it must be a printable line")
@@ -296,8 +290,6 @@ def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:
 
 def _plain(value: Any) -> Any:
     """Attribute values as YAML would give them, so a built graph equals a loaded one."""
-    from enum import Enum
-
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (list, tuple)):

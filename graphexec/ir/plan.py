@@ -8,13 +8,11 @@ record → host_wait.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from graphexec.base.tensor import DType, Space
-
-if TYPE_CHECKING:
-    from graphexec.ir.program import Role, Work
+from graphexec.ir.program import Cost, Role, WorkKind
 
 WaitRole = Literal["dependency", "fork", "join"]
 
@@ -66,10 +64,13 @@ def title(node: str, nodes: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Enqueue a command. `blas_handle` is set for a GEMM. `after` names nodes all of whose
+    """Enqueue a command, which is called `command` for people.
+
+    `kind` says what executes it and `cost` what it takes; both are None in a plan whose maker does
+    not say. `blas_handle` is set for what the BLAS executes. `after` names nodes all of whose
     launches must happen before this one although they may share no bytes with it. A launch that
     does the work of several nodes lists them in `nodes`, `node` being the first; writes[i] then is
-    the result of nodes[i]. `work` is what a device executes; a plan read from a file has none."""
+    the result of nodes[i]."""
 
     stream: int
     node: str
@@ -79,7 +80,8 @@ class Launch:
     blas_handle: int | None = None
     after: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
-    work: Work | None = field(default=None, compare=False, repr=False)
+    kind: WorkKind | None = None
+    cost: Cost | None = None
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -156,9 +158,8 @@ class Stats:
 @dataclass(frozen=True)
 class Plan:
     """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
-    was read from a file without figures. `places` maps every storage a launch's work refers to
-    to its buffer and offset, `predicted` the index of each launch to its predicted start and end in
-    microseconds, `alone` to what it takes by itself; a plan read from a file has none of them."""
+    was read from a file without figures. What a device needs beyond this to execute a plan is in
+    graphexec.ir.bound_plan."""
 
     graph: str
     device: str
@@ -168,11 +169,6 @@ class Plan:
     tensors: tuple[PlacedTensor, ...]
     instructions: tuple[Instruction, ...]
     stats: Stats | None = None
-    places: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False, repr=False)
-    predicted: Mapping[int, tuple[float, float]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    alone: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     def buffer(self, id: str) -> Buffer:
         """The buffer called `id`."""

@@ -164,15 +164,50 @@ class TritonKernel:
         return self.configure(self.views, gpu)
 
 
+Direction = Literal["h2d", "d2h", "d2d", "h2h"]
+"""From which memory to which a copy goes: h is the host's, d the device's."""
+
+DIRECTIONS: Mapping[tuple[Space, Space], Direction] = {
+    ("host", "device"): "h2d",
+    ("device", "host"): "d2h",
+    ("device", "device"): "d2d",
+    ("host", "host"): "h2h",
+}
+"""The direction of a copy by the memory spaces of its source and its target."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memcpy:
-    """Copy the bytes of a dense view onto another of the same size, in any memory spaces."""
+    """Copy the bytes of a dense view onto another of the same size.
+
+    `direction` says in which memory the two lie. Ops leave it out: lowering, which knows the
+    storages, sets it.
+    """
 
     src: View
     dst: View
+    direction: Direction = "d2d"
 
 
 Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
+
+WorkKind = Literal["gemm", "gemm_batch", "kernel", "memcpy"]
+"""What executes a command: the BLAS (one product, or several in one call), a kernel, or a copy."""
+
+
+_KINDS: Mapping[type[Work], WorkKind] = {
+    Gemm: "gemm",
+    GemmBatch: "gemm_batch",
+    Kernel: "kernel",
+    TritonKernel: "kernel",
+    Memcpy: "memcpy",
+}
+
+
+def work_kind(work: Work) -> WorkKind:
+    """The kind of a piece of work; a Triton kernel is a kernel."""
+    return _KINDS[type(work)]
+
 
 Recipe = Callable[[Sequence[View], Sequence[View]], Kernel | TritonKernel]
 """`recipe(reads, writes)` is a kernel over these views; further leading axes, the same in all of
@@ -180,12 +215,23 @@ them, are a batch. Equal recipes do the same to views of the same shapes. So a r
 dataclass or a plain function."""
 
 
+@runtime_checkable
+class Varied(Protocol):
+    """A Recipe that knows other kernels that do the same: other blocks, other vectors, the same
+    entry point."""
+
+    def variants(
+        self, reads: Sequence[View], writes: Sequence[View]
+    ) -> Sequence[Kernel | TritonKernel]:
+        """Kernels to try beside the one that calling the recipe gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One enqueueable piece of work of a node.
 
-    `node` is the name of the graph's node, or "<tensor>.h2d" and "<output>.d2h" for the
-    transfers the compiler adds. `label` names the work for people and profiles. `after`
+    `node` is the name of the graph's node, or that of a transfer the compiler adds
+    (graphexec.ir.names). `label` names the work for people and profiles. `after`
     lists commands (by index in the program) that must be finished first without sharing data,
     `after_nodes` the nodes they are for. `inplace` lists pairs (index in reads, index in writes) of
     views that may be the same bytes: the command reads each element before it writes the same one.
@@ -282,7 +328,8 @@ class Program:
 
 
 __all__ = [
-    "ALIGNMENT", "Argument", "Command", "Cost", "Gemm", "GemmBatch", "Gpu", "Group", "Kernel",
-    "Memcpy", "Parallel", "Program", "Recipe", "Role", "Scalar", "Storage", "TritonKernel",
-    "TritonLaunch", "Work", "aligned",
+    "ALIGNMENT", "DIRECTIONS", "Argument", "Command", "Cost", "Direction", "Gemm", "GemmBatch",
+    "Gpu", "Group", "Kernel", "Memcpy", "Parallel", "Program", "Recipe", "Role", "Scalar",
+    "Storage", "TritonKernel", "TritonLaunch", "Varied", "Work", "WorkKind", "aligned",
+    "work_kind",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
-from graphexec.ir.graph import NAME, Graph
+from graphexec.ir.names import NAME, RESERVED
 from graphexec.ir.op import Op
 
 _GUIDE = "docs/adding-an-op.md shows one"
@@ -85,7 +85,7 @@ def _op_of(module: ModuleType | Op) -> Op:
         raise _mistake(f"the op in '{where}' has no {', '.join(missing)}", help=_GUIDE)
     if not NAME.match(op.name):
         raise _mistake(f"the op in '{where}': '{op.name}' is not a name", help=_GUIDE)
-    if hasattr(Graph, op.name):
+    if op.name in RESERVED:
         raise _mistake(
             f"the op in '{where}' cannot be called '{op.name}': graphs have a method of that name"
         )

@@ -14,12 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphexec.base.tensor import View
-from graphexec.ir.program import Command, Gemm, GemmBatch, Kernel, Memcpy, Program, TritonKernel
+from graphexec.ir.program import (
+    Command,
+    Cost,
+    Direction,
+    Gemm,
+    GemmBatch,
+    Kernel,
+    Memcpy,
+    Program,
+    TritonKernel,
+)
 from graphexec.machine.simulate import COMPUTE, TO_DEVICE, TO_HOST, Tasks, successors_of
 
 _LEAST_SHARE = 1 / 256
-_ENGINES = {".h2d": TO_DEVICE, ".d2h": TO_HOST}
-
+_ENGINES: Mapping[Direction, int] = {"h2d": TO_DEVICE, "d2h": TO_HOST}
 
 GEMM = "gemm: "
 """The prefix of the signatures of GEMMs."""
@@ -64,30 +73,36 @@ class CostModel:
     name: str = "model"
     profile: Mapping[str, Measured] = field(default_factory=dict)
 
-    def work(self, command: Command) -> float:
-        """The command's work in microseconds of its whole engine, by the model."""
-        rate = self.bytes if engine_of(command) == COMPUTE else self.link_bytes
-        return max(command.cost.flops / self.flops, command.cost.bytes / rate)
+    def work(self, cost: Cost, engine: int) -> float:
+        """Microseconds of the whole engine, by the model."""
+        rate = self.bytes if engine == COMPUTE else self.link_bytes
+        return max(cost.flops / self.flops, cost.bytes / rate)
+
+    def modelled(self, cost: Cost, engine: int) -> tuple[float, float]:
+        """As `alone`, of anything that costs this much on an engine, by the model."""
+        work = self.work(cost, engine)
+        if engine != COMPUTE:
+            return work, 1.0
+        if work == 0.0:
+            return 0.0, _LEAST_SHARE
+        time = max(work, self.wave)
+        return time, max(_LEAST_SHARE, work / time)
 
     def alone(self, command: Command) -> tuple[float, float]:
         """Microseconds of the command running alone (without its launch), and its share of the
         engine."""
-        work = self.work(command)
+        engine = engine_of(command)
         if self.profile:
+            work = self.work(command.cost, engine)
             found = self.profile.get(signature(command))
             if found is None and command.nodes:
                 member = self.profile.get(_signature(command, len(command.nodes)))
                 found = None if member is None else Measured(max(member.us, work))
             if found is not None:
                 share = found.share or work / max(found.us, 1e-9)
-                share = 1.0 if engine_of(command) != COMPUTE else share
+                share = 1.0 if engine != COMPUTE else share
                 return found.us, min(1.0, max(_LEAST_SHARE, share))
-        if engine_of(command) != COMPUTE:
-            return work, 1.0
-        if work == 0.0:
-            return 0.0, _LEAST_SHARE
-        time = max(work, self.wave)
-        return time, max(_LEAST_SHARE, work / time)
+        return self.modelled(command.cost, engine)
 
     def microseconds(self, command: Command) -> float:
         """The time of one command running alone, launch included."""
@@ -108,10 +123,14 @@ def model_of(device: str) -> CostModel:
 
 
 def engine_of(command: Command) -> int:
-    """The engine of a command: transfers between host and device have their own."""
-    if isinstance(command.work, Memcpy):
-        return _ENGINES.get(command.node[-4:], COMPUTE)
-    return COMPUTE
+    """The engine of a command."""
+    work = command.work
+    return engine_of_copy(work.direction) if isinstance(work, Memcpy) else COMPUTE
+
+
+def engine_of_copy(direction: Direction) -> int:
+    """The engine of a copy: each direction between host and device has its own."""
+    return _ENGINES.get(direction, COMPUTE)
 
 
 def tasks_of(program: Program, model: CostModel) -> Tasks:
@@ -157,12 +176,16 @@ def signature(command: Command) -> str:
 
 def _signature(command: Command, members: int = 1) -> str:
     """The signature of one of the members of a command."""
-    entry = f" {command.work.entry}" if isinstance(command.work, Kernel | TritonKernel) else ""
-    direction = {TO_DEVICE: " h2d", TO_HOST: " d2h"}.get(engine_of(command), "")
+    name = command.label
+    if isinstance(command.work, Kernel | TritonKernel):
+        name += f" {command.work.entry}"
+    elif isinstance(command.work, Memcpy):
+        link = engine_of(command) != COMPUTE
+        name = f"memcpy {command.work.direction}" if link else "memcpy"
     reads, writes = command.reads, command.writes
     reads, writes = reads[: len(reads) // members], writes[: len(writes) // members]
     sizes = f"{' '.join(map(_view, reads))} -> {' '.join(map(_view, writes))}"
-    return f"{command.label}{entry}{direction}: {sizes}"
+    return f"{name}: {sizes}"
 
 
 def gemm_signature(work: Gemm) -> str:
@@ -177,6 +200,6 @@ def _view(view: View) -> str:
 
 
 __all__ = [
-    "CONSTANTS", "CPU", "GEMM", "GPU", "CostModel", "Measured", "engine_of", "gemm_signature",
-    "model_of", "signature", "tasks_of",
+    "CONSTANTS", "CPU", "GEMM", "GPU", "CostModel", "Measured", "engine_of",
+    "engine_of_copy", "gemm_signature", "model_of", "signature", "tasks_of",
 ]  # fmt: skip

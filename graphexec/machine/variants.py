@@ -1,31 +1,24 @@
 """Alternative kernels of a command, and programs that use them.
 
-A recipe (graphexec.ir.program.Recipe) may have a method `variants(reads, writes)` that returns
-alternatives to its default kernel: other blocks, other vectors, the same entry point. A profile's
-choice n for the command is the n-th of them, counted from 1.
+They are those of the command's recipe, if it is Varied. A profile's choice n for the command is
+the n-th of them, counted from 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from graphexec.ir.program import Command, Kernel, Program, TritonKernel
+from graphexec.ir.program import Command, Kernel, Program, TritonKernel, Varied
 from graphexec.machine.costs import Measured, signature
 
 
 def variants(command: Command) -> Sequence[Kernel | TritonKernel]:
     """The alternative kernels of a command; none for a batch."""
-    if command.nodes or not has_variants(command):
+    recipe: object = command.recipe
+    if command.nodes or not isinstance(recipe, Varied):
         return ()
-    recipe: Any = command.recipe
     return tuple(recipe.variants(command.reads, command.writes))
-
-
-def has_variants(command: Command) -> bool:
-    """Whether the command's recipe has variants."""
-    return hasattr(command.recipe, "variants")
 
 
 def with_variant(command: Command, choice: int) -> Command:
@@ -39,13 +32,14 @@ def with_variant(command: Command, choice: int) -> Command:
 def with_choices(program: Program, measured: Mapping[str, Measured]) -> Program:
     """The program with the kernels that were measured as the fastest."""
     chosen = {key for key, found in measured.items() if found.choice}
-    if not any(map(has_variants, program.commands)) or not chosen:
+    if not chosen:
         return program
     commands = []
     for command in program.commands:
-        known = measured.get(signature(command)) if has_variants(command) else None
+        varied = isinstance(command.recipe, Varied)
+        known = measured.get(signature(command)) if varied else None
         commands.append(with_variant(command, known.choice) if known is not None else command)
     return replace(program, commands=tuple(commands))
 
 
-__all__ = ["has_variants", "variants", "with_choices", "with_variant"]
+__all__ = ["variants", "with_choices", "with_variant"]

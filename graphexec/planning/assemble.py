@@ -1,7 +1,7 @@
 """assemble: write down the plan: instructions, byte ranges, placed tensors and figures.
 
-Requires a Synchronized schedule and an Allocation of it. Guarantees a Plan that says nothing
-these two do not say.
+Requires a Synchronized schedule and an Allocation of it. Guarantees an BoundPlan that says
+nothing these two do not say.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphexec.base.tensor import View
+from graphexec.base.tensor import INT64_MAX, View
+from graphexec.ir.bound_plan import BoundPlan, Prediction
 from graphexec.ir.plan import (
     Instruction,
     Launch,
@@ -21,19 +22,22 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.ir.program import Gemm, GemmBatch
+from graphexec.ir.program import Cost, work_kind
 from graphexec.planning.scheduled import Allocation, Synchronized
 
 Places = Mapping[str, tuple[str, int]]
 
 
-def assemble(synchronized: Synchronized, allocation: Allocation, device: str) -> Plan:
+_BLAS = ("gemm", "gemm_batch")
+
+
+def assemble(synchronized: Synchronized, allocation: Allocation, device: str) -> BoundPlan:
     """The plan of a synchronized and allocated program."""
     places = allocation.places
     program, schedule = synchronized.schedule.program, synchronized.schedule
     with_gemm = {
         s for c, s in zip(program.commands, schedule.stream, strict=True)
-        if isinstance(c.work, (Gemm, GemmBatch))
+        if work_kind(c.work) in _BLAS
     }  # fmt: skip
     streams = tuple(Stream(s, s if s in with_gemm else None) for s in range(schedule.streams))
     ranges = _Ranges(places)
@@ -57,46 +61,60 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
     if prediction is not None:
         stats = replace(
             stats,
-            predicted_ns=round(prediction.makespan * 1000),
-            makespan_lower_bound_ns=round((prediction.start + prediction.bounds.best) * 1000),
+            predicted_ns=_int64(prediction.makespan * 1000),
+            makespan_lower_bound_ns=_int64((prediction.start + prediction.bounds.best) * 1000),
             costs=prediction.costs,
             schedule=prediction.candidate,
         )
-    return Plan(
+    plan = Plan(
         program.graph, device, dict(program.dims), streams, allocation.buffers, tensors,
-        instructions, stats, places, *_predicted(synchronized),
+        instructions, stats,
     )  # fmt: skip
+    work = {
+        number: program.commands[step].work
+        for number, step in enumerate(synchronized.steps) if isinstance(step, int)
+    }  # fmt: skip
+    return BoundPlan(plan, work, places, _prediction(synchronized))
 
 
-def _predicted(
-    synchronized: Synchronized,
-) -> tuple[dict[int, tuple[float, float]], dict[int, float]]:
-    """Start and end of each launch, and its time alone, in microseconds, by index of the
-    instruction."""
+def _prediction(synchronized: Synchronized) -> Prediction:
     prediction = synchronized.schedule.prediction
     if prediction is None:
-        return {}, {}
+        return Prediction()
     tasks, zero = prediction.tasks, prediction.start
     start, end = prediction.timeline.start, prediction.timeline.end
     steps = [(n, step) for n, step in enumerate(synchronized.steps) if isinstance(step, int)]
     spans = {n: (zero + start[step], zero + end[step]) for n, step in steps}
-    return spans, {n: tasks.launch + tasks.time[step] for n, step in steps}
+    return Prediction(spans, {n: tasks.launch + tasks.time[step] for n, step in steps})
 
 
 def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruction:
     schedule = synchronized.schedule
     command, stream = schedule.program.commands[index], schedule.stream[index]
+    kind = work_kind(command.work)
     return Launch(
         stream,
         command.node,
         command.label,
         ranges.of(command.reads),
         ranges.of(command.writes),
-        stream if isinstance(command.work, (Gemm, GemmBatch)) else None,
+        stream if kind in _BLAS else None,
         command.after_nodes,
         command.nodes,
-        command.work,
+        kind,
+        _counted(command.cost),
     )
+
+
+def _counted(cost: Cost) -> Cost:
+    """The cost as a plan file can hold it: sizes are of int64, products of them are not always."""
+    if cost.flops <= INT64_MAX and cost.bytes <= INT64_MAX:
+        return cost
+    return Cost(_int64(cost.flops), _int64(cost.bytes))
+
+
+def _int64(number: float) -> int:
+    return min(round(number), INT64_MAX)
 
 
 class _Ranges:

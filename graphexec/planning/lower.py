@@ -15,8 +15,9 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
 from graphexec.graph.rewrites.readers import Layouts
+from graphexec.ir.names import port_buffer, transfer_name
 from graphexec.ir.op import Call
-from graphexec.ir.program import Command, Cost, Memcpy, Program, Role, Storage
+from graphexec.ir.program import DIRECTIONS, Command, Cost, Memcpy, Program, Role, Storage
 from graphexec.ir.typed import TypedGraph, TypedNode
 
 
@@ -72,13 +73,13 @@ class _Lowering:
         return View.dense(name, type)
 
     def upload(self, name: str, type: TensorType) -> View:
-        host = self.storage(f"in.{name}", type, "input", self.edge)
+        host = self.storage(port_buffer(name, "input"), type, "input", self.edge)
         if self.resident:
             self.tensors[name], self.made_by[name] = host, ()
             return host
         self.tensors[name] = self.storage(name, type, "arena")
         self.made_by[name] = (len(self.commands),)
-        self.transfer(f"{name}.h2d", host, self.tensors[name])
+        self.transfer(name, host, self.tensors[name])
         return host
 
     def node(self, node: TypedNode) -> None:
@@ -112,10 +113,23 @@ class _Lowering:
         if after:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
             commands = [replace(c, after_nodes=names) for c in commands]
+        commands = [self.directed(c) for c in commands]
         self.made_by[node.name] = tuple(
             range(len(self.commands), len(self.commands) + len(commands))
         )
         self.commands += commands
+
+    def directed(self, command: Command) -> Command:
+        """The command of an op, which does not know in which memory its operands lie."""
+        work = command.work
+        if not isinstance(work, Memcpy):
+            return command
+        return replace(command, work=self.memcpy(work.src, work.dst))
+
+    def memcpy(self, source: View, target: View) -> Memcpy:
+        """A copy with its direction."""
+        ends = (self.storages[source.storage].space, self.storages[target.storage].space)
+        return Memcpy(source, target, DIRECTIONS[ends])
 
     def result(self, node: TypedNode) -> View:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""
@@ -125,7 +139,7 @@ class _Lowering:
             return self.storage(node.name, node.type, "arena", node.type.space)
         for output, tensor in self.graph.outputs.items():
             if tensor == node.name:
-                return self.storage(f"out.{output}", node.type, "output", self.edge)
+                return self.storage(port_buffer(output, "output"), node.type, "output", self.edge)
         return self.storage(node.name, node.type, "arena", self.edge)
 
     def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
@@ -136,18 +150,18 @@ class _Lowering:
         view = self.tensors[tensor]
         if self.storages[view.storage].role == "output":
             return view
-        host = self.storage(f"out.{output}", self.types[tensor], "output", self.edge)
-        source = self.types[tensor].space
-        suffix = f"{source[0]}2{self.edge[0]}"  # d2h, h2h, d2d or h2d
-        self.transfer(f"{tensor}.{suffix}", view, host)
+        place = port_buffer(output, "output")
+        host = self.storage(place, self.types[tensor], "output", self.edge)
+        self.transfer(tensor, view, host)
         return host
 
-    def transfer(self, name: str, source: View, target: View) -> None:
+    def transfer(self, tensor: str, source: View, target: View) -> None:
         """Add a copy of dense bytes from one memory space to another."""
+        work = self.memcpy(source, target)
+        name = transfer_name(tensor, work.direction)
         if name in self.types:
             raise _taken(name)
         cost = Cost(0, 2 * source.elements * source.dtype.itemsize)
-        work = Memcpy(source, target)
         self.commands.append(Command(name, "memcpy", work, (source,), (target,), cost))
 
 

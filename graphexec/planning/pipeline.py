@@ -18,6 +18,7 @@ from graphexec.base.collector import collector_paused
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
 from graphexec.graph.rewriting import Note
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
@@ -46,11 +47,16 @@ class Compiled:
     graph: TypedGraph
     rewritten: TypedGraph
     program: Program
-    plan: Plan
+    bound: BoundPlan
     synchronized: Synchronized
     allocation: Allocation
     notes: tuple[Note, ...] = ()
     profile: Profile | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The portable plan."""
+        return self.bound.plan
 
 
 def plan_graph(
@@ -107,17 +113,17 @@ def alternative_plans(
 
 def plan_program(
     program: Program, order: Sequence[int], stream: Sequence[int], device: str
-) -> Plan:  # fmt: skip
+) -> BoundPlan:  # fmt: skip
     """The plan of commands in a given order on given streams, proved."""
     scheduled = Schedule(program, program.predecessors, tuple(order), tuple(stream))
-    return finish(scheduled, device).plan
+    return finish(scheduled, device).bound
 
 
 @dataclass(frozen=True)
 class Finished:
     """The plan of a schedule, and what it was assembled from."""
 
-    plan: Plan
+    bound: BoundPlan
     synchronized: Synchronized
     allocation: Allocation
 
@@ -141,10 +147,10 @@ def finish(
     allocation = allocate(synchronized)
     if memory_limit is not None and allocation.device_bytes > memory_limit:
         raise DoesNotFit(allocation.device_bytes)
-    plan = assemble(synchronized, allocation, device)
+    bound = assemble(synchronized, allocation, device)
     if verify:
-        prove(plan)
-    return Finished(plan, synchronized, allocation)
+        prove(bound.plan)
+    return Finished(bound, synchronized, allocation)
 
 
 def _schedules(program: Program, job: Job, prefer: str) -> Iterator[Schedule]:
@@ -171,7 +177,7 @@ def _no_plan_fits(smallest: int, limit: int) -> InputError:
 
 def _compiled(job: Job, variant: Variant, made: Finished) -> Compiled:
     return Compiled(
-        job.graph, variant.rewritten, variant.program, made.plan, made.synchronized,
+        job.graph, variant.rewritten, variant.program, made.bound, made.synchronized,
         made.allocation, variant.notes, job.profile,
     )  # fmt: skip
 

@@ -15,17 +15,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graphexec.base.atomic_file import check_file, check_folder, text_writer, write_files
 from graphexec.base.cache import CacheWarning, cache_folder, fingerprint, read_private
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, GraphError
 from graphexec.ir.typed import TypedGraph, TypedNode
+from graphexec.machine.hardware import Machine
 from graphexec.planning.profile import Profile, loads
-
-if TYPE_CHECKING:
-    from graphexec.runtime.device import Machine
 
 VARIABLE = "GRAPHEXEC_PROFILES"
 

@@ -18,11 +18,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from graphexec.base.errors import HazardError
 from graphexec.ir.plan import Plan
 from graphexec.proof import edges, structure
 from graphexec.proof.evidence import Evidence
-from graphexec.proof.hazard import Hazard, HazardKind, Relation, Site
+from graphexec.proof.hazard import Hazard, HazardError, HazardKind, Relation, Site
 from graphexec.proof.lint import lint
 from graphexec.proof.races import races
 
@@ -61,4 +60,6 @@ def find_hazards(plan: Plan, limit: int = 100) -> list[Hazard]:
     return list(islice(found, max(limit, 0)))
 
 
-__all__ = ["Hazard", "HazardKind", "Relation", "Site", "find_hazards", "lint", "prove"]
+__all__ = [
+    "Hazard", "HazardError", "HazardKind", "Relation", "Site", "find_hazards", "lint", "prove",
+]  # fmt: skip

@@ -7,9 +7,11 @@ the two. In addition it names the edge that is missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from graphexec.base.errors import GraphexecError
 from graphexec.base.printable import printable
 from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record
 
@@ -83,9 +85,17 @@ class Hazard:
         return printable(f"{self.kind} hazard: {self.message}")
 
 
+class HazardError(GraphexecError):
+    """The verifier found hazards: the plan is not safe to run."""
+
+    def __init__(self, hazards: Sequence[Hazard]) -> None:
+        self.hazards = tuple(hazards)
+        super().__init__("\n".join(str(h) for h in self.hazards))
+
+
 def show_range(range: Range) -> str:
     """A byte range as reports write it, e.g. arena[0, 256)."""
     return f"{range.buffer}[{range.low}, {range.high})"
 
 
-__all__ = ["Hazard", "HazardKind", "Relation", "Site", "show_range"]
+__all__ = ["Hazard", "HazardError", "HazardKind", "Relation", "Site", "show_range"]

@@ -5,7 +5,8 @@ Each check is a generator of hazards and reads only the instruction list and the
 STREAM    every stream used is declared, once; stream 0, the origin, exists if anything runs
 EVENT     an event is recorded once, and before it is waited for
 BOUNDS    ranges and tensors lie in buffers of the plan, and ranges hold at least a byte
-HANDLE    a BLAS handle belongs to one stream, and a GEMM carries the handle of its own stream
+HANDLE    a BLAS handle belongs to one stream, and a launch that the BLAS executes, as its kind
+          says, carries the handle of its own stream
 ALIAS     a launch writes no byte that it also reads, but for the same range (in place), and no
           byte twice
 READONLY  nothing writes inputs (the host's) or weights (they survive the run)
@@ -19,7 +20,7 @@ from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Recor
 from graphexec.proof.evidence import Evidence, show_tensors
 from graphexec.proof.hazard import Hazard, Site, show_range
 
-_GEMM = "gemm"
+_BLAS = ("gemm", "gemm_batch")
 _FEW = 16  # ranges of a launch
 _OWNERS = {
     "input": "an input buffer: its bytes belong to the host",
@@ -130,7 +131,7 @@ def handles(plan: Plan, evidence: Evidence) -> Iterator[Hazard]:
     for index, launch in evidence.issued:
         handle = bound.get(launch.stream)
         if launch.blas_handle is None:
-            if launch.command == _GEMM and needed:
+            if launch.kind in _BLAS and needed:
                 yield _no_handle(Site.of(index, launch))
         elif launch.blas_handle != handle:
             yield _wrong_handle(Site.of(index, launch), launch.blas_handle, handle)

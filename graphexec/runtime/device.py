@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import HostWait, Launch, Record, Wait
+from graphexec.ir.program import Work
 from graphexec.runtime.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from graphexec.ir.graph import Graph
     from graphexec.ir.program import Gemm
+    from graphexec.machine.hardware import Machine
+    from graphexec.runtime.device_array import DeviceArray
     from graphexec.runtime.trace import RunTimes
 
     Array = np.ndarray[Any, Any]
@@ -36,14 +40,6 @@ class DeviceInfo:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What measured times depend on: the hardware, and the versions of what runs on it."""
-
-    architecture: str
-    versions: Mapping[str, str]
-
-
 class FallbackWarning(UserWarning):
     """`device="auto"` found no usable GPU and took the CPU."""
 
@@ -58,9 +54,30 @@ class Tap(Protocol):
         ...
 
 
-@runtime_checkable
-class Timed(Protocol):
-    """A session that can tell what takes how long on the device."""
+class Session(Protocol):
+    """One loaded plan. Not to be used by two threads at once; the Executable sees to it.
+
+    `timed`, `time_command` and `time_run` raise DeviceUnavailable on a device that cannot tell.
+    """
+
+    @property
+    def mode(self) -> str | None:
+        """How a run is issued: "graph" or "stream"; None on a device that has no such choice."""
+        ...
+
+    @property
+    def device_memory(self) -> bool:
+        """Whether the device has memory of its own: then the session takes arrays that lie there,
+        and copies from pinned arrays where they lie."""
+        ...
+
+    def address(self, buffer: str) -> int:
+        """Where a buffer lies in the device's memory. Raises NotTaken if it has none of its own."""
+        ...
+
+    def accept(self, value: object) -> DeviceArray:
+        """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
+        ...
 
     def timed(self) -> RunTimes:
         """Run once more on what the input buffers hold, and measure every launch and wait.
@@ -81,10 +98,6 @@ class Timed(Protocol):
         """Run once more on what the input buffers hold, nothing measured inside: seconds from its
         issue to the end of its last command."""
         ...
-
-
-class Session(Protocol):
-    """One loaded plan. Not to be used by two threads at once; the Executable sees to it."""
 
     def put(self, buffer: str, array: Array, lent: bool = False) -> None:
         """Give an input buffer its bytes (uint8) before the next `issue`; `array` may be reused
@@ -156,7 +169,7 @@ class Device(Protocol):
         ...
 
     def open(
-        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:
         """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
         NotCapable where the plan uses a capability that the device turns out not to have.
@@ -169,19 +182,19 @@ class Device(Protocol):
 class Backend(Protocol):
     """What a session offers for each kind of instruction: a step prepared to be run often."""
 
-    def launch(self, instruction: Launch) -> Step: ...  # noqa: D102
+    def launch(self, instruction: Launch, work: Work) -> Step: ...  # noqa: D102
     def record(self, instruction: Record) -> Step: ...  # noqa: D102
     def wait_event(self, instruction: Wait) -> Step: ...  # noqa: D102
     def host_wait(self, instruction: HostWait) -> Step: ...  # noqa: D102
 
 
-def prepare(plan: Plan, backend: Backend) -> list[Step]:
+def prepare(bound: BoundPlan, backend: Backend) -> list[Step]:
     """One step an instruction, in issue order."""
     steps: list[Step] = []
-    for instruction in plan.instructions:
+    for number, instruction in enumerate(bound.plan.instructions):
         match instruction:
             case Launch():
-                steps.append(backend.launch(instruction))
+                steps.append(backend.launch(instruction, bound.work[number]))
             case Record():
                 steps.append(backend.record(instruction))
             case Wait():
@@ -189,5 +202,5 @@ def prepare(plan: Plan, backend: Backend) -> list[Step]:
             case HostWait():
                 steps.append(backend.host_wait(instruction))
     if LOGGER.isEnabledFor(logging.DEBUG):
-        return logged_steps(plan, steps)
+        return logged_steps(bound.plan, steps)
     return steps

@@ -17,6 +17,7 @@ from graphexec.base.errors import DataError, ExecutionError, NotCapable, Session
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import TensorType
 from graphexec.frontend.weights import WeightError, read_weight
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
 from graphexec.machine.capabilities import listed
 from graphexec.proof import prove
@@ -104,7 +105,7 @@ class Executable:
         lender = base if base is not None and _same_weights(base._compiled, compiled) else None
         weights = lender._weights if lender else _read_weights(compiled)
         lending = lender._sessions[0] if lender else None
-        self._sessions: list[Session] = [device.open(compiled.plan, weights, lending)]
+        self._sessions: list[Session] = [device.open(compiled.bound, weights, lending)]
         self._compiled, self._weights = compiled, weights
         self.device, self.device_name = device, device.name
 
@@ -122,6 +123,11 @@ class Executable:
     def plan(self) -> Plan:
         """The plan that runs: print it, or see its to_json() and to_dot()."""
         return self._compiled.plan
+
+    @property
+    def bound(self) -> BoundPlan:
+        """The plan with the work of its launches and the planner's prediction."""
+        return self._compiled.bound
 
     @property
     def session(self) -> Session:
@@ -206,7 +212,7 @@ class Executable:
         if count > self._proved:
             prove(side_by_side(self.plan, count))
             self._proved = count
-        session = self.device.open(self.plan, self._weights, self._sessions[0])
+        session = self.device.open(self.bound, self._weights, self._sessions[0])
         self._sessions.append(session)
 
     def outputs_of(self, session: Session) -> dict[str, Array]:
@@ -231,7 +237,7 @@ class Executable:
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
-        on_gpu = hasattr(self.session, "accept")
+        on_gpu = self.session.device_memory
         if not self._resident and any(
             is_device_array(a) or (on_gpu and is_pinned(a)) for a in arrays.values()
         ):
@@ -252,7 +258,7 @@ class Executable:
         ports = {**program.inputs, **program.outputs}
         if name not in ports:
             raise no_port(name, ports)
-        if not hasattr(session, "address"):
+        if not session.device_memory:
             message = f"'{name}' lies in the memory of the host: the plan runs on the CPU"
             help = "device_array is for GPUs; here `run` takes and returns NumPy arrays"
             raise DataError([Diagnostic(message, help=help)])
@@ -332,7 +338,7 @@ def _same_weights(one: Compiled, other: Compiled) -> bool:
     """Whether two programs have the same weights at the same places."""
     mine, theirs = one.program.weights, other.program.weights
     return bool(mine) and mine == theirs and all(
-        one.plan.places[v.storage] == other.plan.places[v.storage] for v in mine.values()
+        one.bound.places[v.storage] == other.bound.places[v.storage] for v in mine.values()
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.tensor import DType
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises OutOfMemory
     if the memory cannot be pinned.
     """
-    from graphexec.base.errors import DeviceUnavailable
     from graphexec.runtime.hip.bindings import load
 
     ours = isinstance(dtype, str) and dtype in set(DType)

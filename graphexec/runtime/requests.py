@@ -41,7 +41,7 @@ def in_flight(plan: Plan, requests: int) -> Plan:
     streams = [Stream(0), *(s for copy in copies for s in copy.streams())]
     return replace(
         plan, streams=tuple(streams), buffers=tuple(buffers.values()), tensors=(),
-        instructions=tuple(instructions), stats=None, places={}, predicted={}, alone={},
+        instructions=tuple(instructions), stats=None,
     )  # fmt: skip
 
 
@@ -90,7 +90,6 @@ class _Copy:
                     reads=self.ranges(instruction.reads),
                     writes=self.ranges(instruction.writes),
                     blas_handle=None if handle is None else self.stream(handle),
-                    work=None,
                 )
             case Record(stream, event):
                 return Record(self.stream(stream), self.event(event))

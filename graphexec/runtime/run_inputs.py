@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,7 +118,6 @@ def accepted(
 
     DataError with all that it does not accept, or that are of another type.
     """
-    accept: Callable[[object], DeviceArray] = getattr(session, "accept", _refuse)
     found: dict[str, Array | DeviceArray] = {}
     mistakes = []
     for name, array in arrays.items():
@@ -126,7 +125,7 @@ def accepted(
         if not is_device_array(array):
             continue
         try:
-            found[name] = taken = accept(array)
+            found[name] = taken = session.accept(array)
         except NotTaken as exc:
             mistakes.append(Diagnostic(f"input '{name}' cannot be taken: {exc}"))
             continue
@@ -136,10 +135,6 @@ def accepted(
     if mistakes:
         raise DataError(mistakes)
     return found
-
-
-def _refuse(value: object) -> DeviceArray:
-    raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
 
 def _wrong_type(

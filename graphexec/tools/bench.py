@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.progress import tracked
 from graphexec.ir.plan import Launch, Wait
-from graphexec.runtime.device import Timed
 from graphexec.views.table import count
 
 if TYPE_CHECKING:
@@ -120,10 +119,9 @@ def bench(
         pass
     rate = runs / (time.perf_counter() - start)
     details = _details(exe, inputs, min(runs, 50)) if detailed else ((), None, None)
-    mode = getattr(session, "mode", None)
     streams = len(exe.plan.streams)
     figures = Figures.of(whole), Figures.of(device), still
-    return Result(mode, asked or streams, streams, *figures, rate, *details)
+    return Result(session.mode, asked or streams, streams, *figures, rate, *details)
 
 
 def _times(what: str, run: Callable[[], object], runs: int) -> list[float]:
@@ -140,8 +138,6 @@ def _details(
 ) -> tuple[tuple[CommandTime, ...], Mapping[int, float] | None, float | None]:  # fmt: skip
     """The time of each launch and the waiting time of each stream, in concurrent runs."""
     session = exe.session
-    if not isinstance(session, Timed):
-        return (), None, None
     exe.run(**inputs)
     times: dict[int, list[float]] = {}
     ends: list[float] = []

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from graphexec.base.errors import DeviceUnavailable
-from graphexec.runtime.device import Timed
 from graphexec.runtime.trace import Trace
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.runtime.device import Session
     from graphexec.runtime.executable import Executable
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -24,11 +23,10 @@ _RUNS, _SECONDS = 9, 1.0  # the median is of at most so many runs and seconds
 def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
     """The outputs of the plan, and the time of a run with and without measuring.
 
-    Both times are medians of up to nine runs. DeviceUnavailable if the device cannot measure.
+    Both times are medians of up to nine runs.
+    Raises DeviceUnavailable if the device cannot measure.
     """
     session = exe.session
-    if not isinstance(session, Timed):
-        raise DeviceUnavailable(f"the device '{exe.device_name}' does not measure single launches")
     with exe.lock:
         outputs = exe.run(**inputs)
         issued, done = _typical(lambda: _plain(session), lambda run: run[1])
@@ -45,16 +43,16 @@ def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, 
     return outputs, trace
 
 
-def how(session: Timed) -> str:
+def how(session: Session) -> str:
     """The source of a session's times, in words."""
-    mode = getattr(session, "mode", None)
+    mode = session.mode
     if mode is None:
         return "measured in a run of its own, by the clocks of the workers"
     behind = ", behind replays of the graph so that the host is ahead" if mode == "graph" else ""
     return f"measured in a run of its own by timing events, issued call by call{behind}"
 
 
-def _plain(session: Any) -> tuple[float, float]:
+def _plain(session: Session) -> tuple[float, float]:
     """The end of the issue and the end of a run, in microseconds since its beginning."""
     start = time.perf_counter()
     session.issue()

@@ -14,20 +14,23 @@ from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.runtime.trace import Span, Trace
 from graphexec.views.layout import lanes
 from graphexec.views.lifetimes import tenants, usage
-from graphexec.views.paint import is_transfer
 from graphexec.views.predict import Times, predict
+from graphexec.views.transfers import Transfers
 
 Event = dict[str, Any]
 _PID = 1
 _HOST = 1  # the host's track; streams follow
 
 
-def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
-    """The trace as a JSON document. `file` is the graph's."""
+def to_json(
+    plan: Plan, trace: Trace, file: str = "", known: Prediction | None = None
+) -> str:  # fmt: skip
+    """The trace as a JSON document. `file` is the graph's, `known` the planner's prediction."""
     events = [*_tracks(plan), *_slices(plan, trace), *_waiting(plan, trace), *_flows(plan, trace),
               *_counter(plan, trace)]  # fmt: skip
     other = {
@@ -36,7 +39,7 @@ def to_json(plan: Plan, trace: Trace, file: str = "") -> str:
         "file": file,
         "measured_us": round(trace.total, 3),
         "uninstrumented_us": trace.uninstrumented and round(trace.uninstrumented, 3),
-        "predicted_us": round(predict(plan).total, 3),
+        "predicted_us": round(predict(plan, known).total, 3),
         "note": f"{trace.how}; uninstrumented_us is what the plan takes, from its issue to its "
         "end, without measuring",
     }
@@ -62,6 +65,7 @@ def _meta(name: str, track: int, args: dict[str, object]) -> Event:
 
 
 def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
+    transfers = Transfers(plan)
     for name, start, end in trace.host:
         yield _slice(name, "host", _HOST, start, end, {})
     for span in trace.spans:
@@ -76,7 +80,7 @@ def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
             "reads_bytes": sum(r.high - r.low for r in launch.reads),
             "writes_bytes": sum(r.high - r.low for r in launch.writes),
         }
-        kind = "transfer" if is_transfer(launch) else "launch"
+        kind = "transfer" if transfers.of(launch) else "launch"
         track = _track(plan, launch.stream)
         yield _slice(launch.title, kind, track, span.start, span.end, args)
 

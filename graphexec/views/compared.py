@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import floor, log10
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Launch, Plan
 from graphexec.runtime.trace import Trace
 from graphexec.views import svg
@@ -16,9 +17,11 @@ from graphexec.views.predict import microseconds, predict
 _LEFT, _TOP, _WIDE, _TALL, _PITCH = 150.0, 50.0, 1240.0, 20.0, 56.0
 
 
-def to_svg(plan: Plan, trace: Trace, *, inline: bool = False) -> str:
-    """The picture; both runs begin at 0."""
-    predicted = predict(plan)
+def to_svg(
+    plan: Plan, trace: Trace, *, inline: bool = False, known: Prediction | None = None
+) -> str:  # fmt: skip
+    """The picture; both runs begin at 0. `known` is the planner's prediction."""
+    predicted = predict(plan, known)
     numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
     spans = {s.instruction: (s.start, s.end) for s in trace.spans}
     measured = {n: spans[i] for n, i in enumerate(numbers) if i in spans}

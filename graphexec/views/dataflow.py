@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
+from graphexec.views.transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class _Named:
     """The tensors of a plan, by name and by bytes."""
 
     def __init__(self, plan: Plan) -> None:
+        self.transfers = Transfers(plan)
         self.by_name = {tensor.name: tensor for tensor in plan.tensors}
         self.by_range: dict[Range, list[PlacedTensor]] = {}
         self.by_buffer: dict[str, list[PlacedTensor]] = {}
@@ -67,11 +69,11 @@ class _Named:
             self.by_range.setdefault(whole, []).append(t)
             self.by_buffer.setdefault(t.buffer, []).append(t)
 
-    def find(self, r: Range, writer: str | None, reader: str) -> PlacedTensor | None:
+    def find(self, r: Range, writer: Launch | None, reader: Launch) -> PlacedTensor | None:
         """The tensor of a range: that of the transfer, else the one with the writer's name, else
         the only one on these bytes."""
-        names = [reader.removesuffix(".d2h")] if reader.endswith(".d2h") else []
-        names += [] if writer is None else [writer, writer.removesuffix(".h2d")]
+        names = [self.transfers.tensor(reader)] if self.transfers.of(reader) == "d2h" else []
+        names += [] if writer is None else [writer.node_of(r), self.transfers.tensor(writer)]
         for name in names:
             tensor = self.by_name.get(name)
             if tensor is not None and _overlap(tensor, r):
@@ -109,8 +111,8 @@ def _edges_to(
         if not 0 <= r.low < r.high:
             continue
         for writer in written.setdefault(r.buffer, _Written()).read(r.low, r.high):
-            node = None if writer is None else launches[writer].node_of(r)
-            yield Edge(writer, reader, r.buffer, named.find(r, node, launch.node))
+            source = None if writer is None else launches[writer]
+            yield Edge(writer, reader, r.buffer, named.find(r, source, launch))
 
 
 __all__ = ["Edge", "data_edges"]

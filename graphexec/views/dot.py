@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.dot_boundary import Boundary, Line, typed
 from graphexec.views.dot_look import ALARM, FAINT, FILLS, HEAD, INK, Look
 from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
-from graphexec.views.paint import Color, is_transfer
+from graphexec.views.paint import Color
 from graphexec.views.table import count, size
 
 if TYPE_CHECKING:
@@ -30,23 +31,24 @@ _KEY = f'<font point-size="10" color="{SOFT}">  ── data   ╌╌ wait   ┈�
 
 def to_dot(
     plan: Plan, hazards: Sequence[Hazard] = (), *, color: Color = "stream",
-    most: int | None = None,
+    most: int | None = None, known: Prediction | None = None,
 ) -> str:  # fmt: skip
     """The plan as a DOT digraph, the same text for the same plan. Ends with a newline.
 
     Launches are boxes; transfers and buffers have shapes of their own. Edges of data carry
     dtype and shape of the tensor, waits their event. Also draws plans with races, and names
     of any characters. `hazards` are what the verifier found; launches that race are joined in red.
-    `most` is about how many nodes to draw; without it every launch and every buffer is one.
+    `known` is the planner's prediction, for colours by cost. `most` is about how many nodes to
+    draw; without it every launch and every buffer is one.
     """
-    return _Picture(plan, hazards, color, most).text()
+    return _Picture(plan, hazards, Look(plan, color, known), most).text()
 
 
 class _Picture:
     def __init__(
-        self, plan: Plan, hazards: Sequence[Hazard], color: Color, most: int | None
+        self, plan: Plan, hazards: Sequence[Hazard], look: Look, most: int | None
     ) -> None:  # fmt: skip
-        self.plan, self.hazards, self.look = plan, hazards, Look(plan, color)
+        self.plan, self.hazards, self.look = plan, hazards, look
         self.launches = [i for i in plan.instructions if isinstance(i, Launch)]
         self.host = {b.id for b in plan.buffers if b.space == "host"}
         self.flows = data_edges(plan)
@@ -106,7 +108,7 @@ class _Picture:
         given = self.look.box(first, block.members) | {"tooltip": f"{block.name}: {below}"}
         if len(block.members) > 1:
             given |= {"peripheries": "2"}
-        elif is_transfer(first) or touches_host:
+        elif self.look.paint.transfers.of(first) or touches_host:
             given |= {"shape": "parallelogram", "style": "filled", "margin": "0,0.04"}
         return node(f"n{number}", label(block.name, below), given)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from graphexec.ir.names import port_name
 from graphexec.ir.plan import Launch, PlacedTensor, Plan
+from graphexec.ir.program import Role
 from graphexec.views.dataflow import Edge
 from graphexec.views.dot_look import ALARM
 from graphexec.views.dot_syntax import SOFT, label, node
 from graphexec.views.table import shape, size
+from graphexec.views.transfers import Transfers
 
 Line = tuple[str, str, dict[str, str]]
 """An edge: from, to, attributes."""
@@ -19,7 +22,7 @@ class Boundary:
     """Buffers that are initialised before the run or read after it, and their edges."""
 
     def __init__(self, plan: Plan, launches: Sequence[Launch], edges: Sequence[Edge]) -> None:
-        self.launches = launches
+        self.launches, self.transfers = launches, Transfers(plan)
         self.by_name = {t.name: t for t in plan.tensors}
         self.buffers = {b.id: b for b in plan.buffers}
         self.before = [e for e in edges if e.writer is None]
@@ -45,7 +48,7 @@ class Boundary:
     def edges(self, block: Sequence[int]) -> Iterator[Line]:
         """What is read and written, by which block of launches."""
         for flow in self.before:
-            target = self.launches[flow.reader].node.removesuffix(".h2d")
+            target = self.transfers.tensor(self.launches[flow.reader])
             tensor = flow.tensor or self.by_name.get(target)
             id = self.ids[flow.buffer, self._name(flow)]
             yield id, f"n{block[flow.reader]}", typed(tensor)
@@ -55,7 +58,7 @@ class Boundary:
                     tensor = self.read.get(number)
                     yield f"n{block[number]}", self.ids[buffer, None], typed(tensor)
 
-    def _role(self, buffer: str) -> str:
+    def _role(self, buffer: str) -> Role:
         return self.buffers[buffer].role if buffer in self.buffers else "arena"
 
     def _name(self, flow: Edge) -> str | None:
@@ -67,7 +70,7 @@ class Boundary:
     def _node(self, id: str, buffer_id: str, tensor: str | None) -> str:
         buffer = self.buffers.get(buffer_id)
         role = self._role(buffer_id)
-        name = tensor or buffer_id.removeprefix("in.").removeprefix("out.")
+        name = tensor or port_name(buffer_id, role)
         facts = [_KINDS[role], *([buffer.space] if buffer is not None else [])]
         if tensor is None and buffer is not None:
             facts.append(size(buffer.bytes))

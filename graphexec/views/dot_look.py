@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.dot_syntax import SOFT
 from graphexec.views.layout import lanes
@@ -28,8 +29,8 @@ HEAD = f"""\
 class Look:
     """The colours of one plan's launches."""
 
-    def __init__(self, plan: Plan, color: Color) -> None:
-        self.lanes, self.us = lanes(plan), microseconds(plan)
+    def __init__(self, plan: Plan, color: Color, known: Prediction | None = None) -> None:
+        self.lanes, self.us = lanes(plan), microseconds(plan, known)
         self.paint = Paint(plan, color, self.us, self.lanes)
 
     def stroke(self, stream: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views import svg
 from graphexec.views.blocks import Block
@@ -33,10 +34,11 @@ _READABLE, _LETTER = 1100.0, 6.6  # pixels: a line of text at most, a letter of 
 
 def to_svg(
     plan: Plan, *, color: Color = "stream", most: int = MOST, hazards: Sequence[Hazard] = (),
-    inline: bool = False,
+    inline: bool = False, known: Prediction | None = None,
 ) -> str:  # fmt: skip
-    """The picture. `hazards` are what the verifier found; `most` is how many boxes to draw."""
-    return _Lanes(plan, layout(plan, most), color, hazards).picture(inline)
+    """The picture. `hazards` are what the verifier found, `known` is the planner's prediction;
+    `most` is how many boxes to draw."""
+    return _Lanes(plan, layout(plan, most, known), color, hazards).picture(inline)
 
 
 class _Arrow(NamedTuple):

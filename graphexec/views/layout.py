@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.predict import Times, microseconds, predict, simulate
@@ -44,9 +45,9 @@ class Layout:
         return sum(self.us[n] for n in block.members)
 
 
-def layout(plan: Plan, most: int) -> Layout:
-    """The places of at most about `most` blocks."""
-    us = microseconds(plan)
+def layout(plan: Plan, most: int, known: Prediction | None = None) -> Layout:
+    """The places of at most about `most` blocks; `known` is the planner's prediction."""
+    us = microseconds(plan, known)
     made = blocks(plan, most)
     dearest = max(us, default=1.0)
     room = _COST if len(made) <= _FEW else max(_COST * _FEW / len(made), 30.0)
@@ -56,7 +57,7 @@ def layout(plan: Plan, most: int) -> Layout:
         for n in block.members:
             # A block is narrower than its launches together.
             widths[n] = (name + room * us[n] / dearest) / max(len(block.members) / 1.3, 1)
-    predicted = predict(plan)
+    predicted = predict(plan, known)
     crowd = max(len(us) / max(len(made), 1), 1.0)
     return Layout(
         tuple(i for i in plan.instructions if isinstance(i, Launch)),

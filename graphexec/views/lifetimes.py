@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphexec.base.printable import printable
-from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range
+from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.views.dataflow import data_edges
 from graphexec.views.predict import Times
+from graphexec.views.transfers import Transfers
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def tenants(plan: Plan) -> list[Tenant]:
                 current[r] = (number, r)
                 users[current[r]] = []
             users[current[r]] += [number, *readers.get((number, r.buffer), ())]
-    names = _Names(plan.tensors)
+    names = _Names(plan)
     return [
-        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n].node_of(r)))
+        Tenant(r, _until_handed_over(r, used, launches), names.of(r, launches[n]))
         for (n, r), used in users.items()
     ]
 
@@ -126,14 +127,15 @@ def _readers(plan: Plan) -> dict[tuple[int, str], list[int]]:
 class _Names:
     """The name of bytes: their writer's, else that of the only tensor placed there."""
 
-    def __init__(self, tensors: Sequence[PlacedTensor]) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.transfers = Transfers(plan)
         self.by_range: dict[Range, list[str]] = {}
-        for t in tensors:
+        for t in plan.tensors:
             whole = Range(t.buffer, t.offset, t.offset + t.bytes)
             self.by_range.setdefault(whole, []).append(t.name)
 
-    def of(self, r: Range, writer: str) -> str:
-        own = writer.removesuffix(".h2d")
+    def of(self, r: Range, writer: Launch) -> str:
+        own = self.transfers.tensor(writer) if self.transfers.of(writer) else writer.node_of(r)
         here = self.by_range.get(r, [])
         if own in here:
             return printable(own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
@@ -27,9 +28,9 @@ def graph_to_text(outline: Outline) -> str:
     return f"{printable(outline.graph)}: {count(nodes, 'node')}\n\n{table(head, rows, '<<<<>')}\n"
 
 
-def memory_to_text(plan: Plan) -> str:
+def memory_to_text(plan: Plan, known: Prediction | None = None) -> str:
     """A row for each tensor, by address; rows with the same bytes share them in turn."""
-    found = memory_to_dict(plan)
+    found = memory_to_dict(plan, known)
     rows = [
         (t["buffer"], f"{t['offset']:,}", f"{t['offset'] + t['bytes']:,}", size(t["bytes"]),
          t["name"], t["writer"], t["last_user"])
@@ -44,11 +45,11 @@ def memory_to_text(plan: Plan) -> str:
     return f"{title}\n\n{table(head, rows, '<>>><<<')}\n"
 
 
-def memory_to_dict(plan: Plan) -> dict[str, Any]:
+def memory_to_dict(plan: Plan, known: Prediction | None = None) -> dict[str, Any]:
     """The tensors of the arenas with their bytes and lifetimes (microseconds of the predicted
-    run), and the peak of bytes in use."""
+    run), and the peak of bytes in use. `known` is the planner's prediction."""
     launches = [i for i in plan.instructions if isinstance(i, Launch)]
-    times, all = predict(plan), tenants(plan)
+    times, all = predict(plan, known), tenants(plan)
 
     def row(t: Tenant) -> dict[str, Any]:
         last = max(t.users, key=lambda n: times.end[n])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from math import log2
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Buffer, Plan
 from graphexec.views import svg
 from graphexec.views.lanes import LEFT, MOST
@@ -24,10 +25,12 @@ _TOP, _MAP, _USE, _GAP = 66.0, 300.0, 80.0, 46.0
 
 
 def to_svg(
-    plan: Plan, *, color: Color = "stream", most: int = MOST, inline: bool = False
+    plan: Plan, *, color: Color = "stream", most: int = MOST, inline: bool = False,
+    known: Prediction | None = None,
 ) -> str:  # fmt: skip
-    """The picture, with at most about `most` tensors: the largest."""
-    return _Memory(plan, layout(plan, most), color, most).picture(inline)
+    """The picture, with at most about `most` tensors: the largest. `known` is the planner's
+    prediction."""
+    return _Memory(plan, layout(plan, most, known), color, most).picture(inline)
 
 
 class _Memory:

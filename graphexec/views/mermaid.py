@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.collapse import collapsed
@@ -40,11 +41,12 @@ def graph_to_mermaid(outline: Outline, most: int = MOST) -> str:
 
 
 def plan_to_mermaid(
-    plan: Plan, most: int = MOST, hazards: Sequence[Hazard] = (), *, color: Color = "stream"
-) -> str:
+    plan: Plan, most: int = MOST, hazards: Sequence[Hazard] = (), *, color: Color = "stream",
+    known: Prediction | None = None,
+) -> str:  # fmt: skip
     """The plan as a flowchart, a subgraph a stream, waits dotted, races thick and red."""
     made = blocks(plan, most)
-    classes = _classes(plan, made, color)
+    classes = _classes(plan, made, color, known)
     block = {n: k for k, b in enumerate(made) for n in b.members}
     lines = ["flowchart LR"]
     for stream, row in lanes(plan).items():
@@ -63,9 +65,11 @@ def plan_to_mermaid(
     return "\n".join(lines) + "\n"
 
 
-def _classes(plan: Plan, made: Sequence[Block], color: Color) -> list[str]:
+def _classes(
+    plan: Plan, made: Sequence[Block], color: Color, known: Prediction | None
+) -> list[str]:  # fmt: skip
     """The class of each block."""
-    rows, us = lanes(plan), microseconds(plan)
+    rows, us = lanes(plan), microseconds(plan, known)
     if color == "stream":
         return [f"f{rows[b.stream] % len(FILLS)}" for b in made]
     paint = Paint(plan, color, us, rows)

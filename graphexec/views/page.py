@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Launch, Plan
 from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
@@ -38,18 +39,18 @@ _DARK_PAGE = (
 def to_html(
     plan: Plan, *, outline: Outline | None = None, hazards: Sequence[Hazard] | None = None,
     trace: Trace | None = None, color: Color = "stream", most: int | None = None,
-    notes: Sequence[Note] = (),
+    notes: Sequence[Note] = (), known: Prediction | None = None,
 ) -> str:  # fmt: skip
     """The page. `outline` is the graph (by default recovered from the plan), `trace` a run to show
-    under the prediction, `notes` are those of the rewrites. Without `hazards` the plan is verified
-    here, so that the certificate is always checked."""
+    under the prediction, `notes` are those of the rewrites, `known` is the planner's prediction.
+    Without `hazards` the plan is verified here, so that the certificate is always checked."""
     if hazards is None:
         hazards = find_hazards(plan)
     outline = outline or of_plan(plan)
     launches = sum(isinstance(i, Launch) for i in plan.instructions)
     written = sum(len(i.writes) for i in plan.instructions if isinstance(i, Launch))
     boxes = most or (max(launches, written) if launches <= _EVERY else lanes.MOST)
-    data = page_data(plan, outline, hazards, trace, notes)
+    data = page_data(plan, outline, hazards, trace, notes, known)
     pieces = {
         "title": svg.escape(plan.graph),
         "facts": svg.escape(_facts(plan, launches)),
@@ -58,7 +59,7 @@ def to_html(
         "rewrites": _rewrites(notes),
         "style": _style(),
         "arrow": svg.ARROW,
-        "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most, notes),
+        "pictures": _pictures(plan, outline, hazards, trace, color, boxes, most, notes, known),
         # HTML ends a script at "</", also inside quotes.
         "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
         "script": _read("page.js"),
@@ -76,20 +77,23 @@ def _facts(plan: Plan, launches: int) -> str:
 
 def _pictures(
     plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None, color: Color,
-    boxes: int, most: int | None, notes: Sequence[Note],
+    boxes: int, most: int | None, notes: Sequence[Note], known: Prediction | None,
 ) -> str:  # fmt: skip
     shown = {
         "Plan: a lane a stream": lanes.to_svg(
-            plan, color=color, most=boxes, hazards=hazards, inline=True
+            plan, color=color, most=boxes, hazards=hazards, inline=True, known=known
         ),
-        "Memory: bytes over the run": memory.to_svg(plan, color=color, most=boxes, inline=True),
+        "Memory: bytes over the run": memory.to_svg(
+            plan, color=color, most=boxes, inline=True, known=known
+        ),
         "Graph: as written": graph.to_svg(
             outline, most=most or (boxes if boxes > lanes.MOST else graph.MOST),
             launches=_numbers(plan, notes), inline=True,
         ),
     }  # fmt: skip
     if trace is not None:
-        shown = {"Run: predicted and measured": compared.to_svg(plan, trace, inline=True)} | shown
+        run = compared.to_svg(plan, trace, inline=True, known=known)
+        shown = {"Run: predicted and measured": run} | shown
     return "\n".join(
         f'<details open><summary>{name}</summary><div class="picture">{picture}</div></details>'
         for name, picture in shown.items()

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.outline import Outline
 from graphexec.views.paint import shown
 from graphexec.views.predict import predict
 from graphexec.views.reasons import reasons
 from graphexec.views.table import shape, size
+from graphexec.views.transfers import Transfers
 
 if TYPE_CHECKING:
     from graphexec.graph.rewriting import Note
@@ -36,13 +38,13 @@ def launches_of(plan: Plan, notes: Sequence[Note] = ()) -> dict[str, list[int]]:
 
 def page_data(
     plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None,
-    notes: Sequence[Note] = (),
+    notes: Sequence[Note] = (), known: Prediction | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The data: `launches` in issue order, `instructions` as lines of text, `search` the same in
     small letters with nodes and tensors, `why` of each wait, `launchAt` of each instruction that
     is one."""
     why = reasons(plan)
-    launches = _Launches(plan, outline, hazards, trace, why, notes).all()
+    launches = _Launches(plan, outline, hazards, trace, why, notes, known).all()
     lines = [f"{n:>4}  {_line(i)}" for n, i in enumerate(plan.instructions)]
     search = [line.lower() for line in lines]
     for launch in launches:
@@ -73,10 +75,10 @@ def _line(i: Instruction) -> str:
 class _Launches:
     def __init__(
         self, plan: Plan, outline: Outline, hazards: Sequence[Hazard], trace: Trace | None,
-        why: Mapping[int, str], notes: Sequence[Note],
+        why: Mapping[int, str], notes: Sequence[Note], known: Prediction | None,
     ) -> None:  # fmt: skip
-        self.plan, self.why = plan, why
-        self.times = predict(plan)
+        self.plan, self.why, self.transfers = plan, why, Transfers(plan)
+        self.times = predict(plan, known)
         self.lines = {b.name: b.line for b in outline.boxes}
         self.types = {t.name: f"{t.dtype}{shape(t.shape)} · {size(t.bytes)}" for t in plan.tensors}
         self.named: dict[Range, list[str]] = {}
@@ -116,7 +118,7 @@ class _Launches:
     def launch(self, n: int, number: int, i: Launch) -> dict[str, Any]:
         start, end = self.times.start[n], self.times.end[n]
         span = self.spans.get(number)
-        tensor = i.node.removesuffix(".h2d")
+        tensor = self.transfers.tensor(i)
         return {
             "node": printable(i.title),
             "nodes": [printable(node) for node in self.nodes.get(n, [])],

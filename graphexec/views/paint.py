@@ -9,32 +9,28 @@ from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.svg import FILLS, RAMP, path, rect, text
 from graphexec.views.table import fit
+from graphexec.views.transfers import Transfers
 
 Color = Literal["stream", "op", "cost"]
-
-
-def is_transfer(launch: Launch) -> bool:
-    """Whether a launch moves data between host and device for the user."""
-    return launch.node.endswith((".h2d", ".d2h"))
 
 
 class Paint:
     """The classes of boxes (see svg.py) for one plan and one choice of colours."""
 
     def __init__(self, plan: Plan, by: Color, us: Sequence[float], lanes: dict[int, int]) -> None:
-        self.by, self.lanes = by, lanes
+        self.by, self.lanes, self.transfers = by, lanes, Transfers(plan)
         launches = [i for i in plan.instructions if isinstance(i, Launch)]
-        names = dict.fromkeys(i.command for i in launches if not is_transfer(i))
+        names = dict.fromkeys(i.command for i in launches if not self.transfers.of(i))
         self.ops = {name: n for n, name in enumerate(names)}
         self.least, self.most = min(us, default=0.0), max(us, default=1.0)
-        self.transfers = any(map(is_transfer, launches))
+        self.any_transfers = any(map(self.transfers.of, launches))
 
     def of(self, launch: Launch, us: float) -> str:
         """The class of a launch that takes `us` microseconds."""
         if self.by == "cost":
             span = max(self.most - self.least, 1e-9)
             return f"c{round((us - self.least) / span * (len(RAMP) - 1))}"
-        if is_transfer(launch):
+        if self.transfers.of(launch):
             return "tr"
         if self.by == "op":
             return f"f{self.ops[launch.command] % len(FILLS)}"
@@ -63,7 +59,7 @@ class Paint:
             made = [(f"f{n % len(FILLS)}", fit(printable(o), 18)) for o, n in self.ops.items()]
         else:
             made = [(f"f{n % len(FILLS)}", f"stream {s}") for s, n in self.lanes.items()]
-        return made[:8] + ([("tr", "host transfer")] if self.transfers else [])
+        return made[:8] + ([("tr", "host transfer")] if self.any_transfers else [])
 
 
 def shown(us: float) -> str:
@@ -73,4 +69,4 @@ def shown(us: float) -> str:
     return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
 
 
-__all__ = ["Color", "Paint", "is_transfer", "shown"]
+__all__ = ["Color", "Paint", "shown"]

@@ -1,20 +1,26 @@
 """When each launch of a plan would run, as the planner predicted it.
 
-A plan read from a file says nothing of it. Then costs come from the byte ranges and the planner's
-model (graphexec.machine.costs), how many operations a GEMM takes from the shapes of the tensors it
-touches, and times from a walk along the plan.
+The planner's own prediction comes with a plan that has just been made (a BoundPlan). A plan by
+itself, or one read from a file, says what each launch costs; the planner's simulator then gives
+the same times, if the plan was made by a model and not by measurements. Where a launch has no
+cost, it is estimated: bytes from its ranges, operations of a matrix product from their sizes. Then,
+and for measured plans, times come from a walk along the plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 
-from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.plan import HostWait, Launch, PlacedTensor, Plan, Range, Record, Wait
-from graphexec.ir.program import Command, Cost, Memcpy
+from graphexec.base.tensor import DType
+from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
+from graphexec.ir.program import Cost
 from graphexec.machine import costs
+from graphexec.machine.simulate import COMPUTE, Tasks, successors_of
+from graphexec.machine.simulate import simulate as simulate_device
+from graphexec.views.transfers import Transfers
 
 
 @dataclass(frozen=True)
@@ -49,20 +55,60 @@ def model(plan: Plan) -> costs.CostModel:
     return costs.CPU if plan.device == "cpu" else costs.GPU
 
 
-def microseconds(plan: Plan) -> list[float]:
-    """The time of each launch alone, in issue order."""
-    if plan.alone:
-        return [us for _, us in sorted(plan.alone.items())]
-    rates, types = model(plan), _Types(plan)
-    return [
-        rates.microseconds(_command(i, types)) for i in plan.instructions if isinstance(i, Launch)
-    ]
+def microseconds(plan: Plan, known: Prediction | None = None) -> list[float]:
+    """The time of each launch alone, in issue order; `known` is the planner's prediction."""
+    if known is not None and known.alone:
+        return [us for _, us in sorted(known.alone.items())]
+    rates = model(plan)
+    return [rates.launch + rates.modelled(*cost)[0] for cost in _costs(plan)]
 
 
-def _given(plan: Plan) -> list[tuple[float, float]]:
-    """What the planner predicted for each launch, if it did."""
-    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
-    return [plan.predicted[n] for n in numbers] if len(plan.predicted) == len(numbers) else []
+def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
+    """Start and end of each launch in microseconds, by the number of its instruction: what the
+    planner said when it made the plan. Empty where the plan does not hold enough to say it again.
+    """
+    launches = {n: i for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
+    rates = model(plan)
+    if plan.stats is None or plan.stats.costs != rates.name:
+        return {}
+    if not all(i.kind and i.cost for i in launches.values()):
+        return {}
+    each = _costs(plan)
+    found = [rates.modelled(*cost) for cost in each]
+    needs = _predecessors(plan)
+    tasks = Tasks(
+        [time for time, _ in found], [share for _, share in found],
+        [engine for _, engine in each], rates.launch, rates.wait, needs, successors_of(needs),
+        rates.fork,
+    )  # fmt: skip
+    times = simulate_device(tasks, range(len(tasks)), [i.stream for i in launches.values()])
+    return {
+        number: (rates.start + times.start[n], rates.start + times.end[n])
+        for n, number in enumerate(launches)
+    }
+
+
+def _predecessors(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """The launches on other streams that each launch waits for. (The order of a stream, and the
+    time a stream takes to fork, are the simulator's.)"""
+    last: dict[int, int] = {}
+    recorded: dict[int, int | None] = {}
+    waiting: dict[int, list[int]] = {}
+    found: list[tuple[int, ...]] = []
+    for i in plan.instructions:
+        match i:
+            case Launch(stream=stream):
+                found.append(tuple(waiting.pop(stream, ())))
+                last[stream] = len(found) - 1
+            case Record(stream, event):
+                recorded[event] = last.get(stream)
+            case Wait(stream, event, role):
+                cause = recorded.get(event)
+                if cause is not None and role == "dependency":
+                    waiting.setdefault(stream, []).append(cause)
+            case HostWait():
+                pass
+    return tuple(found)
 
 
 def simulate(
@@ -105,56 +151,43 @@ def simulate(
     return Times(tuple(start), tuple(end), recorded, resumed, tuple(after))
 
 
-def predict(plan: Plan) -> Times:
-    """The start and end of each launch, in microseconds."""
-    return simulate(plan, microseconds(plan), model(plan).wait, _given(plan))
+def predict(plan: Plan, known: Prediction | None = None) -> Times:
+    """The start and end of each launch, in microseconds; `known` is the planner's prediction."""
+    spans = known.spans if known is not None and known.spans else prediction(plan)
+    given = [span for _, span in sorted(spans.items())]
+    return simulate(plan, microseconds(plan, known), model(plan).wait, given)
 
 
 # Costs ----------------------------------------------------------------------------------
 
 
-class _Types:
-    """Types of byte ranges, where the plan names tensors there."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.named = {t.name: t for t in plan.tensors}
-        self.ranges: dict[Range, PlacedTensor] = {}
-        for t in plan.tensors:
-            self.ranges.setdefault(Range(t.buffer, t.offset, t.offset + t.bytes), t)
-
-    def of(self, r: Range, name: str = "") -> TensorType:
-        """The type of a range, best of the tensor `name`; else bytes taken for f32."""
-        tensor = self.named.get(name) or self.ranges.get(r)
-        if tensor is not None and tensor.bytes == r.high - r.low:
-            return TensorType(tensor.shape, tensor.dtype)
-        return TensorType((max((r.high - r.low) // 4, 1),), DType.F32)
+def _costs(plan: Plan) -> list[tuple[Cost, int]]:
+    """What each launch costs, and on which engine."""
+    transfers = Transfers(plan)
+    dtypes = {Range(t.buffer, t.offset, t.offset + t.bytes): t.dtype for t in plan.tensors}
+    found = []
+    for launch in plan.instructions:
+        if isinstance(launch, Launch):
+            direction = transfers.direction(launch)
+            engine = COMPUTE if direction is None else costs.engine_of_copy(direction)
+            found.append((launch.cost or _estimated(launch, dtypes), engine))
+    return found
 
 
-def _command(launch: Launch, types: _Types) -> Command:
-    moved = sum(max(r.high - r.low, 0) for r in (*launch.reads, *launch.writes))
-    flops = _gemm_flops(launch, types) if launch.command == "gemm" else 0
-    # The model asks only whether it is a copy, not of what.
-    none = View("", (1,), DType.F32)
-    work = Memcpy(none, none)
-    return Command(launch.node, launch.command, work, (), (), Cost(flops, moved))
+def _estimated(launch: Launch, dtypes: dict[Range, DType]) -> Cost:
+    """The cost of a launch whose plan does not say: it touches each of its bytes once. A product
+    of two matrices takes 2·M·N·K = 2·√(|a|·|b|·|out|) operations."""
+    flops = 0
+    if launch.kind in ("gemm", "gemm_batch") and len(launch.reads) >= 2 and launch.writes:
+        out = launch.writes[0]
+        itemsize = dtypes.get(out, DType.F32).itemsize
+        a, b, c = (_bytes(r) / itemsize for r in (*launch.reads[:2], out))
+        flops = round(2 * sqrt(a * b * c)) * len(launch.members)
+    return Cost(flops, sum(map(_bytes, (*launch.reads, *launch.writes))))
 
 
-def _gemm_flops(launch: Launch, types: _Types) -> int:
-    if len(launch.reads) < 2 or not launch.writes:
-        return 0
-    out = types.of(launch.writes[0], launch.node)
-    a, b = (types.of(r) for r in launch.reads[:2])
-    return 2 * out.elements * _contracted(a, b, out) * len(launch.members)
+def _bytes(r: Range) -> int:
+    return max(r.high - r.low, 0)
 
 
-def _contracted(a: TensorType, b: TensorType, out: TensorType) -> int:
-    """The extent that is summed over: a's last axis or, transposed, the one before it."""
-    if min(len(a.shape), len(b.shape), len(out.shape)) >= 2:
-        for k, m in (a.shape[-1:-3:-1], a.shape[-2:]):
-            if m == out.shape[-2] and k in b.shape[-2:]:
-                return k
-    batch = prod(out.shape[:-2])
-    return max(round(sqrt(a.elements * b.elements / (out.elements * batch))), 1)
-
-
-__all__ = ["Times", "microseconds", "model", "predict", "simulate"]
+__all__ = ["Times", "microseconds", "model", "predict", "prediction", "simulate"]

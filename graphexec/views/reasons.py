@@ -7,13 +7,11 @@ only the order is reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan, Range, Record, Wait
-
-Buffers = Mapping[str, str]
-"""The buffer of each tensor, by name."""
+from graphexec.views.transfers import Transfers
 
 
 def reasons(plan: Plan) -> dict[int, str]:
@@ -21,7 +19,7 @@ def reasons(plan: Plan) -> dict[int, str]:
     last: dict[int, Launch] = {}
     records: dict[int, tuple[int, Launch | None]] = {}
     following = _following(plan)
-    buffers = {t.name: t.buffer for t in plan.tensors}
+    names = _Names(plan)
     found = {}
     for number, i in enumerate(plan.instructions):
         if isinstance(i, Launch):
@@ -29,7 +27,7 @@ def reasons(plan: Plan) -> dict[int, str]:
         elif isinstance(i, Record):
             records[i.event] = (i.stream, last.get(i.stream))
         elif isinstance(i, Wait):
-            found[number] = _reason(buffers, i, records.get(i.event), following.get(number))
+            found[number] = _reason(names, i, records.get(i.event), following.get(number))
     return found
 
 
@@ -47,7 +45,7 @@ def _following(plan: Plan) -> dict[int, Launch]:
 
 
 def _reason(
-    buffers: Buffers, wait: Wait, record: tuple[int, Launch | None] | None, second: Launch | None
+    names: _Names, wait: Wait, record: tuple[int, Launch | None] | None, second: Launch | None
 ) -> str:
     if record is None:
         return f"event {wait.event} is not recorded before this wait: it orders nothing"
@@ -58,13 +56,13 @@ def _reason(
         return f"the run is over only when stream {stream} is"
     if first is None or second is None:
         return f"stream {wait.stream} goes on after event {wait.event} of stream {stream}"
-    return _shared(buffers, first, second, stream)
+    return _shared(names, first, second, stream)
 
 
-def _shared(buffers: Buffers, first: Launch, second: Launch, stream: int) -> str:
+def _shared(names: _Names, first: Launch, second: Launch, stream: int) -> str:
     early, late = f"'{printable(first.node)}' on stream {stream}", f"'{printable(second.node)}'"
     if shared := _overlap(first.writes, second.reads):
-        return f"{late} reads {_name(buffers, first, shared)}, which {early} writes"
+        return f"{late} reads {names.of(first, shared)}, which {early} writes"
     if shared := _overlap(first.reads, second.writes):
         return f"{late} overwrites bytes that {early} reads ({_bytes(shared)})"
     if shared := _overlap(first.writes, second.writes):
@@ -82,10 +80,16 @@ def _overlap(firsts: Sequence[Range], seconds: Sequence[Range]) -> Range | None:
     return None
 
 
-def _name(buffers: Buffers, writer: Launch, r: Range) -> str:
-    """The name of the bytes: their writer's, if a tensor has it."""
-    wanted = writer.node.removesuffix(".h2d")
-    return f"'{printable(wanted)}'" if buffers.get(wanted) == r.buffer else _bytes(r)
+class _Names:
+    """The names of bytes: their writer's, if a tensor has it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._buffers = {t.name: t.buffer for t in plan.tensors}
+        self._transfers = Transfers(plan)
+
+    def of(self, writer: Launch, r: Range) -> str:
+        wanted = self._transfers.tensor(writer)
+        return f"'{printable(wanted)}'" if self._buffers.get(wanted) == r.buffer else _bytes(r)
 
 
 def _bytes(r: Range) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphexec.ir.names import port_name
 from graphexec.ir.plan import Launch, PlacedTensor, Plan
+from graphexec.ir.program import Direction
 from graphexec.views.dataflow import data_edges
 from graphexec.views.outline import Arrow, Box, Kind, Outline
-from graphexec.views.paint import is_transfer
 from graphexec.views.table import shape
+from graphexec.views.transfers import Transfers
 
-_TRANSFERS: tuple[tuple[str, Kind], ...] = ((".h2d", "input"), (".d2h", "output"))
+_TRANSFERS: dict[Direction, Kind] = {"h2d": "input", "d2h": "output"}
 
 
 def of_plan(plan: Plan) -> Outline:
@@ -25,7 +27,7 @@ def of_plan(plan: Plan) -> Outline:
 
 class _Recovered:
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+        self.plan, self.transfers = plan, Transfers(plan)
         self.types = {t.name: _type(t) for t in plan.tensors}
         self.roles = {b.id: b.role for b in plan.buffers}
         self.nodes: dict[str, list[Launch]] = {}
@@ -37,14 +39,14 @@ class _Recovered:
     def key(self, launch: Launch) -> str:
         """Launches with the same key are one box: those of a node; a tensor may be copied out to
         several outputs."""
-        return f"{launch.node} {self.outer(launch)}" if is_transfer(launch) else launch.node
+        return f"{launch.node} {self.outer(launch)}" if self.transfers.of(launch) else launch.node
 
     def outer(self, launch: Launch) -> str:
         """The name of the input or output that a transfer moves."""
-        outside = (r.buffer for r in (*launch.reads, *launch.writes)
+        outside = (port_name(r.buffer, self.roles[r.buffer])
+                   for r in (*launch.reads, *launch.writes)
                    if self.roles.get(r.buffer) in ("input", "output"))  # fmt: skip
-        buffer = next(outside, launch.node.removesuffix(".h2d").removesuffix(".d2h"))
-        return buffer.removeprefix("in.").removeprefix("out.")
+        return next(outside, self.transfers.tensor(launch))
 
     def outline(self) -> Outline:
         ops = {node: self.box(launches) for node, launches in self.nodes.items()}
@@ -68,10 +70,10 @@ class _Recovered:
     def box(self, launches: list[Launch]) -> Box:
         """A node, or the input or output that a transfer moves."""
         first = launches[0]
-        for ending, kind in _TRANSFERS:
-            if first.node.endswith(ending):
-                type = self.types.get(first.node.removesuffix(ending), "")
-                return Box(kind, self.outer(first), kind, type, None, (first.node,))
+        direction = self.transfers.of(first)
+        if direction is not None:
+            kind, type = _TRANSFERS[direction], self.types.get(self.transfers.tensor(first), "")
+            return Box(kind, self.outer(first), kind, type, None, (first.node,))
         op = " + ".join(dict.fromkeys(i.command for i in launches))
         names = tuple(dict.fromkeys(name for i in launches for name in i.members))
         title = max(launches, key=lambda i: len(i.members)).title
@@ -83,15 +85,15 @@ class _Recovered:
         if role not in ("input", "weights"):
             return None
         kind: Kind = "input" if role == "input" else "weight"
-        name = tensor.name if tensor is not None else buffer.removeprefix("in.")
+        name = tensor.name if tensor is not None else port_name(buffer, role)
         return Box(kind, name, kind, self.types.get(name, ""))
 
     def taken(self) -> Iterator[tuple[str, tuple[str, Box]]]:
         """Outputs that a node writes without a transfer, each by the last to do so."""
         for launch in self.launches:
             for written in launch.writes:
-                if self.roles.get(written.buffer) == "output" and not is_transfer(launch):
-                    name = written.buffer.removeprefix("out.")
+                if self.roles.get(written.buffer) == "output" and not self.transfers.of(launch):
+                    name = port_name(written.buffer, "output")
                     type = self.types.get(launch.node_of(written), "")
                     yield f"after {name}", (launch.node, Box("output", name, "output", type))
 

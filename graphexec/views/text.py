@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.certificate import bounds, refutation
+from graphexec.views.predict import prediction
 from graphexec.views.table import count, fit, pad, shape, size, table, width
 
 if TYPE_CHECKING:
@@ -30,13 +32,16 @@ _COLORS = (36, 33, 32, 35, 34, 31, 96, 93)
 _DIM, _BOLD, _RED = 2, 1, 31
 
 
-def to_text(plan: Plan, color: bool = False, hazards: Sequence[Hazard] = ()) -> str:
+def to_text(
+    plan: Plan, color: bool = False, hazards: Sequence[Hazard] = (),
+    known: Prediction | None = None,
+) -> str:  # fmt: skip
     """The plan as text, about 100 columns wide; `color` adds ANSI escapes (a colour a stream).
 
     Also shows plans with races: `hazards` are what the verifier found; they come first and are
-    marked in the table. Ends without a newline.
+    marked in the table. `known` is the planner's prediction. Ends without a newline.
     """
-    body = "\n".join(_Lanes(plan, color, hazards).lines())
+    body = "\n".join(_Lanes(plan, color, hazards, known).lines())
     verdict = refuted(hazards, color)
     figures = _figures(plan, bool(hazards))
     parts = (_header(plan), verdict, body, _memory(plan), figures)
@@ -104,8 +109,11 @@ def _rows(instructions: Sequence[Instruction]) -> Iterator[_Row]:
 class _Lanes:
     """The table of instructions."""
 
-    def __init__(self, plan: Plan, color: bool, hazards: Sequence[Hazard]) -> None:
-        self.color, self.predicted = color, plan.predicted
+    def __init__(
+        self, plan: Plan, color: bool, hazards: Sequence[Hazard], known: Prediction | None
+    ) -> None:  # fmt: skip
+        self.color = color
+        self.predicted = known.spans if known is not None and known.spans else prediction(plan)
         sites = (s for h in hazards for s in (h.first, h.second) if s is not None)
         self.racing = {site.index for site in sites}
         self.rows = list(_rows(plan.instructions))

@@ -28,6 +28,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
+from graphexec.ir.program import Cost, WorkKind
 from graphexec.proof import HazardKind, find_hazards
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "plan-format.md"
@@ -93,8 +94,10 @@ handles = st.none() | numbers
 instructions = st.one_of(
     st.builds(
         Launch, numbers, names, names, ranges, ranges, handles,
-        st.lists(names, max_size=2).map(tuple), work=st.none(),
+        st.lists(names, max_size=2).map(tuple), kind=st.sampled_from(get_args(WorkKind)),
+        cost=st.none() | st.builds(Cost, numbers, numbers),
     ),
+    st.builds(Launch, numbers, st.just("n"), st.just("softmax"), ranges, ranges, handles),
     st.builds(Record, numbers, numbers),
     st.builds(Wait, numbers, numbers, st.sampled_from(["dependency", "fork", "join"])),
     st.builds(HostWait, numbers),
@@ -119,7 +122,6 @@ plans = st.builds(
     ).map(tuple),
     instructions=st.lists(instructions, max_size=6).map(tuple),
     stats=st.none() | st.builds(Stats, *[numbers] * 7),
-    places=st.just({}),
 )  # fmt: skip
 
 
@@ -133,10 +135,13 @@ def test_what_is_written_is_read(plan: Plan) -> None:
 
 def test_one_instruction_a_line() -> None:
     draft = Draft(streams=1)
-    draft.launch(0, "y", [at(0, 64, "in")], [at(0, 64)], "gemm", handle=0, after=("x",))
+    ranges = [at(0, 64, "in")], [at(0, 64)]
+    draft.launch(0, "y", *ranges, "gemm", handle=0, after=("x",), kind="gemm")
+    draft.instructions[0] = replace(draft.instructions[0], cost=Cost(8, 128))
     draft.join()
     launch = (
-        '  {"kind": "launch", "stream": 0, "node": "y", "command": "gemm", "blas_handle": 0, '
+        '  {"kind": "launch", "stream": 0, "node": "y", "command": "gemm", "work": "gemm", '
+        '"cost": {"flops": 8, "bytes": 128}, "blas_handle": 0, '
         '"after": ["x"], "reads": [["in", 0, 64]], "writes": [["arena", 0, 64]]},'
     )
     assert dumps(draft.plan()).splitlines()[-5:] == [

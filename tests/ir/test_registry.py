@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.ir.names import RESERVED
 from graphexec.ir.registry import BUILT_IN, load_ops
 
 SCALE = '''"""scale: y = factor * x + offset."""
@@ -179,6 +180,16 @@ def test_mistakes(tmp_path: Path, init: str, message: str) -> None:
     shown = mistake(folder)
     assert message in shown
     assert "bad" in shown or "gemm" in shown
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_method_of_graphs_is_no_name_for_an_op(tmp_path: Path, name: str) -> None:
+    folder = write_op(tmp_path / "op", SCALE.replace('name = "scale"', f'name = "{name}"'))
+    assert f"cannot be called '{name}': graphs have a method of that name" in mistake(folder)
+
+
+def test_reserved_names_are_the_methods_of_graphs() -> None:
+    assert {name for name in vars(gx.Graph) if not name.startswith("_")} == RESERVED
 
 
 def test_the_same_op_twice(tmp_path: Path) -> None:

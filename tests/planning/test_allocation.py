@@ -143,7 +143,7 @@ def test_arenas_are_close_to_the_bound(seed):
 @settings(max_examples=40)
 def test_plans_of_random_programs_are_proved(seed, nodes, streams):
     synchronized = planned(shapes.random_dag(nodes, seed), streams)
-    assert find_hazards(assemble(synchronized, allocate(synchronized), "hip")) == []
+    assert find_hazards(assemble(synchronized, allocate(synchronized), "hip").plan) == []
 
 
 def test_many_items_go_through_the_pools():
@@ -152,7 +152,7 @@ def test_many_items_go_through_the_pools():
     found = allocate(synchronized)
     assert len(items(synchronized, "device")) > 2500
     assert found.lower_bound <= found.arena_bytes <= 2.0 * found.lower_bound
-    assert find_hazards(assemble(synchronized, found, "hip")) == []
+    assert find_hazards(assemble(synchronized, found, "hip").plan) == []
 
 
 # In place ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_many_items_go_through_the_pools():
 def placed(net: shapes.Net, streams: int = 2):
     synchronized = planned(net.program(), streams)
     found = allocate(synchronized)
-    assert find_hazards(assemble(synchronized, found, "hip")) == []
+    assert find_hazards(assemble(synchronized, found, "hip").plan) == []
     return found
 
 

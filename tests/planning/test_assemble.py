@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from strategies import graphs, stream_counts
 
 import graphexec as gx
-from graphexec.base.tensor import View
+from graphexec.base.tensor import INT64_MAX, View
 from graphexec.graph.infer import infer
-from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Stream, Wait
-from graphexec.ir.program import Gemm
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import HostWait, Launch, Range, Record, Stream, Wait
+from graphexec.ir.program import Gemm, work_kind
 from graphexec.machine import costs
 from graphexec.planning.allocate import allocate
 from graphexec.planning.assemble import assemble
@@ -19,7 +20,7 @@ from graphexec.planning.scheduled import Allocation, Synchronized
 from graphexec.planning.synchronize import synchronize
 
 
-def stages(graph: gx.Graph, streams: int) -> tuple[Synchronized, Allocation, Plan]:
+def stages(graph: gx.Graph, streams: int) -> tuple[Synchronized, Allocation, BoundPlan]:
     synchronized = synchronize(schedule(lower(infer(graph)), streams, costs.CPU))
     allocation = allocate(synchronized)
     return synchronized, allocation, assemble(synchronized, allocation, "cpu")
@@ -34,10 +35,12 @@ def absolute(view: View, allocation: Allocation) -> Range:
 @settings(max_examples=50, deadline=None)
 @given(graphs(), stream_counts())
 def test_the_plan_says_what_the_stages_said(graph: gx.Graph, streams: int) -> None:
-    synchronized, allocation, plan = stages(graph, streams)
+    synchronized, allocation, bound = stages(graph, streams)
+    plan = bound.plan
     chosen, program = synchronized.schedule, synchronized.schedule.program
     assert len(plan.instructions) == len(synchronized.steps)
-    for instruction, step in zip(plan.instructions, synchronized.steps, strict=True):
+    for number, step in enumerate(synchronized.steps):
+        instruction = plan.instructions[number]
         if not isinstance(step, int):
             assert instruction == step
             continue
@@ -45,7 +48,8 @@ def test_the_plan_says_what_the_stages_said(graph: gx.Graph, streams: int) -> No
         assert isinstance(instruction, Launch)
         assert instruction.stream == chosen.stream[step]
         assert (instruction.node, instruction.command) == (command.node, command.label)
-        assert instruction.work is command.work
+        assert bound.work[number] is command.work
+        assert (instruction.kind, instruction.cost) == (work_kind(command.work), command.cost)
         for ranges, views in (
             (instruction.reads, command.reads),
             (instruction.writes, command.writes),
@@ -56,13 +60,15 @@ def test_the_plan_says_what_the_stages_said(graph: gx.Graph, streams: int) -> No
         assert instruction.blas_handle == (chosen.stream[step] if is_gemm else None)
         assert set(instruction.after) == {program.commands[i].node for i in command.after}
     assert plan.buffers == allocation.buffers
-    assert plan.places == allocation.places
+    assert bound.places == allocation.places
+    assert len(bound.work) == len(program.commands)
 
 
 @settings(max_examples=50, deadline=None)
 @given(graphs(), stream_counts())
 def test_tensors_streams_and_figures(graph: gx.Graph, streams: int) -> None:
-    synchronized, allocation, plan = stages(graph, streams)
+    synchronized, allocation, bound = stages(graph, streams)
+    plan = bound.plan
     program = synchronized.schedule.program
     assert [t.name for t in plan.tensors] == list(program.tensors)
     for tensor in plan.tensors:
@@ -93,15 +99,26 @@ def test_a_range_that_is_read_twice_is_named_once() -> None:
     graph = gx.Graph("g")
     graph.input("x", (3, 3))
     graph.output(graph.gemm("x", "x", name="m"))
-    _, _, plan = stages(graph, 2)
+    plan = stages(graph, 2)[2].plan
     (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.node == "m"]
     assert len(launch.reads) == 1
+
+
+def test_a_plan_too_large_to_count_can_be_read_back() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (2**29, 2**29))
+    graph.output(graph.gemm("x", "x", name="m"))
+    plan = gx.make_plan(graph, streams=1)
+    (cost,) = {i.cost for i in plan.instructions if isinstance(i, Launch) and i.node == "m"}
+    assert cost is not None
+    assert cost.flops == INT64_MAX
+    assert gx.Plan.from_json(plan.to_json()) == plan
 
 
 def test_the_last_instruction_is_the_hosts() -> None:
     graph = gx.Graph("g")
     graph.input("x", (3, 3))
     graph.output("x")
-    _, _, plan = stages(graph, 2)
+    plan = stages(graph, 2)[2].plan
     assert isinstance(plan.instructions[-1], HostWait)
     assert sum(isinstance(i, HostWait) for i in plan.instructions) == 1

@@ -400,7 +400,8 @@ def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
         layers(6, True, dtype, weight=True, c=True), layers(6, dtype=dtype, given=True),
     ):  # fmt: skip
         with gx.compile(graph, device=Device(poison=True, delays=1), resident=resident) as exe:
-            works = [i.work for i in exe.plan.instructions if isinstance(i, Launch) and i.nodes]
+            works = [exe.bound.work[n] for n, i in enumerate(exe.plan.instructions)
+                     if isinstance(i, Launch) and i.nodes]  # fmt: skip
             batches += sum(isinstance(work, Gemm | GemmBatch) for work in works)
             rng = np.random.default_rng(0)
             inputs = {

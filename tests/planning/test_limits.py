@@ -115,7 +115,7 @@ def test_any_dag_costs_and_streams_give_a_proved_plan(seed, nodes, streams, mode
     scheduled = schedule(program, streams, model)
     synchronized = synchronize(scheduled)
     allocation = allocate(synchronized)
-    assert find_hazards(assemble(synchronized, allocation, "hip")) == []
+    assert find_hazards(assemble(synchronized, allocation, "hip").plan) == []
     assert allocation.lower_bound <= allocation.arena_bytes <= allocation.naive_bytes
     prediction = scheduled.prediction
     assert prediction.timeline.makespan >= prediction.bounds.best * (1 - 1e-9)
@@ -166,7 +166,7 @@ def test_back_to_back_runs_are_proved_with_256_readers_between_two_writers():
     y = net.node(x, nbytes=1024)
     net.node(*[net.node(y, nbytes=256) for _ in range(256)], nbytes=1024)
     synchronized = synchronize(schedule(net.program(), 8, costs.GPU))
-    assert find_hazards(assemble(synchronized, allocate(synchronized), "hip")) == []
+    assert find_hazards(assemble(synchronized, allocate(synchronized), "hip").plan) == []
 
 
 # What plans say of themselves, and the command line -------------------------------------------

@@ -13,6 +13,7 @@ from graphexec.base.tensor import View
 from graphexec.graph.infer import infer
 from graphexec.ir.program import Gemm, Kernel, Memcpy, Program
 from graphexec.planning.lower import lower
+from graphexec.planning.pipeline import plan_graph
 
 
 def program(graph: gx.Graph, resident: bool = False) -> Program:
@@ -87,7 +88,24 @@ def test_transfers() -> None:
     assert isinstance(down, Memcpy)
     assert (up.src, up.dst) == (found.inputs["x"], found.tensors["x"])
     assert (down.src, down.dst) == (found.tensors["m"], found.outputs["out"])
+    assert (up.direction, down.direction) == ("h2d", "d2h")
     assert found.commands[0].cost.bytes == 2 * 64
+
+
+def test_copies_of_the_user_have_a_direction() -> None:
+    graph = base()
+    graph.copy("x", to="host", name="parked")
+    graph.copy("parked", to="host", name="there")
+    graph.copy("there", to="device", name="back")
+    graph.softmax("back", name="s")
+    graph.copy("s", name="same")
+    graph.output("same", "there")
+    compiled = plan_graph(graph, no_rewrite=["all"])
+    found = {c.node: c.work.direction for c in compiled.program.commands
+             if isinstance(c.work, Memcpy)}  # fmt: skip
+    assert {name: found.get(name) for name in ("parked", "there", "back", "same")} == {
+        "parked": "d2h", "there": "h2h", "back": "h2d", "same": "d2d",
+    }  # fmt: skip
 
 
 def test_inputs_that_nothing_reads_are_not_uploaded() -> None:

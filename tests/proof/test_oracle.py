@@ -27,6 +27,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
+from graphexec.ir.program import WorkKind
 
 BUFFERS = (
     Buffer("a", 8, "device", "arena"),
@@ -66,7 +67,8 @@ def _step(line: str) -> Instruction:
     handle = next((int(w[1:]) for w in words[2:] if w[0] == "h"), None)
     after = tuple(words[words.index("after") + 1 :]) if "after" in words else ()
     reads, writes = (_ranges(part) for part in touched.split(">"))
-    return Launch(stream, node or command, command, reads, writes, handle, after)
+    kind: WorkKind = "gemm" if command == "gemm" else "kernel"
+    return Launch(stream, node or command, command, reads, writes, handle, after, kind=kind)
 
 
 def _ranges(text: str) -> tuple[Range, ...]:

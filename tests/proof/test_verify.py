@@ -12,7 +12,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from plans import Draft, at, layered, pair
 
-from graphexec.base.errors import HazardError
 from graphexec.base.tensor import DType
 from graphexec.ir.plan import (
     Buffer,
@@ -26,7 +25,8 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.proof import find_hazards, lint, prove
+from graphexec.ir.program import WorkKind
+from graphexec.proof import HazardError, find_hazards, lint, prove
 from graphexec.proof.history import History
 
 A, B, C = at(0, 64), at(64, 128), at(128, 192)
@@ -383,12 +383,13 @@ def test_buffers_are_declared_once() -> None:
 
 
 def gemm_plan(
-    handle: int | None, streams: list[Stream], command: str = "gemm", device: str = "cpu"
-) -> Plan:
+    handle: int | None, streams: list[Stream], kind: WorkKind | None = "gemm",
+    device: str = "cpu", command: str = "product",
+) -> Plan:  # fmt: skip
     draft = Draft(device=device)
     draft.streams = streams
     draft.fork()
-    draft.launch(1, "y", writes=[A], command=command, handle=handle)
+    draft.launch(1, "y", writes=[A], command=command, handle=handle, kind=kind)
     draft.join()
     return draft.plan()
 
@@ -415,13 +416,21 @@ def test_a_gemm_runs_with_the_handle_of_its_stream(
 
 def test_right_handles() -> None:
     assert_safe(gemm_plan(1, BOUND))
-    assert_safe(gemm_plan(None, BOUND, command="softmax"))
+    assert_safe(gemm_plan(None, BOUND, kind="kernel"))
 
 
 def test_only_the_cpu_does_without_handles() -> None:
     assert_safe(gemm_plan(None, BARE))
     assert kinds(gemm_plan(None, BARE, device="hip")) == ["HANDLE"]
-    assert_safe(gemm_plan(None, BARE, command="softmax", device="hip"))
+    assert_safe(gemm_plan(None, BARE, kind="kernel", device="hip"))
+
+
+@pytest.mark.parametrize("kind", ["gemm", "gemm_batch"])
+@pytest.mark.parametrize("command", ["gemm", "softmax", "memcpy"])
+def test_what_a_launch_is_called_decides_nothing(kind: WorkKind, command: str) -> None:
+    assert kinds(gemm_plan(None, BOUND, kind, command=command)) == ["HANDLE"]
+    for other in (None, "kernel", "memcpy"):
+        assert_safe(gemm_plan(None, BOUND, other, command=command))
 
 
 @pytest.mark.parametrize(("reads", "writes", "found"), [

@@ -58,7 +58,7 @@ ORDERS = {
 
 def used_names() -> Iterator[tuple[str, str, str, int | None]]:
     """(where, module, name, arguments passed or None if the source does not say)."""
-    for path in sorted(DEVICES.glob("hip_*.py")):
+    for path in sorted(DEVICES.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         counts = {}
         for node in ast.walk(tree):

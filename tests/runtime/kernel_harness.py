@@ -93,7 +93,7 @@ class Harness:
                     case Memcpy() as copy:
                         low, high = copy.dst.byte_range()
                         places = [memory.address(v) for v in (copy.dst, copy.src)]
-                        self.hip.copy(*map(self.hip.pointer, places), high - low, "on_device")
+                        self.hip.copy(*map(self.hip.pointer, places), high - low, "d2d")
                     case other:
                         raise AssertionError(f"no BLAS here: {other}")
             return {name: memory.read(name) for name in sizes}
@@ -111,12 +111,12 @@ class _Memory:
         whole = np.full(nbytes + 2 * GUARD, POISON, dtype=np.uint8)
         if content is not None:
             whole[GUARD : GUARD + nbytes] = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
-        self._hip.copy(pointer, self._hip.pointer(whole.ctypes.data), whole.size, "to_device")
+        self._hip.copy(pointer, self._hip.pointer(whole.ctypes.data), whole.size, "h2d")
 
     def read(self, name: str) -> Array:
         pointer, nbytes = self._places[name]
         whole = np.empty(nbytes + 2 * GUARD, dtype=np.uint8)
-        self._hip.copy(self._hip.pointer(whole.ctypes.data), pointer, whole.size, "to_host")
+        self._hip.copy(self._hip.pointer(whole.ctypes.data), pointer, whole.size, "d2h")
         inside = slice(GUARD, GUARD + nbytes)
         assert (np.delete(whole, inside) == POISON).all(), f"bytes around '{name}' were written"
         return whole[inside]

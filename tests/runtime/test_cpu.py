@@ -22,8 +22,9 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec.base.tensor import TensorType
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.op import Attrs, Call, Op, Operand
-from graphexec.ir.plan import Launch, Plan, Range, Wait
+from graphexec.ir.plan import Launch, Range, Wait
 from graphexec.ir.program import Command, Cost, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
@@ -82,20 +83,22 @@ def two_branches(ops: Mapping[str, Op], n: int = 8) -> gx.Graph:
 
 
 def wrong(
-    graph: gx.Graph, change: Callable[[Plan], Plan], streams: int = 2, **device: Any
+    graph: gx.Graph, change: Callable[[BoundPlan], BoundPlan], streams: int = 2, **device: Any
 ) -> Executable:
     """The graph on the CPU with its plan changed, and not verified."""
 
     def plan(source: gx.Graph, resident: bool, able: bool) -> Any:
         compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
-        return replace(compiled, plan=change(compiled.plan))
+        return replace(compiled, bound=change(compiled.bound))
 
     return Executable(graph, plan, CpuDevice(**device))
 
 
-def without(plan: Plan, index: int) -> Plan:
-    steps = plan.instructions
-    return replace(plan, instructions=(*steps[:index], *steps[index + 1 :]))
+def without(bound: BoundPlan, index: int) -> BoundPlan:
+    steps = bound.plan.instructions
+    plan = replace(bound.plan, instructions=(*steps[:index], *steps[index + 1 :]))
+    work = {n - (n > index): work for n, work in bound.work.items() if n != index}
+    return replace(bound, plan=plan, work=work)
 
 
 def ones(n: int = 8) -> Array:
@@ -205,7 +208,8 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
             joined.set()
 
     graph = two_branches(hooked(before))
-    plan = gx.make_plan(graph, streams=2)
+    bound = plan_graph(graph, streams=2).bound
+    plan = bound.plan
     stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
     late |= {node for node in ("slow", "quick") if stream[node] != stream["join"]}
     place = next(
@@ -214,7 +218,7 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
     wait = place - 1
     assert len(late) == 1
     assert isinstance(plan.instructions[wait], Wait)
-    assert gx.find_hazards(without(plan, wait))
+    assert gx.find_hazards(without(bound, wait).plan)
     with wrong(graph, lambda p: without(p, wait), poison=True) as exe:
         assert np.isnan(exe.run_tapped({"x": ones()}, tap)["y"]).all()
     joined.set()
@@ -231,9 +235,9 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
     graph.hook("z", name="quick")
     graph.output(y=graph.gemm("slow", "quick", name="join"))
 
-    def overlap(plan: Plan) -> Plan:
+    def overlap(bound: BoundPlan) -> BoundPlan:
         """`quick` gets the bytes of `slow`."""
-        slow, quick = plan.places["slow"], plan.places["quick"]
+        slow, quick = bound.places["slow"], bound.places["quick"]
 
         def moved(r: Range) -> Range:
             inside = (r.buffer, r.low) == quick
@@ -242,14 +246,15 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
         steps = tuple(
             replace(i, reads=tuple(map(moved, i.reads)), writes=tuple(map(moved, i.writes)))
             if isinstance(i, Launch) and i.node in ("quick", "join") else i
-            for i in plan.instructions
+            for i in bound.plan.instructions
         )  # fmt: skip
-        return replace(plan, instructions=steps, places={**plan.places, "quick": slow})
+        plan = replace(bound.plan, instructions=steps)
+        return replace(bound, plan=plan, places={**bound.places, "quick": slow})
 
     inputs = {"x": ones(), "z": 2 * ones()}
     with gx.compile(graph, device=CpuDevice(), streams=2) as exe:
         assert (exe.run(**inputs)["y"] == 2 * 3 * 8).all()
-        assert gx.find_hazards(overlap(exe.plan))
+        assert gx.find_hazards(overlap(exe.bound).plan)
     with wrong(graph, overlap, delays=0) as exe:
         assert (exe.run(**inputs)["y"] != 2 * 3 * 8).any()
 
@@ -257,11 +262,12 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
 def test_poison_shows_bytes_that_nobody_wrote() -> None:
     graph = two_branches(hooked())
 
-    def lose(plan: Plan) -> Plan:
+    def lose(bound: BoundPlan) -> BoundPlan:
         (index,) = [
-            k for k, i in enumerate(plan.instructions) if isinstance(i, Launch) and i.node == "slow"
-        ]
-        return without(plan, index)
+            k for k, i in enumerate(bound.plan.instructions)
+            if isinstance(i, Launch) and i.node == "slow"
+        ]  # fmt: skip
+        return without(bound, index)
 
     with wrong(graph, lose, poison=True) as exe:
         for _ in range(2):
@@ -479,10 +485,8 @@ def test_closing_ends_every_thread() -> None:
 def test_a_plan_that_cannot_be_loaded_leaves_no_thread() -> None:
     before = own_threads()
     graph = two_branches(hooked())
-    plan = gx.make_plan(graph)
-    read = Plan.from_json(plan.to_json())
-    with pytest.raises((gx.ExecutionError, gx.InputError)):
-        wrong(graph, lambda p: replace(read, places=p.places))
+    with pytest.raises(KeyError):
+        wrong(graph, lambda bound: replace(bound, work={}))
     assert own_threads() <= before
 
 

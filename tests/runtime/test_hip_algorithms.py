@@ -10,7 +10,6 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of
 
 import graphexec as gx
-from graphexec.ir.plan import Launch
 from graphexec.ir.program import Gemm
 from graphexec.machine.costs import gemm_signature
 from graphexec.planning.pipeline import plan_graph
@@ -23,9 +22,8 @@ EMULATED = 3  # algorithms
 
 
 def gemms(graph: gx.Graph) -> list[Gemm]:
-    plan = gx.make_plan(graph, device="hip", no_rewrite=["batch"])
-    return [i.work for i in plan.instructions
-            if isinstance(i, Launch) and isinstance(i.work, Gemm)]  # fmt: skip
+    bound = plan_graph(graph, device="hip", no_rewrite=["batch"]).bound
+    return [work for work in bound.work.values() if isinstance(work, Gemm)]
 
 
 def tuned(graph: gx.Graph, choice: int, mode: Mode = "graph", streams: int = 4) -> Executable:
@@ -143,19 +141,16 @@ def test_operands_at_odd_addresses_stay_with_hipblas(emulated: Lab) -> None:
     g = gx.Graph("sliced")
     x = g.input("x", (4, 8), "f32")
     g.output(y=g.gemm(x, x, trans_b=True))
-    plan = gx.make_plan(g, device="hip")
+    bound = plan_graph(g, device="hip").bound
     (work,) = gemms(g)
     rows = replace(
         work,
         a=replace(work.a, shape=(3, 8), offset=8),
         out=replace(work.out, shape=(3, 4), offset=4),
     )
-    plan = replace(plan, instructions=tuple(
-        replace(i, work=rows) if isinstance(i, Launch) and i.work == work else i
-        for i in plan.instructions
-    ))  # fmt: skip
+    bound = replace(bound, work={n: rows if w == work else w for n, w in bound.work.items()})
     device = HipDevice(mode="stream", algorithms={gemm_signature(rows): 0})
-    session = device.open(plan, {})
+    session = device.open(bound, {})
     try:
         emulated.emulator.trace()
         session.issue()

@@ -47,7 +47,7 @@ def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, shuffled: boo
             g.output(**{f"z{n}": g.gemm(a, b[n ^ 1], trans_a=True, name=f"h{n}")})
     emulated.emulator.trace()
     with emulated.compile(g, mode, resident=True) as exe:
-        works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
+        works = exe.bound.work.values()
         assert any(isinstance(work, GemmBatch) for work in works) == shuffled
         at = [exe.session.address(f"in.a{n}") for n in range(4)]
         assert {after - before for before, after in pairwise(at)} == {aligned(24 * 24 * 4)}

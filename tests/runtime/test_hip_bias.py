@@ -78,8 +78,7 @@ def layer(
 
 
 def products(exe: Executable) -> list[Gemm]:
-    works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
-    return [work for work in works if isinstance(work, Gemm)]
+    return [work for work in exe.bound.work.values() if isinstance(work, Gemm)]
 
 
 def made(lab: Lab) -> list[str]:
@@ -400,7 +399,8 @@ def test_a_batch_without_an_algorithm_puts_its_biases_first(emulated: Lab, share
     x, w = g.input("x", (8, 16), "f16"), g.input("w", (16, 16), "f16")
     g.output(y=g.gemm(x, w, bias=g.input("bias_of_one", (16,), "f16"), name="one"))
     with gx.compile(g, device=HipDevice()) as exe:
-        works = {i.members: i.work for i in exe.plan.instructions if isinstance(i, Launch)}
+        works = {i.members: exe.bound.work[n] for n, i in enumerate(exe.plan.instructions)
+                 if isinstance(i, Launch)}  # fmt: skip
         (batch,) = [w for nodes, w in works.items() if len(nodes) == 4 and isinstance(w, Gemm)]
         missing = product_capability(batch)
     device = HipDevice()
@@ -439,14 +439,11 @@ def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
 def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
     """The compiler makes no such plan: by hand."""
     g = layer("f32", added="kept")
-    plan = plan_graph(g, device="hip", capabilities=EVERY).plan
-    (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.command == "gemm"]
-    work = launch.work
-    assert isinstance(work, Gemm)
+    bound = plan_graph(g, device="hip", capabilities=EVERY).bound
+    ((number, work),) = [(n, w) for n, w in bound.work.items() if isinstance(w, Gemm)]
     moved = replace(work, **{operand: replace(getattr(work, operand), offset=8)})
-    instructions = tuple(replace(i, work=moved) if i is launch else i for i in plan.instructions)
     with pytest.raises(NotCapable) as caught:
-        HipDevice().open(replace(plan, instructions=instructions), {})
+        HipDevice().open(replace(bound, work={**bound.work, number: moved}), {})
     assert caught.value.capabilities == {product_capability(work)}
 
 

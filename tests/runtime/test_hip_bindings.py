@@ -314,7 +314,7 @@ EMULATED = r"""
     assert hip.pointer_info(a).kind == "device" and hip.pointer_info(host).kind == "host"
     view = hip.host_view(host, 1024)
     view[:] = x.tobytes()
-    hip.prepare_copy(a, host, 1024, "to_device", first)()
+    hip.prepare_copy(a, host, 1024, "h2d", first)()
     hip.synchronize_stream(first)
 
     source = '''extern "C" __global__ void scale(float s, const float *x, float *y, int n)
@@ -334,7 +334,7 @@ EMULATED = r"""
         gemm,
         hip.prepare_record(event, second),
         hip.prepare_wait(first, event),
-        hip.prepare_copy(host, c, 1024, "to_host", first),
+        hip.prepare_copy(host, c, 1024, "d2h", first),
     ]
 
     def result():
@@ -368,7 +368,7 @@ EMULATED = r"""
     hip.prepare_record(stop, first)()
     hip.synchronize_event(stop)
     assert hip.event_is_done(stop) and hip.stream_is_done(first) and hip.elapsed(start, stop) >= 0
-    hip.copy(host, c, 1024, "to_host")
+    hip.copy(host, c, 1024, "d2h")
     assert set(view) == {7}
     free, total = hip.memory_info()
     assert 0 < free < total == hip.properties(0).total_memory
@@ -405,8 +405,8 @@ def test_hipblaslt_works_on_the_emulator(epilogue: str, emulator: Path) -> None:
         workspace, stream = hip.malloc(1 << 20), hip.create_stream()
         view = hip.host_view(host, 256)
         view[:] = x.tobytes()
-        hip.copy(a, host, 256, "to_device")
-        hip.copy(bias, host, 32, "to_device")
+        hip.copy(a, host, 256, "h2d")
+        hip.copy(bias, host, 32, "h2d")
         handle = hip.lt.create()
         operation = hip.lt.gemm(
             handle, BlasGemm("f32", 8, 8, 8, 8, 8, 8), a, a, c, stream, workspace, 1 << 20,
@@ -416,7 +416,7 @@ def test_hipblaslt_works_on_the_emulator(epilogue: str, emulator: Path) -> None:
         hip.synchronize_stream(stream)
         operation.close()
         hip.lt.destroy(handle)
-        hip.copy(host, c, 256, "to_host")
+        hip.copy(host, c, 256, "d2h")
         found = np.frombuffer(bytes(view), np.float32).reshape(8, 8)
         expected = x @ x + x[0] if {epilogue!r} == "BIAS" else np.maximum(x @ x, 0)
         assert (found == expected).all(), found

@@ -134,7 +134,7 @@ def test_what_code_depends_on_is_in_its_name(
         cache(hip, tmp_path).path(replace(kernel, defines=(("A", "1"),))),
         cache(hip, tmp_path).path(kernel_of(tmp_path, "// something\n")),
     ]
-    monkeypatch.setattr(hip_kernel_cache, "__version__", "0.0.0")
+    monkeypatch.setattr("graphexec.runtime.hip.kernel_cache.__version__", "0.0.0")
     paths.append(cache(hip, tmp_path).path(kernel))
     assert len(set(paths)) == len(paths)
 

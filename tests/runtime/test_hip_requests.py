@@ -26,10 +26,10 @@ from hip_lab import (
 )
 
 import graphexec as gx
-from graphexec.base.errors import DataError, HazardError
+from graphexec.base.errors import DataError
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.plan import Launch, Wait
-from graphexec.proof import prove
+from graphexec.proof import HazardError, prove
 from graphexec.runtime.device_array import DeviceArray
 from graphexec.runtime.hip.bindings import Bindings, load
 from graphexec.runtime.hip.device import Mode
@@ -162,7 +162,7 @@ class Producer:
         device, pinned = self.hip.malloc(values.nbytes), self.hip.host_malloc(values.nbytes)
         self._owned += [(self.hip.free, device), (self.hip.host_free, pinned)]
         self.hip.host_view(pinned, values.nbytes)[:] = np.ascontiguousarray(values).tobytes()
-        self.hip.prepare_copy(device, pinned, values.nbytes, "to_device", self.stream)()
+        self.hip.prepare_copy(device, pinned, values.nbytes, "h2d", self.stream)()
         if not late:
             self.hip.synchronize_stream(self.stream)
         return device
@@ -329,13 +329,13 @@ def test_a_resident_executable(lab: Lab, mode: Mode) -> None:
             here = hip.pointer(exe.device_array(name).address)
             with producer() as made:
                 pinned = made.array(array, late=False)
-                hip.prepare_copy(here, pinned, array.nbytes, "on_device", made.stream)()
+                hip.prepare_copy(here, pinned, array.nbytes, "d2d", made.stream)()
         exe.replay()
         exe.replay()
         with producer() as made:
             pinned = hip.host_malloc(out.type.nbytes)
             hip.prepare_copy(
-                pinned, hip.pointer(out.address), out.type.nbytes, "to_host", made.stream
+                pinned, hip.pointer(out.address), out.type.nbytes, "d2h", made.stream
             )()
             hip.synchronize_stream(made.stream)
             assert bytes(hip.host_view(pinned, out.type.nbytes)) == expected["out"]

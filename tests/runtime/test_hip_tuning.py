@@ -10,7 +10,6 @@ from hip_lab import MODES, Lab, assert_right, bits, calls, inputs_of, session_of
 
 import graphexec as gx
 from graphexec.base.errors import ExecutionError
-from graphexec.ir.plan import Launch
 from graphexec.ir.program import Command, Kernel
 from graphexec.machine.costs import CONSTANTS, GEMM, Measured, model_of, signature
 from graphexec.machine.variants import variants, with_variant
@@ -240,7 +239,7 @@ def test_every_variant_computes_the_same(lab: Lab, name: str) -> None:
     for choice, kernel in enumerate(made, 1):
         profile = Profile("x", {signature(command): Measured(1.0, choice=choice)})
         with gx.compile(graph, device=HipDevice(), costs=profile) as exe:
-            works = [i.work for i in exe.plan.instructions if isinstance(i, Launch)]
+            works = exe.bound.work.values()
             assert kernel.block in [w.block for w in works if isinstance(w, Kernel)]
             inputs = inputs_of(exe)
             outputs = exe.run(**inputs)

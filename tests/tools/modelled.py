@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphexec as gx
-from graphexec.ir.plan import Launch, Plan, Record, Wait
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import Launch, Record, Wait
 from graphexec.ir.program import Gemm, Kernel, Work
 from graphexec.machine.simulate import COMPUTE, Tasks, simulate, successors_of
 
@@ -23,21 +24,21 @@ class ModelledDevice(gx.CpuDevice):
 
     truth: Truth = lambda work: (2.0, 0.5)
 
-    def open(self, plan: Plan, weights: Mapping[str, Any], sibling: Any = None) -> Any:
-        session = super().open(plan, weights, sibling)
-        microseconds = run_of(plan, self.truth)
+    def open(self, bound: BoundPlan, weights: Mapping[str, Any], sibling: Any = None) -> Any:
+        session = super().open(bound, weights, sibling)
+        microseconds = run_of(bound, self.truth)
         session.time_run = lambda: microseconds / 1e6  # type: ignore[method-assign]
         return session
 
 
-def run_of(plan: Plan, truth: Truth) -> float:
+def run_of(bound: BoundPlan, truth: Truth) -> float:
     """Microseconds of a run, by the simulator, which knows no more than the instructions."""
     launches: list[Launch] = []
     needs: list[tuple[int, ...]] = []
     last: dict[int, int] = {}  # launch on each stream
     marked: dict[int, int] = {}  # launch that an event comes after
     awaited: dict[int, set[int]] = {}
-    for instruction in plan.instructions:
+    for instruction in bound.plan.instructions:
         match instruction:
             case Launch(stream=stream):
                 before = awaited.pop(stream, set()) | ({last[stream]} if stream in last else set())
@@ -48,7 +49,7 @@ def run_of(plan: Plan, truth: Truth) -> float:
                 marked[event] = last[stream]
             case Wait(stream=stream, event=event) if event in marked:
                 awaited.setdefault(stream, set()).add(marked[event])
-    true = [_true(i.work, truth) for i in launches]
+    true = [_true(work, truth) for _, work in sorted(bound.work.items())]
     tasks = Tasks(
         [time for time, _ in true], [share for _, share in true], [COMPUTE] * len(true), LAUNCH,
         WAIT, tuple(needs), successors_of(needs), FORK,
@@ -57,10 +58,9 @@ def run_of(plan: Plan, truth: Truth) -> float:
     return START + simulate(tasks, range(len(launches)), streams).makespan
 
 
-def _true(work: Work | None, truth: Truth) -> tuple[float, float]:
+def _true(work: Work, truth: Truth) -> tuple[float, float]:
     if isinstance(work, Kernel) and work.entry == "empty":
         return 0.0, 1 / 256
-    assert work is not None
     return truth(work)
 
 

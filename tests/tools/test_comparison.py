@@ -254,9 +254,10 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
         assert isinstance(steps[join - 1], Wait)
         streams = {s.node: s.stream for s in steps if isinstance(s, Launch)}
         late.update(n for n in ("left", "right") if streams[n] != streams["join"])
-        return replace(
-            compiled, plan=replace(compiled.plan, instructions=steps[: join - 1] + steps[join:])
-        )
+        bound = compiled.bound
+        changed = replace(bound.plan, instructions=steps[: join - 1] + steps[join:])
+        work = {n - (n >= join): done for n, done in bound.work.items()}
+        return replace(compiled, bound=replace(bound, plan=changed, work=work))
 
     def released(node: str, written: Array) -> None:
         if node == "join":

@@ -58,7 +58,7 @@ def test_predictions_come_true(tuned: Profile, streams: int, off: tuple[str, ...
     for compiled in plans:
         assert compiled.plan.stats is not None
         predicted = (compiled.plan.stats.predicted_ns or 0) / 1e3
-        assert predicted == pytest.approx(run_of(compiled.plan, small_gemms), rel=0.05)
+        assert predicted == pytest.approx(run_of(compiled.bound, small_gemms), rel=0.05)
 
 
 def test_the_fastest_plan_is_taken(tuned: Profile) -> None:

@@ -53,7 +53,7 @@ def works(graph: gx.Graph) -> list[Work]:
 
 def proved(probe: Probe) -> list[Launch]:
     count = len(probe.program.commands)
-    plan = plan_program(probe.program, range(count), probe.stream, "cpu")
+    plan = plan_program(probe.program, range(count), probe.stream, "cpu").plan
     return [i for i in plan.instructions if isinstance(i, Launch)]
 
 
@@ -91,7 +91,7 @@ def test_a_repeated_command_computes_what_the_command_computes() -> None:
 
 def test_forks_and_joins_wait_twice_each() -> None:
     probe = diamonds(5)
-    plan = plan_program(probe.program, range(15), probe.stream, "cpu")
+    plan = plan_program(probe.program, range(15), probe.stream, "cpu").plan
     waits = [i for i in plan.instructions if isinstance(i, Wait) and i.role == "dependency"]
     assert len(waits) == 5 + 4
     assert len(proved(launches(7))) == 7
@@ -239,11 +239,14 @@ def test_a_device_that_does_not_measure_is_refused(folder: Path) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(CPU, name)
 
-        def open(self, plan, weights, sibling=None) -> object:
-            session = CPU.open(plan, weights)
+        def open(self, bound, weights, sibling=None) -> object:
+            session = CPU.open(bound, weights)
 
             class Untimed:
                 put, close = session.put, session.close
+
+                def time_run(self) -> float:
+                    raise DeviceUnavailable("this device does not measure what it runs")
 
             return Untimed()
 

@@ -21,6 +21,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
+from graphexec.ir.program import Cost
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
@@ -74,15 +75,27 @@ class Sketch:
 
     def input(self, stream: int, name: str) -> None:
         given = self.host(name, "input", self.tensors[name].bytes)
-        self.add(Launch(stream, f"{name}.h2d", "h2d", (given,), (self.range(name),)))
+        self.add(Launch(stream, f"{name}.h2d", "h2d", (given,), (self.range(name),),
+                        kind="memcpy", cost=self.moved(given, given)))  # fmt: skip
 
     def output(self, stream: int, name: str, tensor: str) -> None:
         taken = self.host(name, "output", self.tensors[tensor].bytes)
-        self.add(Launch(stream, f"{name}.d2h", "d2h", (self.range(tensor),), (taken,)))
+        self.add(Launch(stream, f"{name}.d2h", "d2h", (self.range(tensor),), (taken,),
+                        kind="memcpy", cost=self.moved(taken, taken)))  # fmt: skip
 
     def launch(self, stream: int, name: str, command: str, *reads: str) -> None:
         ranges = tuple(self.range(r) for r in reads)
-        self.add(Launch(stream, name, command, ranges, (self.range(name),)))
+        cost = self.moved(*ranges, self.range(name))
+        if command != "gemm":
+            kind, flops = "kernel", 0
+        else:
+            kind, (out, k) = "gemm", (self.tensors[name].shape, self.tensors[reads[0]].shape[-1])
+            flops = 2 * prod(out) * k
+        self.add(Launch(stream, name, command, ranges, (self.range(name),),
+                        kind=kind, cost=Cost(flops, cost.bytes)))  # type: ignore[arg-type]  # fmt: skip
+
+    def moved(self, *ranges: Range) -> Cost:
+        return Cost(0, sum(r.high - r.low for r in ranges))
 
     def sync(self, source: int, target: int, role: str = "dependency") -> None:
         event = self.record(source)

@@ -1,6 +1,7 @@
 """The predicted run: starts, costs, and the critical path."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -20,20 +21,34 @@ def test_a_launch_starts_after_its_stream_and_its_waits(attention):
     assert times.critical() == {0, 1, 3, 4, 5, 6}
 
 
-def test_costs_worked_out_from_a_file_are_near_the_planners():
-    for name in ("attention", "multi_head_attention", "causal_gqa"):
-        plan = plan_graph(gx.load(f"graphs/{name}.yaml"), no_rewrite=["all"]).plan
-        found = microseconds(Plan.from_json(plan.to_json()))
-        assert found == pytest.approx(microseconds(plan), rel=0.05)
+GRAPHS = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
 
 
-def test_what_is_shown_is_what_the_planner_predicted():
-    for name in ("attention", "multi_head_attention", "parallel_branches"):
-        for streams in (1, 2, 4):
-            plan = plan_graph(gx.load(f"graphs/{name}.yaml"), streams=streams).plan
-            times = predict(plan)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_estimated_costs_are_near_the_planners(name):
+    """For plans that do not say: a product of matrices without a batch is right."""
+    bound = plan_graph(gx.load(f"graphs/{name}.yaml"), no_rewrite=["all"]).bound
+    steps = tuple(dataclasses.replace(i, cost=None) if isinstance(i, Launch) else i
+                  for i in bound.plan.instructions)  # fmt: skip
+    found = microseconds(dataclasses.replace(bound.plan, instructions=steps))
+    known = microseconds(bound.plan, bound.prediction)
+    assert all(one / 4 < two < one * 4 for one, two in zip(found, known, strict=True))
+
+
+@pytest.mark.parametrize("device", ["cpu", "hip"])
+@pytest.mark.parametrize("streams", [1, 2, 4])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_is_shown_is_what_the_planner_predicted(name, streams, device):
+    """Of the plan with the planner's answer, by itself, and read from a file."""
+    bound = plan_graph(gx.load(f"graphs/{name}.yaml"), streams=streams, device=device).bound
+    for plan in (bound.plan, Plan.from_json(bound.plan.to_json())):
+        for known in (None, bound.prediction):
+            times = predict(plan, known)
             assert round(times.total * 1000) == plan.stats.predicted_ns
-            assert list(zip(times.start, times.end, strict=True)) == list(plan.predicted.values())
+            spans = [t for span in bound.prediction.spans.values() for t in span]
+            found = [t for span in zip(times.start, times.end, strict=True) for t in span]
+            assert found == pytest.approx(spans)
+            assert microseconds(plan, known) == pytest.approx([*bound.prediction.alone.values()])
             path = sorted(times.critical())
             assert times.end[path[-1]] == times.total
             assert all(times.end[times.after[n]] <= times.start[n] + 1e-9 for n in path[1:])

@@ -40,7 +40,7 @@ from graphexec.ir.plan import (
     Wait,
     WaitRole,
 )
-from graphexec.ir.program import Role
+from graphexec.ir.program import Cost, Role, WorkKind
 
 
 def loads(text: str, path: str = "<plan>") -> Plan:
@@ -140,15 +140,24 @@ def _unique(read_items: Reader, key: str) -> Reader:
     return read
 
 
+def _launch(command: str, work: WorkKind | None, **found: Any) -> Launch:
+    """A launch that does not say its kind of work is of the kind that its command is called."""
+    kind: Any = work or (command if command in _KINDS else None)
+    return Launch(command=command, kind=kind, **found)
+
+
+_KINDS = get_args(WorkKind)
 _RANGES = list_of(_range)
 
 _INSTRUCTIONS: dict[str, Reader] = {
     "launch": _made(
-        Launch,
+        _launch,
         {
             "stream": integer,
             "node": name,
             "command": name,
+            "work": Optional(one_of(*_KINDS)),
+            "cost": Optional(_made(Cost, {"flops": integer, "bytes": integer})),
             "reads": _RANGES,
             "writes": _RANGES,
             "blas_handle": Optional(integer),

@@ -49,6 +49,8 @@ def _launch(launch: Launch) -> dict[str, Any]:
         "node": launch.node,
         "nodes": launch.nodes or None,
         "command": launch.command,
+        "work": launch.kind,
+        "cost": launch.cost and {"flops": launch.cost.flops, "bytes": launch.cost.bytes},
         "blas_handle": launch.blas_handle,
         "after": launch.after or None,
         "reads": [(r.buffer, r.low, r.high) for r in launch.reads],

@@ -16,7 +16,8 @@ from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, 
 from graphexec.base.tensor import DType
 from graphexec.frontend.yaml.problems import Problems, found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, Node, ScalarNode
-from graphexec.ir.graph import NAME, Dim
+from graphexec.ir.graph import Dim
+from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute
 
 DTYPES = tuple(d.value for d in DType)

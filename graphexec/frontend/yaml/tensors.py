@@ -10,7 +10,8 @@ from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document,
 from graphexec.frontend.yaml.problems import short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
-from graphexec.ir.graph import NAME, Graph, Input, Node, Weight
+from graphexec.ir.graph import Graph, Input, Node, Weight
+from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
 
 INPUT_KEYS = ("shape", "dtype")

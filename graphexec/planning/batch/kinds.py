@@ -23,7 +23,7 @@ def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
             return "memcpy", _shape(src), _shape(dst)
         case Kernel() | TritonKernel() if command.recipe is not None:
             views = (*command.reads, *command.writes)
-            return command.label, command.recipe, command.inplace, *map(_shape, views)
+            return "kernel", command.recipe, command.inplace, *map(_shape, views)
     return None
 
 

@@ -93,7 +93,8 @@ def _work(members: Sequence[Command], layout: Layout, capabilities: Collection[s
         return None
     if isinstance(first.work, Kernel | TritonKernel):
         return None if first.recipe is None else first.recipe(reads, writes)
-    return Memcpy(reads[0], writes[0]) if reads[0].is_dense else None
+    assert isinstance(first.work, Memcpy)
+    return replace(first.work, src=reads[0], dst=writes[0]) if reads[0].is_dense else None
 
 
 def _gemm(

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
-from graphexec.ir.plan import Launch
 from graphexec.ir.program import (
     Compute,
     Gemm,
@@ -19,6 +17,7 @@ from graphexec.ir.program import (
     Memcpy,
     Preparable,
     TritonKernel,
+    Work,
 )
 from graphexec.machine.blas_layout import fold_rows
 from graphexec.runtime.cpu.cores import Cores
@@ -31,9 +30,9 @@ _MEMCPY_PART = 1 << 20  # bytes
 _MEMCPY_SERIAL = 1 << 22  # smaller copies are done before another thread wakes up
 
 
-def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
+def prepare_command(work: Work, memory: Memory, cores: Cores) -> Callable[[], None]:
     """A function that does the work of a launch on the buffers in `memory`, with idle cores."""
-    match launch.work:
+    match work:
         case Gemm() as gemm:
             return _gemm(gemm, memory, cores)
         case GemmBatch(members):
@@ -46,8 +45,6 @@ def prepare_command(launch: Launch, memory: Memory, cores: Cores) -> Callable[[]
             return partial(_prepared(compute), [memory.array(v) for v in views], cores.parallel)
         case Memcpy() as copy:
             return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
-        case None:
-            raise ExecutionError("a plan read from a file has no commands to run")
 
 
 def _prepared(compute: Compute) -> Compute:

@@ -14,11 +14,12 @@ import numpy as np
 
 from graphexec.base.version import __version__
 from graphexec.graph.rewriting import CAPABILITIES
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.graph import Graph
-from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
+from graphexec.machine.hardware import Machine
 from graphexec.runtime.cpu.session import CpuOptions, CpuSession
-from graphexec.runtime.device import DeviceInfo, Machine, Session
+from graphexec.runtime.device import DeviceInfo, Session
 
 Array = np.ndarray[Any, Any]
 
@@ -61,11 +62,11 @@ class CpuDevice(CpuOptions):
         return 0
 
     def open(
-        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> CpuSession:
         """Load a plan; OutOfMemory if the host has too little memory."""
         assert sibling is None or isinstance(sibling, CpuSession)
-        return CpuSession(plan, weights, self, sibling)
+        return CpuSession(bound, weights, self, sibling)
 
 
 def _model() -> str:

@@ -15,8 +15,9 @@ import numpy as np
 
 from graphexec.base.errors import OutOfMemory
 from graphexec.base.tensor import View
-from graphexec.ir.plan import Buffer, Launch, Plan, Range
-from graphexec.ir.program import Memcpy, aligned
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import Buffer, Launch, Range
+from graphexec.ir.program import aligned
 
 Array = np.ndarray[Any, Any]
 
@@ -28,10 +29,11 @@ class Memory:
     """The buffers of a plan, by their ids, as arrays of uint8. OutOfMemory if they do not fit."""
 
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Array], lender: Memory | None = None
+        self, bound: BoundPlan, weights: Mapping[str, Array], lender: Memory | None = None
     ) -> None:
         """`weights` (by storage) are copied in, or those of a `lender` are shared."""
-        self._plan = plan
+        plan = self._plan = bound.plan
+        self._places = bound.places
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
         launches = [i for i in plan.instructions if isinstance(i, Launch)]
         fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
@@ -46,7 +48,7 @@ class Memory:
             else:
                 self.buffers[b.id] = _allocate(f"buffer '{b.id}'", b.bytes)
         for name, array in ({} if shared else weights).items():
-            buffer, offset = plan.places[name]
+            buffer, offset = self._places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
         # Buffers that only copies access: these look up the address when they run.
@@ -71,7 +73,7 @@ class Memory:
 
     def array(self, view: View) -> Array:
         """A tensor as an array on its bytes."""
-        buffer, offset = self._plan.places[view.storage]
+        buffer, offset = self._places[view.storage]
         size = view.dtype.itemsize
         return np.ndarray(
             view.shape,
@@ -83,7 +85,7 @@ class Memory:
 
     def bytes(self, view: View) -> Array:
         """The bytes from the first to the last of a tensor."""
-        buffer, offset = self._plan.places[view.storage]
+        buffer, offset = self._places[view.storage]
         low, high = view.byte_range()
         return self._from(buffer)[offset + low : offset + high]
 
@@ -108,7 +110,7 @@ class Memory:
 
 def _moves(launch: Launch) -> bool:
     """Whether a launch copies a whole buffer to a whole buffer."""
-    return isinstance(launch.work, Memcpy) and len(launch.reads) == len(launch.writes) == 1
+    return launch.kind == "memcpy" and len(launch.reads) == len(launch.writes) == 1
 
 
 def _side_by_side(buffers: Sequence[Buffer]) -> dict[str, Array]:

@@ -24,14 +24,16 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.errors import ExecutionError, SessionClosed, TimedOut
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import HostWait, Launch, Record, Wait
+from graphexec.ir.program import Work
 from graphexec.runtime.cpu.commands import prepare_command
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
 from graphexec.runtime.cpu.memory import Memory
 from graphexec.runtime.cpu.run import Run
 from graphexec.runtime.cpu.streams import Streams
 from graphexec.runtime.device import Step, Tap, prepare
-from graphexec.runtime.device_array import NotTaken
+from graphexec.runtime.device_array import DeviceArray, NotTaken
 from graphexec.runtime.run_log import completions
 from graphexec.runtime.trace import RunTimes, Span
 
@@ -53,12 +55,16 @@ class CpuOptions:
 class CpuSession:
     """A plan loaded on the CPU."""
 
+    mode = None
+    device_memory = False
+
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Array], options: CpuOptions,
+        self, bound: BoundPlan, weights: Mapping[str, Array], options: CpuOptions,
         sibling: CpuSession | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._options = plan, options
-        self._memory: Memory = Memory(plan, weights, sibling._memory if sibling else None)
+        plan = bound.plan
+        self._bound, self._plan, self._options = bound, plan, options
+        self._memory: Memory = Memory(bound, weights, sibling._memory if sibling else None)
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(options.cores)
         self._random = random.Random(options.delays)
@@ -68,7 +74,7 @@ class CpuSession:
         self._run: Run | None = None
         self._blas = ExitStack()
         self._host_events: list[int] = []
-        self._steps = prepare(plan, self)
+        self._steps = prepare(bound, self)
         self._streams.start()
         self._closed, self._idle, self._awaited = False, True, True
 
@@ -81,7 +87,15 @@ class CpuSession:
 
     def take(self, buffer: str, value: object) -> None:
         """Always refused: this device has no memory of its own."""
+        self.accept(value)
+
+    def accept(self, value: object) -> DeviceArray:
+        """Always refused: this device has no memory of its own."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
+
+    def address(self, buffer: str) -> int:
+        """Always refused: this device has no memory of its own."""
+        raise NotTaken(f"'{buffer}' lies in the memory of the host: the plan runs on the CPU")
 
     def fetch(self, buffer: str) -> None:
         """Nothing to do: `get` reads every buffer directly."""
@@ -142,10 +156,9 @@ class CpuSession:
 
     def time_command(self, instruction: int, repeats: int = 20) -> float:
         """Run one command by itself, on as many cores as it uses."""
-        launch = self._plan.instructions[instruction]
-        assert isinstance(launch, Launch)
         self._drain()
-        command, found = prepare_command(launch, self._memory, self._cores), []
+        command = prepare_command(self._bound.work[instruction], self._memory, self._cores)
+        found = []
         with single_threaded_blas(), self._cores.busy():
             for _ in range(2 + repeats):
                 start = time.perf_counter()
@@ -202,9 +215,9 @@ class CpuSession:
 
     # Instructions ---------------------------------------------------------------------------
 
-    def launch(self, instruction: Launch) -> Step:
+    def launch(self, instruction: Launch, work: Work) -> Step:
         """Queue the command; its failure stops the run but not the session."""
-        command = prepare_command(instruction, self._memory, self._cores)
+        command = prepare_command(work, self._memory, self._cores)
         put = self._streams.put[instruction.stream]
 
         def perform(run: Run, number: int) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from graphexec.ir.program import Direction
 from graphexec.runtime.hip.blas import Blas
 from graphexec.runtime.hip.blaslt import BlasLt
 from graphexec.runtime.hip.graphs import Graphs
@@ -29,12 +30,11 @@ NOT_READY = 600  # hipErrorNotReady
 EVENT_DISABLE_TIMING = 2
 STREAM_NON_BLOCKING = 1
 
-Direction = Literal["to_device", "to_host", "on_device", "on_host"]
-DIRECTIONS = {
-    "to_device": "hipMemcpyHostToDevice",
-    "to_host": "hipMemcpyDeviceToHost",
-    "on_device": "hipMemcpyDeviceToDevice",
-    "on_host": "hipMemcpyHostToHost",
+_KINDS: Mapping[Direction, str] = {
+    "h2d": "hipMemcpyHostToDevice",
+    "d2h": "hipMemcpyDeviceToHost",
+    "d2d": "hipMemcpyDeviceToDevice",
+    "h2h": "hipMemcpyHostToHost",
 }
 
 
@@ -87,7 +87,7 @@ class Bindings:
         self._call = checker.call
         self._step = checker.step
         self._directions = {
-            direction: modules.hip.hipMemcpyKind[kind] for direction, kind in DIRECTIONS.items()
+            direction: modules.hip.hipMemcpyKind[kind] for direction, kind in _KINDS.items()
         }
         self.graphs = Graphs(modules.hip, source.runtime, checker)
         self.kernels = Kernels(modules.hip, modules.hiprtc, modules.types, modules.helpers, checker)

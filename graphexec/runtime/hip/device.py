@@ -15,11 +15,12 @@ import numpy as np
 from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.version import __version__
 from graphexec.graph.rewriting import CAPABILITIES
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.graph import Graph
-from graphexec.ir.plan import Plan
 from graphexec.ir.program import Gemm
 from graphexec.machine.epilogue import has_biases
-from graphexec.runtime.device import DeviceInfo, Machine, Session
+from graphexec.machine.hardware import Machine
+from graphexec.runtime.device import DeviceInfo, Session
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError, load
 from graphexec.runtime.hip.options import HipOptions, Mode
@@ -91,11 +92,11 @@ class HipDevice(HipOptions):
         return count_algorithms(hip, work, most)
 
     def open(
-        self, plan: Plan, weights: Mapping[str, Array], sibling: Session | None = None
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> HipSession:
         """Load a plan; OutOfMemory if the device has too little memory."""
         assert sibling is None or isinstance(sibling, HipSession)
-        return HipSession(plan, weights, self, self._bindings(), sibling)
+        return HipSession(bound, weights, self, self._bindings(), sibling)
 
     def _bindings(self) -> Bindings:
         bindings = load()

@@ -16,8 +16,9 @@ import numpy as np
 
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import View
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
-from graphexec.ir.program import Memcpy, aligned
+from graphexec.ir.program import aligned
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.resources import Resources
@@ -31,28 +32,22 @@ WORKSPACE = 32 << 20
 
 _EDGE = ("input", "output")
 
-DIRECTIONS = {
-    ("host", "device"): "to_device",
-    ("device", "host"): "to_host",
-    ("device", "device"): "on_device",
-    ("host", "host"): "on_host",
-}
-
 
 class Memory:
     """The buffers of a plan. `host` has the bytes of buffers in pinned host memory."""
 
     def __init__(
-        self, hip: Bindings, plan: Plan, resources: Resources, lender: Memory | None
+        self, hip: Bindings, bound: BoundPlan, resources: Resources, lender: Memory | None
     ) -> None:
         """Allocate the memory. The weights of a `lender` are shared; they are read only."""
+        plan = bound.plan
         self._hip, self._plan, self._resources = hip, plan, resources
+        self.places = bound.places
         self._origin = resources.streams[0]
         self._pointers: dict[str, Pointer] = {}
         self._staged: dict[str, tuple[Array, Step]] = {}
         self.outgoing = PinnedPool(hip)
         resources.own(self.outgoing, PinnedPool.close)
-        self._spaces = {b.id: b.space for b in plan.buffers}
         self.sizes = {b.id: b.bytes for b in plan.buffers}
         self.host: dict[str, Array] = {}
         self._take_side_by_side()
@@ -89,14 +84,8 @@ class Memory:
 
     def of(self, view: View) -> Pointer:
         """A pointer to the first element of a view."""
-        buffer, offset = self._plan.places[view.storage]
+        buffer, offset = self.places[view.storage]
         return self.at(buffer, offset + view.offset * view.dtype.itemsize)
-
-    def direction(self, work: Memcpy) -> Any:
-        """The direction of a copy."""
-        source, target = (self._spaces[self._plan.places[v.storage][0]] for v in
-                          (work.src, work.dst))  # fmt: skip
-        return DIRECTIONS[source, target]
 
     # Filling --------------------------------------------------------------------------------
 
@@ -115,8 +104,8 @@ class Memory:
             pinned, view = self._pinned(max(a.nbytes for a in weights.values()), staging)
             for name, array in tracked("uploading weights", weights.items(), len(weights)):
                 view[: array.nbytes] = array.reshape(-1).view(np.uint8)
-                target = self.at(*self._plan.places[name])
-                self._copy(target, pinned, array.nbytes, "to_device")
+                target = self.at(*self.places[name])
+                self._copy(target, pinned, array.nbytes, "h2d")
 
     def table(self, addresses: Sequence[int]) -> Pointer:
         """An array of pointers in device memory."""
@@ -125,7 +114,7 @@ class Memory:
         with ExitStack() as staging:
             pinned, view = self._pinned(content.nbytes, staging)
             view[:] = content
-            self._copy(pointer, pinned, content.nbytes, "to_device")
+            self._copy(pointer, pinned, content.nbytes, "h2d")
         return pointer
 
     def staging(self, buffer: str) -> tuple[Array, Step]:
@@ -138,12 +127,12 @@ class Memory:
     def prepare_upload(self, buffer: str, pinned: Pointer) -> Step:
         """A copy on stream 0 to all of a buffer in device memory."""
         here, size = self._pointers[buffer], self.sizes[buffer]
-        return self._hip.prepare_copy(here, pinned, size, "to_device", self._origin)
+        return self._hip.prepare_copy(here, pinned, size, "h2d", self._origin)
 
     def prepare_download(self, buffer: str, pinned: Pointer) -> Step:
         """A copy on stream 0 of all of a buffer in device memory."""
         here, size = self._pointers[buffer], self.sizes[buffer]
-        return self._hip.prepare_copy(pinned, here, size, "to_host", self._origin)
+        return self._hip.prepare_copy(pinned, here, size, "d2h", self._origin)
 
     def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
         """A copy of some bytes, ordered after everything on `stream` so far."""
@@ -153,7 +142,7 @@ class Memory:
             return self.host[buffer][low:high].copy()
         with ExitStack() as staging:
             pinned, view = self._pinned(high - low, staging)
-            self._copy(pinned, self.at(buffer, low), high - low, "to_host", stream)
+            self._copy(pinned, self.at(buffer, low), high - low, "d2h", stream)
             return view.copy()
 
     def forget(self) -> None:

@@ -19,7 +19,8 @@ from itertools import pairwise
 from typing import Any
 
 from graphexec.base.errors import NotCapable
-from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import Launch
 from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
 from graphexec.machine.costs import gemm_signature
 from graphexec.machine.epilogue import (
@@ -47,14 +48,14 @@ class Products:
     signature of a GEMM."""
 
     def __init__(
-        self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
+        self, hip: Bindings, bound: BoundPlan, resources: Resources, memory: Memory,
         algorithms: Mapping[str, int],
     ) -> None:  # fmt: skip
         self._hip, self._resources, self._memory = hip, resources, memory
-        self._plan, self._algorithms = plan, algorithms
+        self._bound, self._algorithms = bound, algorithms
         self._workspaces: dict[int, Pointer] = {}
         self._lt_handles: dict[int, Handle] = {}
-        self._handles = {s.blas_handle: self._handle(s.id) for s in plan.streams
+        self._handles = {s.blas_handle: self._handle(s.id) for s in bound.plan.streams
                          if s.blas_handle is not None}  # fmt: skip
 
     def prepare(self, work: Gemm, instruction: Launch) -> Step:
@@ -96,11 +97,12 @@ class Products:
 
     def _not_fused(self) -> Iterator[str]:
         """What products of the plan lack: told all at once, so that there is one new plan."""
-        for launch in self._plan.instructions:
-            if not isinstance(launch, Launch) or not isinstance(launch.work, Gemm):
+        for number, work in self._bound.work.items():
+            launch = self._bound.plan.instructions[number]
+            if not isinstance(launch, Launch) or not isinstance(work, Gemm):
                 continue
-            if launch.work.bias is not None and self._fused(launch.work, launch) is None:
-                yield product_capability(launch.work)
+            if work.bias is not None and self._fused(work, launch) is None:
+                yield product_capability(work)
 
     def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
         """One BLAS call for calls that differ only in their addresses."""
@@ -132,7 +134,7 @@ class Products:
         batch is faster than arrays of pointers."""
         views = [call.views[operand] for call in calls]
         steps = {after - before for before, after in pairwise(table)}
-        if len(steps) > 1 or len({self._plan.places[view.storage][0] for view in views}) > 1:
+        if len(steps) > 1 or len({self._memory.places[view.storage][0] for view in views}) > 1:
             return None
         step, odd = divmod(steps.pop(), views[0].dtype.itemsize)
         return None if odd or step < 0 else step

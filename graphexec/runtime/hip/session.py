@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
-from graphexec.ir.plan import HostWait, Launch, Plan
+from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
 from graphexec.runtime.device import Step, Tap, prepare
 from graphexec.runtime.device_array import DeviceArray, take
@@ -43,11 +44,14 @@ Array = np.ndarray[Any, Any]
 class HipSession:
     """A plan loaded on a GPU. `mode` is the one in use; `fallback` is the reason if not "graph"."""
 
+    device_memory = True
+
     def __init__(
-        self, plan: Plan, weights: Mapping[str, Array], options: HipOptions, bindings: Bindings,
-        sibling: HipSession | None = None,
+        self, bound: BoundPlan, weights: Mapping[str, Array], options: HipOptions,
+        bindings: Bindings, sibling: HipSession | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._options, self._hip, self._sibling = plan, options, bindings, sibling
+        self._bound, self._plan, self._options = bound, bound.plan, options
+        self._hip, self._sibling = bindings, sibling
         self._resources = Resources(bindings, options.index)
         self._closed, self._hung = False, False
         self._running = False  # a run may be on the streams
@@ -71,7 +75,7 @@ class HipSession:
             with suppress(ExecutionError):  # report the first failure
                 self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
             if isinstance(exc, HipOutOfMemory):
-                raise OutOfMemory(too_little(plan, bindings, exc)) from exc
+                raise OutOfMemory(too_little(bound.plan, bindings, exc)) from exc
             raise
 
     # Input and output -----------------------------------------------------------------------
@@ -105,7 +109,7 @@ class HipSession:
             hip.prepare_wait(origin, self._arrival)()
         if array.address != self.address(buffer):
             source, size = hip.pointer(array.address), self._memory.sizes[buffer]
-            hip.prepare_copy(self._memory.at(buffer), source, size, "on_device", origin)()
+            hip.prepare_copy(self._memory.at(buffer), source, size, "d2d", origin)()
         self._taken.append(array)
 
     def fetch(self, buffer: str) -> None:
@@ -231,9 +235,9 @@ class HipSession:
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
-        self._memory = Memory(hip, plan, resources, lender)
+        self._memory = Memory(hip, self._bound, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
-        products = Products(hip, plan, resources, self._memory, self._options.algorithms)
+        products = Products(hip, self._bound, resources, self._memory, self._options.algorithms)
         self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
         if self._sibling is None:
@@ -242,10 +246,10 @@ class HipSession:
         if not resources.wait([self.origin], timeout):  # from here on others may write there
             self._hung = True
             raise TimedOut(f"the device did not answer within {timeout:g} s")
-        works = (i.work for i in plan.instructions if isinstance(i, Launch))
+        works = self._bound.work.values()
         kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
         markers = Markers(hip.platform.runtime_path) if self._options.markers else None
-        self._prepared = prepare(plan, self._calls)
+        self._prepared = prepare(self._bound, self._calls)
         if markers:
             self._prepared = markers.around_launches(plan, self._prepared)
         self._run = self._steps = [s for s in self._prepared if s is not nothing]

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.ir.program import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel
+from graphexec.ir.program import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel, Work
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
 from graphexec.runtime.hip.kernel_cache import KernelCache
@@ -40,22 +39,20 @@ class Steps:
         }
         self._nodes = _nodes_of_events(plan)
 
-    def launch(self, instruction: Launch) -> Step:
+    def launch(self, instruction: Launch, work: Work) -> Step:
         """A kernel launch, a BLAS call or a copy on the instruction's stream."""
         try:
-            match instruction.work:
-                case Gemm() as work:
+            match work:
+                case Gemm():
                     return self._products.prepare(work, instruction)
-                case GemmBatch() as work:
+                case GemmBatch():
                     return self._products.prepare_batch(work, instruction)
-                case Kernel() as work:
+                case Kernel():
                     return self._kernel(work, instruction)
-                case TritonKernel() as work:
+                case TritonKernel():
                     return self._triton(work, instruction)
-                case Memcpy() as work:
+                case Memcpy():
                     return self._memcpy(work, instruction)
-                case None:
-                    raise ExecutionError("a plan read from a file has no commands to run")
         except HipError as exc:  # add the node
             if exc.node is not None:
                 raise
@@ -109,7 +106,7 @@ class Steps:
         low, high = work.dst.byte_range()
         return self._hip.prepare_copy(
             self._memory.of(work.dst), self._memory.of(work.src), high - low,
-            self._memory.direction(work), self._streams[instruction.stream], instruction.node,
+            work.direction, self._streams[instruction.stream], instruction.node,
         )  # fmt: skip
 
     def _argument(self, argument: View | Scalar) -> Any:

@@ -37,7 +37,7 @@ class Facts:
         self.waits = self._waits()
         # Causes are read from the plan, as in its pictures.
         self.times = simulate(
-            self.plan, (), prediction.tasks.event, [*self.plan.predicted.values()]
+            self.plan, (), prediction.tasks.event, [*compiled.bound.prediction.spans.values()]
         )
         self.held_up_by = self._held_up_by()
 

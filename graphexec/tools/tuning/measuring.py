@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.tensor import DType, View
 from graphexec.planning.pipeline import plan_program
-from graphexec.runtime.device import Device, Session, Timed
+from graphexec.runtime.device import Device, Session
 from graphexec.tools.tuning.probes import Probe
 
 Array = np.ndarray[Any, Any]
@@ -36,9 +35,9 @@ class Loaded:
 
     def __init__(self, probe: Probe, device: Device, dtype: DType = DType.F32) -> None:
         order = range(len(probe.program.commands))
-        self._plan = plan_program(probe.program, order, probe.stream, device.name)
+        self._bound = plan_program(probe.program, order, probe.stream, device.name)
         self._dtype = dtype
-        self._session: Session = device.open(self._plan, {})
+        self._session: Session = device.open(self._bound, {})
         try:
             self.fill()
         except BaseException:
@@ -50,7 +49,7 @@ class Loaded:
         random = np.random.default_rng(0)
         numbers = random.standard_normal(_PATTERN, np.float32).astype(self._dtype.numpy())
         pattern = numbers.view(np.uint8)
-        for buffer in self._plan.buffers:
+        for buffer in self._bound.plan.buffers:
             if buffer.role == "input" and buffer.bytes <= _FILLED:
                 self._session.put(buffer.id, np.resize(pattern, buffer.bytes))
 
@@ -59,8 +58,8 @@ class Loaded:
         return time_runs(self._session)
 
     def result(self, view: View) -> Array:
-        """The bytes (uint8) around a view after one run on the filled inputs."""
-        buffer, offset = self._plan.places[view.storage]
+        """The bytes (uint8) around a view after one run on the same inputs as ever."""
+        buffer, offset = self._bound.places[view.storage]
         low, high = view.byte_range()
         self.fill()
         self._session.issue()
@@ -78,33 +77,25 @@ class Loaded:
 
 
 def time_runs(session: Session) -> float:
-    """The median of a few runs of a loaded plan, in microseconds. Raises DeviceUnavailable."""
-    timed = _timed(session)
+    """Microseconds of a run of a loaded plan, the median of some."""
     for _ in range(_WARM_UP):
-        timed.time_run()
+        session.time_run()
     found: list[float] = []
     end = time.monotonic() + _SECONDS
     while len(found) < _LEAST or (len(found) < _MOST and time.monotonic() < end):
-        found.append(timed.time_run() * 1e6)
+        found.append(session.time_run() * 1e6)
     return median(found)
 
 
 def time_in_turns(sessions: Sequence[Session], rounds: int = 9) -> list[float]:
-    """The median run of each of some loaded plans, in microseconds. The plans take turns of a few
-    runs, so that a slow moment affects all of them. Raises DeviceUnavailable."""
-    timed = [_timed(session) for session in sessions]
-    found: list[list[float]] = [[] for _ in timed]
+    """Microseconds of a run of each of some loaded plans, medians. The plans take turns of a few
+    runs, so that a slow moment hits all of them."""
+    found: list[list[float]] = [[] for _ in sessions]
     for _ in range(rounds):
-        for session, times in zip(timed, found, strict=True):
+        for session, times in zip(sessions, found, strict=True):
             session.time_run()  # caches hold what the last plan used
             times += [session.time_run() * 1e6 for _ in range(_TURN)]
     return [median(times) for times in found]
-
-
-def _timed(session: Session) -> Timed:
-    if not isinstance(session, Timed):
-        raise DeviceUnavailable("this device does not measure what it runs")
-    return session
 
 
 __all__ = ["Loaded", "time_in_turns", "time_runs"]

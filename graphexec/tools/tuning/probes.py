@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
+from graphexec.ir.program import DIRECTIONS, Command, Cost, Gemm, Kernel, Memcpy, Program, Storage
 
 EMPTY = Path(__file__).with_name("empty.hip")
 _BYTES = 256  # that an empty kernel declares as written
@@ -77,7 +77,8 @@ def _begun(storage: Storage, name: str, storages: dict[str, Storage]) -> Command
     type = TensorType((storage.nbytes // 2,), DType.F16)
     source, target = View.dense(start.name, type), View.dense(name, type)
     cost = Cost(0, 2 * storage.nbytes)
-    return Command(name, "memcpy", Memcpy(source, target), (source,), (target,), cost)
+    work = Memcpy(source, target, DIRECTIONS[storage.space, storage.space])
+    return Command(name, "memcpy", work, (source,), (target,), cost)
 
 
 def launches(count: int) -> Probe:

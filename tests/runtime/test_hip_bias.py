@@ -439,7 +439,7 @@ def test_a_plan_that_cannot_do_without_is_refused(emulated: Lab) -> None:
 def test_an_odd_address_is_noticed(emulated: Lab, operand: str) -> None:
     """The compiler makes no such plan: by hand."""
     g = layer("f32", added="kept")
-    plan = gx.pipeline.plan_graph(g, device="hip", capabilities=EVERY).plan
+    plan = plan_graph(g, device="hip", capabilities=EVERY).plan
     (launch,) = [i for i in plan.instructions if isinstance(i, Launch) and i.command == "gemm"]
     work = launch.work
     assert isinstance(work, Gemm)

@@ -24,6 +24,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import growing
 import intervals
 import shapes
 from measure import table
@@ -121,6 +122,19 @@ def planning_time(quick: bool) -> Rows:
         for kind in ("wall", "processor")
     )
     rows.append(["growth", "", f"exponent {wall:.2f} / {processor:.2f}", "1.1", "", "", ""])
+    return rows
+
+
+def growth(quick: bool) -> Rows:
+    """Shapes that invite squares: processor time, and its exponent from the least size to the
+    largest. tests/planning/test_growth.py counts lines for the same shapes."""
+    sizes = (1000, 4000) if quick else (1000, 4000, 16_000)
+    rows = [["shape (processor)", *(f"{size:,}" for size in sizes), "exponent", "target"]]
+    for name, shape in growing.SHAPES.items():
+        shape(4)()  # imports
+        times = [best(shape(size), 3 if size < 10_000 else 1).processor for size in sizes]
+        exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
+        rows.append([name, *(f"{took:.2f} s" for took in times), f"{exponent:.2f}", "1.15"])
     return rows
 
 
@@ -328,7 +342,8 @@ def portfolio(quick: bool) -> Rows:
 
 
 PARTS: dict[str, Callable[[bool], Rows]] = {
-    "time": planning_time, "waits": waits, "arena": arena, "makespan": makespan,
+    "time": planning_time, "growth": growth, "waits": waits, "arena": arena,
+    "makespan": makespan,
     "portfolio": portfolio,
 }  # fmt: skip
 

@@ -58,6 +58,7 @@ _SLOW = {
     "planning/test_allocation.py::test_both_allocators_keep_conflicting_items_apart",
     "planning/test_batch.py::test_any_graph_with_biases",
     "planning/test_batch.py::test_numbers_with_biases",
+    "planning/test_growth.py",
     "planning/test_limits.py::test_any_dag_costs_and_streams_give_a_proved_plan",
     "planning/test_limits.py::test_any_dag_costs_streams_and_limit_give_a_proved_plan_that_fits",
     "proof/test_verify_oracle.py",

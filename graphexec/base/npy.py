@@ -10,8 +10,8 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,47 +40,71 @@ class NpyError(Exception):
         return Diagnostic(f"{prefix}{self}", help=self.help)
 
 
-def members(path: Path) -> list[str]:
-    """The names of the arrays in an .npz file, each once, in their order."""
-    with _reading(path), open_file(path) as stream, zipfile.ZipFile(stream) as archive:
-        names = archive.namelist()
-    if len(names) > _MAX_MEMBERS:
-        raise NpyError(f"'{path}' has {len(names)} entries; at most {_MAX_MEMBERS} are read")
-    for name in names:
-        if not name.endswith(".npy"):
-            raise NpyError(f"'{path}' holds '{name}', which is no array")
-    return [name.removesuffix(".npy") for name in names]
+class NpyFile:
+    """An .npy file: the one array in it, under the key None."""
+
+    keys: Collection[str] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def describe(self, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and stored dtype of an array, from its header; NpyError also if it is truncated."""
+        with _reading(self.path), self._opened(key) as (stream, size, where):
+            shape, _, stored, start = _header(stream, where)
+            _refuse_foreign(stored, where)
+            _check_size(size, start + prod(shape) * stored.itemsize, where)
+            return shape, stored
+
+    def fetch(self, key: str | None, type: TensorType) -> Array:
+        """An array as a tensor of `type`.
+
+        C-contiguous, native byte order, exactly the shape and dtype of `type`; else NpyError.
+        """
+        with _reading(self.path), self._opened(key) as (stream, size, where):
+            return _read(stream, size, where, type)
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    @contextmanager
+    def _opened(self, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
+        """The bytes of an array, how many there are, and what to call it in messages."""
+        with open_file(self.path) as stream:
+            yield stream, os.fstat(stream.fileno()).st_size, f"'{self.path}'"
 
 
-def fetch(path: Path, key: str | None, type: TensorType) -> Array:
-    """The array in an .npy file, or under `key` in an .npz file, as a tensor of `type`.
+class NpzFile(NpyFile):
+    """An .npz file that stays open, as reading its directory takes as long as it has arrays.
 
-    C-contiguous, native byte order, exactly the shape and dtype of `type`; else NpyError.
+    `keys` are the names of the arrays, in their order. NpyError where it is no such file.
     """
-    with _reading(path), _opened(path, key) as (stream, size, where):
-        return _read(stream, size, where, type)
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with ExitStack() as stack:
+            with _reading(path):
+                stream = stack.enter_context(open_file(path))
+                self._archive = stack.enter_context(zipfile.ZipFile(stream))
+            names = self._archive.namelist()
+            if len(names) > _MAX_MEMBERS:
+                few = f"at most {_MAX_MEMBERS} are read"
+                raise NpyError(f"'{path}' has {len(names)} entries; {few}")
+            for name in names:
+                if not name.endswith(".npy"):
+                    raise NpyError(f"'{path}' holds '{name}', which is no array")
+            self.keys = dict.fromkeys(name.removesuffix(".npy") for name in names)
+            self._open = stack.pop_all()
 
-def describe(path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and stored dtype of an array, from its header; NpyError also if the body is short."""
-    with _reading(path), _opened(path, key) as (stream, size, where):
-        shape, _, stored, start = _header(stream, where)
-        _refuse_foreign(stored, where)
-        _check_size(size, start + prod(shape) * stored.itemsize, where)
-        return shape, stored
+    def close(self) -> None:
+        """Let go of the file."""
+        self._open.close()
 
-
-@contextmanager
-def _opened(path: Path, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
-    """The bytes of an array, how many there are, and what to call it in messages."""
-    with open_file(path) as stream:
-        if key is None:
-            yield stream, os.fstat(stream.fileno()).st_size, f"'{path}'"
-            return
-        archive = zipfile.ZipFile(stream)
-        info = archive.getinfo(f"{key}.npy")
-        with archive.open(info) as member:
-            yield member, info.file_size, f"'{key}' in '{path}'"  # type: ignore[misc]
+    @contextmanager
+    def _opened(self, key: str | None) -> Iterator[tuple[BinaryIO, int, str]]:
+        info = self._archive.getinfo(f"{key}.npy")
+        with self._archive.open(info) as member:
+            yield member, info.file_size, f"'{key}' in '{self.path}'"  # type: ignore[misc]
 
 
 @contextmanager
@@ -203,4 +227,4 @@ def _fill(stream: BinaryIO, target: memoryview, where: str) -> None:
         done += len(part)
 
 
-__all__ = ["NpyError", "describe", "fetch", "members"]
+__all__ = ["NpyError", "NpyFile", "NpzFile"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from graphexec.base.atomic_file import Writer, check_file, write_files
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
-from graphexec.base.npy import NpyError, fetch, members
+from graphexec.base.npy import NpyError, NpyFile, NpzFile
 from graphexec.base.tensor import DType, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -47,11 +48,18 @@ def read_inputs(
     Arrays are C-contiguous and of exactly the input's shape and dtype. Raises DataError with
     every mistake found.
     """
+    with ExitStack() as opened:
+        return _read_inputs(specs, inputs, seed, opened)
+
+
+def _read_inputs(
+    specs: Sequence[str], inputs: Mapping[str, TensorType], seed: int, opened: ExitStack
+) -> tuple[dict[str, Array], list[str]]:
     mistakes: list[Diagnostic] = []
     given: dict[str, _Given] = {}
     for spec in specs:
         try:
-            for item in _understand(spec, inputs):
+            for item in _understand(spec, inputs, opened):
                 if item.name not in inputs:
                     mistakes.append(_unknown(item, inputs))
                 elif item.name in given:
@@ -79,11 +87,11 @@ def read_inputs(
     return arrays, drawn
 
 
-def _understand(spec: str, inputs: Mapping[str, TensorType]) -> Iterator[_Given]:
+def _understand(spec: str, inputs: Mapping[str, TensorType], opened: ExitStack) -> Iterator[_Given]:
     """The arrays a spec gives; NpyError when it gives none."""
     name, equals, value = spec.partition("=")
     if not equals or (name not in inputs and os.path.isfile(spec)):
-        yield from _archive(spec)
+        yield from _archive(spec, opened)
     elif value.startswith("randn:"):
         yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))
     elif value.lower().endswith(".npz"):
@@ -92,10 +100,10 @@ def _understand(spec: str, inputs: Mapping[str, TensorType]) -> Iterator[_Given]
     elif not value:
         raise NpyError(f"'{spec}' names no file", help=f"-i {name}=x.npy or -i {name}=randn:0")
     else:
-        yield _Given(name, f"'{spec}'", partial(fetch, Path(value), None))
+        yield _Given(name, f"'{spec}'", partial(NpyFile(Path(value)).fetch, None))
 
 
-def _archive(spec: str) -> Iterator[_Given]:
+def _archive(spec: str, opened: ExitStack) -> Iterator[_Given]:
     path = Path(spec)
     if path.suffix.lower() == ".npy":
         raise NpyError(f"'{spec}' does not say which input it is",
@@ -103,8 +111,9 @@ def _archive(spec: str) -> Iterator[_Given]:
     if path.suffix.lower() != ".npz":
         raise NpyError(f"'{spec}' is not an input",
                        help="-i NAME=x.npy, -i all.npz or -i NAME=randn:SEED")  # fmt: skip
-    for key in members(path):
-        yield _Given(key, f"'{spec}'", partial(fetch, path, key))
+    archive = opened.enter_context(closing(NpzFile(path)))
+    for key in archive.keys:
+        yield _Given(key, f"'{spec}'", partial(archive.fetch, key))
 
 
 def _seed(spec: str, value: str) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphexec.base.diagnostics import did_you_mean
 from graphexec.base.reading import open_file
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from graphexec.ir.typed import TypedWeight
+
+
+_MOST_OPEN = 64  # files at a time
 
 
 class WeightError(Exception):
@@ -35,14 +40,51 @@ class Found:
     dtype: DType
 
 
-def find_weight(
-    folder: Path, root: Path | None, file: str, key: str | None, dtype: DType | None
-) -> Found:
-    """Read the header of a weight; WeightError when it is missing, outside `root`, or unusable.
+class WeightFiles:
+    """Weight files while they are read: each stays open for the next of its arrays.
 
-    `root` defaults to `folder`; symbolic links are followed before the check. `dtype` is
-    asserted; with bf16, 2-byte void and uint16 data (as NumPy saves bf16) is read as bf16.
+    A context manager; leaving it closes the files.
     """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, _File] = OrderedDict()  # the one used last stands last
+
+    def __enter__(self) -> WeightFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def find(
+        self, folder: Path, root: Path | None, file: str, key: str | None, dtype: DType | None
+    ) -> Found:
+        """Read the header of a weight; WeightError when it is missing, outside `root`, or unusable.
+
+        `root` defaults to `folder`; symbolic links are followed before the check. `dtype` is
+        asserted; with bf16, 2-byte void and uint16 data (as NumPy saves bf16) is read as bf16.
+        """
+        path = _located(folder, root, file)
+        with _as_weight_error():
+            opened = self._opened(path)
+            shape, stored = opened.describe(_chosen(path, opened, key))
+        return Found(path, _extents(shape), _meaning(stored, dtype))
+
+    def read(self, weight: TypedWeight) -> np.ndarray[Any, Any]:
+        """The elements of a weight as a C-contiguous array of its dtype."""
+        with _as_weight_error():
+            opened = self._opened(weight.path)
+            return opened.fetch(_chosen(weight.path, opened, weight.key), weight.type)
+
+    def _opened(self, path: Path) -> _File:
+        found = self._open.pop(path, None) or _open(path)
+        self._open[path] = found
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+        return found
+
+
+def _located(folder: Path, root: Path | None, file: str) -> Path:
     try:
         path = (folder / file).resolve()
     except (OSError, ValueError, RuntimeError) as exc:
@@ -54,8 +96,7 @@ def find_weight(
             help="keep weights beside the YAML file, or allow another folder with --weights-root",
         )
     _check_readable(path, file, folder)
-    shape, stored = _READERS[_suffix(path)].describe(path, key)
-    return Found(path, _extents(shape), _meaning(stored, dtype))
+    return path
 
 
 def _check_readable(path: Path, file: str, folder: Path) -> None:
@@ -69,87 +110,87 @@ def _check_readable(path: Path, file: str, folder: Path) -> None:
         raise WeightError(f"cannot read the weights file '{file}': {exc.strerror}") from exc
 
 
-def read_weight(weight: TypedWeight) -> np.ndarray[Any, Any]:
-    """The elements of a weight as a C-contiguous array of its dtype."""
-    return _READERS[_suffix(weight.path)].fetch(weight.path, weight.key, weight.type)
+class _File(Protocol):
+    """An open weights file. `keys` names its arrays; an .npy file has none."""
+
+    @property
+    def keys(self) -> Collection[str]: ...
+
+    def describe(self, key: str | None, /) -> tuple[tuple[int, ...], np.dtype[Any]]: ...
+
+    def fetch(self, key: str | None, type: TensorType, /) -> np.ndarray[Any, Any]: ...
+
+    def close(self) -> None: ...
 
 
-def _suffix(path: Path) -> str:
-    if path.suffix not in _READERS:
+def _open(path: Path) -> _File:
+    from graphexec.base.npy import NpyFile, NpzFile
+
+    kinds: dict[str, Callable[[Path], _File]] = {
+        ".npy": NpyFile, ".npz": NpzFile, ".safetensors": _Safetensors,
+    }  # fmt: skip
+    if path.suffix not in kinds:
         raise WeightError(
             f"weights file '{path.name}' has an unknown ending",
-            help=f"known are {', '.join(_READERS)}",
+            help=f"known are {', '.join(kinds)}",
         )
-    return path.suffix
-
-
-class _NumPy:
-    """.npy and .npz files."""
-
-    def __init__(self, several: bool) -> None:
-        self.several = several
-
-    def describe(self, path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        from graphexec.base import npy
-
-        with _as_weight_error(npy.NpyError):
-            return npy.describe(path, self._member(path, key))
-
-    def fetch(self, path: Path, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
-        from graphexec.base import npy
-
-        with _as_weight_error(npy.NpyError):
-            return npy.fetch(path, self._member(path, key), type)
-
-    def _member(self, path: Path, key: str | None) -> str | None:
-        from graphexec.base import npy
-
-        if self.several:
-            return _chosen(path, npy.members(path), key)
-        if key is not None:
-            raise WeightError(f"'{path.name}' holds one array; leave out `key`", "key")
-        return None
+    return kinds[path.suffix](path)
 
 
 class _Safetensors:
     """.safetensors files, by the package of that name."""
 
-    def describe(self, path: Path, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        with self._opened(path, key) as tensor:
-            return tuple(tensor.get_shape()), _safetensors_dtype(tensor.get_dtype())
-
-    def fetch(self, path: Path, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
-        import numpy as np
-
-        with self._opened(path, key) as tensor:
-            array = np.ascontiguousarray(tensor[...])
-        if array.shape != type.shape or array.dtype != type.dtype.numpy():
-            raise WeightError(f"weights file '{path}' changed while it was in use")
-        return array
-
-    @contextmanager
-    def _opened(self, path: Path, key: str | None) -> Iterator[Any]:
+    def __init__(self, path: Path) -> None:
         try:
-            from safetensors import SafetensorError, safe_open
+            from safetensors import safe_open
         except ImportError:
             raise WeightError(
                 "reading .safetensors needs another package",
                 help="pip install 'graphexec[safetensors]'",
             ) from None
-        try:
+        self._path = path
+        with self._reading(), ExitStack() as stack:
             # safe_open opens the path itself, and would wait for a pipe that took its place.
-            with open_file(path), safe_open(path, "numpy") as archive:
-                yield archive.get_slice(_chosen(path, list(archive.keys()), key))
+            stack.enter_context(open_file(path))
+            self._archive = stack.enter_context(safe_open(path, "numpy"))
+            self.keys = dict.fromkeys(self._archive.keys())
+            self._closing = stack.pop_all()
+
+    def describe(self, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        with self._reading():
+            tensor = self._archive.get_slice(key)
+            return tuple(tensor.get_shape()), _safetensors_dtype(tensor.get_dtype())
+
+    def fetch(self, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        with self._reading():
+            array = np.ascontiguousarray(self._archive.get_slice(key)[...])
+        if array.shape != type.shape or array.dtype != type.dtype.numpy():
+            raise WeightError(f"weights file '{self._path}' changed while it was in use")
+        return array
+
+    def close(self) -> None:
+        self._closing.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        from safetensors import SafetensorError
+
+        try:
+            yield
         except (SafetensorError, OSError) as exc:
-            raise WeightError(f"cannot read '{path}': {exc}") from exc
+            raise WeightError(f"cannot read '{self._path}': {exc}") from exc
 
 
 @contextmanager
-def _as_weight_error(*foreign: type[Exception]) -> Iterator[None]:
+def _as_weight_error() -> Iterator[None]:
+    from graphexec.base.npy import NpyError
+
     try:
         yield
-    except foreign as exc:
-        raise WeightError(str(exc), help=getattr(exc, "help", "")) from exc
+    except NpyError as exc:
+        raise WeightError(str(exc), help=exc.help) from exc
 
 
 def _safetensors_dtype(name: str) -> np.dtype[Any]:
@@ -159,25 +200,23 @@ def _safetensors_dtype(name: str) -> np.dtype[Any]:
     return known[name].numpy() if name in known else np.dtype(np.void)
 
 
-_READERS: dict[str, _NumPy | _Safetensors] = {
-    ".npy": _NumPy(several=False),
-    ".npz": _NumPy(several=True),
-    ".safetensors": _Safetensors(),
-}
-
-
-def _chosen(path: Path, names: list[str], key: str | None) -> str:
+def _chosen(path: Path, file: _File, key: str | None) -> str | None:
+    names = file.keys
+    if path.suffix == ".npy":
+        if key is not None:
+            raise WeightError(f"'{path.name}' holds one array; leave out `key`", "key")
+        return None
+    if key in names:
+        return key
     if key is None and len(names) == 1:
-        return names[0]
-    listed = ", ".join(f"'{n}'" for n in names[:8]) + (", …" if len(names) > 8 else "")
+        return next(iter(names))
+    listed = ", ".join(f"'{n}'" for n in islice(names, 8)) + (", …" if len(names) > 8 else "")
     if key is None:
         raise WeightError(f"'{path.name}' holds several arrays: {listed}", help="choose by `key`")
-    if key not in names:
-        raise WeightError(
-            f"there is no array '{key}' in '{path.name}'; it holds {listed}", "key",
-            help=did_you_mean(key, names),
-        )  # fmt: skip
-    return key
+    raise WeightError(
+        f"there is no array '{key}' in '{path.name}'; it holds {listed}", "key",
+        help=did_you_mean(key, names),
+    )  # fmt: skip
 
 
 def _extents(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -201,4 +240,4 @@ def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
     )
 
 
-__all__ = ["Found", "WeightError", "find_weight", "read_weight"]
+__all__ = ["Found", "WeightError", "WeightFiles"]

@@ -16,7 +16,7 @@ from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
-from graphexec.frontend.weights import WeightError, find_weight
+from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
@@ -44,7 +44,8 @@ class _Inference:
         except ExpressionError as exc:
             raise GraphError([Diagnostic(f"consts: {exc}", help=exc.help)]) from exc
         inputs = {i.name: t for i in graph.inputs.values() if (t := self.input(i))}
-        weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w))}
+        with WeightFiles() as files:
+            weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w, files))}
         nodes = [n for node in topological(graph) if (n := self.node(node))]
         if not graph.outputs:
             self.errors.append(
@@ -62,10 +63,10 @@ class _Inference:
             return None
         return self.checked(item, TensorType(shape, dtype))
 
-    def weight(self, item: Weight) -> TypedWeight | None:
+    def weight(self, item: Weight, files: WeightFiles) -> TypedWeight | None:
         wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
         try:
-            found = find_weight(
+            found = files.find(
                 self.graph.folder, self.graph.weight_root, item.file, item.key, wanted
             )
         except WeightError as exc:

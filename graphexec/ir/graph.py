@@ -116,6 +116,7 @@ class Graph:
         self.source = source
         self.output_marks: dict[str, Mark] = {}
         self.warnings: list[Diagnostic] = []
+        self._numbers: dict[str, int] = {}  # of each op, below which no name made from it is free
 
     # Building ---------------------------------------------------------------------------
 
@@ -217,9 +218,10 @@ class Graph:
     def _fresh_name(self, op: str) -> str:
         if op not in self:
             return op
-        number = 1
+        number = self._numbers.get(op, 1)
         while f"{op}_{number}" in self:
             number += 1
+        self._numbers[op] = number
         return f"{op}_{number}"
 
     # Looking ----------------------------------------------------------------------------

@@ -44,6 +44,9 @@ class _Lowering:
         self.commands: list[Command] = []
         self.made_by: dict[str, tuple[int, ...]] = {}
         self.types = self.layouts.types
+        self.output_of: dict[str, str] = {}  # the first output of each tensor that is one
+        for output, tensor in graph.outputs.items():
+            self.output_of.setdefault(tensor, output)
 
     def run(self) -> Program:
         graph = self.graph
@@ -137,16 +140,16 @@ class _Lowering:
             return self.tensors[node.operands[node.over]]
         if node.type.space != self.edge:
             return self.storage(node.name, node.type, "arena", node.type.space)
-        for output, tensor in self.graph.outputs.items():
-            if tensor == node.name:
-                return self.storage(port_buffer(output, "output"), node.type, "output", self.edge)
+        output = self.output_of.get(node.name)
+        if output is not None:
+            return self.storage(port_buffer(output, "output"), node.type, "output", self.edge)
         return self.storage(node.name, node.type, "arena", self.edge)
 
     def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
         """The view the host reads as an output; a tensor with several names is copied once."""
-        for other, view in earlier.items():
-            if self.graph.outputs[other] == tensor:
-                return view
+        first = self.output_of[tensor]
+        if first in earlier:
+            return earlier[first]
         view = self.tensors[tensor]
         if self.storages[view.storage].role == "output":
             return view

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.proof.clocks import Clock, Stamp, covers, merge, stream_slots
+from graphexec.proof.clocks import Clock, Stamp, merge, stream_slots
 from graphexec.proof.hazard import Site
 
 
@@ -65,19 +65,22 @@ def _judge(
     Updates the clock. With `first` one of them must stay, as the stream's fork.
     """
     known = [(index, wait, records[wait.event]) for index, wait in waits if wait.event in records]
-    kept = list(known)
-    for candidate in known:
-        index, wait, event = candidate
-        others = [other for other in kept if other is not candidate]
-        if wait.role == "dependency" and (others or not first):
-            without = clock.copy()
-            for _, _, other_event in others:
-                merge(without, other_event)
-            if covers(without, event):
-                kept = others
-                yield _redundant(index, wait, "its stream is already past that record")
-    for _, _, event in kept:
-        merge(clock, event)
+    # How far the waits bring each stream, and how many of those left bring it that far.
+    columns = list(zip(*(event for _, _, event in known), strict=True))
+    reached = list(map(max, columns))
+    reaching = [column.count(most) for column, most in zip(columns, reached, strict=True)]
+    left = len(known)
+    for index, wait, event in known:
+        if wait.role != "dependency" or (first and left == 1):
+            continue
+        furthest = [slot for slot, count in enumerate(event) if count == reached[slot]]
+        if all(reaching[slot] > 1 or event[slot] <= clock[slot] for slot in furthest):
+            for slot in furthest:
+                reaching[slot] -= 1
+            left -= 1
+            yield _redundant(index, wait, "its stream is already past that record")
+    if known:
+        merge(clock, reached)
 
 
 def _redundant(index: int, wait: Wait, why: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, NotCapable, SessionClosed
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import TensorType
-from graphexec.frontend.weights import WeightError, read_weight
+from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
 from graphexec.machine.capabilities import listed
@@ -345,11 +345,12 @@ def _same_weights(one: Compiled, other: Compiled) -> bool:
 def _read_weights(compiled: Compiled) -> dict[str, Array]:
     weights, mistakes = {}, []
     names = compiled.program.weights
-    for name in tracked("reading weights", names, len(names)):
-        try:
-            weights[name] = read_weight(compiled.graph.weights[name])
-        except WeightError as exc:
-            mistakes.append(Diagnostic(f"weight '{name}': {exc}", help=exc.help))
+    with WeightFiles() as files:
+        for name in tracked("reading weights", names, len(names)):
+            try:
+                weights[name] = files.read(compiled.graph.weights[name])
+            except WeightError as exc:
+                mistakes.append(Diagnostic(f"weight '{name}': {exc}", help=exc.help))
     if mistakes:
         raise DataError(mistakes)
     return weights

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphexec.api import compile
 from graphexec.base.tensor import DType, TensorType
-from graphexec.frontend.weights import read_weight
+from graphexec.frontend.weights import WeightFiles
 from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
@@ -120,7 +120,7 @@ def compare_executable(
     exe.run_tapped(inputs, tap)
     exact = evaluate(graph, inputs)
     given = {name: np.asarray(inputs[name], np.float64) for name in graph.inputs}
-    given |= {name: read_weight(w).astype(np.float64) for name, w in graph.weights.items()}
+    given |= _weights(graph)
     depth, coarsest = _depths(graph), _coarsest(graph)
     lost = {node.name: _lost_in_sums(node, types) for node in graph.nodes}
     absent = not_computed(graph, exe.rewritten, seen)
@@ -150,11 +150,17 @@ def compare_executable(
 def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Every tensor of the graph in float64, node after node, with no plan."""
     values = {name: np.asarray(inputs[name], np.float64) for name in graph.inputs}
-    values |= {name: read_weight(w).astype(np.float64) for name, w in graph.weights.items()}
+    values |= _weights(graph)
     for node in graph.nodes:
         arrays = {key: values[name] for key, name in node.operands.items()}
         values[node.name] = node.op.reference(arrays, node.attrs, node.type)
     return values
+
+
+def _weights(graph: TypedGraph) -> dict[str, Array]:
+    """The weights in float64."""
+    with WeightFiles() as files:
+        return {name: files.read(w).astype(np.float64) for name, w in graph.weights.items()}
 
 
 class _Error:

@@ -15,7 +15,7 @@ from plans import Draft, at
 
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import INT64_MAX, DType
-from graphexec.formats.plan_file import dumps, loads
+from graphexec.formats.plan_file import dumps, loads, read
 from graphexec.ir.plan import (
     Buffer,
     HostWait,
@@ -390,3 +390,23 @@ def test_no_document_gives_anything_but_a_plan_or_a_graph_error(
 def test_no_text_gives_anything_but_a_plan_or_a_graph_error(text: str) -> None:
     with pytest.raises(GraphError):
         loads(text)
+
+
+def test_more_streams_than_can_be_proved() -> None:
+    made = document()
+    made["streams"] = [{"id": s} for s in range(1025)]
+    with pytest.raises(GraphError, match="may use 1,024 streams, this one uses 1,025"):
+        loads(json.dumps(made))
+    made["streams"] = [{"id": 0}]
+    made["instructions"] = [{"kind": "record", "stream": s, "event": s} for s in range(1025)]
+    with pytest.raises(GraphError, match="may use 1,024 streams, this one uses 1,025"):
+        loads(json.dumps(made))
+
+
+def test_more_events_than_can_be_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MAX_CLOCKS", 3)
+    made = document()
+    loads(json.dumps(made))
+    made["instructions"].insert(1, {"kind": "record", "stream": 1, "event": 1})
+    with pytest.raises(GraphError, match="2 events on 2 streams are more than can be proved"):
+        loads(json.dumps(made))

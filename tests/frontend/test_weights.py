@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
-from graphexec.frontend.weights import WeightError, find_weight, read_weight
+from graphexec.frontend import weights
+from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.graph.infer import infer
 from graphexec.ir.typed import TypedWeight
 
@@ -28,8 +30,9 @@ def stored(dtype: str) -> Array:
 
 def read(folder: Path, file: str, key: str | None = None, dtype: str | None = None,
          root: Path | None = None) -> Array:  # fmt: skip
-    found = find_weight(folder, root, file, key, DType(dtype) if dtype else None)
-    return read_weight(TypedWeight(TensorType(found.shape, found.dtype), found.path, key))
+    with WeightFiles() as files:
+        found = files.find(folder, root, file, key, DType(dtype) if dtype else None)
+        return files.read(TypedWeight(TensorType(found.shape, found.dtype), found.path, key))
 
 
 def refused(folder: Path, file: str, key: str | None = None, dtype: str | None = None,
@@ -335,15 +338,16 @@ def test_places_in_the_file(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_while_it_is_in_use(tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", VALUES)
-    found = find_weight(tmp_path, None, "w.npy", None, None)
+    with WeightFiles() as files:
+        found = files.find(tmp_path, None, "w.npy", None, None)
     weight = TypedWeight(TensorType(found.shape, found.dtype), found.path, None)
     for other in (VALUES.T, VALUES.astype(np.float16), VALUES.astype(np.int64)[:, :1]):
         np.save(tmp_path / "w.npy", other)
-        with pytest.raises(WeightError, match=r"w\.npy"):
-            read_weight(weight)
+        with WeightFiles() as files, pytest.raises(WeightError, match=r"w\.npy"):
+            files.read(weight)
     (tmp_path / "w.npy").unlink()
-    with pytest.raises(WeightError, match=r"w\.npy"):
-        read_weight(weight)
+    with WeightFiles() as files, pytest.raises(WeightError, match=r"w\.npy"):
+        files.read(weight)
 
 
 def test_weights_in_a_run(tmp_path: Path) -> None:
@@ -355,3 +359,24 @@ def test_weights_in_a_run(tmp_path: Path) -> None:
     x = np.array([[1, 0], [0, 1], [1, 1], [2, 4]]).astype(DType.BF16.numpy())
     with gx.compile(graph, device="cpu") as exe:
         assert np.array_equal(exe.run(x=x)["y"], x.astype(np.float64) @ VALUES)
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_an_archive_of_many_weights_is_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    names = [f"w{i}" for i in range(20)]
+    arrays = {name: np.full((2, 2), i, np.float32) for i, name in enumerate(names)}
+    if ending == "npz":
+        np.savez(tmp_path / "all.npz", **arrays)
+    else:
+        save_file(arrays, tmp_path / "all.safetensors")
+    opened = []
+    original = weights._open
+    monkeypatch.setattr(weights, "_open", lambda path: opened.append(path) or original(path))
+    with WeightFiles() as files:
+        for name, array in arrays.items():
+            found = files.find(tmp_path, None, f"all.{ending}", name, None)
+            weight = TypedWeight(TensorType(found.shape, found.dtype), found.path, name)
+            assert np.array_equal(files.read(weight), array)
+    assert opened == [tmp_path / f"all.{ending}"]

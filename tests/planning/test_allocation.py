@@ -14,6 +14,7 @@ from graphexec.machine import costs
 from graphexec.planning.allocate import allocate
 from graphexec.planning.allocation.conflicts import (
     conflicts,
+    grown_peak,
     heaviest_antichain,
     heaviest_clique,
     peak,
@@ -40,7 +41,15 @@ def naive_conflict(one, two, synchronized) -> bool:
     def all_before(first, second):
         return all(before[b][stream[a]] > position[a] for a in first for b in second)
 
-    return not all_before(one.commands, two.commands) and not all_before(two.commands, one.commands)
+    ones, twos = (users(item, synchronized) for item in (one, two))
+    return not all_before(ones, twos) and not all_before(twos, ones)
+
+
+def users(item, synchronized) -> list[int]:
+    """The commands that touch what lies in an item."""
+    commands = synchronized.schedule.program.commands
+    return [index for index, command in enumerate(commands)
+            if any(view.storage in item.at for view in command.reads + command.writes)]  # fmt: skip
 
 
 @given(st.integers(0, 2**32), st.integers(1, 20), st.integers(1, 4))
@@ -256,3 +265,21 @@ def test_in_place_results_are_right():
 
 def test_alignment():
     assert [aligned(n) for n in (1, 256, 257)] == [256, 256, 512]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 6))
+@settings(max_examples=50)
+def test_the_peak_grows_by_all_that_conflicts_with_all(seed, nodes, streams):
+    found = items(planned(shapes.random_dag(nodes, seed), streams), "device")
+    most = max(peak_at(found, place) for place in {item.first for item in found})
+    at = min(i.first for i in found if peak_at(found, i.first) == most)
+    clique = [item for item in found if item.first <= at <= item.last]
+    near = [item for item in found if item not in clique]
+    for item in sorted(near, key=lambda i: (-i.size, max(i.first - at, at - i.last), i.first)):
+        if not any(item.ends_before(m) or m.ends_before(item) for m in clique):
+            clique.append(item)
+    assert grown_peak(found) == sum(item.size for item in clique)
+
+
+def peak_at(found, place) -> int:
+    return sum(item.size for item in found if item.first <= place <= item.last)

@@ -12,6 +12,7 @@ import pytest
 import graphexec as gx
 from graphexec import api
 from graphexec.base.errors import DataError, GraphError
+from graphexec.frontend.weights import WeightFiles
 from graphexec.runtime.plan_cache import LIMIT, solve_dims
 
 TEXT = """\
@@ -163,11 +164,9 @@ def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "nodes:", "weights:\n  w: {file: w.npy}\nnodes:"
     )
     (tmp_path / "g.yaml").write_text(text)
-    from graphexec.runtime import executable
-
     read = []
-    original = executable.read_weight
-    monkeypatch.setattr(executable, "read_weight", lambda w: read.append(w) or original(w))
+    original = WeightFiles.read
+    monkeypatch.setattr(WeightFiles, "read", lambda files, w: read.append(w) or original(files, w))
     with gx.compile(gx.load(tmp_path / "g.yaml"), device="cpu") as exe:
         for m in (4, 5, 6):
             x = arrays(m, 6)["x"]

@@ -42,6 +42,9 @@ from graphexec.ir.plan import (
 )
 from graphexec.ir.program import Cost, Role, WorkKind
 
+MAX_STREAMS = 1024
+MAX_CLOCKS = 1 << 26  # streams times events: 512 MiB of counters
+
 
 def loads(text: str, path: str = "<plan>") -> Plan:
     """The plan in a JSON text; messages call it `path`. Raises GraphError."""
@@ -72,9 +75,24 @@ def _plan(value: Any, place: Place) -> Plan:
         _version(value["plan_version"], place)
     found = _PLAN(value, place)
     del found["plan_version"]
+    _check_clocks(found["streams"], found["instructions"])
     found["dims"] = dict(found["dims"])
     stats = found.pop("stats")
     return Plan(**found, stats=None if stats is None else _stats(stats, found["instructions"]))
+
+
+def _check_clocks(streams: tuple[Stream, ...], instructions: tuple[Instruction, ...]) -> None:
+    """Refuse a plan whose proof would need too much memory: an event knows a number a stream."""
+    ids = {stream.id for stream in streams}
+    ids.update(i.stream for i in instructions if not isinstance(i, HostWait))
+    if len(ids) > MAX_STREAMS:
+        raise Wrong(f"streams: a plan may use {MAX_STREAMS:,} streams, this one uses {len(ids):,}")
+    events = sum(isinstance(i, Record) for i in instructions)
+    if events * len(ids) > MAX_CLOCKS:
+        raise Wrong(
+            f"instructions: {events:,} events on {len(ids):,} streams are more than can be "
+            f"proved; their product may be {MAX_CLOCKS:,}"
+        )
 
 
 def _version(value: Any, place: Place) -> int:

@@ -8,13 +8,15 @@ A node writes over an operand when
 4. every other reader of the operand's bytes is needed for one of the node's other operands, so
    that it happens before in any order.
 
-Otherwise c is copied to the result first. Condition 4 looks at most at LOOK_BACK nodes.
+Otherwise c is copied to the result first. Condition 4 looks back at most at LOOK_BACK nodes
+and names one of the first LOOK_BACK readers that stand in the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from graphexec.base.tensor import TensorType
 from graphexec.graph.rewrites.readers import Layouts, Readers
@@ -80,9 +82,9 @@ def _why_not(
         layouts.view(other).storage == storage for k, other in node.operands.items() if k != key
     ):
         return "it is read as another operand too"
-    others = list(_users(name, node, readers, layouts))  # 4
-    missing = set(others) - _before(node, key, nodes, len(others))
-    return f"'{min(missing)}' may read it later" if missing else ""
+    later = _later(node, key, nodes, _users(name, node, readers, layouts))  # 4
+    named = min(islice(later, LOOK_BACK), default="")
+    return f"'{named}' may read it later" if named else ""
 
 
 def _users(name: str, node: TypedNode, readers: Readers, layouts: Layouts) -> Iterator[str]:
@@ -99,10 +101,22 @@ def _users(name: str, node: TypedNode, readers: Readers, layouts: Layouts) -> It
                     yield f"the output {reader.name}"  # is read at the end
 
 
-def _before(node: TypedNode, key: str, nodes: Mapping[str, TypedNode], wanted: int) -> set[str]:
-    """Those of the nodes that the other operands need; none if no nodes are given."""
+def _later(
+    node: TypedNode, key: str, nodes: Mapping[str, TypedNode], users: Iterator[str]
+) -> Iterator[str]:
+    """Those of `users` that the node's other operands are not found to need."""
+    before: set[str] | None = None
+    for user in users:
+        if before is None:
+            before = _before(node, key, nodes)
+        if user not in before:
+            yield user
+
+
+def _before(node: TypedNode, key: str, nodes: Mapping[str, TypedNode]) -> set[str]:
+    """Those of the nodes that the other operands need."""
     found: set[str] = set()
-    pending = [name for k, name in node.operands.items() if k != key] if wanted else []
+    pending = [name for k, name in node.operands.items() if k != key]
     while pending and len(found) < LOOK_BACK:
         name = pending.pop()
         if name in found or name not in nodes:

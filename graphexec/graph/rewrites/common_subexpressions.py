@@ -24,7 +24,7 @@ from graphexec.ir.typed import TypedGraph, TypedNode
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` without the nodes that repeat others."""
     readers = Readers(graph)
-    alike: dict[object, list[TypedNode]] = {}  # earlier nodes of the same op and operands
+    first: dict[object, str] = {}  # the earliest node that computes it
     same: dict[str, str] = {}
     kept: list[TypedNode] = []
     notes: list[Note] = []
@@ -35,10 +35,8 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
         if node.name in readers.ordered or not node.op.deterministic:  # 2, 1
             kept.append(node)
             continue
-        earlier = alike.setdefault((id(node.op), frozenset(operands.items())), [])
-        equal = next((other.name for other in earlier if _equal(node, other)), None)
-        if equal is None:
-            earlier.append(node)
+        equal = first.setdefault(_computation(node), node.name)
+        if equal == node.name:
             kept.append(node)
         elif node.name in readers.outputs:  # 3
             kept.append(node)
@@ -53,16 +51,17 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     return replace(graph, nodes=tuple(kept), same={**graph.same, **same}), tuple(notes)
 
 
-def _equal(one: TypedNode, other: TypedNode) -> bool:  # 1
-    return one.type == other.type and _frozen(one.attrs) == _frozen(other.attrs)
+def _computation(node: TypedNode) -> object:  # 1
+    """Equal for nodes that compute the same."""
+    return id(node.op), frozenset(node.operands.items()), node.type, _frozen(node.attrs)
 
 
 def _frozen(value: Any) -> object:
-    """An attribute's value as something to compare; 1 and 1.0 and True differ."""
+    """An attribute's value as something to look up; 1 and 1.0 and True differ."""
     if isinstance(value, Mapping):
         return tuple((key, _frozen(v)) for key, v in sorted(value.items()))
-    if isinstance(value, tuple):
-        return tuple(map(_frozen, value))
+    if isinstance(value, tuple | list):
+        return type(value).__name__, *map(_frozen, value)
     return type(value).__name__, value
 
 

@@ -13,7 +13,9 @@ antichains, and the heaviest is a lower bound of every arena. Three ways to find
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import le
 
 from graphexec.planning.allocation.lifetimes import Item
 
@@ -21,6 +23,7 @@ Neighbours = Sequence[Sequence[int]]
 
 _ALL_PAIRS_UP_TO = 500
 _MOST_OVERLAP = 16  # items that live at the same time, on average
+_MOST_LOOKS = 64  # comparisons of an item, on average
 _EXACT_UP_TO = 100  # items: tens of milliseconds
 _CLIQUE_TRIES = 16
 
@@ -54,18 +57,23 @@ def _all_pairs(items: Sequence[Item]) -> list[list[int]]:
     return [np.flatnonzero(row).tolist() for row in beside]
 
 
-def _sweep(items: Sequence[Item]) -> list[list[int]]:
-    """Items come in order of first access, so only the earlier of two can end before the other. An
-    item that ends before all later ones begin is not compared again."""
+def _sweep(items: Sequence[Item]) -> list[list[int]] | None:
+    """Items come in order of first access, so only the earlier of two can end before the other; one
+    that ends before all later ones begin is never looked at again. None if more than _MOST_LOOKS
+    are looked at for an item on average: streams that nothing joins keep all their items alive."""
     import numpy as np
 
     known = np.array([item.known for item in items], dtype=np.int32)
     later = np.minimum.accumulate(known[::-1])[::-1].tolist()  # what happens before all from i on
     found: list[list[int]] = [[] for _ in items]
     active: list[int] = []
+    looks = _MOST_LOOKS * len(items)
     for index, item in enumerate(items):
         covered = later[index]
         active = [a for a in active if any(covered[s] < n for s, n in items[a].done)]
+        looks -= len(active)
+        if looks < 0:
+            return None
         rivals = [a for a in active if not items[a].ends_before(item)]
         for rival in rivals:
             found[rival].append(index)
@@ -82,19 +90,77 @@ def peak(items: Sequence[Item]) -> int:
 def grown_peak(items: Sequence[Item]) -> int:
     """Bytes of the clique at that peak, with other items that conflict with all of it."""
     total, at = _peak(items)
-    clique = [item for item in items if item.first <= at <= item.last]
+    clique = _Clique(items)
+    for item in items:
+        if item.first <= at <= item.last:
+            clique.add(item)
     near = sorted(
         (item for item in items if not item.first <= at <= item.last),
         key=lambda item: (-item.size, max(item.first - at, at - item.last), item.first),
     )
     for item in near:
-        for member in reversed(clique):  # the last addition most likely conflicts
-            if item.ends_before(member) or member.ends_before(item):
-                break
-        else:
-            clique.append(item)
+        if clique.admits(item):
+            clique.add(item)
             total += item.size
     return total
+
+
+class _Clique:
+    """Items that conflict with one another, and which others conflict with all of them.
+
+    Few numbers tell most of it: the most of each stream that any member comes after, and the first
+    ends of the members that end on the same streams. Where these do not decide, items are compared
+    one by one; after _MOST_LOOKS comparisons an item on average none is admitted any more.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.members: list[Item] = []
+        self.most_known = [0] * (len(items[0].known) if items else 0)
+        self.ending: dict[tuple[int, ...], _Ending] = {}  # by the streams they end on
+        self.looks = _MOST_LOOKS * len(items) + _ALL_PAIRS_UP_TO**2
+
+    def add(self, item: Item) -> None:
+        self.members.append(item)
+        self.most_known = list(map(max, self.most_known, item.known))
+        streams, counts = zip(*sorted(item.done), strict=True)
+        ending = self.ending.setdefault(streams, _Ending([], counts))
+        ending.members.append(item)
+        ending.first = tuple(map(min, ending.first, counts))
+
+    def admits(self, item: Item) -> bool:
+        """Whether the item conflicts with every member, as far as that may be looked at."""
+        return not self._follows_one(item) and not self._precedes_one(item) and self.looks >= 0
+
+    def _follows_one(self, item: Item) -> bool:
+        self.looks -= len(self.ending)
+        for streams, ending in self.ending.items():
+            known = [item.known[stream] for stream in streams]
+            if all(map(le, ending.first, known)) and (
+                len(streams) == 1 or self._any(ending.members, lambda m: m.ends_before(item))
+            ):
+                return True
+        return False
+
+    def _precedes_one(self, item: Item) -> bool:
+        if any(self.most_known[stream] < count for stream, count in item.done):
+            return False
+        return len(item.done) == 1 or self._any(self.members, item.ends_before)
+
+    def _any(self, members: Sequence[Item], found: Callable[[Item], bool]) -> bool:
+        """Whether it is so of a member; of those added last it is the likeliest."""
+        for member in reversed(members):
+            self.looks -= 1
+            if self.looks < 0 or found(member):
+                return True
+        return False
+
+
+@dataclass
+class _Ending:
+    """Members that end on the same streams, and the least count of any on each of these."""
+
+    members: list[Item]
+    first: tuple[int, ...]
 
 
 def _peak(items: Sequence[Item]) -> tuple[int, int]:

@@ -30,16 +30,17 @@ class Item:
     """Bytes to place: one storage, several that follow one another in place, or a group.
 
     `at` are the storages with their offsets from the item's first byte. `size` is aligned.
-    `begins` are the first accesses of the first storages, `first` and `last` places in issue
-    order; `known` and `done` as above, `done` as (stream, count) pairs.
+    `begins` are the first accesses of the first storages, `first` and `last` the places of the
+    first and last access in issue order, `latest` for each stream the position on it of the last
+    one; `known` and `done` as above, `done` as (stream, count) pairs.
     """
 
     at: dict[str, int]
     size: int
-    commands: list[int] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)
-    first: int = 0
-    last: int = 0
+    first: int = -1
+    last: int = -1
+    latest: dict[int, int] = field(default_factory=dict)
     known: Sequence[int] = ()
     done: list[tuple[int, int]] = field(default_factory=list)
 
@@ -57,21 +58,21 @@ def items(synchronized: Synchronized, space: Space, in_place: bool = True) -> li
     found = _accesses(synchronized, space)
     if in_place:
         _merge_in_place(synchronized, found)
-    place = {command: at for at, command in enumerate(synchronized.schedule.order)}
     unique = list({id(item): item for item in found.values()}.values())
     for item in unique:
-        _measure(item, synchronized, place)
+        item.known = _known(item.begins, synchronized)
+        item.done = [(stream, position + 1) for stream, position in item.latest.items()]
     return sorted(unique, key=lambda item: item.first)
 
 
 def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
-    """Arena storages of `space` with the commands that touch them, in issue order."""
-    program = synchronized.schedule.program
+    """Arena storages of `space` with their first and last accesses."""
+    program, stream = synchronized.schedule.program, synchronized.schedule.stream
     items = _untouched(program, space)
     found: dict[str, Item] = {}
     if not items:
         return found
-    for command in synchronized.schedule.order:
+    for place, command in enumerate(synchronized.schedule.order):
         work = program.commands[command]
         for view in work.reads + work.writes:
             item = found.get(view.storage)
@@ -81,8 +82,10 @@ def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
                     continue
                 found[view.storage] = item
                 item.begins.append(command)
-            if not item.commands or item.commands[-1] != command:
-                item.commands.append(command)
+            if item.first < 0:
+                item.first = place
+            item.last = place
+            item.latest[stream[command]] = synchronized.position[command]
     return found
 
 
@@ -117,7 +120,8 @@ def _merge_in_place(synchronized: Synchronized, found: dict[str, Item]) -> None:
                 and _all_before(source, index, synchronized)
             ):
                 source.at |= target.at
-                source.commands += target.commands[1:]
+                source.last = target.last  # all of the target comes later
+                source.latest |= target.latest
                 for storage in target.at:
                     found[storage] = source
 
@@ -145,20 +149,12 @@ def _alone(command: Command, read: int, write: int, synchronized: Synchronized) 
 
 def _all_before(item: Item, command: int, synchronized: Synchronized) -> bool:
     """Whether every access of the item but `command` itself happens before `command`."""
-    known, stream = synchronized.before[command], synchronized.schedule.stream
-    position = synchronized.position
-    return all(known[stream[c]] > position[c] for c in item.commands if c != command)
-
-
-def _measure(item: Item, synchronized: Synchronized, place: dict[int, int]) -> None:
-    stream, position = synchronized.schedule.stream, synchronized.position
-    done: dict[int, int] = {}
-    for command in item.commands:
-        own = stream[command]
-        if position[command] >= done.get(own, 0):
-            done[own] = position[command] + 1
-    item.first, item.last = place[item.commands[0]], place[item.commands[-1]]
-    item.known, item.done = _known(item.begins, synchronized), list(done.items())
+    own, position = synchronized.schedule.stream[command], synchronized.position[command]
+    known = synchronized.before[command]
+    return all(
+        last < known[stream] or (stream == own and last == position)
+        for stream, last in item.latest.items()
+    )
 
 
 def _known(begins: Sequence[int], synchronized: Synchronized) -> Sequence[int]:

@@ -24,6 +24,8 @@ import torch
 from measure import side_by_side, table
 
 import graphexec as gx
+from graphexec.ir.program import Gemm, Work
+from graphexec.machine.support import Support, no
 from graphexec.ops.attention import compiled
 from graphexec.runtime.cpu.device import CpuDevice
 
@@ -197,8 +199,10 @@ class BiasFirst(CpuDevice):
     """A device whose products add no bias: beta · c + bias is written into the result first, and
     the product is added."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
+    def support(self, work: Work) -> Support:
+        if isinstance(work, Gemm) and work.bias is not None:
+            return no("to compare with")
+        return super().support(work)
 
 
 def bias_row(m: int, n: int, k: int, dtype: str, residual: bool) -> list[str]:

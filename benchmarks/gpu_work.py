@@ -8,6 +8,8 @@ import torch
 from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, random
 
 import graphexec as gx
+from graphexec.ir.program import Gemm, Work
+from graphexec.machine.support import Support, no
 
 
 def softmax_rows() -> Iterator[Row]:
@@ -140,8 +142,10 @@ class BiasFirst(gx.HipDevice):
     """A device whose products add no bias: it is put into the result, c with it, and the product
     added."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset(c for c in super().capabilities(graph) if not c.startswith("gemm-bias"))
+    def support(self, work: Work) -> Support:
+        if isinstance(work, Gemm) and work.bias is not None:
+            return no("to compare with")
+        return super().support(work)
 
 
 LAYERS = ((128, 512, 512), (512, 2048, 512), (2048, 4096, 1024), (8192, 4096, 4096))

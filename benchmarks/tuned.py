@@ -201,9 +201,7 @@ def plans_of(
     off: Sequence[str] = (),
 ) -> list[Compiled]:  # fmt: skip
     options = gx.Options(streams=streams, resident=True, costs=profile, no_rewrite=tuple(off))
-    return alternative_plans(
-        graph, most, device=device.name, options=options, capabilities=device.capabilities()
-    )
+    return alternative_plans(graph, most, device=device.name, options=options, hardware=device)
 
 
 def gain(graph: gx.Graph, device: Device, profile: Profile, rounds: int) -> Gain:

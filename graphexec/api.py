@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
-from graphexec.machine.capabilities import reduced
 from graphexec.planning.options import OptionKeywords, Options, options_of
 from graphexec.planning.pipeline import Compiled, plan_graph
 from graphexec.planning.profile_cache import find as find_profile
@@ -58,20 +57,18 @@ def compile(
     chosen = options_of(options, keywords)
     on = find_device(device) if isinstance(device, str) else device
 
-    def plan(source: Graph, resident: bool, without: frozenset[str]) -> Compiled:
-        return plan_on(source, on, replace(chosen, resident=resident), without)
+    def plan(source: Graph, resident: bool) -> Compiled:
+        return plan_on(source, on, replace(chosen, resident=resident))
 
     return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout)
 
 
-def plan_on(
-    graph: Graph, device: Device, options: Options, without: frozenset[str] = frozenset()
-) -> Compiled:
-    """Plan `graph` for a device at hand: with all that it can do but what is in `without`, and
-    with what was measured on it."""
+def plan_on(graph: Graph, device: Device, options: Options) -> Compiled:
+    """Plan `graph` for a device at hand: it is asked what it does, and what was measured on it is
+    used."""
     return plan_graph(
         graph, device=device.name, options=options,
-        capabilities=reduced(device.capabilities(graph), without),
+        hardware=device,
         kept=lambda typed: find_profile(typed, lambda: device.machine()),
     )  # fmt: skip
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 from exact import DTYPES, UNIT, Array, draw, run, to_dtype, wide
+from hardware import PLAIN
 
 import graphexec as gx
+from graphexec.ir.program import Work
+from graphexec.machine.support import Support
 
 FROBENIUS = {"f16": 2e-3, "bf16": 8e-3, "f32": 2e-6, "f64": 1e-13}
 """Largest relative error of a result, by its type."""
@@ -85,8 +88,8 @@ def arrays(
 class Plain(gx.CpuDevice):
     """A device that has no attention of its own: two GEMMs with a softmax between them."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset()
+    def support(self, work: Work) -> Support:
+        return PLAIN.support(work)
 
 
 def graph_of(types: dict[str, tuple[Shape, str]], **attrs: Any) -> gx.Graph:

@@ -7,7 +7,6 @@ GraphexecError
 ├── DeviceUnavailable     the requested device cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan (graphexec.proof.hazard)              exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
-│   ├── NotCapable        a device lacks a capability that the plan uses
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than its timeout
 ├── SessionClosed         run() was called after close()                                      exit 1
@@ -59,15 +58,6 @@ class ExecutionError(GraphexecError):
     def __init__(self, message: str, node: str | None = None) -> None:
         self.node = node
         super().__init__(message if node is None else f"node '{node}': {message}")
-
-
-class NotCapable(ExecutionError):
-    """The device lacks a capability that the plan uses: a kernel does not compile, or a library
-    has no algorithm. The graph is planned again without these `capabilities`."""
-
-    def __init__(self, message: str, capabilities: frozenset[str], node: str | None = None) -> None:
-        self.capabilities = capabilities
-        super().__init__(message, node)
 
 
 class OutOfMemory(ExecutionError):

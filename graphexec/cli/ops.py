@@ -77,7 +77,7 @@ def _list(chosen: list[Op]) -> str:
 
 
 def _list_rewrites(as_json: bool) -> None:
-    from graphexec.graph.rewrite import known_rewrites
+    from graphexec.planning.rewrite import known_rewrites
 
     known = known_rewrites().values()
     if as_json:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, Work
+from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,10 +62,16 @@ class Attribute:
     choices: tuple[str, ...] = ()
 
 
+def _nothing_special(work: Work) -> bool:
+    """What is supported where no device is known: plain commands."""
+    return not isinstance(work, TritonKernel)
+
+
 @dataclass(frozen=True)
 class Call:
     """An op applied: what `lower` sees. Absent optional operands are not in `operands`; `after` is
-    for `command` to pass on. `capabilities` are the device's, see graphexec.graph.rewriting."""
+    for `command` to pass on. `supports(work)` says whether the device does a piece of work, and
+    `programs` how many programs of a kernel fill it, 0 if that is unknown."""
 
     node: str
     operands: Mapping[str, View]
@@ -75,7 +81,8 @@ class Call:
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
     after: tuple[int, ...] = ()
-    capabilities: frozenset[str] = frozenset()
+    supports: Callable[[Work], bool] = _nothing_special
+    programs: int = 0
 
     def scratch(self, name: str, type: TensorType) -> View:
         """A temporary tensor that lives only between the commands of this call."""

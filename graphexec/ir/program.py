@@ -60,8 +60,8 @@ class Gemm:
     a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N); transposition and
     broadcasting are in the strides. a and b share a dtype; out has that dtype or f32, c and bias
     have that of out. Without a c, what is added is what out holds. beta = 0 reads neither. A bias,
-    and a c that comes with it, are for devices that add them as they write the result
-    (graphexec.machine.epilogue).
+    and a c that comes with it, are for devices that add them as they write the result: ops lower to
+    products without, and the rewrite fuse-epilogue asks the device.
     """
 
     a: View
@@ -104,7 +104,8 @@ class Kernel:
 
     `args` are passed in order, a View as the address of its first element. `defines` are
     preprocessor definitions the source is compiled with. `compute` does the same work on the CPU;
-    it may be Preparable.
+    it may be Preparable. `factors` are given where the result is the sum of what the command reads,
+    each times its factor: a product may add that itself (graphexec.planning.fuse_epilogue).
     """
 
     source: Path
@@ -115,6 +116,7 @@ class Kernel:
     compute: Compute = field(compare=False)
     shared_bytes: int = 0
     defines: tuple[tuple[str, str], ...] = ()
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +148,16 @@ class TritonLaunch:
     grid: tuple[int, int, int]
 
 
+class NoKernel(Exception):
+    """There is no kernel for these views on this GPU, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class TritonKernel:
     """One launch of a function called `entry` in a Triton source.
 
-    Which source that is, and how it is launched, is known for a GPU only: `configure(views, gpu)`.
-    `compute` is as in Kernel.
+    Which source that is, and how it is launched, is known for a GPU only: `configure(views, gpu)`,
+    which raises NoKernel where there is none. `compute` is as in Kernel.
     """
 
     entry: str
@@ -160,7 +166,7 @@ class TritonKernel:
     compute: Compute = field(compare=False)
 
     def on(self, gpu: Gpu) -> TritonLaunch:
-        """The launch on a GPU."""
+        """The launch on a GPU. Raises NoKernel."""
         return self.configure(self.views, gpu)
 
 
@@ -329,7 +335,7 @@ class Program:
 
 __all__ = [
     "ALIGNMENT", "DIRECTIONS", "Argument", "Command", "Cost", "Direction", "Gemm", "GemmBatch",
-    "Gpu", "Group", "Kernel", "Memcpy", "Parallel", "Program", "Recipe", "Role", "Scalar",
-    "Storage", "TritonKernel", "TritonLaunch", "Varied", "Work", "WorkKind", "aligned",
+    "Gpu", "Group", "Kernel", "Memcpy", "NoKernel", "Parallel", "Program", "Recipe", "Role",
+    "Scalar", "Storage", "TritonKernel", "TritonLaunch", "Varied", "Work", "WorkKind", "aligned",
     "work_kind",
 ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""Models of hardware: capabilities, costs, the simulator and its lower bounds."""
+"""Models of hardware: what it supports, costs, the simulator and its lower bounds."""

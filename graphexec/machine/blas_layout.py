@@ -10,8 +10,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphexec.base.tensor import TensorType, View, merge_axes
-from graphexec.ir.program import Gemm
+from graphexec.base.tensor import DType, TensorType, View, merge_axes
+from graphexec.ir.program import ALIGNMENT, Gemm
+
+RESULTS = {
+    DType.F16: (DType.F16, DType.F32),
+    DType.BF16: (DType.BF16, DType.F32),
+    DType.F32: (DType.F32,),
+    DType.F64: (DType.F64,),
+}
+"""The types of the result that a BLAS writes, by the type of the matrices."""
 
 
 def matrix_layout(view: View) -> tuple[bool, int] | None:
@@ -102,7 +110,42 @@ def is_well_aligned(view: View) -> bool:
     return alignment(view) >= alignment(dense)
 
 
+def why_no_epilogue(work: Gemm) -> str:
+    """Why a BLAS cannot add the bias, and c if there is one, as it writes the result; "" if the
+    layouts allow it, or if there is no bias.
+
+    It adds a packed vector to every row of a row-major result, each product of a strided batch the
+    same one or one at a stride, and with it a row-major beta · c. Everything must begin at a
+    multiple of ALIGNMENT bytes, which hipBLASLt takes for granted when it chooses an algorithm.
+    Storages do, so the offsets of the views tell.
+    """
+    bias, c = work.bias, work.c
+    if bias is None:
+        return ""
+    if bias.strides[-1] != 1 and bias.shape[-1] != 1:
+        return "the elements of the bias are no neighbours"
+    views = {"a": work.a, "b": work.b, "the result": work.out, "the bias": bias}
+    if c is not None:
+        views["c"] = c
+    for name in ("the bias", "c"):
+        if name in views and views[name].dtype is not work.out.dtype:
+            return f"{name} is {views[name].dtype} and the product {work.out.dtype}"
+    if c is not None and not _is_row_major(work, c):
+        return "the rows of c are not packed, as those of the result are"
+    odd = [n for n, v in views.items() if v.offset * v.dtype.itemsize % ALIGNMENT]
+    if odd:
+        return f"{odd[0]} does not begin at a multiple of {ALIGNMENT} bytes"
+    return "" if is_one_batch(work) else "its batch is not at one stride"
+
+
+def _is_row_major(work: Gemm, c: View) -> bool:
+    folded = fold_rows(work).c
+    layout = matrix_layout(c if folded is None else folded)
+    return layout is not None and not layout[0]
+
+
 __all__ = [
+    "RESULTS",
     "alignment",
     "batches",
     "fold_rows",
@@ -110,4 +153,5 @@ __all__ = [
     "is_product",
     "is_well_aligned",
     "matrix_layout",
+    "why_no_epilogue",
 ]

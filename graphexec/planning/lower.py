@@ -15,28 +15,25 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
 from graphexec.graph.rewrites.readers import Layouts
+from graphexec.graph.rewriting import Target, target_of
 from graphexec.ir.names import port_buffer, transfer_name
 from graphexec.ir.op import Call
 from graphexec.ir.program import DIRECTIONS, Command, Cost, Memcpy, Program, Role, Storage
 from graphexec.ir.typed import TypedGraph, TypedNode
 
 
-def lower(
-    graph: TypedGraph, resident: bool = False, capabilities: frozenset[str] = frozenset()
-) -> Program:
+def lower(graph: TypedGraph, resident: bool = False, target: Target | None = None) -> Program:
     """The program of `graph`; GraphError when a name collides with one the compiler makes.
 
-    With `resident`, inputs and outputs lie in device memory and no transfers are added.
-    `capabilities` are those of the device; ops choose their commands by them.
+    With `resident`, inputs and outputs lie in device memory and no transfers are added. Ops may
+    ask the target what it does; without one they keep to plain commands.
     """
-    return _Lowering(graph, resident, capabilities).run()
+    return _Lowering(graph, resident, target or target_of("")).run()
 
 
 class _Lowering:
-    def __init__(
-        self, graph: TypedGraph, resident: bool, capabilities: frozenset[str]
-    ) -> None:  # fmt: skip
-        self.graph, self.resident, self.capabilities = graph, resident, capabilities
+    def __init__(self, graph: TypedGraph, resident: bool, target: Target) -> None:
+        self.graph, self.resident, self.target = graph, resident, target
         self.edge: Space = "device" if resident else "host"
         self.storages: dict[str, Storage] = {}
         self.layouts = Layouts(graph)
@@ -109,8 +106,9 @@ class _Lowering:
         types = {key: self.types[name] for key, name in node.operands.items()}
         after = tuple(sorted({i for name in node.after for i in self.made_by[name]}))
         call = Call(
-            node.name, operands, node.attrs, out, types, type, scratch, after, self.capabilities
-        )
+            node.name, operands, node.attrs, out, types, type, scratch, after,
+            lambda work: not self.target.support(work).refused, self.target.facts.programs,
+        )  # fmt: skip
         # An op that builds a command without its call may have omitted `after`.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
         if after:

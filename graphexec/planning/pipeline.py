@@ -10,7 +10,7 @@ Nothing is executed and no device is opened.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -23,6 +23,7 @@ from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
+from graphexec.machine.support import Hardware
 from graphexec.planning.allocate import allocate
 from graphexec.planning.assemble import assemble
 from graphexec.planning.options import OptionKeywords, Options, options_of
@@ -61,20 +62,20 @@ class Compiled:
 
 def plan_graph(
     graph: Graph, *, device: str = "cpu", options: Options | None = None,
-    capabilities: Collection[str] | None = None, kept: FindProfile | None = None,
+    hardware: Hardware | None = None, kept: FindProfile | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> Compiled:  # fmt: skip
     """The fastest plan found whose bytes fit into the memory limit.
 
     Tried are: fewer and fewer streams, an order on one stream that saves memory, then the same for
-    programs that need less memory. `device` is the name of a device, `capabilities` are what it can
-    do if more is known than its name; `kept` looks for a profile where no costs are given. Raises
+    programs that need less memory. `device` is the name of a device, `hardware` the device itself
+    if it is at hand, to be asked; `kept` looks for a profile where no costs are given. Raises
     InputError for a wrong graph, a wrong option or a limit that cannot be kept, and HazardError.
     """
     chosen = options_of(options, keywords)
     too_large = []
     with collector_paused():
-        job = prepare(graph, device, chosen, capabilities, kept)
+        job = prepare(graph, device, chosen, hardware, kept)
         prefer = job.measured_schedule
         if prefer == ONE_STREAM:  # what is worth a batch depends on the number of streams
             job = job.on_streams(1)
@@ -92,14 +93,14 @@ def plan_graph(
 
 def alternative_plans(
     graph: Graph, most: int, *, device: str, options: Options | None = None,
-    capabilities: Collection[str] | None = None, **keywords: Unpack[OptionKeywords],
+    hardware: Hardware | None = None, **keywords: Unpack[OptionKeywords],
 ) -> list[Compiled]:  # fmt: skip
     """Plans of `graph` that differ in how they were scheduled: up to `most`, the best by prediction
     first, and the best on one stream, which may be of another program. No memory limit holds.
     """
     chosen = options_of(options, keywords)
     with collector_paused():
-        several = prepare(graph, device, chosen, capabilities)
+        several = prepare(graph, device, chosen, hardware)
         alone = several.on_streams(1)
         variant, other = next(variants(several)), next(variants(alone))
         costs, streams = several.target.costs, chosen.streams

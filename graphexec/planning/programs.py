@@ -6,25 +6,26 @@ rewrites the program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
 from graphexec.graph.infer import infer
-from graphexec.graph.rewrite import chosen_rewrites, rewrite_program, without_lengthening
 from graphexec.graph.rewrite import rewrite as rewrite_graph
 from graphexec.graph.rewriting import Note, Target, target_of
 from graphexec.ir.graph import Graph
 from graphexec.ir.program import Program
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import CostModel, model_of
+from graphexec.machine.support import Hardware
 from graphexec.machine.variants import with_choices
 from graphexec.planning.lower import lower
 from graphexec.planning.options import Options, Streams
 from graphexec.planning.profile import Profile
 from graphexec.planning.profile import load as load_profile
 from graphexec.planning.profile_cache import Kept
+from graphexec.planning.rewrite import chosen_rewrites, rewrite_program, without_lengthening
 
 _STREAMS_OF_AUTO = 8  # as rewrites see it
 
@@ -67,7 +68,7 @@ class Variant:
 
 
 def prepare(
-    graph: Graph, device: str, options: Options, capabilities: Collection[str] | None = None,
+    graph: Graph, device: str, options: Options, hardware: Hardware | None = None,
     kept: FindProfile | None = None,
 ) -> Job:  # fmt: skip
     """Infer the types of `graph`, and choose costs, target and rewrites. Raises InputError."""
@@ -75,9 +76,7 @@ def prepare(
     names = chosen_rewrites(options.rewrite, options.no_rewrite)
     typed = infer(graph)
     model, profile = _costs(options, device, typed, kept)
-    target = replace(target_of(device), costs=model)
-    if capabilities is not None:
-        target = replace(target, capabilities=frozenset(capabilities))
+    target = target_of(device, hardware, model)
     job = Job(typed, target, names, options.streams, options.resident, profile)
     return job.on_streams(options.streams)
 
@@ -94,7 +93,7 @@ def variants(job: Job) -> Iterator[Variant]:
     target, names = job.target, job.rewrites
 
     def lowered_from(graph: TypedGraph) -> Program:
-        return lower(graph, job.resident, target.capabilities)
+        return lower(graph, job.resident, target)
 
     def tuned(program: Program) -> Program:
         return program if job.profile is None else with_choices(program, job.profile.commands)
@@ -103,15 +102,18 @@ def variants(job: Job) -> Iterator[Variant]:
     lowered = lowered_from(rewritten)
     program, more = rewrite_program(lowered, target, names)
     yield Variant(rewritten, tuned(program), (*notes, *more))
+    brief = without_lengthening(names)
     given_up = tuple(
         replace(note, applied=False, text=f"given up for the memory limit: {note.text}")
-        for note in more if note.applied
+        for note in more if note.applied and note.rewrite not in brief
     )  # fmt: skip
-    if program is not lowered:  # tensors of a batch live as long as any of them
-        yield Variant(rewritten, tuned(lowered), (*notes, *given_up))
-    brief, fewer = rewrite_graph(job.graph, target, without_lengthening(names))
-    if brief != rewritten:
-        yield Variant(brief, tuned(lowered_from(brief)), (*fewer, *given_up))
+    if given_up:  # tensors of a batch live as long as any of them
+        program, kept = rewrite_program(lowered, target, brief)
+        yield Variant(rewritten, tuned(program), (*notes, *kept, *given_up))
+    shorter, fewer = rewrite_graph(job.graph, target, brief)
+    if shorter != rewritten:
+        program, kept = rewrite_program(lowered_from(shorter), target, brief)
+        yield Variant(shorter, tuned(program), (*fewer, *kept, *given_up))
 
 
 def _costs(

@@ -19,9 +19,9 @@ from graphexec.runtime.run_log import LOGGER, logged_steps
 if TYPE_CHECKING:
     import numpy as np
 
-    from graphexec.ir.graph import Graph
-    from graphexec.ir.program import Gemm
+    from graphexec.ir.program import Gemm, Work
     from graphexec.machine.hardware import Machine
+    from graphexec.machine.support import Facts, Support
     from graphexec.runtime.device_array import DeviceArray
     from graphexec.runtime.trace import RunTimes
 
@@ -41,7 +41,8 @@ class DeviceInfo:
 
 
 class FallbackWarning(UserWarning):
-    """`device="auto"` found no usable GPU and took the CPU."""
+    """Something else is done than what was asked for or is usual: `device="auto"` found no usable
+    GPU and took the CPU, or a kernel does not compile and plain commands do its work."""
 
 
 class Tap(Protocol):
@@ -150,9 +151,13 @@ class Device(Protocol):
         """What this is, for people: model, cores or memory."""
         ...
 
-    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
-        """What it can do beyond plain commands; rewrites ask for them by name. Of what takes time
-        to find out only what `graph` has a use for."""
+    def support(self, work: Work) -> Support:
+        """Whether it does a piece of work; asked while a plan is made, so that what is planned can
+        be loaded. The same answer throughout the process."""
+        ...
+
+    def facts(self) -> Facts:
+        """What planning must know of it besides."""
         ...
 
     def machine(self) -> Machine:
@@ -172,7 +177,7 @@ class Device(Protocol):
         self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
     ) -> Session:
         """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
-        NotCapable where the plan uses a capability that the device turns out not to have.
+        ExecutionError where something of it cannot be loaded.
 
         A `sibling` is a session of the same plan on this device that lives longer; its weights
         are shared."""

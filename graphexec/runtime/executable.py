@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic
-from graphexec.base.errors import DataError, ExecutionError, NotCapable, SessionClosed
+from graphexec.base.errors import DataError, ExecutionError, SessionClosed
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import TensorType
 from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
-from graphexec.machine.capabilities import listed
 from graphexec.proof import prove
-from graphexec.runtime.device import FallbackWarning
 from graphexec.runtime.device_array import DeviceArray, is_device_array
 from graphexec.runtime.pending import Pending, in_order
 from graphexec.runtime.pinned import is_pinned
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
     from graphexec.runtime.device import Device, Session, Tap
 
 Array = np.ndarray[Any, Any]
-Planning = Callable[["Graph", bool, frozenset[str]], "Compiled"]
+Planning = Callable[["Graph", bool], "Compiled"]
 
 
 class Executable:
@@ -61,28 +58,11 @@ class Executable:
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
-        `plan(source, resident, without)` makes the plan with all that the device can do but for
-        some capabilities: those that it turned out not to have when an earlier plan was loaded.
-        A `base` of the same graph that lives longer lends its weights, if they lie alike, and what
-        it knows of the device. These capabilities are `without` afterwards.
+        `plan(source, resident)` makes the plan. A `base` of the same graph that lives longer lends
+        its weights, if they lie alike.
         """
-        self.without: frozenset[str] = base.without if base is not None else frozenset()
-        compiled = plan(source, resident, self.without)
-        while True:
-            try:
-                self._open(compiled, device, base)
-                break
-            except NotCapable as exc:
-                if exc.capabilities <= self.without:  # it was planned without
-                    raise
-                self.without |= exc.capabilities
-                other = plan(source, resident, self.without)
-                if other is compiled:  # there is no other plan
-                    raise
-                compiled = other
-                missing = listed(exc.capabilities)
-                message = f"{source.name} is planned without {missing}: {exc}"
-                warnings.warn(message, FallbackWarning, stacklevel=3)
+        compiled = plan(source, resident)
+        self._open(compiled, device, base)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()

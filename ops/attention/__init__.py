@@ -10,11 +10,11 @@ import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost
+from graphexec.ir.program import Command, Cost, TritonKernel
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
-from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, has_flash
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
 
 Array = np.ndarray[Any, Any]
@@ -106,36 +106,50 @@ class Attention(Op):
         """Any: the result is rounded once, when it is stored."""
         return {**attrs, "out_dtype": dtype}
 
+    def fused(
+        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
+    ) -> TritonKernel:
+        """The kernel that does all of it for operands and a result without gaps."""
+        operands = {name: View.dense(name, t) for name, t in types.items()}
+        return _kernel(problem_of(operands, attrs, View.dense("out", type)).grouped())
+
     def lower(self, call: Call) -> list[Command]:
         """One kernel if the device has it (two for few queries and many keys), else two GEMMs with
         a softmax between them."""
-        problem = problem_of(call)
-        if not has_flash(problem, call.capabilities):
-            commands: list[Command] = unfused(call, problem)
-            return commands
-        problem = problem.grouped()
+        given = problem_of(call.operands, call.attrs, call.out)
+        problem = given.grouped()
+        if max(problem.q.shape[-1], problem.v.shape[-1]) > LARGEST_HEAD:
+            apart: list[Command] = unfused(call, given)
+            return apart
         cost = self.cost(call.types, call.attrs, call.type)
         label = "causal attention" if problem.causal else "attention"
-        count = parts_of(problem, call.capabilities)
-        if count > 1:
-            both: list[Command] = as_parts(call, label, problem, count, cost)
+        count = parts_of(problem, call.programs)
+        both: list[Command] = as_parts(call, label, problem, count, cost) if count > 1 else []
+        if both:
             return both
+        if not call.supports(_kernel(problem)):
+            apart = unfused(call, given)
+            return apart
         q, k, v, out, *mask = problem.views()
         recipe = Flash(problem.scale, problem.causal)
         return [call.kernel(label, recipe, [q, k, v, *mask], [out], cost)]
 
 
-def problem_of(call: Call) -> Problem:
+def _kernel(problem: Problem) -> TritonKernel:
+    q, k, v, out, *mask = problem.views()
+    kernel: TritonKernel = Flash(problem.scale, problem.causal)([q, k, v, *mask], [out])
+    return kernel
+
+
+def problem_of(operands: Mapping[str, View], attrs: Attrs, out: View) -> Problem:
     """The views of a call with the batch axes of the result."""
-    attrs, batch = call.attrs, call.out.shape[:-2]
-    q, k, v = (
-        call.operands[n].turned() if attrs[f"trans_{n}"] else call.operands[n] for n in "qkv"
-    )
-    mask = call.operands.get("mask")
+    batch = out.shape[:-2]
+    q, k, v = (operands[n].turned() if attrs[f"trans_{n}"] else operands[n] for n in "qkv")
+    mask = operands.get("mask")
     return Problem(
         *(x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v)),
         mask.broadcast_to((*batch, q.shape[-2], k.shape[-2])) if mask is not None else None,
-        call.out, scale_of(q.shape, attrs), bool(attrs["causal"]),
+        out, scale_of(q.shape, attrs), bool(attrs["causal"]),
     )  # fmt: skip
 
 

@@ -34,8 +34,6 @@ from graphexec.ops.strides import collapse, power_of_two
 
 Array = np.ndarray[Any, Any]
 
-CAPABILITY = "attention-in-parts:"
-"""... followed by how many programs fill the device."""
 _ROWS = 64  # queries of a program, at most
 _KEYS = 128  # of a part, at least, about
 _MOST, _MOST_OF_ONE = 64, 16  # parts, and those of a single head
@@ -45,27 +43,31 @@ _MANY = 16  # queries: more than that fill the rows of a matrix instruction
 _BEHIND = 16  # elements behind a row of a part: largest logit, sum, and what keeps rows aligned
 
 
-def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
-    """The number of parts of the keys: a program for each multiprocessor. A single head is
-    assumed to be one of several that will be one batch."""
-    programs = (c.removeprefix(CAPABILITY) for c in capabilities if c.startswith(CAPABILITY))
+def parts_of(problem: Problem, programs: int) -> int:
+    """The number of parts of the keys on a device that so many programs fill: one for each. A
+    single head is assumed to be one of several that will be one batch."""
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
     heads = prod(problem.q.shape[:-2])
     most = _MOST if heads > 1 else _MOST_OF_ONE if tiles == 1 else 1
-    count = min(int(next(programs, "0")) // tiles, ceil(keys / _KEYS), most)
+    count = min(programs // tiles, ceil(keys / _KEYS), most)
     least = _KEYS_OF_MANY if problem.q.shape[-2] > _MANY else _FEWEST_KEYS
     narrow = problem.q.dtype is not DType.F64  # parts are of f32
     return count if narrow and keys >= least and count >= _FEWEST else 1
 
 
 def as_parts(call: Call, label: str, problem: Problem, count: int, cost: Cost) -> list[Command]:
-    """The two commands that compute `problem`."""
+    """The two commands that compute `problem`; none where the device does not do one of them."""
     q, k, v, out, *mask = problem.views()
     shape = (*out.shape[:-2], count, out.shape[-2], out.shape[-1] + _BEHIND)
-    parts = call.scratch("parts", TensorType(shape, DType.F32))
-    recipe = Parts(problem.scale, problem.causal, count)
+    type = TensorType(shape, DType.F32)
+    recipe, reads = Parts(problem.scale, problem.causal, count), [q, k, v, *mask]
+    anywhere = View.dense("parts", type)
+    both = recipe(reads, [anywhere]), combined([anywhere], [out])
+    if not all(map(call.supports, both)):
+        return []
+    parts = call.scratch("parts", type)
     return [
-        call.kernel(f"{label} in {count} parts", recipe, [q, k, v, *mask], [parts], cost),
+        call.kernel(f"{label} in {count} parts", recipe, reads, [parts], cost),
         call.kernel("parts combined", combined, [parts], [out]),
     ]
 
@@ -172,4 +174,4 @@ def _first(parts: View, rows: int, value: int) -> View:
     )
 
 
-__all__ = ["CAPABILITY", "Parts", "as_parts", "combined", "parts_of"]
+__all__ = ["Parts", "as_parts", "combined", "parts_of"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphexec.base.tensor import View
-from graphexec.ir.program import Argument, Gpu, Scalar, TritonLaunch
+from graphexec.base.tensor import DType, View
+from graphexec.ir.program import Argument, Gpu, NoKernel, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
 from graphexec.ops.strides import collapse, power_of_two
 
@@ -59,8 +59,11 @@ def launch(
     problem: Problem, gpu: Gpu, alternative: int | None = None, parts: int = 1, step: int = 0
 ) -> TritonLaunch:
     """The kernel of flash.py for a problem on a GPU, by the table or by an alternative. With
-    several parts of the keys, their results are `step` elements apart."""
+    several parts of the keys, their results are `step` elements apart. Raises NoKernel for other
+    types than f16 and bf16."""
     p = problem
+    if p.q.dtype not in (DType.F16, DType.BF16):
+        raise NoKernel(f"there is a kernel for f16 and bf16, not for {p.q.dtype}")
     extents, batches = collapse(p.q.shape[:-2], *(view.strides[:-2] for view in p.views()))
     views = [
         (view, (wide(batch), _step(view, -2), _step(view, -1)))

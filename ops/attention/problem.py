@@ -82,10 +82,4 @@ def is_positive(scale: float) -> bool:
     return bool(np.float32(scale) > 0)
 
 
-def has_flash(problem: Problem, capabilities: frozenset[str]) -> bool:
-    """Whether a device with these capabilities computes the problem as one command."""
-    fits = max(problem.q.shape[-1], problem.v.shape[-1]) <= LARGEST_HEAD
-    return fits and f"attention:{problem.q.dtype}" in capabilities
-
-
-__all__ = ["LARGEST_HEAD", "Problem", "has_flash", "is_positive"]
+__all__ = ["LARGEST_HEAD", "Problem", "is_positive"]

@@ -12,7 +12,7 @@ import numpy as np
 from graphexec.base.casts import cast_into
 from graphexec.base.tensor import TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost, Kernel, Memcpy, Parallel
+from graphexec.ir.program import Command, Kernel, Memcpy, Parallel
 from graphexec.ops.copy.variants import choose, others
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
@@ -111,23 +111,13 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     return call.kernel("copy", _Copying(), [source], [target], inplace=[(0, 0)])
 
 
-def copying(command: Command, source: View, target: View) -> Command:
-    """A command of the same node as another, and after the same, that copies as above."""
-    recipe = _Copying()
-    nbytes = sum(v.elements * v.dtype.itemsize for v in (source, target))
-    return replace(
-        command, label="copy", work=recipe([source], [target]), reads=(source,), writes=(target,),
-        cost=Cost(0, nbytes), inplace=(), recipe=recipe,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Copying:
     """The recipe of a strided copy."""
 
     def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
         kernel: Kernel = choose(reads[0], writes[0], _copy_on_cpu)
-        return kernel
+        return replace(kernel, factors=(1.0,))
 
     def variants(self, reads: Sequence[View], writes: Sequence[View]) -> Sequence[Kernel]:
         """The same with other blocks."""
@@ -198,4 +188,4 @@ def _reshaped(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:
 
 
 OP = Copy()
-__all__ = ["OP", "Copy", "copying", "strided_copy"]
+__all__ = ["OP", "Copy", "strided_copy"]

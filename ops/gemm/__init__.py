@@ -13,10 +13,9 @@ import numpy as np
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
 from graphexec.ir.program import Command, Cost, Gemm, Memcpy
-from graphexec.machine.blas_layout import is_product, is_well_aligned
-from graphexec.machine.epilogue import RESULTS, adds_bias
-from graphexec.ops.copy import copying, strided_copy
-from graphexec.ops.gemm.affine import affine, affine_like
+from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
+from graphexec.ops.copy import strided_copy
+from graphexec.ops.gemm.affine import affine
 
 
 class GemmOp(Op):
@@ -119,10 +118,9 @@ class GemmOp(Op):
         return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None
 
     def lower(self, call: Call) -> list[Command]:
-        """One product where the device adds beta · c + bias itself; else put that into the result
-        and let the BLAS add the product. Cast at the end."""
+        """Put beta · c + bias into the result and let the BLAS add the product; cast at the end.
+        Where the device does all that in one product, `fuse-epilogue` makes it one."""
         a, b = call.operands["a"], call.operands["b"]
-        beta = _beta(call.operands, call.attrs)
         wide = TensorType(call.out.shape, a.dtype.accumulator)
         writes = _library_writes(a.dtype, call.out.dtype)
         out = call.out if writes else call.scratch("wide", wide)
@@ -132,20 +130,12 @@ class GemmOp(Op):
             out,
             float(call.attrs["alpha"]),
         )
-        read, commands = ["a", "b"], list[Command]()
-        fused = _with_bias(call, work)
-        if fused is not None:
-            work, read = fused, [*read, *(["c"] if beta else []), "bias"]
-        elif beta and "bias" in call.operands and out.dtype.itemsize == 2:
+        if _beta(call.operands, call.attrs) and "bias" in call.operands and out.dtype.itemsize == 2:
             # Two addends must not be rounded to half precision before the product joins them.
             return self._product_first(call, replace(work, out=call.scratch("wide", wide)))
-        else:
-            commands, beta = _start(call, out)
-            work = replace(work, beta=beta)
-        cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
-        # Where c is as large as the result, each of its elements is read before that is written.
-        inplace = [(2, 0)] if work.c is not None else []
-        commands.append(call.command("gemm", work, cost=cost, inplace=inplace))
+        commands, beta = _start(call, out)
+        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
+        commands.append(call.command("gemm", replace(work, beta=beta), cost=cost))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
@@ -158,40 +148,6 @@ class GemmOp(Op):
             call.command("gemm", work, cost=cost),
             affine(call, c, bias, beta, call.out, work.out),
         ]
-
-
-def _with_bias(call: Call, work: Gemm) -> Gemm | None:
-    """The product that adds beta · c + bias itself, where there is a bias and the device does that.
-
-    It always wins: it saves a launch, and writing and reading the result once.
-    """
-    bias, beta = call.operands.get("bias"), _beta(call.operands, call.attrs)
-    if bias is None:
-        return None
-    shape = work.out.shape
-    found = replace(work, bias=bias.broadcast_to((*shape[:-2], shape[-1])))
-    if beta:
-        found = replace(found, beta=beta, c=call.operands["c"].broadcast_to(shape))
-    return found if adds_bias(found, call.capabilities) else None
-
-
-def bias_first(command: Command) -> tuple[Command, Command] | None:
-    """What does the same as a product that adds its bias, where a device cannot have that: beta · c
-    + bias put into the result, and the product added to it. None where that sum would be rounded to
-    half precision."""
-    work = command.work
-    assert isinstance(work, Gemm)
-    assert work.bias is not None
-    *batch, n = work.bias.strides
-    rows = replace(work.bias, shape=work.out.shape, strides=(*batch, 0, n))
-    if work.c is None:
-        start = copying(command, rows, work.out)
-    elif work.out.dtype.itemsize == 2:
-        return None
-    else:
-        start = affine_like(command, work.c, rows, work.beta, work.out)
-    work = replace(work, c=None, bias=None, beta=1.0)
-    return start, replace(command, work=work, reads=work.reads, inplace=())
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:

@@ -14,7 +14,7 @@ import numpy as np
 from graphexec.base.casts import cast_into
 from graphexec.base.tensor import DType, View
 from graphexec.ir.op import Call
-from graphexec.ir.program import Command, Compute, Cost, Kernel, Parallel
+from graphexec.ir.program import Command, Compute, Kernel, Parallel
 from graphexec.ops.launch import accumulated, integers, launch
 from graphexec.ops.strides import axes, collapse, index_type, pieces
 
@@ -33,17 +33,6 @@ def affine(
     return call.kernel("affine", recipe, reads, [out], inplace=[(0, 0)])
 
 
-def affine_like(command: Command, c: View, bias: View, beta: float, out: View) -> Command:
-    """The same of the node of a product, and after the same; c and bias have the shape of out. It
-    may write over its c if the product may."""
-    recipe, reads = _Affine(beta, out.dtype.accumulator), (c, bias)
-    nbytes = sum(v.elements * v.dtype.itemsize for v in (*reads, out))
-    return replace(
-        command, label="affine", work=recipe(reads, [out]), reads=reads, writes=(out,),
-        cost=Cost(0, nbytes), inplace=tuple((0, 0) for _ in command.inplace), recipe=recipe,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Affine:
     """The recipe of out = beta · c + bias; it reads c and bias, both broadcast, and perhaps a
@@ -53,7 +42,8 @@ class _Affine:
     wide: DType
 
     def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        return _kernel(reads, self.beta, writes[0], self._compute)
+        factors = (self.beta, *(1.0 for _ in reads[1:]))
+        return replace(_kernel(reads, self.beta, writes[0], self._compute), factors=factors)
 
     def _compute(self, arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
         c, out, bias, *product = arrays

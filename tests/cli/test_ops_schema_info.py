@@ -105,6 +105,6 @@ def test_the_rewrites(invoke):
 
 
 def gx_rewrites():
-    from graphexec.graph.rewrite import known_rewrites
+    from graphexec.planning.rewrite import known_rewrites
 
     return list(known_rewrites().values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hardware import PLAIN
 from rewritten import after, applied, assert_right, commands, refused
 
 import graphexec as gx
@@ -157,7 +158,7 @@ def test_c_and_bias_share_the_bytes_of_c(able: bool) -> None:
     g = gx.Graph("g")
     x, bias = g.input("x", (64, 64)), g.input("b", (64,))
     g.output(y=g.gemm(x, x, c=g.softmax(x, name="s"), bias=bias, name="y"))
-    plan = plan_graph(g, streams=1, capabilities=None if able else ()).plan
+    plan = plan_graph(g, streams=1, hardware=None if able else PLAIN).plan
     labels = [i.command for i in plan.instructions if isinstance(i, Launch) and i.node == "y"]
     assert labels == (["gemm"] if able else ["affine", "gemm"])
     places = {t.name: (t.buffer, t.offset) for t in plan.tensors}

@@ -12,8 +12,8 @@ from rewritten import after, applied, assert_right, draw
 from strategies import Seeded, graphs, random_graph
 
 import graphexec as gx
-from graphexec.graph.rewrite import known_rewrites
 from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.rewrite import known_rewrites
 
 NAMES = list(known_rewrites())
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attention_cases import FROBENIUS
+from hardware import HALVES, Chip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewritten import after, applied, assert_right, commands, draw, refused
@@ -259,8 +260,7 @@ def test_a_device_without_it() -> None:
         (text,) = refused(found)
         assert f"attention of {dtype} is not one command here" in text
         assert "graphexec[fused]" in text
-    halves = ["attention:f16", "attention:bf16"]
-    found = plan_graph(attention("bf16"), device="hip", capabilities=halves)
+    found = plan_graph(attention("bf16"), device="hip", hardware=Chip(attention=HALVES))
     assert commands(found) == ["ctx:attention"]
 
 

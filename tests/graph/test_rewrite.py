@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hardware import Chip
 
 import graphexec as gx
 from graphexec.graph import rewrite as stage
 from graphexec.graph.infer import infer
-from graphexec.graph.rewrite import chosen_rewrites, known_rewrites
 from graphexec.graph.rewriting import GraphRewrite, Note, ProgramRewrite, Target, target_of
-from graphexec.ir.program import Program
+from graphexec.ir.program import Program, Work
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import GPU
+from graphexec.machine.support import Facts, Support
+from graphexec.planning import rewrite as planning_stage
 from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.rewrite import chosen_rewrites, known_rewrites
 
 
 def typed() -> TypedGraph:
@@ -44,7 +47,7 @@ def rewrite(graph: TypedGraph, *names: str) -> TypedGraph:
 
 def test_every_rewrite_has_a_name_and_a_line_of_doc() -> None:
     known = known_rewrites()
-    assert len(known) == len(stage.GRAPH_REWRITES) + len(stage.PROGRAM_REWRITES)
+    assert len(known) == len(stage.GRAPH_REWRITES) + len(planning_stage.PROGRAM_REWRITES)
     for name, each in known.items():
         assert name == each.name
         assert name == name.lower()
@@ -57,7 +60,7 @@ def extra(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen = []
 
     def graph(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
-        seen.append(f"graph {target.device} {sorted(target.capabilities)} {target.costs.name}")
+        seen.append(f"graph {target.device} {target.facts.programs} {target.costs.name}")
         return graph, (Note(("y",), "saw 'y'"), Note(("a",), "'a' is too small", applied=False))
 
     def program(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
@@ -67,7 +70,8 @@ def extra(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     rewrites = GraphRewrite("look", "looks", graph, default=False)
     programs = ProgramRewrite("stare", "stares", program, default=False)
     monkeypatch.setattr(stage, "GRAPH_REWRITES", (*stage.GRAPH_REWRITES, rewrites))
-    monkeypatch.setattr(stage, "PROGRAM_REWRITES", (*stage.PROGRAM_REWRITES, programs))
+    every = (*planning_stage.PROGRAM_REWRITES, programs)
+    monkeypatch.setattr(planning_stage, "PROGRAM_REWRITES", every)
     return seen
 
 
@@ -98,8 +102,8 @@ def test_rewrites_are_told_the_target_and_heard(monkeypatch: pytest.MonkeyPatch)
     graph.input("x", (2, 2))
     graph.output(y=graph.softmax("x", name="y"))
     assert plan_graph(graph, no_rewrite=["all"]).notes == ()
-    compiled = plan_graph(graph, device="hip", rewrite=["look", "stare"], capabilities=["fly"])
-    assert seen == [f"graph hip ['fly'] {GPU.name}", "program 3"]
+    compiled = plan_graph(graph, device="hip", rewrite=["look", "stare"], hardware=Chip(programs=7))
+    assert seen == [f"graph hip 7 {GPU.name}", "program 3"]
     assert [(n.rewrite, n.text, n.applied) for n in compiled.notes] == [
         ("look", "saw 'y'", True),
         ("look", "'a' is too small", False),
@@ -108,9 +112,9 @@ def test_rewrites_are_told_the_target_and_heard(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_target_by_name() -> None:
-    assert target_of("cpu") == Target()
-    assert target_of("cpu").capabilities == gx.CpuDevice().capabilities()
-    assert target_of("something").capabilities == frozenset()
+    cpu = target_of("cpu")
+    assert (cpu.device, cpu.facts, cpu.costs) == ("cpu", gx.CpuDevice().facts(), Target().costs)
+    assert target_of("something").facts == Facts(programs=0, any_batch=False)
     assert replace(target_of("hip"), costs=Target().costs).device == "hip"
 
 
@@ -120,8 +124,11 @@ def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class Able:
         name = "cpu"
 
-        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-            return frozenset({"swim"})
+        def support(self, work: Work) -> Support:
+            return gx.CpuDevice().support(work)
+
+        def facts(self) -> Facts:
+            return Facts(programs=9)
 
         def open(self, *given: object) -> object:
             return gx.CpuDevice().open(*given)  # type: ignore[arg-type]
@@ -130,7 +137,7 @@ def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
     graph.input("x", (2, 2))
     graph.output(y=graph.softmax("x"))
     gx.compile(graph, device=Able(), rewrite=["look"]).close()  # type: ignore[arg-type]
-    assert seen == ["graph cpu ['swim'] cpu model"]
+    assert seen == ["graph cpu 9 cpu model"]
 
 
 # dead-nodes -----------------------------------------------------------------------------------

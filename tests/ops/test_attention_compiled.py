@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from attention_cases import assert_close, exact
 from exact import Array, rounded, to_dtype, wide
+from hardware import Chip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -311,7 +312,7 @@ def test_it_is_compiled_for_a_session_and_then_kept(
     """Not while planning, which may be for a GPU; not in a run, which may have a timeout."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     graph, given = small()
-    plan_graph(small("f16")[0], device="hip", capabilities={"attention:f16"})
+    plan_graph(small("f16")[0], device="hip", hardware=Chip(attention={"f16"}))
     plan_graph(graph, device="cpu")
     assert not list(tmp_path.rglob("*.so"))
     with gx.compile(graph, device="cpu") as exe, monkeypatch.context() as patch:

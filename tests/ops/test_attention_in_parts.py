@@ -12,17 +12,16 @@ from attention_cases import Shape, arrays, assert_close, dtype_of, exact, graph_
 import graphexec as gx
 from graphexec.base.tensor import TensorType, View
 from graphexec.ir.plan import Launch
+from graphexec.machine.support import Facts
 from graphexec.ops.attention.in_parts import parts_of
 from graphexec.ops.attention.problem import Problem
-
-ABLE = "attention-in-parts:132"
 
 
 class InParts(gx.CpuDevice):
     """A device that computes attention of few queries in parts, as GPUs do."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return super().capabilities(graph) | {ABLE}
+    def facts(self) -> Facts:
+        return Facts(programs=132)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
@@ -57,11 +56,11 @@ def test_how_many(queries: int, keys: int, heads: int, count: int) -> None:
     shapes = {"q": (heads, queries, 16), "k": (heads, keys, 16), "v": (heads, keys, 16)}
     views = [View.dense(n, TensorType(s, gx.DType.F16)) for n, s in shapes.items()]
     problem = Problem.of((*views, views[0]), 1.0, False)
-    assert parts_of(problem, frozenset({ABLE})) == count
-    assert parts_of(problem, frozenset()) == 1
+    assert parts_of(problem, programs=132) == count
+    assert parts_of(problem, programs=0) == 1
 
 
 def test_parts_are_of_f32() -> None:
     views = [View.dense(n, TensorType((8, 4096, 16), gx.DType.F64)) for n in "qkv"]
     problem = Problem.of((*views, views[0]), 1.0, False).grouped()
-    assert parts_of(problem, frozenset({"attention-in-parts:100000"})) == 1
+    assert parts_of(problem, programs=100_000) == 1

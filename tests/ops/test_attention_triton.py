@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from attention_cases import arrays, assert_close, exact
 from exact import Array
+from hardware import HALVES, Chip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
-from graphexec.base.errors import NotCapable
+from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Gpu, Scalar, TritonKernel, TritonLaunch
 from graphexec.machine.variants import variants
-from graphexec.ops.attention.in_parts import CAPABILITY
 from graphexec.ops.attention.portable import ALTERNATIVES, CONFIGURATIONS, OTHERS
 from graphexec.planning.pipeline import Compiled, plan_graph
 from graphexec.runtime.hip import triton as hip_triton
@@ -42,7 +42,6 @@ GPUS = {
     "gfx1100": Gpu("gfx1100", 32, 96),
 }
 SHARED = dict.fromkeys(GPUS, 64 << 10) | {"sm_90": 227 << 10, "sm_80": 163 << 10}
-HALVES = frozenset({"attention:f16", "attention:bf16"})
 
 
 @dataclass
@@ -64,8 +63,8 @@ class Case:
         for name, array in self.arrays.items():
             graph.input(name, array.shape, names[array.dtype.name])
         graph.output(y=graph.attention(**{n: n for n in self.arrays}, **self.attrs, name="y"))
-        able = HALVES | {f"{CAPABILITY}132"} if self.in_parts else HALVES
-        return plan_graph(graph, device="hip", capabilities=able, resident=True)
+        chip = Chip(attention=HALVES, programs=132 if self.in_parts else 0)
+        return plan_graph(graph, device="hip", hardware=chip, resident=True)
 
     def kernels(self) -> list[TritonKernel]:
         works = [command.work for command in self.compiled().program.commands]
@@ -346,7 +345,7 @@ def test_grouped_heads_stored_by_rows_have_three_batch_axes() -> None:
         x = graph.input(name, (2, 512, 8, group, 64), "f16")
         views[name] = graph.copy(x, permute=[0, 2, 3, 1, 4])
     graph.output(y=graph.attention(**views, name="y"))
-    compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
+    compiled = plan_graph(graph, device="hip", hardware=Chip(attention=HALVES), resident=True)
     (command,) = compiled.program.commands
     launch = command.work.on(GPUS["sm_90"])
     assert launch.source.name == "flash_hopper.py"
@@ -384,7 +383,7 @@ def test_what_tune_tries(gpu: str) -> None:
     graph = gx.Graph("g")
     q, k = graph.input("q", (4, 512, 64), "f16"), graph.input("k", (4, 512, 64), "f16")
     graph.output(y=graph.attention(q, k, k, name="y"))
-    compiled = plan_graph(graph, device="hip", capabilities=HALVES, resident=True)
+    compiled = plan_graph(graph, device="hip", hardware=Chip(attention=HALVES), resident=True)
     (command,) = compiled.program.commands
     hopper, *others = variants(command)
     assert len(others) == ALTERNATIVES
@@ -463,9 +462,11 @@ def test_mistakes_in_a_kernel_are_told(tmp_path: Path) -> None:
 
         return replace(kernel, configure=configure)
 
-    with pytest.raises(NotCapable, match=r"'attention' of .*wrong.py for sm_90 does not compile"):
+    with pytest.raises(
+        ExecutionError, match=r"'attention' of .*wrong.py for sm_90 does not compile"
+    ):
         hip_triton.compile_kernel(given(1), GPUS["sm_90"])
-    with pytest.raises(NotCapable, match="2 arguments too many"):
+    with pytest.raises(ExecutionError, match="2 arguments too many"):
         hip_triton.compile_kernel(given(3), GPUS["sm_90"])
 
 
@@ -482,7 +483,7 @@ def test_why_not(
     else:
         monkeypatch.setattr(hip_triton, "version", lambda: version)
     kernel = VARIANTS["plain"].kernel()
-    with pytest.raises(NotCapable, match=reason):
+    with pytest.raises(ExecutionError, match=reason):
         hip_triton.identity(kernel, GPUS["sm_90"])
 
 
@@ -494,7 +495,11 @@ import graphexec as gx
 from graphexec.ir.program import Gpu, TritonKernel
 from graphexec.runtime.hip.triton import identity
 from graphexec.planning.pipeline import plan_graph
-plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", capabilities=["attention:f16"])
+from graphexec.machine.support import YES, Facts
+class Chip:
+    def support(self, work): return YES
+    def facts(self): return Facts()
+plan = plan_graph(gx.load("graphs/attention.yaml"), device="hip", hardware=Chip())
 kernels = [c.work for c in plan.program.commands if isinstance(c.work, TritonKernel)]
 assert len(kernels) == 1
 assert identity(kernels[0], Gpu("sm_90", 32, 132))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exact import DTYPES, UNIT, Array, assert_within, draw, run, to_dtype, wide
+from hardware import PLAIN, Chip, of, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +17,9 @@ import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.graph.infer import infer
 from graphexec.ir.plan import Plan, Range
-from graphexec.ir.program import Command, Gemm, Memcpy
-from graphexec.machine.capabilities import reduced
+from graphexec.ir.program import Command, Gemm, Memcpy, Work
 from graphexec.machine.costs import signature
+from graphexec.machine.support import Hardware, Support
 from graphexec.planning.pipeline import plan_graph
 from graphexec.tools.explain import explain
 
@@ -45,8 +46,8 @@ def dtype_of(array: Array) -> str:
 class Plain(gx.CpuDevice):
     """A device whose products add no bias: it is written into the result first."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset()
+    def support(self, work: Work) -> Support:
+        return PLAIN.support(work)
 
 
 def check(arrays: dict[str, Array], **attrs: Any) -> Array:
@@ -195,17 +196,18 @@ def test_cost_counts_two_operations_a_product() -> None:
 BIASED: dict[str, tuple[Shape, str]] = {
     "a": ((6, 64), "f16"), "b": ((64, 64), "f16"), "bias": ((64,), "f16"),
 }  # fmt: skip
-ABLE = ("gemm-bias:f16", "gemm-bias:f32", "gemm-bias-c:f16", "gemm-bias-c:f32")
+ABLE = Chip(biases=of("f16", "f32"), with_c=of("f16", "f32"), batches=())
+WIDE = Chip(biases=of("f16:f32"), with_c=of("f16:f32"))
 
 
-def commands_of(graph: gx.Graph, capabilities: Iterable[str] = ABLE) -> list[Command]:
+def commands_of(graph: gx.Graph, able: Hardware = ABLE) -> list[Command]:
     """Those of a plan for a GPU, without transfers."""
-    program = plan_graph(graph, device="hip", capabilities=tuple(capabilities)).program
+    program = plan_graph(graph, device="hip", hardware=able).program
     return [c for c in program.commands if not isinstance(c.work, Memcpy)]
 
 
-def labels(graph: gx.Graph, capabilities: Iterable[str] = ABLE) -> list[str]:
-    return [command.label for command in commands_of(graph, capabilities)]
+def labels(graph: gx.Graph, able: Hardware = ABLE) -> list[str]:
+    return [command.label for command in commands_of(graph, able)]
 
 
 def test_a_product_that_adds_its_bias_is_one_command() -> None:
@@ -235,7 +237,7 @@ def test_a_product_that_adds_c_as_well_is_one_command() -> None:
 
 
 def test_its_plan_says_what_it_reads() -> None:
-    plan = plan_graph(graph_of(BOTH), device="hip", capabilities=ABLE).plan
+    plan = plan_graph(graph_of(BOTH), device="hip", hardware=ABLE).plan
     (launch,) = [i for i in plan.instructions if getattr(i, "command", "") == "gemm"]
     places = {t.name: Range(t.buffer, t.offset, t.offset + t.bytes) for t in plan.tensors}
     assert launch.reads == tuple(places[name] for name in ("a", "b", "c", "bias"))
@@ -244,9 +246,9 @@ def test_its_plan_says_what_it_reads() -> None:
 
 def test_where_it_is_not_its_sum_is_wide() -> None:
     """No rounding before both addends are added: the product is in f32, then all are summed."""
-    assert labels(graph_of(BOTH), ()) == ["gemm", "affine"]
+    assert labels(graph_of(BOTH), PLAIN) == ["gemm", "affine"]
     f32 = {name: (shape, "f32") for name, (shape, _) in BOTH.items()}
-    assert labels(graph_of(f32), ()) == ["affine", "gemm"]
+    assert labels(graph_of(f32), PLAIN) == ["affine", "gemm"]
     assert labels(graph_of(f32)) == ["gemm"]
 
 
@@ -276,7 +278,7 @@ def test_what_is_added_while_it_is_uploaded_is_a_race(late: str) -> None:
     g = gx.Graph("g")
     a, b, c, bias = (g.input(name, *BOTH[name]) for name in ("a", "b", "c", "bias"))
     g.output(y=g.gemm(g.gemm(a, b), b, c, bias=bias, name="y"))
-    plan = plan_graph(g, device="hip", capabilities=ABLE, streams=3).plan
+    plan = plan_graph(g, device="hip", hardware=ABLE, streams=3).plan
     upload = next(i for i in plan.instructions if getattr(i, "node", "") == f"{late}.h2d")
     moved = [i for i in plan.instructions if i is not upload]
     at = next(n for n, i in enumerate(moved) if getattr(i, "node", "") == "y.d2h")
@@ -287,32 +289,30 @@ def test_what_is_added_while_it_is_uploaded_is_a_race(late: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "attrs", "able"), [
-    ({}, {}, ()),
-    ({}, {}, ("gemm-bias:f32", "gemm-bias:bf16", "gemm-bias:f16:f32")),
-    ({}, {"out_dtype": "f32"}, ABLE),  # for that gemm-bias:f16:f32 is needed,
-    ({}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),  # ... and a bias in f32
-    ({"c": ((6, 64), "f16")}, {}, ()),
-    ({"c": ((6, 64), "f16")}, {}, ("gemm-bias:f16", "gemm-bias-c:f32")),
+    ({}, {}, PLAIN),
+    ({}, {}, Chip(biases=of("f32", "bf16", "f16:f32"))),
+    ({}, {"out_dtype": "f32"}, ABLE),  # which does not do f16:f32,
+    ({}, {"out_dtype": "f32"}, WIDE),  # ... and this is no bias in f32
+    ({"c": ((6, 64), "f16")}, {}, PLAIN),
+    ({"c": ((6, 64), "f16")}, {}, Chip(with_c=of("f32"))),
     ({"c": ((64,), "f16")}, {}, ABLE),  # c lies as rows of one ...
     ({"c": ((6, 1), "f16")}, {"beta": 0.5}, ABLE),  # ... and of equal elements
-    ({"c": ((6, 64), "f16"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
-     ("gemm-bias:f16:f32", "gemm-bias-c:f16:f32")),
+    ({"c": ((6, 64), "f16"), "bias": ((64,), "f32")}, {"out_dtype": "f32"}, WIDE),
     ({"a": ((2, 1, 3, 64), "f16"), "b": ((1, 5, 64, 64), "f16")}, {}, ABLE),  # arrays of pointers
 ])  # fmt: skip
 def test_where_the_bias_is_added_apart(
-    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: tuple[str, ...]
+    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: Hardware
 ) -> None:
     found = labels(graph_of(BIASED | change, **attrs), able)
     assert found in (["copy", "gemm"], ["affine", "gemm"], ["gemm", "affine"])
 
 
 @pytest.mark.parametrize(("change", "attrs", "able"), [
-    ({"bias": ((64,), "f32")}, {"out_dtype": "f32"}, ("gemm-bias:f16:f32",)),
+    ({"bias": ((64,), "f32")}, {"out_dtype": "f32"}, WIDE),
     ({"c": ((6, 64), "f16")}, {"beta": 0}, ABLE),
     ({"c": ((6, 64), "f16")}, {}, ABLE),
     ({"c": ((6, 64), "f16")}, {"beta": 0.5}, ABLE),
-    ({"c": ((6, 64), "f32"), "bias": ((64,), "f32")}, {"out_dtype": "f32"},
-     ("gemm-bias:f16:f32", "gemm-bias-c:f16:f32")),
+    ({"c": ((6, 64), "f32"), "bias": ((64,), "f32")}, {"out_dtype": "f32"}, WIDE),
     ({"a": ((5, 6, 64), "f16"), "c": ((6, 64), "f16")}, {}, ABLE),
     ({"a": ((5, 6, 64), "f16"), "c": ((5, 6, 64), "f16")}, {}, ABLE),
     ({"a": ((64, 6), "f16")}, {"trans_a": True}, ABLE),
@@ -320,7 +320,7 @@ def test_where_the_bias_is_added_apart(
     ({"a": ((5, 6, 64), "f16"), "b": ((5, 64, 64), "f16")}, {}, ABLE),
 ])  # fmt: skip
 def test_where_it_is_not(
-    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: tuple[str, ...]
+    change: dict[str, tuple[Shape, str]], attrs: dict[str, Any], able: Hardware
 ) -> None:
     assert labels(graph_of(BIASED | change, **attrs), able) == ["gemm"]
 
@@ -359,7 +359,7 @@ def check_graph(graph: gx.Graph) -> None:
 def test_signatures_tell_products_with_a_bias_apart() -> None:
     plain = {name: BIASED[name] for name in "ab"}
     found = {signature(commands_of(graph_of(types))[-1]) for types in (plain, BIASED)}
-    found.add(signature(commands_of(graph_of(BIASED), ())[-1]))
+    found.add(signature(commands_of(graph_of(BIASED), PLAIN)[-1]))
     found.add(signature(commands_of(graph_of(BOTH))[-1]))
     assert found == {
         "gemm: f16[6,64] f16[64,64] f16[6,64] f16[64] -> f16[6,64]",
@@ -370,25 +370,43 @@ def test_signatures_tell_products_with_a_bias_apart() -> None:
 
 
 def test_explain_says_where_the_bias_is_added() -> None:
-    told = explain(plan_graph(graph_of(BIASED), device="hip", capabilities=ABLE), "y")
+    told = explain(plan_graph(graph_of(BIASED), device="hip", hardware=ABLE), "y")
     assert "adds bias bias in its epilogue, which takes no command of its own" in told
-    assert "epilogue" not in explain(plan_graph(graph_of(BIASED), device="hip"), "y")
-    told = explain(plan_graph(graph_of(BOTH), device="hip", capabilities=ABLE), "y")
+    assert "in its epilogue" not in explain(plan_graph(graph_of(BIASED), device="hip"), "y")
+    told = explain(plan_graph(graph_of(BOTH), device="hip", hardware=ABLE), "y")
     assert "adds c c and bias bias in its epilogue, which takes no command of its own" in told
 
 
-SIGNATURE = "f16[6,64] f16[64,64] f16[64] -> f16[6,64]"
-
-
 def test_a_product_may_be_the_only_one_that_adds_no_bias() -> None:
-    """What a device turned out not to do, it is not asked for again; what it does stays."""
+    """A device is asked about each of them."""
     g = graph_of(BIASED)
     g.output(z=g.gemm(g.input("d", (9, 64), "f16"), "b", bias="bias", name="z"))
-    able = reduced(ABLE, {f"gemm-bias of {SIGNATURE}"})
-    assert able > set(ABLE)
-    assert sorted(labels(g, able)) == ["copy", "gemm", "gemm"]
-    assert reduced(able, {f"gemm-bias of {SIGNATURE}"}) == able
-    assert labels(g, reduced(able, {"gemm-bias:f16"})).count("copy") == 2
+    (work,) = [c.work for c in commands_of(g) if c.node == "y"]
+    assert isinstance(work, Gemm)
+    compiled = plan_graph(g, device="hip", hardware=without(ABLE, work))
+    assert sorted(c.label for c in compiled.program.commands if c.label != "memcpy") == [
+        "copy", "gemm", "gemm",
+    ]  # fmt: skip
+    assert "'y' adds the bias by a command of its own: there is no algorithm" in explain(
+        compiled, "y"
+    )
+    assert "'z' adds the bias as it writes the result" in explain(compiled, "z")
+
+
+def test_a_c_that_is_one_row_is_a_bias() -> None:
+    """What is added tells, not what it is called."""
+    row = {**BIASED, "c": ((64,), "f16")}
+    del row["bias"]
+    (command,) = commands_of(graph_of(row))
+    assert isinstance(command.work, Gemm)
+    assert command.work.bias is not None
+    assert command.work.bias.storage == "c"
+    assert labels(graph_of(row, beta=0.5)) == ["copy", "gemm"]
+
+
+def test_switched_off_nothing_is_fused() -> None:
+    plan = plan_graph(graph_of(BOTH), device="hip", hardware=ABLE, no_rewrite=["fuse-epilogue"])
+    assert [c.label for c in plan.program.commands if c.label != "memcpy"] == ["gemm", "affine"]
 
 
 # Numbers --------------------------------------------------------------------------------------

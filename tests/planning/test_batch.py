@@ -9,14 +9,15 @@ import pytest
 from attention_cases import assert_close, exact
 from branches import BRANCHES, chains
 from exact import draw
+from hardware import PLAIN, Chip, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import repeated_graphs, stream_counts
 
 import graphexec as gx
 from graphexec.graph.infer import infer
-from graphexec.graph.rewrite import chosen_rewrites, rewrite
-from graphexec.graph.rewriting import CAPABILITIES, Target
+from graphexec.graph.rewrite import rewrite
+from graphexec.graph.rewriting import Target, target_of
 from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.ir.program import (
     ALIGNMENT,
@@ -27,14 +28,15 @@ from graphexec.ir.program import (
     Memcpy,
     Program,
     TritonKernel,
+    Work,
     aligned,
 )
-from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import CPU, GPU, CostModel
-from graphexec.machine.epilogue import needed, product_capability, takes_bias
+from graphexec.machine.support import Facts, Support
 from graphexec.planning import batch
 from graphexec.planning.lower import lower
 from graphexec.planning.pipeline import plan_graph
+from graphexec.planning.rewrite import chosen_rewrites, rewrite_program
 from graphexec.runtime.hip.gemm import gemm_call
 from graphexec.tools.compare import compare_executable, evaluate
 from graphexec.tools.explain import explain
@@ -103,7 +105,7 @@ def test_heads_become_one_attention(resident: bool) -> None:
         probs = g.softmax(g.gemm(q, k, trans_b=True, name=f"scores{h}"), causal=True)
         g.output(**{f"y{h}": g.gemm(probs, v, name=f"ctx{h}")})
     for device in ("cpu", "hip"):
-        plan = plan_graph(g, device=device, capabilities={"attention:f16"}, resident=resident)
+        plan = plan_graph(g, device=device, hardware=Chip(attention={"f16"}), resident=resident)
         [command] = compute(plan.program)
         assert (command.label, len(command.nodes)) == ("causal attention", 6)
         assert isinstance(command.work, TritonKernel)
@@ -231,23 +233,27 @@ def layers(
     return g
 
 
-def biased(graph: gx.Graph, without: str = "nothing", resident: bool = False) -> list[Command]:
+ABLE = Chip()  # adds every bias
+SINGLE = Chip(batches=())  # ... but not one each to the products of a batch
+
+
+def biased(graph: gx.Graph, chip: Chip = ABLE, resident: bool = False) -> list[Command]:
     """The batches of the GEMMs in a program for a device that adds biases; or not all of them."""
-    return with_notes(graph, able(without), resident)[0]
-
-
-def able(without: str = "nothing") -> frozenset[str]:
-    return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+    return with_notes(graph, chip, resident)[0]
 
 
 def with_notes(
-    graph: gx.Graph, able: frozenset[str], resident: bool = False
+    graph: gx.Graph, chip: Chip, resident: bool = False
 ) -> tuple[list[Command], list[str]]:
     """The notes about GEMMs that are no batch."""
-    typed = rewrite(infer(graph), Target(capabilities=able), chosen_rewrites())[0]
-    program = lower(typed, resident, able)
-    found, notes = batch.REWRITE.apply(program, Target(capabilities=able, costs=CPU))
-    refused = [note.text for note in notes if not note.applied and note.nodes[0].startswith("y")]
+    target = target_of("cpu", chip, CPU)
+    typed = rewrite(infer(graph), target, chosen_rewrites())[0]
+    program = lower(typed, resident, target)
+    found, notes = rewrite_program(program, target, chosen_rewrites())
+    refused = [
+        note.text for note in notes
+        if not note.applied and note.rewrite == "batch" and note.nodes[0].startswith("y")
+    ]  # fmt: skip
     return [c for c in compute(found) if c.node.startswith("y")], refused
 
 
@@ -265,8 +271,8 @@ def test_each_product_of_a_batch_has_its_bias(shared: bool) -> None:
     }
 
 
-def test_a_bias_for_all_needs_no_capability_for_batches() -> None:
-    (command,) = biased(layers(8, shared=True), "gemm-bias-batch")
+def test_a_bias_for_all_is_no_bias_each() -> None:
+    (command,) = biased(layers(8, shared=True), SINGLE)
     assert isinstance(command.work, Gemm)
     assert command.work.bias is not None
 
@@ -275,8 +281,7 @@ def test_a_bias_for_all_needs_no_capability_for_batches() -> None:
 def test_otherwise_biases_are_put_into_the_results(why: str) -> None:
     """Adding biases in GEMMs must not prevent a batch."""
     apart = why == "pointers"
-    without = "nothing" if apart else "gemm-bias-batch"
-    first, second = biased(layers(8, apart=apart), without, resident=apart)
+    first, second = biased(layers(8, apart=apart), ABLE if apart else SINGLE, resident=apart)
     assert [len(first.nodes), len(second.nodes)] == [8, 8]
     assert isinstance(first.work, Kernel)
     assert first.label == "copy"
@@ -318,8 +323,16 @@ def test_a_batch_writes_over_its_c() -> None:
     assert [at[f"c{n}"] for n in range(8)] == [at[f"y{n}"] for n in range(8)]
 
 
+def test_a_sum_of_halves_is_made_of_products_in_f32() -> None:
+    """It is rounded once, also where it is another command."""
+    first, second = biased(layers(8, dtype="f16", c=True), SINGLE)
+    assert [(c.label, len(c.nodes)) for c in (first, second)] == [("gemm", 8), ("affine", 8)]
+    assert isinstance(first.work, Gemm)
+    assert first.work.out.dtype is gx.DType.F32
+
+
 def test_otherwise_c_is_put_into_the_results_as_well() -> None:
-    first, second = biased(layers(8, c=True), "gemm-bias-batch")
+    first, second = biased(layers(8, c=True), SINGLE)
     assert [len(first.nodes), len(second.nodes)] == [8, 8]
     assert (first.label, second.label) == ("affine", "gemm")
     assert first.inplace == tuple((2 * n, n) for n in range(8))
@@ -327,25 +340,22 @@ def test_otherwise_c_is_put_into_the_results_as_well() -> None:
     assert (second.work.c, second.work.bias, second.work.beta) == (None, None, 1.0)
 
 
-NO_BATCH = "the device does not add a bias of its own to each product of a batch"
+NO_BATCH = "the device adds no bias of its own to each product of a batch"
 NO_STRIDE = "their biases lie at no constant stride"
 NO_COMMAND = "no single command puts the biases into the results first"
 SLOWER = "putting the biases into the results first would not be faster"
-ROUNDED = "beta · c + bias, put into the results first, would be rounded to half precision"
 
 
-@pytest.mark.parametrize(("graph", "without", "resident", "why"), [
-    (layers(2), "gemm-bias-batch", False, f"{NO_BATCH}; {SLOWER}"),
-    (layers(8, dtype="f16", c=True), "gemm-bias-batch", False, f"{NO_BATCH}; {ROUNDED}"),
-    (layers(8, given=True), "nothing", True, f"{NO_STRIDE}; {NO_COMMAND}"),
-    (layers(2, apart=True), "nothing", True,
-     f"their a lie at no constant stride, and arrays of pointers take no bias; {SLOWER}"),
+@pytest.mark.parametrize(("graph", "chip", "resident", "why"), [
+    (layers(2), SINGLE, False, f"{NO_BATCH}; {SLOWER}"),
+    (layers(8, given=True), ABLE, True, f"{NO_STRIDE}; {NO_COMMAND}"),
+    (layers(2, apart=True), ABLE, True, f"arrays of pointers take no bias; {SLOWER}"),
 ])  # fmt: skip
 def test_where_that_is_no_batch_either_they_stay_as_they_are_and_are_told_why(
-    graph: gx.Graph, without: str, resident: bool, why: str
+    graph: gx.Graph, chip: Chip, resident: bool, why: str
 ) -> None:
     """Two batches in place of one would not save two commands."""
-    commands, refused = with_notes(graph, able(without), resident)
+    commands, refused = with_notes(graph, chip, resident)
     count = len(graph.outputs)
     assert [(len(c.nodes), c.label) for c in commands] == [(0, "gemm")] * count
     between = "and" if count == 2 else "…"
@@ -356,10 +366,9 @@ def test_a_batch_for_which_there_is_no_algorithm() -> None:
     graph = layers(3)
     (command,) = biased(graph)
     assert isinstance(command.work, Gemm)
-    less = reduced(able(), {product_capability(command.work)})
-    commands, refused = with_notes(graph, less)
+    commands, refused = with_notes(graph, without(ABLE, command.work))
     assert [type(c.work) for c in commands] == [Gemm] * 3
-    reason = "the device has no algorithm that adds the biases of them all"
+    reason = "there is no algorithm"
     assert refused == [f"'y0' … 'y2' (3) stay apart: {reason}; {SLOWER}"]
 
 
@@ -372,24 +381,27 @@ def test_explain_tells_of_products_that_stay_apart() -> None:
 
 def test_nothing_is_said_of_products_that_no_bias_keeps_apart() -> None:
     """GEMMs fill the device, or are one batch."""
-    assert with_notes(layers(8), able()) == (biased(layers(8)), [])
-    assert with_notes(layers(8, apart=True), able(), True)[1] == []
+    assert with_notes(layers(8), ABLE) == (biased(layers(8)), [])
+    assert with_notes(layers(8, apart=True), ABLE, True)[1] == []
     g = gx.Graph("large")
     for n in range(2):
         x, b = g.input(f"x{n}", (2048, 2048)), g.input(f"b{n}", (2048,))
         g.output(**{f"out{n}": g.gemm(x, x, bias=b, name=f"y{n}")})
-    commands, refused = with_notes(g, able("gemm-bias-batch"))
+    commands, refused = with_notes(g, SINGLE)
     assert len(commands) == 2
     assert refused == []
 
 
-@pytest.mark.parametrize("without", ["gemm-bias", "gemm-bias-batch", "nothing"])
+@pytest.mark.parametrize("chip", [PLAIN, SINGLE, ABLE], ids=["none", "single", "all"])
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 @pytest.mark.parametrize("resident", [False, True])
-def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
+def test_numbers_with_biases(chip: Chip, dtype: str, resident: bool) -> None:
     class Device(gx.CpuDevice):
-        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-            return frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
+        def support(self, work: Work) -> Support:
+            return chip.support(work)
+
+        def facts(self) -> Facts:
+            return chip.facts()
 
     batches = 0
     for graph in (
@@ -413,18 +425,16 @@ def test_numbers_with_biases(without: str, dtype: str, resident: bool) -> None:
 
 
 @settings(max_examples=60)
-@given(repeated_graphs(), st.sampled_from(["gemm-bias-batch", "nothing"]), st.booleans())
-def test_any_graph_with_biases(graph: gx.Graph, without: str, resident: bool) -> None:
+@given(repeated_graphs(), st.sampled_from([SINGLE, ABLE]), st.booleans())
+def test_any_graph_with_biases(graph: gx.Graph, chip: Chip, resident: bool) -> None:
     """Planned for a device that adds biases, of single products or of batches too."""
-    able = frozenset(c for c in CAPABILITIES["cpu"] if not c.startswith(without))
-    compiled = plan_graph(graph, capabilities=able, resident=resident)
+    compiled = plan_graph(graph, hardware=chip, resident=resident)
     done = [n for c in compiled.program.commands for n in (c.nodes or (c.node,))]
     kept = {node.name for node in compiled.rewritten.nodes if not node.window}
     assert kept & set(compiled.program.storages) <= set(done)
     for command in compiled.program.commands:
         if isinstance(command.work, Gemm) and command.work.bias is not None:
-            assert needed(command.work) <= able
-            assert takes_bias(command.work)
+            assert not chip.support(command.work).refused
         elif isinstance(command.work, Gemm | GemmBatch):
             works = command.work.members if isinstance(command.work, GemmBatch) else [command.work]
             assert all(work.c is None for work in works)

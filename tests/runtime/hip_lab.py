@@ -18,6 +18,7 @@ import graphexec as gx
 from graphexec.base.tensor import DType
 from graphexec.formats.arrays import read_inputs
 from graphexec.runtime.executable import Executable
+from graphexec.runtime.hip import products
 from graphexec.runtime.hip import resources as hip_resources
 from graphexec.runtime.hip.device import HipDevice, HipSession, Mode
 from graphexec.tools.compare import TOLERANCE, evaluate
@@ -39,14 +40,13 @@ class Lab:
     def open() -> Lab:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ROCM_PATH", "")  # the emulator sets it, which is not for subprocesses
-            lab = Lab(Harness.open().emulator)
-        HipDevice().capabilities()  # asked once a process: not while a test makes calls fail
-        return lab
+            return Lab(Harness.open().emulator)
 
     def reset(self) -> None:
         if self._emulator is not None:
             self._emulator.reset()
             hip_resources._abandoned.clear()  # the emulator gives out their handles again
+            products._why_no_algorithm.cache_clear()  # what a test made fail is asked anew
 
     @property
     def emulator(self) -> Any:

@@ -87,7 +87,7 @@ def wrong(
 ) -> Executable:
     """The graph on the CPU with its plan changed, and not verified."""
 
-    def plan(source: gx.Graph, resident: bool, able: bool) -> Any:
+    def plan(source: gx.Graph, resident: bool) -> Any:
         compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
         return replace(compiled, bound=change(compiled.bound))
 

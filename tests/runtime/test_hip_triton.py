@@ -17,21 +17,24 @@ import pytest
 from hip_lab import MODES, Lab, assert_right, calls, inputs_of
 
 import graphexec as gx
-from graphexec.base.errors import NotCapable
-from graphexec.ir.program import Gpu, TritonKernel
+from graphexec.base.errors import ExecutionError
+from graphexec.ir.program import Gpu, TritonKernel, Work
+from graphexec.machine.support import Facts, Support
+from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.device import FallbackWarning
 from graphexec.runtime.hip import kernel_cache as hip_kernel_cache
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import load
 from graphexec.runtime.hip.device import HipDevice, Mode
 from graphexec.runtime.hip.triton import TritonBinary
+from graphexec.tools.explain import explain
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("pip install 'graphexec[fused]'", allow_module_level=True)
 
 STAND_IN = """
 extern "C" __global__ void stand_in(
-    const _Float16* q, const _Float16* k, const _Float16* v, _Float16* out, float scale,
+    const _Float16* q, const _Float16* k, const _Float16* v, _Float16* out, float scale, float headroom,
     int M, int N, int batch, long long q_batch, int q_m, long long k_batch, int k_n,
     long long v_batch, int v_n, long long out_batch, int out_m, int* scratch, int* profile) {
     extern __shared__ float scores[];
@@ -65,10 +68,15 @@ THREADS, SCRATCH, SHARED, HEAD = 96, 256, 60_000, 8
 
 @dataclass(frozen=True)
 class Capable(HipDevice):
-    """A device that is said to have Triton."""
+    """A device on which Triton kernels run."""
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset({"attention:f16"})
+    def support(self, work: Work) -> Support:
+        if isinstance(work, TritonKernel):
+            return hip_kernel_cache.support(self._bindings(), self.index, work)
+        return super().support(work)
+
+    def facts(self) -> Facts:
+        return Facts(programs=0)
 
 
 @dataclass
@@ -82,7 +90,7 @@ class StandIn:
     def __call__(self, kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
         if self.fails:
             message = "the Triton kernel 'attention' does not compile: no good"
-            raise NotCapable(message, hip_triton.CAPABILITIES)
+            raise ExecutionError(message)
         self.compiled.append(kernel.entry)
         defines = {"THREADS": THREADS, "SCRATCH": SCRATCH, "HEAD": HEAD}
         text = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + STAND_IN
@@ -95,6 +103,7 @@ def triton(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, emulated: Lab) -> St
     compiler = StandIn()
     monkeypatch.setattr(hip_triton, "compile_kernel", compiler)
     monkeypatch.setattr(hip_kernel_cache, "_in_process", {})
+    monkeypatch.setattr(hip_kernel_cache, "_answers", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return compiler
 
@@ -131,7 +140,7 @@ def test_how_it_is_launched(triton: StandIn, emulated: Lab) -> None:
     blocks = -(-150 // 64) * 6  # 64 queries a block on an architecture without rows of its own
     assert launch.arguments[1:8] == (str(blocks), "1", "1", str(THREADS), "1", "1", str(SHARED))
     asked = [c for c in made if c.name == "hipFuncSetAttribute"]
-    assert [c.arguments[-1] for c in asked] == [str(SHARED)]
+    assert [c.arguments[-1] for c in asked] == 2 * [str(SHARED)]  # asked about it, and loading it
     assert f"{SCRATCH * blocks}" in {c.arguments[-1] for c in made if c.name == "hipMalloc"}
 
 
@@ -179,10 +188,11 @@ def test_what_cannot_be_had_is_planned_without(how: str, triton: StandIn, emulat
         triton.shared = 1 << 20
     else:
         triton.fails = True
-    with pytest.warns(FallbackWarning, match=rf"attention is planned without attention:.*{how}"):
+    with pytest.warns(FallbackWarning, match=rf"planned without a kernel: .*{how}"):
         exe = gx.compile(attention(), device=Capable())
     with exe:
         assert labels(exe) == ["gemm", "softmax", "gemm"]
+        assert how in explain(exe._compiled, "ctx")
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))
 
@@ -190,17 +200,12 @@ def test_what_cannot_be_had_is_planned_without(how: str, triton: StandIn, emulat
 def test_what_else_it_can_do_is_kept(triton: StandIn, emulated: Lab) -> None:
     """A product goes on adding its bias when the attention of the graph does not compile."""
 
-    @dataclass(frozen=True)
-    class More(HipDevice):
-        def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-            return HipDevice.capabilities(self) | {"attention:f16"}
-
     g = attention()
     x, bias = g.input("x", (8, 8), "f16"), g.input("bias", (8,), "f16")
     g.output(y=g.gemm(x, x, bias=bias))
     triton.fails = True
-    with pytest.warns(FallbackWarning, match="planned without attention:"):
-        exe = gx.compile(g, device=More())
+    with pytest.warns(FallbackWarning, match="planned without a kernel"):
+        exe = gx.compile(g, device=Capable())
     with exe:
         assert sorted(labels(exe)) == ["gemm", "gemm", "gemm", "softmax"]
         inputs = inputs_of(exe)
@@ -216,22 +221,43 @@ def test_so_are_other_sizes(triton: StandIn, emulated: Lab) -> None:
         assert labels(exe) == ["attention"]
         triton.fails = True
         longer = {name: np.ones((2, 3, 40, HEAD), np.float16) for name in "qkv"}
-        with pytest.warns(FallbackWarning, match="attention is planned without attention:"):
+        with pytest.warns(FallbackWarning, match="planned without a kernel"):
             found = exe.run(**longer)["out"]
         assert np.allclose(found, 1, atol=2e-3)
 
 
-def test_what_is_known_once_is_not_tried_for_other_sizes(triton: StandIn, emulated: Lab) -> None:
-    g = gx.Graph("attention", dims={"S": 20})
-    q, k, v = (g.input(name, (2, 3, "S", HEAD), "f16") for name in "qkv")
-    g.output(out=g.attention(q, k, v, name="ctx"))
-    triton.fails = True
-    with pytest.warns(FallbackWarning, match="without attention:"):
+def test_one_that_fails_costs_no_other_its_kernel(
+    triton: StandIn, emulated: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two attentions of one graph, of which the causal one does not compile."""
+
+    def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
+        if kernel.on(gpu).constants["CAUSAL"]:
+            raise ExecutionError("the Triton kernel 'attention' does not compile: no good")
+        return triton(kernel, gpu)
+
+    monkeypatch.setattr(hip_triton, "compile_kernel", compile_kernel)
+    g = attention()
+    q, k, v = (g.input(f"{name}2", (2, 3, 70, HEAD), "f16") for name in "qkv")
+    probs = g.softmax(g.gemm(q, k, trans_b=True), causal=True)
+    g.output(other=g.gemm(probs, v))
+    with pytest.warns(FallbackWarning, match="planned without a kernel") as told:
         exe = gx.compile(g, device=Capable())
     with exe:
-        assert exe.without == {"attention:bf16", "attention:f16"}
-        for size in (40, 50):  # a warning would be an error
-            exe.run(**{name: np.ones((2, 3, size, HEAD), np.float16) for name in "qkv"})
+        assert len(told) == 1
+        assert sorted(labels(exe)) == ["attention", "causal softmax", "gemm", "gemm"]
+        assert plan_graph(g, device="hip", hardware=Capable()).plan == exe.plan
+        inputs = inputs_of(exe)
+        assert_right(exe, inputs, exe.run(**inputs))
+
+
+def test_what_is_known_once_is_not_tried_again(triton: StandIn, emulated: Lab) -> None:
+    triton.fails = True
+    with pytest.warns(FallbackWarning, match="planned without a kernel"):
+        gx.compile(attention(), device=Capable()).close()
+    triton.fails = False
+    gx.compile(attention(), device=Capable()).close()  # a warning would be an error
+    assert triton.compiled == []
 
 
 def test_tune_measures_what_is_planned_instead(
@@ -239,7 +265,7 @@ def test_tune_measures_what_is_planned_instead(
 ) -> None:
     monkeypatch.setenv("GRAPHEXEC_PROFILES", str(tmp_path / "profiles"))
     triton.fails = True
-    with pytest.warns(FallbackWarning, match="without attention:") as told:
+    with pytest.warns(FallbackWarning, match="planned without a kernel") as told:
         tuned = gx.tune(attention(40), Capable(), seconds=60)
     assert len(told) == 1
     kinds = {key.split(":")[0].split()[0] for key in tuned.profile.commands}
@@ -250,8 +276,8 @@ def test_tune_measures_what_is_planned_instead(
 
 
 def test_the_emulator_has_no_triton(emulated: Lab) -> None:
-    assert not {c for c in HipDevice().capabilities() if c.startswith("attention")}
     with gx.compile(attention(), device="hip") as exe:
+        assert "runs no Triton" in explain(exe._compiled, "ctx")
         assert labels(exe) == ["gemm", "softmax", "gemm"]
 
 

@@ -247,7 +247,7 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
     graph.gemm("left", "right", name="join")
     graph.output(y=graph.softmax("join", name="after"))
 
-    def plan(source: gx.Graph, resident: bool, able: bool) -> Any:
+    def plan(source: gx.Graph, resident: bool) -> Any:
         compiled = plan_graph(source, streams=2, verify=False, resident=resident)
         steps = compiled.plan.instructions
         join = next(i for i, s in enumerate(steps) if isinstance(s, Launch) and s.node == "join")

@@ -16,6 +16,8 @@ from hip_lab import Lab
 
 import graphexec as gx
 from graphexec.cli.app import app
+from graphexec.ir.program import Work
+from graphexec.machine.support import Facts, Support
 from graphexec.runtime.hip.device import CaptureWarning, HipDevice
 from graphexec.tools import selftest as module
 from graphexec.tools.examples import EXAMPLES
@@ -99,8 +101,11 @@ class Faulty:
     def describe(self) -> str:
         return "a faulty device"
 
-    def capabilities(self, graph: gx.Graph | None = None) -> frozenset[str]:
-        return frozenset()
+    def support(self, work: Work) -> Support:
+        return gx.CpuDevice().support(work)
+
+    def facts(self) -> Facts:
+        return gx.CpuDevice().facts()
 
     def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
         session = gx.CpuDevice().open(plan, weights, sibling)

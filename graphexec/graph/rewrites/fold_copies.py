@@ -9,8 +9,8 @@ A copy becomes a strided window on its operand, and moves no bytes, when
    dimension, aligned as well as the copy would be; a softmax whose rows stay rows; another copy,
    unless that is free now and would not be any more; any op where the window is dense;
 4. where a GEMM then needs arrays of pointers, because no single stride walks its batch axes, the
-   saved copy takes longer by the cost model than the GEMM loses. On a device with the capability
-   "any-batch" it loses nothing.
+   saved copy takes longer by the cost model than the GEMM loses. On a device that runs all batches
+   equally fast it loses nothing.
 
 The operand's bytes live as long as the readers need them.
 """

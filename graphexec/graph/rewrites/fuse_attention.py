@@ -8,7 +8,7 @@ The pattern:
 
 Casts may stand between the three. The attention is made when
 
-1. the device computes attention of this type as one command,
+1. the device does it as one command; it is asked about the kernel for dense operands,
 2. the tensors in between have no other reader, are no outputs and have no `after` edge,
 3. what the three compute is an attention: the softmax runs along the keys, ctx is the plain
    product, at most one addend joins the scores, with factor 1,
@@ -121,12 +121,15 @@ class _Fusing:
             "out_dtype": ctx.type.dtype,
         }
         types = {key: self.types[name] for key, name in names.items()}
-        return replace(ctx, op=OP, operands=names, attrs=attrs, type=OP.infer(types, attrs))
+        type = OP.infer(types, attrs)
+        answer = self.target.support(OP.fused(types, attrs, type))  # 1
+        if answer.refused:
+            of = types["q"].dtype
+            raise _No(f"attention of {of} is not one command here; {answer.why}")
+        return replace(ctx, op=OP, operands=names, attrs=attrs, type=type)
 
     def check_types(self, site: _Site, largest: int) -> None:
         q, v = self.types[site.scores.operands["a"]], self.types[site.ctx.operands["b"]]
-        if f"attention:{q.dtype}" not in self.target.capabilities:  # 1
-            raise _No(f"attention of {q.dtype} is not one command here{_hint(self.target)}")
         if v.dtype is not q.dtype:
             raise _No(f"the keys are {q.dtype} and the values {v.dtype}")
         if q.dtype is not DType.F64 and any(
@@ -136,12 +139,6 @@ class _Fusing:
         head = q.shape[-2 if site.scores.attrs["trans_a"] else -1]
         if max(head, site.ctx.type.shape[-1]) > largest:
             raise _No(f"a head of more than {largest} elements does not fit a block")
-
-
-def _hint(target: Target) -> str:
-    if target.device == "cpu":
-        return ""
-    return "; for f16 and bf16 it is on AMD and NVIDIA GPUs with Triton (graphexec[fused])"
 
 
 def _check_sense(site: _Site) -> None:

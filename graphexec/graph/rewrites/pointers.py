@@ -14,9 +14,6 @@ POINTERS_COST = 0.15
 """The assumed cost of arrays of pointers over one strided batch, as a part of the GEMM's time.
 Measured on an H100: 14 % for eight products of 256³ and nothing for large ones."""
 
-ANY_BATCH = "any-batch"
-"""The capability of devices that run all batches equally fast."""
-
 
 def lost(
     node: TypedNode, before: Mapping[str, View], after: Mapping[str, View], out: View,
@@ -24,7 +21,7 @@ def lost(
 ) -> float:  # fmt: skip
     """Microseconds a node loses when its operands and result have the strides of a rewrite:
     0 unless the node is a GEMM that needs arrays of pointers only then."""
-    if node.op.name != "gemm" or ANY_BATCH in target.capabilities:
+    if node.op.name != "gemm" or target.facts.any_batch:
         return 0.0
     if not _is_one_batch(node, before, out) or _is_one_batch(node, after, new_out):
         return 0.0
@@ -57,4 +54,4 @@ def _is_one_batch(gemm: TypedNode, operands: Mapping[str, View], out: View) -> b
     return is_one_batch(Gemm(found[0], found[1], out))
 
 
-__all__ = ["ANY_BATCH", "POINTERS_COST", "lost", "too_dear"]
+__all__ = ["POINTERS_COST", "lost", "too_dear"]

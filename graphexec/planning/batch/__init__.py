@@ -7,10 +7,12 @@ Requires a Program. Guarantees an equivalent one, in a new order, in which
 2. they differ only in the places of their operands (kinds.py);
 3. their operands lie at a constant stride, for which their storages are bound to one another in
    groups that `allocate` keeps together, or are the same. A GEMM's may be anywhere: the BLAS then
-   gets arrays of pointers, and biases are written into the results first. If that is not possible
-   either, the commands stay apart (layout.py, merged.py, biases.py);
+   gets arrays of pointers (layout.py of planning, merged.py);
 4. by the cost model the batch takes less time than its members one after another, and the whole
    program less than before (worth.py).
+
+Commands that `fuse-epilogue` would make one product are batched together or not at all, and judged
+by that product (units.py).
 
 No operand is copied. Equal chains merge step by step: eight chains of eight GEMMs become eight
 commands. A program in which nothing merges is returned unchanged.
@@ -24,29 +26,37 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
-from graphexec.ir.program import Command, Gemm, GemmBatch, Program
+from graphexec.ir.program import Command, GemmBatch, Program
+from graphexec.planning import fuse_epilogue
 from graphexec.planning.batch.agenda import agenda
-from graphexec.planning.batch.biases import why_apart
-from graphexec.planning.batch.kinds import kind_of
-from graphexec.planning.batch.layout import Layout
-from graphexec.planning.batch.merged import merged, partitioned
+from graphexec.planning.batch.units import (
+    Merged,
+    Unit,
+    in_order,
+    merged_units,
+    needs_of,
+    partitioned,
+    units_of,
+)
 from graphexec.planning.batch.worth import faster_as_one, loses
+from graphexec.planning.layout import Layout
 
 
 def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with batches where they save time."""
-    kinds = [kind_of(command, program.storages) for command in program.commands]
-    order = agenda(kinds, program.predecessors)
+    fusing = fuse_epilogue.fusing(program, target)
+    units = units_of(fusing)
+    order = agenda([unit.kind for unit in units], needs_of(units, program.predecessors))
     if all(len(alike) == 1 for alike in order):
         return program, ()
     batching = _Batching(program, target)
     for alike in order:
-        batching.take(alike)
+        batching.take([units[number] for number in alike])
     found = batching.program()
     if found is program:
         return program, tuple(batching.refused)
-    against = loses(program, found, target)
-    made = [c for c in found.commands if c.nodes]
+    against = loses(fusing.apply(), fuse_epilogue.fusing(found, target).apply(), target)
+    made = batching.made
     if against is None:
         return found, (*map(_made, made), *batching.refused)
     return program, (*(_apart(c.nodes, against) for c in made), *batching.refused)
@@ -71,63 +81,64 @@ class _Batching:
 
     def __init__(self, program: Program, target: Target) -> None:
         self.old, self.target = program, target
-        self.layout = Layout(program.storages)
+        self.layout = Layout(program.storages, program.groups)
         self.commands: list[Command] = []
         self.became: dict[int, int] = {}  # old index to new
-        self.batches = 0
+        self.made: list[Command] = []
         self.refused: list[Note] = []
 
-    def take(self, alike: list[int]) -> None:
-        """Add commands of one kind: as one batch, as several, or unmerged."""
-        if len(alike) > 1:
-            if self._merge(alike):
-                return
-            why, apart = self._why_apart(alike), list[int]()
-            for part in partitioned(alike, self.old.commands, self.layout):
-                if not self._merge(part):
-                    self._keep(part)
-                    apart += part
-            if why and len(apart) > 1:
-                nodes = tuple(self.old.commands[index].node for index in sorted(apart))
-                self.refused.append(_apart(nodes, why))
+    def take(self, alike: list[Unit]) -> None:
+        """Add what could be one: as one, as several batches, or as it is."""
+        if len(alike) == 1 or self._merge(alike):
+            self._keep(alike if len(alike) == 1 else [])
             return
-        self._keep(alike)
+        why, apart = self._why_apart(alike), list[Unit]()
+        for part in partitioned(alike, self.layout):
+            if not self._merge(part):
+                self._keep(part)
+                apart += part
+        if why and len(apart) > 1:
+            names = tuple(unit.commands[0].node for unit in sorted(apart, key=lambda u: u.indices))
+            self.refused.append(_apart(names, why))
 
-    def _keep(self, alike: list[int]) -> None:
-        for index in alike:
-            self._add(self.old.commands[index], [index])
+    def _keep(self, units: list[Unit]) -> None:
+        for unit in units:
+            for index, command in zip(unit.indices, unit.commands, strict=True):
+                self._add(command, (index,))
 
-    def _merge(self, alike: list[int]) -> bool:
-        """Add the commands as one command, or as two in turn, if possible and faster."""
-        like, count, costs = self.old.commands[alike[0]], len(alike), self.target.costs
+    def _merge(self, alike: list[Unit]) -> bool:
+        """Add the units as one, command by command, if possible and faster."""
+        like, count, costs = alike[0].becomes, len(alike), self.target.costs
         if count < 2 or not faster_as_one(like, count, costs):
             return False
         before = len(self.layout.groups)
-        found = merged(self._in_order(alike), self.layout, self.target.capabilities)
-        if not found or not faster_as_one(like, count, costs, found):
+        found = self._merged(alike)
+        if not found.commands or not faster_as_one(like, count, costs, found.becomes):
             self.layout.forget(before)
             return False
-        for command in found:
-            self._add(command, alike)
-        self.batches += 1
+        for command, old in found.commands:
+            self._add(command, old)
+            if command.nodes:
+                self.made.append(command)
         return True
 
-    def _why_apart(self, alike: list[int]) -> str:
-        """Why commands that are not one are none for their biases; "" where these are not why."""
-        members = self._in_order(alike)
-        works = [c.work for c in members if isinstance(c.work, Gemm) and c.work.bias is not None]
-        if not works or not faster_as_one(members[0], len(members), self.target.costs):
+    def _merged(self, alike: list[Unit]) -> Merged:
+        return merged_units(in_order(alike, self.layout), self.layout, self.target.support)
+
+    def _why_apart(self, alike: list[Unit]) -> str:
+        """Why products that add a bias are not one although that would be faster; "" of others."""
+        like, count, costs = alike[0].becomes, len(alike), self.target.costs
+        if len(alike[0].commands) == 1 or not faster_as_one(like, count, costs):
             return ""
-        before, able = len(self.layout.groups), self.target.capabilities
-        slower = bool(merged(members, self.layout, able))
+        before = len(self.layout.groups)
+        found = self._merged(alike)
         self.layout.forget(before)
-        return why_apart(works, self.layout, able, slower)
+        slower = "putting the biases into the results first would not be faster"
+        never = "no single command puts the biases into the results first"
+        return f"{found.why}; {slower if found.commands else never}" if found.why else ""
 
-    def _in_order(self, alike: list[int]) -> list[Command]:
-        return [self.old.commands[i] for i in self.layout.in_order(alike, self.old.commands)]
-
-    def _add(self, command: Command, old: list[int]) -> None:
-        """Add a command that does the work of old ones, or the last part of that work."""
+    def _add(self, command: Command, old: tuple[int, ...]) -> None:
+        """Add a command that does the work of old ones."""
         for index in old:
             self.became[index] = len(self.commands)
         if command.after:
@@ -137,13 +148,13 @@ class _Batching:
 
     def program(self) -> Program:
         """The new program, or the old one if nothing was merged."""
-        if not self.batches:
+        if not self.made:
             return self.old
-        groups = self.old.groups + tuple(self.layout.groups)
-        return replace(self.old, commands=tuple(self.commands), groups=groups)
+        return replace(self.old, commands=tuple(self.commands), groups=tuple(self.layout.groups))
 
 
 REWRITE = ProgramRewrite(
-    "batch", "merges independent commands with the same work where that is faster", apply
-)
+    "batch", "merges independent commands with the same work where that is faster", apply,
+    lengthens=True,
+)  # fmt: skip
 __all__ = ["REWRITE"]

@@ -16,9 +16,8 @@ def kind_of(command: Command, storages: Mapping[str, Storage]) -> Hashable:
     if any(storages[v.storage].space != "device" for v in (*command.reads, *command.writes)):
         return None
     match command.work:
-        case Gemm(a, b, out, alpha, beta, c, bias):
-            added = [None if view is None else _shape(view) for view in (c, bias)]
-            return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out), *added
+        case Gemm(a, b, out, alpha, beta, None, None):
+            return "gemm", alpha, beta, _shape(a), _shape(b), _shape(out)
         case Memcpy(src, dst):
             return "memcpy", _shape(src), _shape(dst)
         case Kernel() | TritonKernel() if command.recipe is not None:

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
-from typing import Any
 
 from graphexec.base.tensor import View
-from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, TritonKernel, Work
-from graphexec.machine.epilogue import adds_bias
-from graphexec.planning.batch.layout import Layout, views_of
+from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Memcpy, Work
+from graphexec.machine.support import Asking
+from graphexec.planning.layout import Layout, nbytes_of
 
 
-def merged(
-    members: Sequence[Command], layout: Layout, capabilities: Collection[str]
-) -> tuple[Command, ...]:
-    """One command for commands of one kind that are independent, or two in this order; () if there
-    is none.
+def merged(members: Sequence[Command], layout: Layout, support: Asking) -> Command | None:
+    """One command for commands of one kind that are independent; None if there is none.
 
-    Binds storages in `layout` where a stride needs it. GEMMs that add a bias become one product if
-    all lies at strides, and if the device adds biases that differ to the products of a batch.
-    Otherwise they fall back to what they are without that, biases put into the results and products
-    added: two commands for all, as if the bias had never been the GEMMs'. That is not done where
-    beta · c + bias would be rounded to half precision.
+    Binds storages in `layout` where a stride needs it.
     """
-    work = _work(members, layout, capabilities)
-    if work is not None:
-        return (_one(members, work),)
-    if isinstance(members[0].work, Gemm) and members[0].work.bias is not None:
-        return _biases_first(members, layout, capabilities)
-    return ()
-
-
-def _biases_first(
-    members: Sequence[Command], layout: Layout, capabilities: Collection[str]
-) -> tuple[Command, ...]:
-    from graphexec.ops.gemm import bias_first  # the commands it makes are of that op
-
-    apart = [pair for pair in map(bias_first, members) if pair is not None]
-    if not apart:
-        return ()
-    starts, products = ([pair[n] for pair in apart] for n in (0, 1))
-    start = merged(starts, layout, capabilities)
-    return start and (*start, *merged(products, layout, capabilities))
+    work = _work(members, layout, support)
+    return None if work is None else _one(members, work)
 
 
 def _one(members: Sequence[Command], work: Work) -> Command:
@@ -67,69 +40,31 @@ def _one(members: Sequence[Command], work: Work) -> Command:
     )
 
 
-def partitioned(
-    alike: Sequence[int], commands: Sequence[Command], layout: Layout
-) -> Iterator[list[int]]:
-    """The commands in parts whose operands could lie at a constant stride: each operand on one
-    storage, as windows, or on storages that could lie beside one another."""
-    operands = {i: [view.storage for view in views_of(commands[i])] for i in alike}
-    users = Counter(place for names in operands.values() for place in enumerate(names))
-    parts: dict[object, list[int]] = {}
-    for index, names in operands.items():
-        near = (name if users[place, name] > 1 else layout.company(name)
-                for place, name in enumerate(names))  # fmt: skip
-        parts.setdefault(tuple(near), []).append(index)
-    yield from parts.values()
-
-
-def _work(members: Sequence[Command], layout: Layout, capabilities: Collection[str]) -> Work | None:
+def _work(members: Sequence[Command], layout: Layout, support: Asking) -> Work | None:
     first = members[0]
     if isinstance(first.work, Gemm):
-        return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout, capabilities)
+        return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout)
     reads = _stacked([member.reads for member in members], layout)
     writes = _stacked([member.writes for member in members], layout)
     # What is written is dense, so that threads can go along it.
     if reads is None or writes is None or not all(view.is_dense for view in writes):
         return None
-    if isinstance(first.work, Kernel | TritonKernel):
-        return None if first.recipe is None else first.recipe(reads, writes)
-    assert isinstance(first.work, Memcpy)
-    return replace(first.work, src=reads[0], dst=writes[0]) if reads[0].is_dense else None
+    if isinstance(first.work, Memcpy):
+        return replace(first.work, src=reads[0], dst=writes[0]) if reads[0].is_dense else None
+    work = None if first.recipe is None else first.recipe(reads, writes)
+    return None if work is None or support(work).refused else work
 
 
-def _gemm(
-    members: Sequence[Gemm], layout: Layout, capabilities: Collection[str]
-) -> Gemm | GemmBatch | None:
+def _gemm(members: Sequence[Gemm], layout: Layout) -> Gemm | GemmBatch:
     before = len(layout.groups)
-    work = at_strides(members, layout)
-    if work is not None and (work.bias is None or adds_bias(work, capabilities)):
-        return work
+    out, a, b = (
+        layout.stacked([getattr(member, name) for member in members]) for name in ("out", "a", "b")
+    )
+    if a is not None and b is not None and out is not None:
+        return replace(members[0], a=a, b=b, out=out)
     layout.forget(before)
-    if members[0].bias is not None:
-        return None
     layout.stacked([m.out for m in members])  # for those that read the results
     return GemmBatch(tuple(members))
-
-
-def at_strides(members: Sequence[Gemm], layout: Layout) -> Gemm | None:
-    """The products as one with a batch axis more; None where an operand lies at no stride."""
-    found = _operands(members, layout)
-    return None if None in found.values() else replace(members[0], **found)
-
-
-def no_stride(members: Sequence[Gemm], layout: Layout) -> list[str]:
-    """The operands that lie at no constant stride."""
-    return [name for name, view in _operands(members, layout).items() if view is None]
-
-
-def _operands(members: Sequence[Gemm], layout: Layout) -> dict[str, Any]:
-    """By name one view over that of every member, or None."""
-    first = members[0]
-    return {
-        name: layout.stacked([getattr(member, name) for member in members])
-        for name in ("out", "a", "b", "c", "bias")
-        if getattr(first, name) is not None
-    }
 
 
 def _stacked(members: Sequence[Sequence[View]], layout: Layout) -> list[View] | None:
@@ -148,15 +83,10 @@ def _cost(members: Sequence[Command]) -> Cost:
     total = Cost()
     seen: set[View] = set()
     for member in members:
-        again = sum(_nbytes(view) for view in member.reads if view in seen)
+        again = sum(nbytes_of(view) for view in member.reads if view in seen)
         total += Cost(member.cost.flops, max(0, member.cost.bytes - again))
         seen.update(member.reads)
     return total
 
 
-def _nbytes(view: View) -> int:
-    extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
-    return prod(extents) * view.dtype.itemsize
-
-
-__all__ = ["at_strides", "merged", "no_stride", "partitioned"]
+__all__ = ["merged"]

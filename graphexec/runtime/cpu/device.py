@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.version import __version__
-from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.bound_plan import BoundPlan
-from graphexec.ir.graph import Graph
-from graphexec.ir.program import Gemm
+from graphexec.ir.program import Gemm, Work
 from graphexec.machine.hardware import Machine
+from graphexec.machine.support import Cpu, Facts, Support
 from graphexec.runtime.cpu.session import CpuOptions, CpuSession
 from graphexec.runtime.device import DeviceInfo, Session
 
@@ -44,9 +43,13 @@ class CpuDevice(CpuOptions):
         """Model and number of cores."""
         return f"{_model()}, {self.cores} core{'s' if self.cores != 1 else ''}"
 
-    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
+    def support(self, work: Work) -> Support:
         """The same on every machine."""
-        return CAPABILITIES["cpu"]
+        return Cpu().support(work)
+
+    def facts(self) -> Facts:
+        """The same on every machine."""
+        return Cpu().facts()
 
     def machine(self) -> Machine:
         """Model and cores, and the version of NumPy, whose BLAS multiplies."""

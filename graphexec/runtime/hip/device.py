@@ -14,17 +14,15 @@ import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
 from graphexec.base.version import __version__
-from graphexec.graph.rewriting import CAPABILITIES
 from graphexec.ir.bound_plan import BoundPlan
-from graphexec.ir.graph import Graph
-from graphexec.ir.program import Gemm
-from graphexec.machine.epilogue import has_biases
+from graphexec.ir.program import Gemm, Kernel, TritonKernel, Work
 from graphexec.machine.hardware import Machine
+from graphexec.machine.support import UNKNOWN, YES, Facts, Support, no
 from graphexec.runtime.device import DeviceInfo, Session
+from graphexec.runtime.hip import kernel_cache, products
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError, load
 from graphexec.runtime.hip.options import HipOptions, Mode
-from graphexec.runtime.hip.products import biased, count_algorithms
 from graphexec.runtime.hip.replay import CaptureWarning
 from graphexec.runtime.hip.session import HipSession
 
@@ -53,18 +51,27 @@ class HipDevice(HipOptions):
         gib = p.total_memory / 2**30
         return f"{p.name} ({p.architecture}, {gib:.0f} GiB), {bindings.platform.name}"
 
-    def capabilities(self, graph: Graph | None = None) -> frozenset[str]:
-        """With Triton, a real GPU computes attention in half precision as one command or, the keys
-        in parts, as two; hipBLASLt adds the biases of GEMMs of some types. Asking it loads it, so
-        that is left out for a graph that has none."""
+    def support(self, work: Work) -> Support:
+        """hipBLASLt is asked whether it adds a bias, Triton to compile its kernels. Whether a HIP
+        kernel compiles shows when the plan is loaded."""
+        match work:
+            case Gemm():
+                return products.support(self._bindings(), self.index, work)
+            case TritonKernel():
+                return self._support_of_triton(work)
+            case Kernel():
+                return UNKNOWN
+        return YES
+
+    def facts(self) -> Facts:
+        """A program for each multiprocessor fills it."""
+        return Facts(programs=self._bindings().properties(self.index).multiprocessors)
+
+    def _support_of_triton(self, work: TritonKernel) -> Support:
         hip = self._bindings()
-        known = CAPABILITIES["hip"]
-        if graph is None or has_biases(graph):
-            known |= biased(hip, self.index)
-        if hip.platform.name not in TRITON_PLATFORMS or hip_triton.why_not():
-            return known
-        programs = hip.properties(self.index).multiprocessors
-        return known | hip_triton.CAPABILITIES | {f"attention-in-parts:{programs}"}
+        why = "" if hip.platform.name in TRITON_PLATFORMS else f"{hip.platform.name} runs no Triton"
+        why = why or hip_triton.why_not()
+        return no(why) if why else kernel_cache.support(hip, self.index, work)
 
     def machine(self) -> Machine:
         """Architecture and name, and the versions of the compilers and BLAS libraries."""
@@ -89,7 +96,7 @@ class HipDevice(HipOptions):
         """The number of hipBLASLt's algorithms for a GEMM, at most `most`."""
         hip = self._bindings()
         hip.set_device(self.index)
-        return count_algorithms(hip, work, most)
+        return products.count_algorithms(hip, work, most)
 
     def open(
         self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None

@@ -24,10 +24,12 @@ from graphexec.base.cache import (
     cache_folder,
     fingerprint,
 )
-from graphexec.base.errors import ExecutionError, NotCapable
+from graphexec.base.errors import ExecutionError
 from graphexec.base.progress import tracked
 from graphexec.base.version import __version__
-from graphexec.ir.program import Gpu, Kernel, TritonKernel, TritonLaunch
+from graphexec.ir.program import Gpu, Kernel, NoKernel, TritonKernel, TritonLaunch
+from graphexec.machine.support import YES, Support, no
+from graphexec.runtime.device import FallbackWarning
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError
 from graphexec.runtime.hip.kernel_source import self_contained
@@ -40,6 +42,7 @@ UNASKED_SHARED = 48 << 10
 Code = Kernel | TritonKernel
 
 _in_process: dict[str, bytes] = {}
+_answers: dict[tuple[int, str], Support] = {}  # about Triton kernels, by device and key
 _lock = threading.Lock()
 
 
@@ -86,12 +89,12 @@ class KernelCache:
         return function, binary
 
     def _give_shared(self, function: Any, binary: TritonBinary) -> None:
-        """Allow a kernel the shared memory it needs; NotCapable if the device has less."""
+        """Allow a kernel the shared memory it needs; ExecutionError if the device has less."""
         needed = binary.shared_bytes
-        refusal = NotCapable(
+        refusal = ExecutionError(
             f"the kernel '{binary.name}' needs {needed} bytes of shared memory, more than "
-            f"{self._gpu.architecture} has", hip_triton.CAPABILITIES,
-        )  # fmt: skip
+            f"{self._gpu.architecture} has"
+        )
         if self._gpu.architecture.startswith("gfx"):
             # On AMD a block may use all shared memory, and functions of modules take no attributes.
             if needed > self._properties.shared_memory_per_block:
@@ -101,6 +104,10 @@ class KernelCache:
             self._hip.kernels.allow_shared_memory(function, needed)
         except HipError as exc:
             raise refusal from exc
+
+    def key(self, kernel: Code) -> str:
+        """Equal for kernels that share their code."""
+        return self._identify(kernel)[0]
 
     def launch(self, kernel: TritonKernel) -> TritonLaunch:
         """The launch of a Triton kernel on this GPU."""
@@ -168,6 +175,26 @@ class KernelCache:
             raise ExecutionError(f"{what} does not compile: {exc}") from exc
 
 
+def support(hip: Bindings, device: int, kernel: TritonKernel) -> Support:
+    """Whether a Triton kernel can be launched on a device: it is compiled and loaded for that, and
+    its code kept. Known for the rest of the process; one that fails is warned of once."""
+    try:
+        cache = KernelCache(hip, hip.properties(device).architecture, device)
+        key = device, cache.key(kernel)
+    except NoKernel as exc:
+        return no(str(exc))
+    if key not in _answers:
+        _answers[key] = YES
+        try:
+            hip.set_device(device)
+            with ExitStack() as owned:
+                cache.triton(kernel, owned)
+        except ExecutionError as exc:
+            _answers[key] = no(str(exc))
+            warnings.warn(f"planned without a kernel: {exc}", FallbackWarning, stacklevel=2)
+    return _answers[key]
+
+
 def _usable(folder: Path | None) -> Cache | None:
     """The cache in a folder; None where there can be none."""
     try:
@@ -182,4 +209,4 @@ def _usable(folder: Path | None) -> Cache | None:
     return None
 
 
-__all__ = ["OPTIONS", "KernelCache"]
+__all__ = ["OPTIONS", "KernelCache", "support"]

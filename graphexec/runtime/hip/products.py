@@ -6,30 +6,24 @@ if no algorithm was chosen for it, if it needs arrays of pointers, if an operand
 than hipBLASLt's heuristic assumes, or if hipBLASLt is missing or has no such algorithm.
 
 A product with a bias goes to hipBLASLt, which adds it in its epilogue, by the first algorithm of
-the list unless another was chosen. `biased` says for which types it has one; should it have none
-for some products of a plan, these have to do without (NotCapable).
+the list unless another was chosen. Whether there is one is asked while a plan is made (`support`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from graphexec.base.errors import NotCapable
+from graphexec.base.errors import ExecutionError
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
+from graphexec.machine.blas_layout import why_no_epilogue
 from graphexec.machine.costs import gemm_signature
-from graphexec.machine.epilogue import (
-    batch_capability,
-    c_capability,
-    capability,
-    pairs,
-    product_capability,
-)
+from graphexec.machine.support import YES, Support, no
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
 from graphexec.runtime.hip.gemm import GemmCall, gemm_call
@@ -39,8 +33,8 @@ from graphexec.runtime.hip.resources import Resources
 Pointer = Any
 Handle = Any
 
-_EDGE = 64  # extent of the matrices of a query
-_SOMEWHERE = 1 << 20  # an address: the alignment of a bias affects the list of algorithms
+NO_LIBRARY = "there is no hipBLASLt (hip-python 10 has it)"
+_SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
 
 
 class Products:
@@ -78,31 +72,15 @@ class Products:
         return self._algorithms.get(gemm_signature(work)) if self._algorithms else None
 
     def _with_bias(self, work: Gemm, instruction: Launch) -> Step:
-        """The product whose bias the epilogue adds."""
-        step = self._fused(work, instruction)
+        """The product whose bias the epilogue adds; ExecutionError where that fails."""
+        call, choice = gemm_call(work), self._choice(work)
+        step = self._by_lt(call, choice, instruction) if choice else None
         if step is None:
-            message = "hipBLASLt has no algorithm that adds the bias of this product"
-            missing = {product_capability(work), *self._not_fused()}
-            raise NotCapable(message, frozenset(missing), instruction.node)
+            why = self._why_not_lt(call)
+            if why:
+                raise ExecutionError(f"hipBLASLt cannot add the bias: {why}", instruction.node)
+            step = self._prepared(call, 0, instruction)
         return step
-
-    def _fused(self, work: Gemm, instruction: Launch) -> Step | None:
-        """The same, or None where hipBLASLt has no algorithm."""
-        call = gemm_call(work)
-        for place in dict.fromkeys((self._choice(work) or 0, 0)):
-            step = self._by_lt(call, place, instruction)
-            if step is not None:
-                return step
-        return None
-
-    def _not_fused(self) -> Iterator[str]:
-        """What products of the plan lack: told all at once, so that there is one new plan."""
-        for number, work in self._bound.work.items():
-            launch = self._bound.plan.instructions[number]
-            if not isinstance(launch, Launch) or not isinstance(work, Gemm):
-                continue
-            if work.bias is not None and self._fused(work, launch) is None:
-                yield product_capability(work)
 
     def _by_blas(self, calls: Sequence[GemmCall], instruction: Launch) -> Step:
         """One BLAS call for calls that differ only in their addresses."""
@@ -140,25 +118,37 @@ class Products:
         return None if odd or step < 0 else step
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
-        """The product by hipBLASLt; None if hipBLASLt cannot compute it."""
-        # hipBLASLt's heuristic assumes this alignment by default.
-        lt = self._hip.lt
+        """The product by hipBLASLt; None where it cannot be."""
+        if self._why_not_lt(call):
+            return None
+        try:
+            return self._prepared(call, choice, instruction)
+        except HipError:
+            return None
+
+    def _why_not_lt(self, call: GemmCall) -> str:
+        """Why hipBLASLt cannot be given a product; "" if it can."""
+        if self._hip.lt is None:
+            return NO_LIBRARY
+        if call.offsets:
+            return "it takes no arrays of pointers"
+        # hipBLASLt's heuristic expects that much of addresses unless told otherwise.
+        views = [v for v in (call.a, call.b, call.c, call.d, call.bias) if v is not None]
+        if any(int(self._memory.of(view)) % ALIGNMENT for view in views):
+            return f"an operand does not begin at a multiple of {ALIGNMENT} bytes"
+        return ""
+
+    def _prepared(self, call: GemmCall, choice: int, instruction: Launch) -> Step:
+        lt, stream = self._hip.lt, instruction.stream
         a, b, c, d, bias = (
             None if view is None else self._memory.of(view)
             for view in (call.a, call.b, call.c, call.d, call.bias)
+        )
+        product = lt.gemm(
+            self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
+            self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
+            stride_bias=call.stride_bias, d=d, node=instruction.node, choice=choice,
         )  # fmt: skip
-        places = [place for place in (a, b, c, d, bias) if place is not None]
-        if lt is None or call.offsets or any(int(place) % ALIGNMENT for place in places):
-            return None
-        stream = instruction.stream
-        try:
-            product = lt.gemm(
-                self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
-                self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
-                stride_bias=call.stride_bias, d=d, node=instruction.node, choice=choice,
-            )  # fmt: skip
-        except HipError:
-            return None
         self._resources.own(product, LtGemm.close)
         step: Step = product.step
         return step
@@ -180,53 +170,49 @@ class Products:
         return self._lt_handles[stream]
 
 
+def support(hip: Bindings, device: int, work: Gemm) -> Support:
+    """Whether a product is done as it is: hipBLAS does every one without a bias, hipBLASLt those
+    with one for which it lists an algorithm. It is asked once a process for each."""
+    if work.bias is None:
+        return YES
+    why = why_no_epilogue(work)
+    if why:
+        return no(why)
+    if work.c is not None and work.out.dtype is not work.a.dtype.accumulator:
+        # cuBLASLt rounds the product to the result's type before what is added.
+        return no(f"the product would be rounded to {work.out.dtype} before both are added")
+    call = gemm_call(work)
+    why = _why_no_algorithm(hip, device, call.gemm, call.stride_bias)
+    return no(why) if why else YES
+
+
+@cache
+def _why_no_algorithm(hip: Bindings, device: int, gemm: BlasGemm, stride_bias: int) -> str:
+    if hip.lt is None:
+        return NO_LIBRARY
+    try:
+        hip.set_device(device)
+        found = _listed(hip.lt, gemm, "BIAS", stride_bias)
+    except HipError as exc:  # also where the library cannot be loaded
+        return f"hipBLASLt does not add this bias: {exc}"
+    return "" if found else "hipBLASLt has no algorithm that adds the bias of this product"
+
+
 def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
     """The number of algorithms hipBLASLt lists for a product with its epilogue, at most `most`; 0
     if hipBLASLt is missing or cannot compute it."""
     call, lt = gemm_call(work), hip.lt
     if lt is None or call.offsets:
         return 0
+    try:
+        return min(most, _listed(lt, call.gemm, _epilogue(call), call.stride_bias))
+    except HipError:
+        return 0
+
+
+def _listed(lt: BlasLt, gemm: BlasGemm, epilogue: str, stride_bias: int) -> int:
+    """How many algorithms hipBLASLt lists for a product."""
     handle = lt.create()
-    try:
-        return min(most, _listed(lt, handle, call.gemm, _epilogue(call), call.stride_bias))
-    finally:
-        lt.destroy(handle)
-
-
-@cache
-def biased(hip: Bindings, device: int) -> frozenset[str]:
-    """Which capabilities to add a bias hipBLASLt has on a device: for these types of matrices and
-    result it lists an algorithm. Asked once a process."""
-    lt = hip.lt
-    if lt is None:
-        return frozenset()
-    try:
-        hip.set_device(device)
-        handle = lt.create()
-    except HipError:  # also where the library is missing
-        return frozenset()
-    try:
-        return frozenset(_biased(lt, handle))
-    finally:
-        lt.destroy(handle)
-
-
-def _biased(lt: BlasLt, handle: Handle) -> Iterator[str]:
-    edge, step = _EDGE, _EDGE * _EDGE
-    for dtype, out in pairs():
-        gemm = BlasGemm(dtype.value, edge, edge, edge, edge, edge, edge, out_dtype=out.value)
-        if not _listed(lt, handle, gemm, "BIAS"):
-            continue
-        yield capability(dtype, out)
-        if out is dtype.accumulator:  # cuBLASLt rounds to the result's type before the bias
-            yield c_capability(dtype, out)
-        batch = replace(gemm, batch=2, stride_a=step, stride_b=step, stride_c=step)
-        if _listed(lt, handle, batch, "BIAS", edge):
-            yield batch_capability(dtype, out)
-
-
-def _listed(lt: BlasLt, handle: Handle, gemm: BlasGemm, epilogue: str, stride_bias: int = 0) -> int:
-    """The number of algorithms hipBLASLt lists; 0 if it does not support the product."""
     try:
         bias = None if epilogue == "DEFAULT" else _SOMEWHERE
         product = LtGemm(lt, gemm, epilogue, bias, stride_bias)
@@ -234,12 +220,12 @@ def _listed(lt: BlasLt, handle: Handle, gemm: BlasGemm, epilogue: str, stride_bi
             return len(product.algorithms(handle, WORKSPACE))
         finally:
             product.close()
-    except HipError:
-        return 0
+    finally:
+        lt.destroy(handle)
 
 
 def _epilogue(call: GemmCall) -> str:
     return "DEFAULT" if call.bias is None else "BIAS"
 
 
-__all__ = ["Products", "biased", "count_algorithms"]
+__all__ = ["Products", "count_algorithms", "support"]

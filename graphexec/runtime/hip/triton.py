@@ -22,15 +22,12 @@ from types import ModuleType
 from typing import Any
 
 from graphexec.base.atomic_file import scratch_folder
-from graphexec.base.errors import NotCapable
+from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, Scalar, TritonKernel, TritonLaunch
 
 SUPPORTED = "3.6"
 """The supported version of Triton: others may add other parameters to compiled kernels."""
-
-CAPABILITIES = frozenset({"attention:f16", "attention:bf16"})
-"""The capabilities of a GPU by Triton; it lacks them if a kernel does not compile."""
 
 _POINTERS = {DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64"}
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "f64": "fp64"}
@@ -92,10 +89,10 @@ def passed(args: tuple[Argument, ...]) -> Iterator[View | Scalar]:
 
 
 def identity(kernel: TritonKernel, gpu: Gpu) -> str:
-    """All that the code compiled for `kernel` on `gpu` depends on. Raises NotCapable."""
+    """All that the code compiled for `kernel` on `gpu` depends on. Raises ExecutionError."""
     reason = why_not()
     if reason:
-        raise NotCapable(reason, CAPABILITIES)
+        raise ExecutionError(reason)
     launch = kernel.on(gpu)
     kinds = [
         tuple(map(_described, a)) if isinstance(a, tuple) else _described(a) for a in launch.args
@@ -106,7 +103,7 @@ def identity(kernel: TritonKernel, gpu: Gpu) -> str:
 
 
 def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
-    """Compile `kernel` for `gpu`. No GPU is needed. Raises NotCapable."""
+    """Compile `kernel` for `gpu`. No GPU is needed. Raises ExecutionError."""
     launch = kernel.on(gpu)
     source = launch.source
     try:
@@ -115,7 +112,7 @@ def compile_kernel(kernel: TritonKernel, gpu: Gpu) -> TritonBinary:
     except Exception as exc:  # Triton raises any exception of its passes, LLVM or ptxas
         what = f"the Triton kernel '{kernel.entry}' of {source} for {gpu.architecture}"
         message = f"{what} does not compile: {type(exc).__name__}: {exc}"
-        raise NotCapable(message, CAPABILITIES) from exc
+        raise ExecutionError(message) from exc
 
 
 def _compiled(entry: str, launch: TritonLaunch, gpu: Gpu) -> TritonBinary:

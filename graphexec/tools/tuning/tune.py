@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphexec.api import plan_on
 from graphexec.base.errors import ExecutionError
 from graphexec.formats.arrays import read_inputs
 from graphexec.graph.infer import infer
-from graphexec.machine.capabilities import reduced
 from graphexec.machine.costs import Measured, model_of
 from graphexec.planning import batch
 from graphexec.planning.options import Options, Streams
@@ -102,7 +100,6 @@ class _Tuner:
     ) -> None:  # fmt: skip
         self._graph, self._device, self._options = graph, device, Options(streams=streams)
         self._budget, self._report, self._done = budget, report, 0
-        self._capabilities = device.capabilities(graph)
         self.typed = infer(graph)
         machine = device.machine()
         self.profile = Profile(
@@ -118,10 +115,6 @@ class _Tuner:
         if not self._begin("launches and waits"):
             return
         self.profile = replace(self.profile, constants=measure_constants(self._device))
-        capable = self._capable()
-        if capable != self._capabilities:
-            self._capabilities = capable
-            self.works = self._works(None)
         times = CommandTimes(self._device, self.profile.applied_to(model_of(self._device.name)))
         self._alone(self.works, times)
         for work in self.works:
@@ -136,19 +129,6 @@ class _Tuner:
             if self.profile.commands and self._begin(schedule_key(self._options.streams, resident)):
                 self._plans(resident)
 
-    def _capable(self) -> frozenset[str]:
-        """What the device turns out to be capable of when the graph is loaded."""
-
-        def plan(graph: Graph, resident: bool, without: frozenset[str]) -> Compiled:
-            options = replace(self._options, resident=resident, use_profile=False)
-            return plan_on(graph, self._device, options, without)
-
-        try:
-            with Executable(self._graph, plan, self._device) as exe:
-                return reduced(self._capabilities, exe.without)
-        except ExecutionError:  # for example, no memory: measure the rest
-            return self._capabilities
-
     def _works(self, costs: Profile | None) -> list[Work]:
         """The commands of the plans that `costs` lead to; without costs, those of batches and
         their members."""
@@ -161,7 +141,7 @@ class _Tuner:
         return distinct(programs, model_of(self._device.name))
 
     def _program(self, options: Options) -> Program:
-        job = prepare(self._graph, self._device.name, options, self._capabilities)
+        job = prepare(self._graph, self._device.name, options, self._device)
         return next(variants(job)).program
 
     def _alone(self, works: Sequence[Work], times: CommandTimes) -> None:
@@ -181,7 +161,7 @@ class _Tuner:
     def _plans(self, resident: bool) -> None:
         """The best plans by prediction, run from end to end, taking turns."""
         found = alternative_plans(
-            self._graph, PLANS, device=self._device.name, capabilities=self._capabilities,
+            self._graph, PLANS, device=self._device.name, hardware=self._device,
             options=replace(self._options, resident=resident, costs=self.profile),
         )  # fmt: skip
         with ExitStack() as opened:

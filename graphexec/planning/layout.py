@@ -15,18 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 from graphexec.base.tensor import View
-from graphexec.ir.program import Command, Group, Storage, aligned
+from graphexec.ir.program import Group, Storage, aligned
 
 
 class Layout:
     """The groups made so far."""
 
-    def __init__(self, storages: Mapping[str, Storage]) -> None:
-        self.groups: list[Group] = []
+    def __init__(self, storages: Mapping[str, Storage], groups: Sequence[Group] = ()) -> None:
+        self.groups = list(groups)
         self._storages = storages
-        self._place: dict[str, tuple[int, int]] = {}  # group and place in it
+        self._place = {  # group and place in it
+            name: (number, place)
+            for number, group in enumerate(groups)
+            for place, name in enumerate(group.storages)
+        }
 
     def stacked(self, views: Sequence[View]) -> View | None:
         """One view over all of `views`, which have one shape, in this order; None if there is none.
@@ -73,11 +78,8 @@ class Layout:
                 del self._place[name]
         del self.groups[count:]
 
-    def in_order(self, alike: Sequence[int], commands: Sequence[Command]) -> list[int]:
-        """The commands in the order of their operands' places, as far as these are known."""
-        return sorted(alike, key=lambda c: (*map(self._position, views_of(commands[c])), c))
-
-    def _position(self, view: View) -> tuple[int, int, int]:
+    def position(self, view: View) -> tuple[int, int, int]:
+        """Numbers that grow in the order in which operands lie, as far as that is known."""
         group, place = self._place.get(view.storage, (-1, 0))
         return group, place, view.offset
 
@@ -85,11 +87,6 @@ class Layout:
         """Equal for storages that may be stacked: their group, or their role if in none."""
         place = self._place.get(storage)
         return self._storages[storage].role if place is None else place[0]
-
-
-def views_of(command: Command) -> tuple[View, ...]:
-    """All operands."""
-    return (*command.reads, *command.writes)
 
 
 def _progression(numbers: Sequence[int]) -> int | None:
@@ -101,4 +98,10 @@ def _progression(numbers: Sequence[int]) -> int | None:
     return step if step >= 0 else None
 
 
-__all__ = ["Layout", "views_of"]
+def nbytes_of(view: View) -> int:
+    """Bytes of what a view shows, each once where it is repeated."""
+    extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
+    return prod(extents) * view.dtype.itemsize
+
+
+__all__ = ["Layout", "nbytes_of"]

@@ -1,0 +1,81 @@
+"""rewrite: replace parts of a program by equivalent ones; and the names of all rewrites.
+
+A rewrite of programs is a module of graphexec.planning that binds REWRITE. They run in the order in
+which they stand here, after `lower`. Those of graphs are in graphexec.graph.rewrite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.errors import InputError
+from graphexec.graph import rewrite as of_graphs
+from graphexec.graph.rewriting import Note, ProgramRewrite, Rewrite, Target
+from graphexec.ir.program import Gemm, Program, Work
+from graphexec.machine.support import Asking, Support, no
+from graphexec.planning import batch, fuse_epilogue
+
+PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE, fuse_epilogue.REWRITE)
+ALL = "all"  # instead of a name: every rewrite
+
+
+def known_rewrites() -> dict[str, Rewrite]:
+    """Every rewrite by name, in the order in which they run."""
+    every: list[Rewrite] = [*of_graphs.GRAPH_REWRITES, *PROGRAM_REWRITES]
+    return {each.name: each for each in every}
+
+
+def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> frozenset[str]:
+    """Names of the rewrites to apply: those that are on by default and those of `on`, without
+    those of `off`. "all" stands for every name, and a name counts for more than "all".
+
+    Raises InputError for an unknown name, and for one that is to be both on and off.
+    """
+    known = known_rewrites()
+    both = set(on) & set(off)
+    mistakes = [_unknown(name) for name in {**dict.fromkeys(on), **dict.fromkeys(off)}
+                if name not in known and name != ALL]  # fmt: skip
+    mistakes += [Diagnostic(f"rewrite '{name}' is switched both on and off") for name in both]
+    if mistakes:
+        raise InputError(mistakes)
+    names = {name for name, r in known.items() if (r.default or ALL in on) and ALL not in off}
+    return frozenset((names | (set(on) - {ALL})) - set(off))
+
+
+def without_lengthening(names: Collection[str]) -> frozenset[str]:
+    """Of `names` the rewrites for which no tensor lives longer."""
+    known = known_rewrites()
+    return frozenset(name for name in names if not known[name].lengthens)
+
+
+def rewrite_program(
+    program: Program, target: Target, names: Collection[str]
+) -> tuple[Program, tuple[Note, ...]]:
+    """`program` after the program rewrites in `names`, and what they say of it."""
+    if fuse_epilogue.REWRITE.name not in names:
+        target = replace(target, support=_without_biases(target))
+    notes: list[Note] = []
+    for each in PROGRAM_REWRITES:
+        if each.name in names:
+            program, found = each.apply(program, target)
+            notes += [replace(note, rewrite=each.name) for note in found]
+    return program, tuple(notes)
+
+
+def _without_biases(target: Target) -> Asking:
+    """What a target does for rewrites that must not count on `fuse-epilogue`."""
+
+    def support(work: Work) -> Support:
+        if isinstance(work, Gemm) and work.bias is not None:
+            return no(f"{fuse_epilogue.REWRITE.name} is switched off")
+        return target.support(work)
+
+    return support
+
+
+def _unknown(name: str) -> Diagnostic:
+    known = known_rewrites()
+    help = did_you_mean(name, known) or f"known are {', '.join(known)}"
+    return Diagnostic(f"there is no rewrite '{name}'", help=help)

@@ -34,7 +34,8 @@ if importlib.util.find_spec("triton") is None:
 
 STAND_IN = """
 extern "C" __global__ void stand_in(
-    const _Float16* q, const _Float16* k, const _Float16* v, _Float16* out, float scale, float headroom,
+    const _Float16* q, const _Float16* k, const _Float16* v, _Float16* out, float scale,
+    float headroom,
     int M, int N, int batch, long long q_batch, int q_m, long long k_batch, int k_n,
     long long v_batch, int v_n, long long out_batch, int out_m, int* scratch, int* profile) {
     extern __shared__ float scores[];

@@ -8,13 +8,14 @@ node places in host memory is written where the host reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
 from graphexec.graph.rewrites.readers import Layouts
+from graphexec.ir.access import undeclared
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Cost, Memcpy, Program, Role, Storage
 from graphexec.ir.typed import TypedGraph, TypedNode
@@ -109,6 +110,7 @@ class _Lowering:
         )
         # An op that builds a command without its call may have omitted `after`.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
+        self.check_accesses(node, commands)
         if after:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
             commands = [replace(c, after_nodes=names) for c in commands]
@@ -116,6 +118,30 @@ class _Lowering:
             range(len(self.commands), len(self.commands) + len(commands))
         )
         self.commands += commands
+
+    def check_accesses(self, node: TypedNode, commands: Sequence[Command]) -> None:
+        """Refuse an op whose commands do not state what they do with a view they are given, or
+        that reads one of its operands nowhere: waits, places and the proof rest on it."""
+        named = {self.tensors[name].storage: f"operand '{key}'"
+                 for key, name in node.operands.items()}  # fmt: skip
+        for command in commands:
+            view = undeclared(command)
+            if view is not None:
+                what = named.get(view.storage)
+                what = what or ("the result" if view.storage == self.tensors[node.name].storage
+                                else f"the temporary '{view.storage}'")  # fmt: skip
+                raise _refused(
+                    node, f"its command '{command.label}' passes {what} to its kernel, but does "
+                    "not say that it reads or writes it",
+                )  # fmt: skip
+        read = {view.storage for command in commands for view in command.reads}
+        for key, name in node.operands.items():
+            if self.tensors[name].storage in read or key in node.op.ignores(node.attrs):
+                continue
+            raise _refused(
+                node, f"none of its commands reads operand '{key}'; `ignores` names operands that "
+                "are not needed",
+            )  # fmt: skip
 
     def result(self, node: TypedNode) -> View:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""
@@ -149,6 +175,12 @@ class _Lowering:
         cost = Cost(0, 2 * source.elements * source.dtype.itemsize)
         work = Memcpy(source, target)
         self.commands.append(Command(name, "memcpy", work, (source,), (target,), cost))
+
+
+def _refused(node: TypedNode, why: str) -> GraphError:
+    message = f"op '{node.op.name}' cannot be planned for node '{node.name}': {why}"
+    help = "state each access at the kernel's call: In(x), Out(y) or InOut(c)"
+    return GraphError([Diagnostic(message, notes=(f"the op is {node.op.source}",), help=help)])
 
 
 def _taken(name: str) -> GraphError:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
+from graphexec.ir.access import Access, In, Out
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost
+from graphexec.ir.program import Command
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
@@ -63,14 +64,12 @@ class Attention(Op):
                 )  # fmt: skip
         return TensorType(_result_shape(types, attrs), attrs["out_dtype"] or q.dtype)
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """2·M·N·(D + Dv) operations a batch, halved by causal; operands read and result written
-        once."""
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """2·M·N·(D + Dv) operations a batch, halved by causal."""
         shapes = {name: _operand_shape(types, attrs, name) for name in "qkv"}
         pairs = prod(type.shape[:-1]) * shapes["k"][-2]
         flops = 2 * pairs * (shapes["q"][-1] + shapes["v"][-1])
-        moved = sum(t.nbytes for t in types.values()) + type.nbytes
-        return Cost(flops // 2 if attrs["causal"] else flops, moved)
+        return flops // 2 if attrs["causal"] else flops
 
     def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64, with all scores in memory."""
@@ -111,18 +110,16 @@ class Attention(Op):
         a softmax between them."""
         problem = problem_of(call)
         if not has_flash(problem, call.capabilities):
-            commands: list[Command] = unfused(call, problem)
-            return commands
+            return unfused(call, problem)
         problem = problem.grouped()
-        cost = self.cost(call.types, call.attrs, call.type)
+        flops = self.flops(call.types, call.attrs, call.type)
         label = "causal attention" if problem.causal else "attention"
         count = parts_of(problem, call.capabilities)
         if count > 1:
-            both: list[Command] = as_parts(call, label, problem, count, cost)
-            return both
+            return as_parts(call, label, problem, count, flops)
         q, k, v, out, *mask = problem.views()
-        recipe = Flash(problem.scale, problem.causal)
-        return [call.kernel(label, recipe, [q, k, v, *mask], [out], cost)]
+        accesses: tuple[Access, ...] = (In(q), In(k), In(v), Out(out), *map(In, mask))
+        return [call.kernel(label, Flash(problem.scale, problem.causal), *accesses, flops=flops)]
 
 
 def problem_of(call: Call) -> Problem:
@@ -131,12 +128,11 @@ def problem_of(call: Call) -> Problem:
     q, k, v = (
         call.operands[n].turned() if attrs[f"trans_{n}"] else call.operands[n] for n in "qkv"
     )
+    q, k, v = (x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v))
     mask = call.operands.get("mask")
-    return Problem(
-        *(x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v)),
-        mask.broadcast_to((*batch, q.shape[-2], k.shape[-2])) if mask is not None else None,
-        call.out, scale_of(q.shape, attrs), bool(attrs["causal"]),
-    )  # fmt: skip
+    if mask is not None:
+        mask = mask.broadcast_to((*batch, q.shape[-2], k.shape[-2]))
+    return Problem(q, k, v, mask, call.out, scale_of(q.shape, attrs), bool(attrs["causal"]))
 
 
 def scale_of(q_shape: tuple[int, ...], attrs: Attrs) -> float:

@@ -38,7 +38,7 @@ class Problem:
 
     def tiles(self, block: int) -> int:
         """The number of blocks of this many queries in all batch entries."""
-        shape: tuple[int, ...] = self.q.shape
+        shape = self.q.shape
         return prod(shape[:-2]) * -(-shape[-2] // block)
 
     @property

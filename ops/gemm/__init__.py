@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from math import prod
@@ -12,7 +12,7 @@ import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost, Gemm, Memcpy
+from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.blas_layout import is_product, is_well_aligned
 from graphexec.machine.epilogue import RESULTS, adds_bias
 from graphexec.ops.copy import copying, strided_copy
@@ -73,11 +73,13 @@ class GemmOp(Op):
         _check_addends(types, attrs, result)
         return result
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """2·M·N·K operations a batch; operands read once, result written once."""
-        k = _matrix(types["a"], attrs["trans_a"])[1]
-        moved = sum(t.nbytes for t in types.values()) + type.nbytes
-        return Cost(2 * prod(type.shape) * k, moved)
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """2·M·N·K operations a batch."""
+        return 2 * prod(type.shape) * _matrix(types["a"], attrs["trans_a"])[1]
+
+    def ignores(self, attrs: Attrs) -> Collection[str]:
+        """c, if it is multiplied by 0."""
+        return ("c",) if attrs["beta"] == 0 else ()
 
     def reference(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
@@ -132,30 +134,26 @@ class GemmOp(Op):
             out,
             float(call.attrs["alpha"]),
         )
-        read, commands = ["a", "b"], list[Command]()
+        commands = list[Command]()
         fused = _with_bias(call, work)
         if fused is not None:
-            work, read = fused, [*read, *(["c"] if beta else []), "bias"]
+            work = fused
         elif beta and "bias" in call.operands and out.dtype.itemsize == 2:
             # Two addends must not be rounded to half precision before the product joins them.
             return self._product_first(call, replace(work, out=call.scratch("wide", wide)))
         else:
             commands, beta = _start(call, out)
             work = replace(work, beta=beta)
-        cost = self.cost({k: call.types[k] for k in read}, call.attrs, call.type)
-        # Where c is as large as the result, each of its elements is read before that is written.
-        inplace = [(2, 0)] if work.c is not None else []
-        commands.append(call.command("gemm", work, cost=cost, inplace=inplace))
+        commands.append(call.command("gemm", work))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
 
     def _product_first(self, call: Call, work: Gemm) -> list[Command]:
         """The product by itself, then it and both addends at once."""
-        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
         c, bias, beta = call.operands["c"], call.operands["bias"], _beta(call.operands, call.attrs)
         return [
-            call.command("gemm", work, cost=cost),
+            call.command("gemm", work),
             affine(call, c, bias, beta, call.out, work.out),
         ]
 

@@ -6,6 +6,7 @@ They run on the emulator, or on the device that `GRAPHEXEC_HIP_LIBRARY_PATH` nam
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from kernel_cases import DTYPES, Case, cases
 from kernel_harness import Applied, Harness, random_array, tensor
 
 from graphexec.base.tensor import DType, TensorType
-from graphexec.ops import launch, strides
 from graphexec.ops.copy import OP as COPY
+from graphexec.ops.kit import strides
 from graphexec.ops.softmax import OP as SOFTMAX
 
 Array = np.ndarray[Any, Any]
@@ -231,7 +232,7 @@ def test_beyond_the_limits(
     if limit == "indices":
         monkeypatch.setattr(strides, "INDEX_LIMIT", 1)
     else:
-        monkeypatch.setattr(launch, "GRID_LIMIT", 2048)
+        monkeypatch.setattr(import_module("graphexec.ops.kit.launch"), "GRID_LIMIT", 2048)
     applied = case.apply()
     arrays = operands(applied)
     actual = applied.run(device, **arrays)

@@ -41,9 +41,18 @@ class Operand:
     turned: str = ""
 
     def __post_init__(self) -> None:
-        for text in (self.shape.removeprefix("broadcast to ").strip(),):
-            if text.startswith("("):
-                parse(text)
+        if self.target.startswith("(") or not self.is_broadcast:
+            parse(self.target)
+
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether it broadcasts to its `target`, rather than having its shape."""
+        return self.shape.startswith("broadcast to ")
+
+    @property
+    def target(self) -> str:
+        """The pattern or name in `shape`."""
+        return self.shape.removeprefix("broadcast to ").strip()
 
     @property
     def text(self) -> str:
@@ -110,11 +119,11 @@ class Shapes:
         for operand in self.given:
             self._place_and_dtype(operand, types[operand.name])
         for operand in self.given:
-            if not operand.shape.startswith("broadcast to "):
-                self._bind(operand, parse(operand.shape))
+            if not operand.is_broadcast:
+                self._bind(operand, parse(operand.target))
         for operand in self.given:
-            if operand.shape.startswith("broadcast to "):
-                self._broadcast(operand, operand.shape.removeprefix("broadcast to ").strip())
+            if operand.is_broadcast:
+                self._broadcast(operand, operand.target)
 
     def shape(self, pattern: str) -> tuple[int, ...]:
         """The shape that a pattern stands for in this node."""
@@ -149,10 +158,7 @@ class Shapes:
                 f"operand '{name}' needs {least}{_axes(count)}, {pattern}; found {list(shape)}",
                 name,
             )
-        axes = list(shape[len(shape) - count :])
-        if operand.turned and self.attrs[operand.turned]:
-            axes[-2:] = axes[:-3:-1]
-        for extent, found in zip(pattern.extents, axes, strict=True):
+        for extent, found in self._named(operand, self._is_turned(operand)):
             wanted = extent if isinstance(extent, int) else self.extents.setdefault(extent, found)
             self._first.setdefault(extent, operand)
             if wanted != found:
@@ -192,30 +198,39 @@ class Shapes:
             return OpError(f"an extent of {name} must be {wanted}, found {found}", name,
                            notes=self._notes(operand))  # fmt: skip
         return OpError(
-            f"{extent} differs: {wanted} in {first.name}, {found} in {name}", name,
+            f"the extents {extent} differ: {wanted} in {first.name}, {found} in {name}", name,
             notes=self._notes(first, operand), help=self._turn(first, operand),
         )  # fmt: skip
 
     def _notes(self, *operands: Operand) -> tuple[str, ...]:
         return tuple(
             f"{o.name} is {self.types[o.name]}, {o.shape}"
-            + (f" turned by {o.turned}" if o.turned and self.attrs[o.turned] else "")
+            + (f" turned by {o.turned}" if self._is_turned(o) else "")
             for o in operands or self.given
         )
 
     def _turn(self, first: Operand, second: Operand) -> str:
         """Which attribute would make the extents of the two agree, if one does."""
-        for operand in (second, first):
+        for operand, other in ((second, first), (first, second)):
             if not operand.turned:
                 continue
             value = not self.attrs[operand.turned]
-            try:
-                Shapes((first, second), {o.name: self.types[o.name] for o in (first, second)},
-                       {**self.attrs, operand.turned: value}, "(…)")  # fmt: skip
-            except OpError:
-                continue
-            return f"{operand.turned}: {str(value).lower()} would fit"
+            fixed = dict(self._named(other, self._is_turned(other)))
+            if all(fixed.get(e, axis) == axis for e, axis in self._named(operand, value)):
+                return f"{operand.turned}: {str(value).lower()} would fit"
         return ""
+
+    def _is_turned(self, operand: Operand) -> bool:
+        return bool(operand.turned and self.attrs[operand.turned])
+
+    def _named(self, operand: Operand, turned: bool) -> list[tuple[Extent, int]]:
+        """The extents of an operand's pattern, each with its last axes."""
+        extents = parse(operand.target).extents
+        shape = self.types[operand.name].shape
+        axes = list(shape[len(shape) - len(extents) :])
+        if turned:
+            axes[-2:] = axes[:-3:-1]
+        return list(zip(extents, axes, strict=True))
 
 
 def broadcasts(shape: Sequence[int], target: Sequence[int], both: bool = False) -> bool:

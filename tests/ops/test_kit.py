@@ -145,6 +145,7 @@ def shapes(result: str = "(…, M, N)", turned: bool = False, **types: TensorTyp
         Operand("c", shape="broadcast to out", optional=True),
         Operand("row", shape="(N,)", optional=True),
         Operand("three", shape="(3,)", optional=True),
+        Operand("square", shape="(S, S)", optional=True),
     )
     return Shapes(operands, types, {"flip": turned}, result)
 
@@ -164,12 +165,13 @@ A, B = tensor("f32", 2, 3), tensor("f32", 3, 7)
     ({"a": TensorType((2, 3), A.dtype, "host")}, "operand 'a' is in host memory"),
     ({"a": tensor("f32", 3)}, r"operand 'a' needs at least 2 axes, \(…, M, K\); found \[3\]"),
     ({"a": A, "b": tensor("f16", 3, 7)}, "'a' and 'b' share a dtype: a is f32"),
-    ({"a": A, "b": tensor("f32", 2, 7)}, "K differs: 3 in a, 2 in b"),
+    ({"a": A, "b": tensor("f32", 2, 7)}, "the extents K differ: 3 in a, 2 in b"),
     ({"a": tensor("f32", 2, 2, 3), "b": tensor("f32", 5, 3, 7)},
      r"the leading axes \[5\] of b do not broadcast with \[2\]"),
     ({"a": A, "b": B, "c": tensor("f32", 3, 7)}, r"does not broadcast to the result \[2, 7\]"),
     ({"a": A, "b": B, "row": tensor("f32", 1, 7)}, r"'row' needs 1 axis, \(N,\); found \[1, 7\]"),
-    ({"a": A, "b": B, "row": tensor("f32", 1)}, "N differs: 7 in b, 1 in row"),
+    ({"a": A, "b": B, "row": tensor("f32", 1)}, "the extents N differ: 7 in b, 1 in row"),
+    ({"a": A, "square": tensor("f32", 4, 5)}, "the extents S differ: 4 in square, 5 in square"),
     ({"a": A, "three": tensor("f32", 4)}, "an extent of three must be 3, found 4"),
 ])  # fmt: skip
 def test_what_does_not_fit(types: dict[str, TensorType], message: str) -> None:

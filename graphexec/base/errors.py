@@ -7,6 +7,7 @@ GraphexecError
 ├── DeviceUnavailable     the requested device cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan                                       exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
+│   ├── AccessError       a command touched bytes that it does not declare (check_access)
 │   ├── NotCapable        a device lacks a capability that the plan uses
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than its timeout
@@ -68,6 +69,10 @@ class ExecutionError(GraphexecError):
     def __init__(self, message: str, node: str | None = None) -> None:
         self.node = node
         super().__init__(message if node is None else f"node '{node}': {message}")
+
+
+class AccessError(ExecutionError):
+    """A command read or wrote bytes that it does not declare, so no plan with it is safe."""
 
 
 class NotCapable(ExecutionError):

@@ -16,9 +16,14 @@ from graphexec.ir.program import Command, Kernel, Recipe, TritonKernel
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """A view that the kernel reads."""
+    """A view that the kernel reads.
+
+    `strided` says that it may have any strides, also in a batch, where dense views can come to lie
+    further apart. Without it, a view that is dense here is dense in a batch, or there is none.
+    """
 
     view: View
+    strided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,10 @@ def distinct_bytes(view: View) -> int:
 
 def recipe_of(make: Make, accesses: Sequence[Access]) -> Recipe:
     """`make` as a Recipe, which takes reads and writes apart."""
-    order = tuple(type(access).__name__ for access in accesses)
+    order = tuple(
+        (type(a).__name__, a.view.is_dense and not (isinstance(a, In) and a.strided))
+        for a in accesses
+    )
     return (_WithVariants if hasattr(make, "variants") else _Arranged)(make, order)
 
 
@@ -93,14 +101,20 @@ class _Arranged:
     """A recipe that puts reads and writes back into the order of the call."""
 
     make: Make
-    order: tuple[str, ...]
+    order: tuple[tuple[str, bool], ...]  # the access, and whether its view must be dense
 
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel | TritonKernel:
-        return self.make(*self._views(reads, writes))
+    def __call__(
+        self, reads: Sequence[View], writes: Sequence[View]
+    ) -> Kernel | TritonKernel | None:
+        views = list(self._views(reads, writes))
+        needed = zip(views, self.order, strict=True)
+        if any(dense and not view.is_dense for view, (_, dense) in needed):
+            return None
+        return self.make(*views)
 
     def _views(self, reads: Sequence[View], writes: Sequence[View]) -> Iterator[View]:
         read, written = iter(reads), iter(writes)
-        for access in self.order:
+        for access, _ in self.order:
             view = next(written if access == "Out" else read)
             if access == "InOut":
                 next(written)

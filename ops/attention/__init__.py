@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.access import Access, In, Out
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand
 from graphexec.ir.program import Command
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
@@ -107,9 +106,8 @@ class Attention(Op):
         count = parts_of(problem, call.capabilities)
         if count > 1:
             return as_parts(call, label, problem, count, flops)
-        q, k, v, out, *mask = problem.views()
-        accesses: tuple[Access, ...] = (In(q), In(k), In(v), Out(out), *map(In, mask))
-        return [call.kernel(label, Flash(problem.scale, problem.causal), *accesses, flops=flops)]
+        recipe = Flash(problem.scale, problem.causal)
+        return [call.kernel(label, recipe, *problem.accesses(problem.out), flops=flops)]
 
 
 def problem_of(call: Call) -> Problem:

@@ -59,22 +59,13 @@ def parts_of(problem: Problem, capabilities: frozenset[str]) -> int:
 
 def as_parts(call: Call, label: str, problem: Problem, count: int, flops: int) -> list[Command]:
     """The two commands that compute `problem`."""
-    q, k, v, out, *mask = problem.views()
+    out = problem.out
     shape = (*out.shape[:-2], count, out.shape[-2], out.shape[-1] + _BEHIND)
     parts = call.scratch("parts", TensorType(shape, DType.F32))
     recipe = Parts(problem.scale, problem.causal, count)
     return [
-        call.kernel(
-            f"{label} in {count} parts",
-            recipe,
-            In(q),
-            In(k),
-            In(v),
-            Out(parts),
-            *map(In, mask),
-            flops=flops,
-        ),
-        call.kernel("parts combined", combined, In(parts), Out(out)),
+        call.kernel(f"{label} in {count} parts", recipe, *problem.accesses(parts), flops=flops),
+        call.kernel("parts combined", combined, In(parts, strided=True), Out(out)),
     ]
 
 

@@ -123,12 +123,12 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
     # Dense to dense is a cast: a thread reads the elements that it writes, before it writes them.
-    return call.kernel("copy", _Copying(), In(source), Out(target, over=(source,)))
+    return call.kernel("copy", _Copying(), In(source, strided=True), Out(target, over=(source,)))
 
 
 def copying(command: Command, source: View, target: View) -> Command:
     """A command of the same node as another, and after the same, that copies as above."""
-    make, accesses = _Copying(), (In(source), Out(target))
+    make, accesses = _Copying(), (In(source, strided=True), Out(target))
     return replace(
         command, label="copy", work=make(source, target), reads=(source,), writes=(target,),
         cost=Cost(0, moved_bytes(accesses)), inplace=(), recipe=recipe_of(make, accesses),

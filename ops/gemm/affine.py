@@ -28,7 +28,7 @@ def affine(
     """out = beta · c + bias, plus a `product` of the type that sums are kept in; both are dense."""
     c, bias = c.broadcast_to(out.shape), bias.broadcast_to(out.shape)
     # Where c is as large as the result, a thread reads the elements that it writes.
-    accesses = (In(c), Out(out, over=(c,)), In(bias))
+    accesses = (In(c, strided=True), Out(out, over=(c,)), In(bias, strided=True))
     more = () if product is None else (In(product),)
     return call.kernel("affine", _Affine(beta, out.dtype.accumulator), *accesses, *more)
 
@@ -36,7 +36,10 @@ def affine(
 def affine_like(command: Command, c: View, bias: View, beta: float, out: View) -> Command:
     """The same of the node of a product, and after the same; c and bias have the shape of out. It
     may write over its c if the product may."""
-    make, accesses = _Affine(beta, out.dtype.accumulator), (In(c), Out(out), In(bias))
+    make, accesses = (
+        _Affine(beta, out.dtype.accumulator),
+        (In(c, strided=True), Out(out), In(bias, strided=True)),
+    )
     return replace(
         command, label="affine", work=make(c, out, bias), reads=(c, bias), writes=(out,),
         cost=Cost(0, moved_bytes(accesses)), inplace=tuple((0, 0) for _ in command.inplace),

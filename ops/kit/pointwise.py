@@ -83,7 +83,8 @@ class _Pointwise(Op):
         views = [call.operands[name].broadcast_to(call.out.shape) for name in self._names]
         out = Out(call.out, over=tuple(views))  # a thread reads the elements that it then writes
         flops = self.flops(call.types, call.attrs, call.type)
-        return [call.kernel(self.name, self._make, *map(In, views), out, flops=flops)]
+        reads = [In(view, strided=True) for view in views]
+        return [call.kernel(self.name, self._make, *reads, out, flops=flops)]
 
 
 @dataclass(frozen=True)

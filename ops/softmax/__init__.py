@@ -100,11 +100,13 @@ class Softmax(Op):
         x, out, mask = call.operands["x"], call.out, call.operands.get("mask")
         from_end = call.attrs["axis"] % len(x.shape) - len(x.shape)
         rows = _Rows(from_end, float(call.attrs["scale"]), bool(call.attrs["causal"]))
-        masks = [] if mask is None else [In(mask.broadcast_to(x.shape))]
+        masks = [] if mask is None else [In(mask.broadcast_to(x.shape), strided=True)]
         flops = self.flops(call.types, call.attrs, call.type)
         label = "causal softmax" if rows.causal else "softmax"
         # All threads of a row have read it before the first writes; then each reads what it writes.
-        return [call.kernel(label, rows, In(x), Out(out, over=(x,)), *masks, flops=flops)]
+        return [
+            call.kernel(label, rows, In(x, strided=True), Out(out, over=(x,)), *masks, flops=flops)
+        ]
 
 
 @dataclass(frozen=True)

@@ -262,3 +262,40 @@ def test_what_follows_from_accesses() -> None:
     assert [v.storage for v in command.writes] == ["x", "out"]
     assert command.inplace == ((0, 0), (1, 1))
     assert command.cost.bytes == 4 * 4 * 4
+
+
+@dataclass(frozen=True)
+class Named:
+    """A Sum that says whether it takes strides."""
+
+    strided: bool
+
+    def op(self) -> Op:
+        class Plus(Op):
+            name = "plus"
+            doc = "For tests."
+            operands = (Operand("x"), Operand("y"))
+
+            def lower(plus, call: Call) -> list[Command]:
+                reads = [In(call.operands[n], strided=self.strided) for n in "xy"]
+                return [call.kernel("plus", Sum(), *reads, Out(call.out))]
+
+        return Plus()
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_kernel_gets_strides_from_a_batch_only_if_it_takes_them(
+    shared: bool, strided: bool
+) -> None:
+    """An operand that members share would have stride 0."""
+    op = Named(strided).op()
+    graph = gx.Graph("g", ops={**gx.known_ops(), "plus": op})
+    for i in range(8):
+        graph.input(f"x{i}", (64, 64))
+        graph.input(f"y{i}", (64, 64))
+        graph.output(**{f"o{i}": graph.plus(f"x{i}", "y0" if shared else f"y{i}")})
+    with gx.compile(graph, device="cpu") as exe:
+        launches = [i for i in exe.plan.instructions
+                    if isinstance(i, Launch) and i.command == "plus"]  # fmt: skip
+    assert len(launches) == (8 if shared and not strided else 1)

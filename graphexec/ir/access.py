@@ -65,32 +65,37 @@ def writes_of(accesses: Sequence[Access]) -> tuple[View, ...]:
 
 def in_place(accesses: Sequence[Access]) -> tuple[tuple[int, int], ...]:
     """Pairs (index in reads, index in writes) of views that may be the same bytes."""
-    reads = reads_of(accesses)
-    written = [a for a in accesses if not isinstance(a, In)]
-    return tuple(
-        (read, place)
-        for place, access in enumerate(written)
-        for read, view in enumerate(reads)
-        if view in (access.over if isinstance(access, Out) else (access.view,))
-        and _same_bytes(view, access.view)
-    )
+    reads, pairs, place = reads_of(accesses), list[tuple[int, int]](), 0
+    for access in accesses:
+        if isinstance(access, In):
+            continue
+        over = access.over if isinstance(access, Out) else (access.view,)
+        pairs += [
+            (read, place) for read, view in enumerate(reads)
+            if over and view in over and _same_bytes(view, access.view)
+        ]  # fmt: skip
+        place += 1
+    return tuple(pairs)
 
 
 def moved_bytes(accesses: Sequence[Access]) -> int:
     """Bytes read plus bytes written; what is broadcast counts once."""
-    return sum(map(distinct_bytes, (*reads_of(accesses), *writes_of(accesses))))
+    return sum(distinct_bytes(a.view) * (2 if isinstance(a, InOut) else 1) for a in accesses)
 
 
 def distinct_bytes(view: View) -> int:
     """Bytes of the elements, those of a broadcast axis counted once."""
+    if 0 not in view.strides:
+        return view.elements * view.dtype.itemsize
     extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
     return prod(extents) * view.dtype.itemsize
 
 
 def recipe_of(make: Make, accesses: Sequence[Access]) -> Recipe:
     """`make` as a Recipe, which takes reads and writes apart."""
+    # What is written is dense in every batch (graphexec.planning.batch).
     order = tuple(
-        (type(a).__name__, a.view.is_dense and not (isinstance(a, In) and a.strided))
+        (type(a).__name__, isinstance(a, In) and not a.strided and a.view.is_dense)
         for a in accesses
     )
     return (_WithVariants if hasattr(make, "variants") else _Arranged)(make, order)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -44,12 +44,12 @@ class Operand:
         if self.target.startswith("(") or not self.is_broadcast:
             parse(self.target)
 
-    @property
+    @cached_property
     def is_broadcast(self) -> bool:
         """Whether it broadcasts to its `target`, rather than having its shape."""
         return self.shape.startswith("broadcast to ")
 
-    @property
+    @cached_property
     def target(self) -> str:
         """The pattern or name in `shape`."""
         return self.shape.removeprefix("broadcast to ").strip()
@@ -142,7 +142,9 @@ class Shapes:
             if type.dtype not in operand.dtype:
                 wanted = ", ".join(operand.dtype)
                 raise OpError(f"operand '{name}' is {type}, but its dtype must be {wanted}", name)
-        elif type.dtype is not (other := self.types[operand.dtype]).dtype:
+            return
+        other = self.types.get(operand.dtype, type)
+        if other.dtype is not type.dtype:
             raise OpError(
                 f"'{operand.dtype}' and '{name}' share a dtype: {operand.dtype} is {other}, "
                 f"{name} is {type}", name,

@@ -122,17 +122,12 @@ class _Lowering:
     def check_accesses(self, node: TypedNode, commands: Sequence[Command]) -> None:
         """Refuse an op whose commands do not state what they do with a view they are given, or
         that reads one of its operands nowhere: waits, places and the proof rest on it."""
-        named = {self.tensors[name].storage: f"operand '{key}'"
-                 for key, name in node.operands.items()}  # fmt: skip
         for command in commands:
             view = undeclared(command)
             if view is not None:
-                what = named.get(view.storage)
-                what = what or ("the result" if view.storage == self.tensors[node.name].storage
-                                else f"the temporary '{view.storage}'")  # fmt: skip
                 raise _refused(
-                    node, f"its command '{command.label}' passes {what} to its kernel, but does "
-                    "not say that it reads or writes it",
+                    node, f"its command '{command.label}' passes {self.described(node, view)} to "
+                    "its kernel, but does not say that it reads or writes it",
                 )  # fmt: skip
         read = {view.storage for command in commands for view in command.reads}
         for key, name in node.operands.items():
@@ -142,6 +137,15 @@ class _Lowering:
                 node, f"none of its commands reads operand '{key}'; `ignores` names operands that "
                 "are not needed",
             )  # fmt: skip
+
+    def described(self, node: TypedNode, view: View) -> str:
+        """A view of a node, for a message."""
+        if view.storage == self.tensors[node.name].storage:
+            return "the result"
+        for key, name in node.operands.items():
+            if view.storage == self.tensors[name].storage:
+                return f"operand '{key}'"
+        return f"the temporary '{view.storage}'"
 
     def result(self, node: TypedNode) -> View:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""

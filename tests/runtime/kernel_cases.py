@@ -131,6 +131,6 @@ def _example_cases() -> Iterator[Case]:
     """The ops of docs/adding-an-op.md."""
     ops = load_ops([Path(__file__).parents[2] / "docs" / "examples"])
     for dtype in DTYPES:
-        yield Case(f"relu {dtype}", ops["relu"], {"x": tensor(dtype, 3, 40)})
+        yield Case(f"example relu {dtype}", ops["relu"], {"x": tensor(dtype, 3, 40)})
         rows = {"x": tensor(dtype, 5, 33), "weight": tensor(dtype, 33)}
-        yield Case(f"rms {dtype}", ops["rms"], rows, {"eps": 1e-6})
+        yield Case(f"example rms {dtype}", ops["rms"], rows, {"eps": 1e-6})

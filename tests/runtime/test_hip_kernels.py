@@ -89,6 +89,14 @@ def test_softmax(device: Harness, case: Case) -> None:
     assert_close(applied.run(device, **arrays), applied.reference(**arrays), applied.type.dtype)
 
 
+@by_op("example")
+def test_example(device: Harness, case: Case) -> None:
+    """The ops of docs/adding-an-op.md."""
+    applied = case.apply()
+    arrays = operands(applied)
+    assert_close(applied.run(device, **arrays), applied.reference(**arrays), applied.type.dtype)
+
+
 @by_op("copy")
 def test_copy(device: Harness, case: Case) -> None:
     applied = case.apply()

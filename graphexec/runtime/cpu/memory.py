@@ -70,7 +70,7 @@ class Memory:
         return found
 
     def array(self, view: View, written: Sequence[Range] = ()) -> Array:
-        """A tensor as an array on its bytes, read-only unless it shares one with the `written` ranges."""
+        """A tensor as an array on its bytes, read-only unless one is in `written`."""
         buffer, offset = self._plan.places[view.storage]
         size = view.dtype.itemsize
         low, high = (offset + byte for byte in view.byte_range())

@@ -27,7 +27,7 @@ test-fast: $(DEV_READY)
 lint: $(DEV_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python scripts/check_types
 
 check: lint test
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from graphexec.base.version import __version__ as __version__
 
 _HOME = {
+    "AccessError": "base.errors",
     "Comparison": "tools.compare",
     "CaptureWarning": "runtime.hip.replay",
     "CpuDevice": "runtime.cpu.device",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from graphexec.api import compile, make_plan
     from graphexec.base.cache import CacheWarning
     from graphexec.base.errors import (
+        AccessError,
         DataError,
         DeviceUnavailable,
         ExecutionError,

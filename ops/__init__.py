@@ -1,1 +1,1 @@
-"""The built-in ops, one folder each: definition and HIP kernels. Installed as graphexec.ops."""
+"""The ops, a folder each, and the kit that they are made with. Installed as graphexec.ops."""

@@ -7,6 +7,7 @@ GraphexecError
 ├── DeviceUnavailable     the requested device cannot be used on this machine                 exit 3
 ├── HazardError           the verifier refuted the plan (graphexec.proof.hazard)              exit 1
 ├── ExecutionError        a command failed, or never finished, while the plan ran             exit 1
+│   ├── AccessError       a command touched bytes that it does not declare (check_access)
 │   ├── OutOfMemory       the device has too little memory for the plan
 │   └── TimedOut          a run took longer than its timeout
 ├── SessionClosed         run() was called after close()                                      exit 1
@@ -58,6 +59,10 @@ class ExecutionError(GraphexecError):
     def __init__(self, message: str, node: str | None = None) -> None:
         self.node = node
         super().__init__(message if node is None else f"node '{node}': {message}")
+
+
+class AccessError(ExecutionError):
+    """A command read or wrote bytes that it does not declare, so no plan with it is safe."""
 
 
 class OutOfMemory(ExecutionError):

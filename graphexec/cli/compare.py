@@ -10,6 +10,7 @@ import click
 from graphexec.cli.options import (
     Finite,
     Loader,
+    check_access_option,
     device_option,
     inputs_option,
     json_option,
@@ -43,10 +44,12 @@ if TYPE_CHECKING:
 @seed_option
 @click.option("--tolerance", type=Finite(min=0), metavar="X",
               help="Relative error to tolerate (default: by dtype and depth).")  # fmt: skip
+@check_access_option
 @json_option
 def compare(
     file: str, specs: tuple[str, ...], loader: Loader, device: str, options: Options,
-    mode: Mode | None, seed: int, tolerance: float | None, as_json: bool,
+    mode: Mode | None, seed: int, tolerance: float | None,
+    check_access: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
@@ -67,7 +70,9 @@ def compare(
     from graphexec.tools.compare import compare_executable
 
     progress = Progress()
-    with prepared(loader, file, specs, device, options, seed, progress, mode) as ready:
+    with prepared(
+        loader, file, specs, device, options, seed, progress, mode, check_access=check_access
+    ) as ready:
         with progress.step(f"comparing {ready.exe.plan.graph}"):
             found = compare_executable(ready.exe, ready.inputs, tolerance)
         if as_json:

@@ -92,7 +92,7 @@ def _list_rewrites(as_json: bool) -> None:
 def _page(op: Op) -> str:
     parts = [f"{op.name}\n\n{wrap(' '.join(op.doc.split()), _WIDTH)}", f"In YAML:\n\n{_usage(op)}"]
     operands = [
-        (o.name, f"{o.doc} (optional)" if o.optional else o.doc) for o in op.operands
+        (o.name, f"{o.text} (optional)" if o.optional else o.text) for o in op.operands
     ]  # fmt: skip
     parts.append("Operands, each the name of a tensor:\n\n" + _entries(operands))
     if op.attributes:
@@ -129,7 +129,7 @@ def _document(op: Op) -> dict[str, object]:
         "name": op.name,
         "doc": op.doc,
         "operands": [
-            {"name": o.name, "doc": o.doc, "optional": o.optional} for o in op.operands
+            {"name": o.name, "doc": o.text, "optional": o.optional} for o in op.operands
         ],
         "attributes": [
             {"name": a.name, "kind": a.kind, "default": json.loads(_yaml(a.default)),

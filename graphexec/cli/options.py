@@ -119,10 +119,17 @@ markers_option = click.option(
     help="On a GPU, put ROCTX or NVTX ranges around launches, for a profiler to show.",
 )  # fmt: skip
 
+check_access_option = click.option(
+    "--check-access", is_flag=True,
+    help="Run every command by itself and fail if it touches bytes that its op does not declare. "
+    "Slow; for ops of your own.",
+)  # fmt: skip
+
 
 def chosen_device(
-    name: str, mode: Mode | None, timeout: float | None, markers: bool = False
-) -> Device:
+    name: str, mode: Mode | None, timeout: float | None, markers: bool = False,
+    check_access: bool = False,
+) -> Device:  # fmt: skip
     """The device called `name`, with its options. Raises DeviceUnavailable."""
     from dataclasses import replace
 
@@ -133,11 +140,19 @@ def chosen_device(
         from graphexec.runtime.hip.device import HipDevice
 
         assert isinstance(device, HipDevice)
-        return replace(device, mode=mode or device.mode, timeout=timeout, markers=markers)
+        return replace(
+            device, mode=mode or device.mode, timeout=timeout, markers=markers,
+            check_access=check_access,
+        )  # fmt: skip
     if mode is not None:
         note(f"--mode is for GPUs; the {device.name} device has no modes")
     if markers:
         note(f"--markers is for GPUs; the {device.name} device has none")
+    if check_access:
+        from graphexec.runtime.cpu.device import CpuDevice
+
+        assert isinstance(device, CpuDevice)
+        return replace(device, check_access=True)
     return device
 
 

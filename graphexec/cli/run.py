@@ -14,6 +14,7 @@ import click
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
+    check_access_option,
     chosen_device,
     device_option,
     inputs_option,
@@ -54,6 +55,7 @@ class Prepared:
 def prepared(
     loader: Loader, file: str, specs: tuple[str, ...], device: str, options: Options, seed: int,
     progress: Progress, mode: Mode | None = None, markers: bool = False,
+    check_access: bool = False,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Load, plan, prove, open the device, and read the inputs; say which were drawn."""
     from graphexec.api import compile
@@ -63,7 +65,7 @@ def prepared(
         graph = loader.load(file)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
-        chosen = chosen_device(device, mode, options.timeout, markers)
+        chosen = chosen_device(device, mode, options.timeout, markers, check_access)
         exe = compile(graph, device=chosen, options=options)
     seconds = time.perf_counter() - start
     note_costs(exe.plan)
@@ -95,11 +97,13 @@ def prepared(
     help="Measure a run and write it as .json, for ui.perfetto.dev and plan --trace.",
 )  # fmt: skip
 @markers_option
+@check_access_option
 @json_option
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
     options: Options, mode: Mode | None, seed: int,
-    dry_run: bool, check_finite: bool, trace: Path | None, markers: bool, as_json: bool,
+    dry_run: bool, check_finite: bool, trace: Path | None, markers: bool,
+    check_access: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -123,7 +127,9 @@ def run(
         check_writable(target)
     if trace is not None:
         check_file(trace)
-    with prepared(loader, file, specs, device, options, seed, progress, mode, markers) as ready:
+    with prepared(
+        loader, file, specs, device, options, seed, progress, mode, markers, check_access
+    ) as ready:
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0

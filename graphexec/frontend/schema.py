@@ -126,7 +126,7 @@ def _op(op: Op) -> Schema:
         "shape": {"description": "the shape this node must have", **_ref("shape")},
     }
     for operand in op.operands:
-        properties[operand.name] = {"description": operand.doc, **_ref("tensor")}
+        properties[operand.name] = {"description": operand.text, **_ref("tensor")}
     for attribute in op.attributes:
         properties[attribute.name] = _attribute(attribute)
     required = ["op", *(o.name for o in op.operands if not o.optional)]

@@ -7,11 +7,26 @@ user's file is added by the stage that called them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graphexec.base.tensor import DType, TensorType, View
+from graphexec.ir.access import (
+    Access,
+    In,
+    InOut,
+    Make,
+    Out,
+    in_place,
+    moved_bytes,
+    reads_of,
+    recipe_of,
+    writes_of,
+)  # fmt: skip
+from graphexec.ir.op_error import OpError
+from graphexec.ir.operand import FLOATS, Operand, Shapes
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
 
 if TYPE_CHECKING:
@@ -19,25 +34,6 @@ if TYPE_CHECKING:
 
 Attrs = Mapping[str, Any]
 Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices"]
-
-
-class OpError(Exception):
-    """An op cannot be applied: why, which operand or attribute is to blame, and what helps."""
-
-    def __init__(
-        self, message: str, key: str = "", notes: Sequence[str] = (), help: str = ""
-    ) -> None:
-        super().__init__(message)
-        self.key, self.notes, self.help = key, tuple(notes), help
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor an op reads."""
-
-    name: str
-    doc: str
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,52 +88,38 @@ class Call:
         self,
         label: str,
         work: Work,
-        reads: Sequence[View] | None = None,
-        writes: Sequence[View] | None = None,
-        cost: Cost | None = None,
-        inplace: Sequence[tuple[int, int]] = (),
+        *accesses: Access,
+        flops: int = 0,
         recipe: Recipe | None = None,
     ) -> Command:
-        """A command of this call. `reads` and `writes` follow from Gemm and Memcpy work.
-
-        `inplace` pairs reads with writes that may be the same bytes (see Command); pairs that are
-        not dense views of one size are left out.
-        """
+        """A command of this call. What Gemm and Memcpy work reads and writes is in themselves; for
+        a kernel `accesses` state it for every view among its arguments."""
         if isinstance(work, Gemm):
-            reads, writes = work.reads, [work.out]
+            # Each element of a c as large as the result is read before that is written.
+            over = () if work.c is None else (work.c,)
+            accesses = (*map(In, work.reads), Out(work.out, over))
+            flops = 2 * work.out.elements * work.a.shape[-1]
         elif isinstance(work, Memcpy):
-            reads, writes = [work.src], [work.dst]
-        assert reads is not None, "a kernel's reads must be given"
-        assert writes is not None, "a kernel's writes must be given"
-        if cost is None:
-            cost = Cost(0, sum(v.elements * v.dtype.itemsize for v in (*reads, *writes)))
-        pairs = tuple((r, w) for r, w in inplace if _same_bytes(reads[r], writes[w]))
+            accesses = (In(work.src), Out(work.dst))
         return Command(
-            self.node, label, work, tuple(reads), tuple(writes), cost, self.after, pairs,
-            recipe=recipe,
+            self.node, label, work, reads_of(accesses), writes_of(accesses),
+            Cost(flops, moved_bytes(accesses)), self.after, in_place(accesses), recipe=recipe,
         )  # fmt: skip
 
-    def kernel(
-        self,
-        label: str,
-        recipe: Recipe,
-        reads: Sequence[View],
-        writes: Sequence[View],
-        cost: Cost | None = None,
-        inplace: Sequence[tuple[int, int]] = (),
-    ) -> Command:
-        """A command whose kernel is `recipe(reads, writes)`: several such can become one batch."""
-        return self.command(label, recipe(reads, writes), reads, writes, cost, inplace, recipe)
+    def kernel(self, label: str, make: Make, *accesses: Access, flops: int = 0) -> Command:
+        """A command whose kernel is `make(*views)` of the views in `accesses`, in their order.
 
-
-def _same_bytes(one: View, other: View) -> bool:
-    size = one.elements * one.dtype.itemsize
-    return one.is_dense and other.is_dense and size == other.elements * other.dtype.itemsize
+        Several such commands can become one batch, for which `make` is called with views that have
+        a further leading axis. It is a function of a module or a frozen dataclass.
+        """
+        work = make(*(access.view for access in accesses))
+        return self.command(label, work, *accesses, flops=flops, recipe=recipe_of(make, accesses))
 
 
 class Op:
     """Base class of ops. Instances hold no state.
 
+    `result` is the pattern of the result's shape over the names in those of the operands.
     `deterministic`: the same operands and attributes give the same result, so that equal nodes may
     be computed once.
     """
@@ -146,15 +128,35 @@ class Op:
     doc: ClassVar[str]
     operands: ClassVar[tuple[Operand, ...]]
     attributes: ClassVar[tuple[Attribute, ...]] = ()
+    result: ClassVar[str] = "(…)"
     deterministic: ClassVar[bool] = True
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
-        """The type of the result; OpError when the op does not apply."""
-        raise NotImplementedError
+        """The type of the result; OpError when the op does not apply.
+
+        By default the operands are checked against what they are declared as, and the result has
+        the shape of the pattern `result` and the dtype of the first operand, in device memory.
+        """
+        shapes = Shapes(self.operands, types, attrs, self.result)
+        return TensorType(shapes.shape(self.result), next(iter(types.values())).dtype)
+
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """Floating-point operations of the node; 0 for one that only moves bytes."""
+        return 0
 
     def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """What the node takes; by default it reads its operands and writes its result once."""
-        return Cost(0, sum(t.nbytes for t in types.values()) + type.nbytes)
+        """What the node takes: it reads its operands and writes its result once."""
+        moved = sum(t.nbytes for t in types.values()) + type.nbytes
+        return Cost(self.flops(types, attrs, type), moved)
+
+    def ignores(self, attrs: Attrs) -> Collection[str]:
+        """Operands that the commands do not read with these attributes, as c times 0."""
+        return ()
+
+    @property
+    def source(self) -> str:
+        """The file that defines the op."""
+        return getattr(sys.modules.get(type(self).__module__), "__file__", None) or "<unknown>"
 
     def reference(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
@@ -203,5 +205,6 @@ class Op:
         raise NotImplementedError
 
 
-__all__ = ["Attribute", "Call", "Command", "Cost", "Gemm", "Kernel", "Memcpy", "Op", "OpError",
-           "Operand", "Recipe"]  # fmt: skip
+__all__ = ["FLOATS", "Access", "Attribute", "Attrs", "Call", "Command", "Cost", "Gemm", "In",
+           "InOut", "Kernel", "Make", "Memcpy", "Op", "OpError", "Operand", "Out",
+           "Recipe"]  # fmt: skip

@@ -215,10 +215,9 @@ def work_kind(work: Work) -> WorkKind:
     return _KINDS[type(work)]
 
 
-Recipe = Callable[[Sequence[View], Sequence[View]], Kernel | TritonKernel]
-"""`recipe(reads, writes)` is a kernel over these views; further leading axes, the same in all of
-them, are a batch. Equal recipes do the same to views of the same shapes. So a recipe is a frozen
-dataclass or a plain function."""
+Recipe = Callable[[Sequence[View], Sequence[View]], Kernel | TritonKernel | None]
+"""`recipe(reads, writes)` is a kernel over these views, or None if there is none. Further leading
+axes, the same in all of them, are a batch. Equal recipes do the same to views of equal shapes."""
 
 
 @runtime_checkable

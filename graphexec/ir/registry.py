@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 from graphexec.base.diagnostics import Diagnostic
@@ -21,15 +22,21 @@ from graphexec.ir.names import NAME, RESERVED
 from graphexec.ir.op import Op
 
 _GUIDE = "docs/adding-an-op.md shows one"
-BUILT_IN = ("attention", "copy", "gemm", "softmax")
 
 
 @cache
 def known_ops() -> dict[str, Op]:
     """Built-in ops and those installed under the entry point group `graphexec.ops`, by name."""
-    ops = [_op_of(importlib.import_module(f"graphexec.ops.{name}")) for name in BUILT_IN]
-    ops += [_op_of(entry.load()) for entry in entry_points(group="graphexec.ops")]
-    return _by_name(ops)
+    installed = [_op_of(entry.load()) for entry in entry_points(group="graphexec.ops")]
+    return _by_name([*_built_in(), *installed])
+
+
+def _built_in() -> list[Op]:
+    """The folders of graphexec.ops that bind OP; the others, as the kit, are for ops to use."""
+    folders = importlib.import_module("graphexec.ops").__path__
+    names = sorted(module.name for module in iter_modules(folders) if module.ispkg)
+    modules = [importlib.import_module(f"graphexec.ops.{name}") for name in names]
+    return [_op_of(module) for module in modules if hasattr(module, "OP")]
 
 
 def load_ops(folders: str | Path | Iterable[str | Path]) -> dict[str, Op]:

@@ -103,14 +103,14 @@ def _command(commands: Sequence[Command], site: Site, work: Gemm) -> Command:
         if member.over_c:
             inplace.append((len(reads), place))
         reads += [view for view in (member.c, member.bias) if view is not None]
-    addends = {view for m in site.members for view in (m.c, m.bias) if view is not None}
+    writes = tuple(member.out for member in site.members)
     parts = [commands[index] for index in site.parts]
     return replace(
         product,
         work=work,
         reads=tuple(reads),
-        writes=tuple(member.out for member in site.members),
-        cost=product.cost + Cost(0, sum(map(nbytes_of, addends))),
+        writes=writes,
+        cost=Cost(product.cost.flops, sum(map(nbytes_of, {*reads, *writes}))),
         after=tuple(sorted({index for part in parts for index in part.after})),
         after_nodes=tuple(dict.fromkeys(name for part in parts for name in part.after_nodes)),
         inplace=tuple(inplace),

@@ -8,7 +8,7 @@ node places in host memory is written where the host reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.diagnostics import Diagnostic
@@ -16,6 +16,7 @@ from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Space, TensorType, View
 from graphexec.graph.rewrites.readers import Layouts
 from graphexec.graph.rewriting import Target, target_of
+from graphexec.ir.access import undeclared
 from graphexec.ir.names import port_buffer, transfer_name
 from graphexec.ir.op import Call
 from graphexec.ir.program import DIRECTIONS, Command, Cost, Memcpy, Program, Role, Storage
@@ -111,6 +112,7 @@ class _Lowering:
         )  # fmt: skip
         # An op that builds a command without its call may have omitted `after`.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
+        self.check_accesses(node, commands)
         if after:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
             commands = [replace(c, after_nodes=names) for c in commands]
@@ -131,6 +133,34 @@ class _Lowering:
         """A copy with its direction."""
         ends = (self.storages[source.storage].space, self.storages[target.storage].space)
         return Memcpy(source, target, DIRECTIONS[ends])
+
+    def check_accesses(self, node: TypedNode, commands: Sequence[Command]) -> None:
+        """Refuse an op whose commands do not state what they do with a view they are given, or
+        that reads one of its operands nowhere: waits, places and the proof rest on it."""
+        for command in commands:
+            view = undeclared(command)
+            if view is not None:
+                raise _refused(
+                    node, f"its command '{command.label}' passes {self.described(node, view)} to "
+                    "its kernel, but does not say that it reads or writes it",
+                )  # fmt: skip
+        read = {view.storage for command in commands for view in command.reads}
+        for key, name in node.operands.items():
+            if self.tensors[name].storage in read or key in node.op.ignores(node.attrs):
+                continue
+            raise _refused(
+                node, f"none of its commands reads operand '{key}'; `ignores` names operands that "
+                "are not needed",
+            )  # fmt: skip
+
+    def described(self, node: TypedNode, view: View) -> str:
+        """A view of a node, for a message."""
+        if view.storage == self.tensors[node.name].storage:
+            return "the result"
+        for key, name in node.operands.items():
+            if view.storage == self.tensors[name].storage:
+                return f"operand '{key}'"
+        return f"the temporary '{view.storage}'"
 
     def result(self, node: TypedNode) -> View:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""
@@ -164,6 +194,12 @@ class _Lowering:
             raise _taken(name)
         cost = Cost(0, 2 * source.elements * source.dtype.itemsize)
         self.commands.append(Command(name, "memcpy", work, (source,), (target,), cost))
+
+
+def _refused(node: TypedNode, why: str) -> GraphError:
+    message = f"op '{node.op.name}' cannot be planned for node '{node.name}': {why}"
+    help = "state each access at the kernel's call: In(x), Out(y) or InOut(c)"
+    return GraphError([Diagnostic(message, notes=(f"the op is {node.op.source}",), help=help)])
 
 
 def _taken(name: str) -> GraphError:

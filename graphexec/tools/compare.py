@@ -168,7 +168,7 @@ class _Error:
 
     def __init__(self, found: Array, expected: Array) -> None:
         with np.errstate(invalid="ignore"):
-            difference = np.abs(found - expected)
+            difference = np.asarray(np.abs(found - expected))  # also of a tensor of shape []
         difference[found == expected] = 0.0  # infinities that agree
         self.largest, self.norm = float(difference.max()), _norm(difference)
         self.size = _norm(np.where(np.isfinite(expected), expected, 0.0))

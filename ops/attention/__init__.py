@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost, TritonKernel
+from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand
+from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
@@ -18,7 +19,6 @@ from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
 
 Array = np.ndarray[Any, Any]
-ROLES = {"q": "(…, M, D)", "k": "(…, N, D)", "v": "(…, N, Dv)"}
 
 
 class Attention(Op):
@@ -32,11 +32,12 @@ class Attention(Op):
         "A query that sees no key gives zeros. Sums are kept in f32 (f64 for f64)."
     )
     operands = (
-        Operand("q", "queries: (…, M, D)"),
-        Operand("k", "keys: (…, N, D); the dtype of q"),
-        Operand("v", "values: (…, N, Dv); the dtype of q"),
-        Operand("mask", "added to scale · q · kᵀ; broadcasts to (…, M, N)", optional=True),
+        Operand("q", "queries", shape="(…, M, D)", turned="trans_q"),
+        Operand("k", "keys", shape="(…, N, D)", dtype="q", turned="trans_k"),
+        Operand("v", "values", shape="(…, N, Dv)", dtype="q", turned="trans_v"),
+        Operand("mask", "added to scale · q · kᵀ", optional=True, shape="broadcast to (…, M, N)"),
     )
+    result = "(…, M, Dv)"
     attributes = (
         Attribute("scale", "number", None, "factor of q · kᵀ (default: D ** -0.5)"),
         Attribute("causal", "bool", False,
@@ -49,28 +50,15 @@ class Attention(Op):
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
         """The type of the result."""
-        for name, t in types.items():
-            if t.space == "host":
-                raise OpError(
-                    f"operand '{name}' is in host memory", name, help="copy it with `to: device`"
-                )
-        q = types["q"]
-        for name in "kv":
-            if types[name].dtype is not q.dtype:
-                raise OpError(
-                    f"q, k and v share a dtype: q is {q}, {name} is {types[name]}", name,
-                    help=f"cast one of them: {{op: copy, x: …, dtype: {q.dtype}}}",
-                )  # fmt: skip
-        return TensorType(_result_shape(types, attrs), attrs["out_dtype"] or q.dtype)
+        result = super().infer(types, attrs)
+        return replace(result, dtype=attrs["out_dtype"] or result.dtype)
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """2·M·N·(D + Dv) operations a batch, halved by causal; operands read and result written
-        once."""
-        shapes = {name: _operand_shape(types, attrs, name) for name in "qkv"}
-        pairs = prod(type.shape[:-1]) * shapes["k"][-2]
-        flops = 2 * pairs * (shapes["q"][-1] + shapes["v"][-1])
-        moved = sum(t.nbytes for t in types.values()) + type.nbytes
-        return Cost(flops // 2 if attrs["causal"] else flops, moved)
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """2·M·N·(D + Dv) operations a batch, halved by causal."""
+        head = types["q"].shape[-2 if attrs["trans_q"] else -1]
+        keys = types["k"].shape[-1 if attrs["trans_k"] else -2]
+        flops = 2 * prod(type.shape[:-1]) * keys * (head + type.shape[-1])
+        return flops // 2 if attrs["causal"] else flops
 
     def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64, with all scores in memory."""
@@ -119,83 +107,37 @@ class Attention(Op):
         given = problem_of(call.operands, call.attrs, call.out)
         problem = given.grouped()
         if max(problem.q.shape[-1], problem.v.shape[-1]) > LARGEST_HEAD:
-            apart: list[Command] = unfused(call, given)
-            return apart
-        cost = self.cost(call.types, call.attrs, call.type)
+            return unfused(call, given)
+        flops = self.flops(call.types, call.attrs, call.type)
         label = "causal attention" if problem.causal else "attention"
         count = parts_of(problem, call.programs)
-        both: list[Command] = as_parts(call, label, problem, count, cost) if count > 1 else []
+        both = as_parts(call, label, problem, count, flops) if count > 1 else []
         if both:
             return both
         if not call.supports(_kernel(problem)):
-            apart = unfused(call, given)
-            return apart
-        q, k, v, out, *mask = problem.views()
+            return unfused(call, given)
         recipe = Flash(problem.scale, problem.causal)
-        return [call.kernel(label, recipe, [q, k, v, *mask], [out], cost)]
+        return [call.kernel(label, recipe, *problem.accesses(problem.out), flops=flops)]
 
 
 def _kernel(problem: Problem) -> TritonKernel:
-    q, k, v, out, *mask = problem.views()
-    kernel: TritonKernel = Flash(problem.scale, problem.causal)([q, k, v, *mask], [out])
-    return kernel
+    return Flash(problem.scale, problem.causal)(*problem.views())
 
 
 def problem_of(operands: Mapping[str, View], attrs: Attrs, out: View) -> Problem:
     """The views of a call with the batch axes of the result."""
     batch = out.shape[:-2]
     q, k, v = (operands[n].turned() if attrs[f"trans_{n}"] else operands[n] for n in "qkv")
+    q, k, v = (x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v))
     mask = operands.get("mask")
-    return Problem(
-        *(x.broadcast_to((*batch, *x.shape[-2:])) for x in (q, k, v)),
-        mask.broadcast_to((*batch, q.shape[-2], k.shape[-2])) if mask is not None else None,
-        out, scale_of(q.shape, attrs), bool(attrs["causal"]),
-    )  # fmt: skip
+    if mask is not None:
+        mask = mask.broadcast_to((*batch, q.shape[-2], k.shape[-2]))
+    return Problem(q, k, v, mask, out, scale_of(q.shape, attrs), bool(attrs["causal"]))
 
 
 def scale_of(q_shape: tuple[int, ...], attrs: Attrs) -> float:
     """The factor of q · kᵀ."""
     return float(q_shape[-1] ** -0.5 if attrs["scale"] is None else attrs["scale"])
-
-
-def _result_shape(types: Mapping[str, TensorType], attrs: Attrs) -> tuple[int, ...]:
-    """(…, M, Dv); OpError when the operands do not fit each other."""
-    q, k, v = (_operand_shape(types, attrs, name) for name in "qkv")
-    if q[-1] != k[-1]:
-        raise OpError(f"the head sizes differ: {q[-1]} in q {list(q)}, {k[-1]} in k {list(k)}", "k")
-    if k[-2] != v[-2]:
-        raise OpError(
-            f"k and v need one length: {k[-2]} in k {list(k)}, {v[-2]} in v {list(v)}", "v"
-        )
-    batch: tuple[int, ...] = ()
-    for name, shape in (("q", q), ("k", k), ("v", v)):
-        try:
-            batch = np.broadcast_shapes(batch, shape[:-2])
-        except ValueError:
-            raise OpError(
-                f"the batch axes {list(shape[:-2])} of {name} do not broadcast with {list(batch)}",
-                name,
-            ) from None
-    scores, mask = (*batch, q[-2], k[-2]), types.get("mask")
-    if mask is not None and (
-        len(mask.shape) > len(scores)
-        or any(m not in (1, e)
-               for m, e in zip(reversed(mask.shape), reversed(scores), strict=False))
-    ):  # fmt: skip
-        raise OpError(
-            f"mask of shape {list(mask.shape)} does not broadcast to the scores {list(scores)}",
-            "mask",
-        )
-    return (*batch, q[-2], v[-1])
-
-
-def _operand_shape(types: Mapping[str, TensorType], attrs: Attrs, name: str) -> tuple[int, ...]:
-    shape = types[name].shape
-    if len(shape) < 2:
-        raise OpError(
-            f"operand '{name}' needs at least two axes, {ROLES[name]}; found {list(shape)}", name
-        )
-    return (*shape[:-2], shape[-1], shape[-2]) if attrs[f"trans_{name}"] else shape
 
 
 OP = Attention()

@@ -8,7 +8,7 @@ from pathlib import Path
 from graphexec.base.tensor import View
 from graphexec.ir.program import Argument, Gpu, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
-from graphexec.ops.strides import collapse
+from graphexec.ops.kit.strides import collapse
 
 SOURCE = Path(__file__).with_name("flash_hopper.py")
 HEADS = (64, 128)
@@ -38,8 +38,7 @@ def fits(problem: Problem, gpu: Gpu) -> bool:
 
 def fills(problem: Problem, gpu: Gpu) -> bool:
     """Whether there is a tile for every multiprocessor, and queries for whole ones."""
-    whole: bool = problem.q.shape[-2] >= BLOCK_M
-    return whole and problem.tiles(BLOCK_M) >= gpu.multiprocessors
+    return problem.q.shape[-2] >= BLOCK_M and problem.tiles(BLOCK_M) >= gpu.multiprocessors
 
 
 def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
@@ -55,7 +54,7 @@ def launch(problem: Problem, gpu: Gpu) -> TritonLaunch:
         args += [Scalar("i64", stride) for stride in (*batch, view.strides[-2])]
     grid = (min(p.tiles(BLOCK_M), gpu.multiprocessors), 1, 1)
     hides = p.causal or keys % BLOCK_N != 0
-    constants = {"HEAD": head, "ORDER": _order(p, gpu), "HIDES": hides}
+    constants: dict[str, int | str] = {"HEAD": head, "ORDER": _order(p, gpu), "HIDES": hides}
     return TritonLaunch(SOURCE, tuple(args), constants, {"num_warps": 4}, grid)
 
 
@@ -70,7 +69,7 @@ def _order(problem: Problem, gpu: Gpu) -> str:
 
 def _pairs(problem: Problem) -> int:
     """The number of pairs of tiles; a block in the middle is a pair by itself."""
-    shape: tuple[int, ...] = problem.q.shape
+    shape = problem.q.shape
     return prod(shape[:-2]) * ceil(shape[-2] / (2 * BLOCK_M))
 
 

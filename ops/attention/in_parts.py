@@ -8,7 +8,6 @@ inference"). The kernels are in flash.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
+from graphexec.ir.access import In, Out
 from graphexec.ir.op import Call
 from graphexec.ir.program import (
     Argument,
     Command,
-    Cost,
     Gpu,
     Parallel,
     Scalar,
@@ -30,7 +29,7 @@ from graphexec.ir.program import (
 )
 from graphexec.ops.attention import portable
 from graphexec.ops.attention.problem import Problem
-from graphexec.ops.strides import collapse, power_of_two
+from graphexec.ops.kit.strides import collapse, power_of_two
 
 Array = np.ndarray[Any, Any]
 
@@ -55,46 +54,40 @@ def parts_of(problem: Problem, programs: int) -> int:
     return count if narrow and keys >= least and count >= _FEWEST else 1
 
 
-def as_parts(call: Call, label: str, problem: Problem, count: int, cost: Cost) -> list[Command]:
+def as_parts(call: Call, label: str, problem: Problem, count: int, flops: int) -> list[Command]:
     """The two commands that compute `problem`; none where the device does not do one of them."""
-    q, k, v, out, *mask = problem.views()
+    out = problem.out
     shape = (*out.shape[:-2], count, out.shape[-2], out.shape[-1] + _BEHIND)
     type = TensorType(shape, DType.F32)
-    recipe, reads = Parts(problem.scale, problem.causal, count), [q, k, v, *mask]
-    anywhere = View.dense("parts", type)
-    both = recipe(reads, [anywhere]), combined([anywhere], [out])
+    recipe, anywhere = Parts(problem.scale, problem.causal, count), View.dense("parts", type)
+    both = recipe(*(a.view for a in problem.accesses(anywhere))), combined(anywhere, out)
     if not all(map(call.supports, both)):
         return []
     parts = call.scratch("parts", type)
     return [
-        call.kernel(f"{label} in {count} parts", recipe, reads, [parts], cost),
-        call.kernel("parts combined", combined, [parts], [out]),
+        call.kernel(f"{label} in {count} parts", recipe, *problem.accesses(parts), flops=flops),
+        call.kernel("parts combined", combined, In(parts, strided=True), Out(out)),
     ]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The recipe of the first command; it reads q, k, v and perhaps a mask, and writes the parts,
-    (…, count, M, Dv + 16)."""
+    """The kernel of the first command, over q, k, v, the parts (…, count, M, Dv + 16), which it
+    writes, and perhaps a mask."""
 
     scale: float
     causal: bool
     count: int
 
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
+    def __call__(self, *views: View) -> TritonKernel:
         """The default kernel for the GPU."""
-        return self._kernel(reads, writes, None)
+        return self._kernel(views, None)
 
-    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> tuple[TritonKernel, ...]:
+    def variants(self, *views: View) -> tuple[TritonKernel, ...]:
         """The alternatives, with other blocks."""
-        choices = range(portable.ALTERNATIVES)
-        return tuple(self._kernel(reads, writes, choice) for choice in choices)
+        return tuple(self._kernel(views, choice) for choice in range(portable.ALTERNATIVES))
 
-    def _kernel(
-        self, reads: Sequence[View], writes: Sequence[View], choice: int | None
-    ) -> TritonKernel:
-        q, k, v, *mask = reads
-        views = (q, k, v, writes[0], *mask)
+    def _kernel(self, views: tuple[View, ...], choice: int | None) -> TritonKernel:
         return TritonKernel("attention", views, partial(_launch, self, choice), self.compute)
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
@@ -129,13 +122,12 @@ def _launch(
     first = _first(parts, q.shape[-2], v.shape[-1])
     problem = Problem.of((q, k, v, first, *mask), recipe.scale, recipe.causal)
     step = parts.strides[-3]
-    launched: TritonLaunch = portable.launch(problem, gpu, choice, recipe.count, step)
-    return launched
+    return portable.launch(problem, gpu, choice, recipe.count, step)
 
 
-def combined(reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
-    """The recipe of the second command: from parts to (…, M, Dv)."""
-    return TritonKernel("combine", (reads[0], writes[0]), _combine, _combine_on_cpu)
+def combined(parts: View, out: View) -> TritonKernel:
+    """The kernel of the second command: from parts to (…, M, Dv)."""
+    return TritonKernel("combine", (parts, out), _combine, _combine_on_cpu)
 
 
 def _combine(views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:

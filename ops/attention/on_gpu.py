@@ -5,7 +5,6 @@ Apart from the kernels, so that a plan whose kernels are cached is loaded withou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,25 +20,21 @@ _PORTABLE = 2  # the first of portable.ALTERNATIVES
 
 @dataclass(frozen=True)
 class Flash:
-    """The recipe of attention; it reads q, k, v and perhaps a mask."""
+    """The kernel of attention, over q, k, v, the result, and perhaps a mask."""
 
     scale: float
     causal: bool
 
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> TritonKernel:
+    def __call__(self, *views: View) -> TritonKernel:
         """The kernel that suits the GPU best as far as is known."""
-        return self._kernel(reads, writes, 0)
+        return self._kernel(views, 0)
 
-    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> tuple[TritonKernel, ...]:
+    def variants(self, *views: View) -> tuple[TritonKernel, ...]:
         """Other kernels, some of which there are for some GPUs and problems only."""
         count = _PORTABLE + portable.ALTERNATIVES
-        return tuple(self._kernel(reads, writes, choice) for choice in range(1, count))
+        return tuple(self._kernel(views, choice) for choice in range(1, count))
 
-    def _kernel(
-        self, reads: Sequence[View], writes: Sequence[View], choice: int
-    ) -> TritonKernel:  # fmt: skip
-        q, k, v, *mask = reads
-        views = (q, k, v, writes[0], *mask)
+    def _kernel(self, views: tuple[View, ...], choice: int) -> TritonKernel:
         compute = AttentionOnCpu(Problem.of(views, self.scale, self.causal))
         return TritonKernel("attention", views, partial(_launch, self, choice), compute)
 
@@ -48,13 +43,9 @@ def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> Tr
     """What is launched on a GPU; the usual kernel for a choice that there is not."""
     problem = Problem.of(views, recipe.scale, recipe.causal)
     fits = hopper.fits(problem, gpu)
-    launched: TritonLaunch
     if choice < _PORTABLE and fits and (choice == _HOPPER or hopper.fills(problem, gpu)):
-        launched = hopper.launch(problem, gpu)
-    else:
-        other = choice - _PORTABLE if choice >= _PORTABLE else None
-        launched = portable.launch(problem, gpu, other)
-    return launched
+        return hopper.launch(problem, gpu)
+    return portable.launch(problem, gpu, choice - _PORTABLE if choice >= _PORTABLE else None)
 
 
 __all__ = ["Flash"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, NoKernel, Scalar, TritonLaunch
 from graphexec.ops.attention.problem import Problem, is_positive
-from graphexec.ops.strides import collapse, power_of_two
+from graphexec.ops.kit.strides import collapse, power_of_two
 
 SOURCE = Path(__file__).with_name("flash.py")
 _INT32 = 2**31
@@ -84,7 +84,7 @@ def launch(
     block_m, block_n, warps, stages = _blocks(p, gpu, alternative)
     head, value = map(_padded, (p.q.shape[-1], p.v.shape[-1]))
     has_mask = p.mask is not None
-    constants = {
+    constants: dict[str, int | None] = {
         "HEAD": p.q.shape[-1], "VALUE": p.v.shape[-1], "BLOCK_HEAD": head, "BLOCK_VALUE": value,
         "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
         "CAUSAL": p.causal, "HAS_MASK": has_mask,
@@ -123,8 +123,7 @@ def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, i
 
 
 def _padded(size: int) -> int:
-    padded: int = max(16, power_of_two(size))
-    return padded
+    return max(16, power_of_two(size))
 
 
 def wide(strides: Sequence[int]) -> tuple[Scalar, ...]:

@@ -9,6 +9,7 @@ from math import ceil, log2, prod
 import numpy as np
 
 from graphexec.base.tensor import DType, View
+from graphexec.ir.access import Access, In, Out
 
 LARGEST_HEAD = 256
 """Head and value sizes up to this have a configuration."""
@@ -38,7 +39,7 @@ class Problem:
 
     def tiles(self, block: int) -> int:
         """The number of blocks of this many queries in all batch entries."""
-        shape: tuple[int, ...] = self.q.shape
+        shape = self.q.shape
         return prod(shape[:-2]) * -(-shape[-2] // block)
 
     @property
@@ -65,6 +66,11 @@ class Problem:
         """The arguments of the kernel, in order; the mask, if any, comes last."""
         base = (self.q, self.k, self.v, self.out)
         return base if self.mask is None else (*base, self.mask)
+
+    def accesses(self, out: View) -> tuple[Access, ...]:
+        """The same as accesses, with `out` in the place of the result."""
+        masks = () if self.mask is None else (In(self.mask, strided=True),)
+        return (*(In(x, strided=True) for x in (self.q, self.k, self.v)), Out(out), *masks)
 
 
 def _without(view: View, axis: int) -> View:

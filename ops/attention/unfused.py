@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from graphexec.base.tensor import DType, TensorType, View
+from graphexec.ir.access import In, Out
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Gemm
 from graphexec.machine.blas_layout import matrix_layout
@@ -33,9 +34,9 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
     commands.append(call.command("gemm", Gemm(q, k.turned(), scores)))
     rows = softmax.Problem(scores, probs, p.mask, len(wide.shape) - 1, p.scale, p.causal)
     compute = partial(softmax_on_cpu, axis=rows.axis, scale=p.scale, causal=p.causal)
-    reads = [scores] if p.mask is None else [scores, p.mask]
+    masks = [] if p.mask is None else [In(p.mask)]
     kernel = softmax.choose(rows, compute)
-    commands.append(call.command("softmax", kernel, reads, [probs], inplace=[(0, 0)]))
+    commands.append(call.command("softmax", kernel, In(scores), Out(probs, (scores,)), *masks))
     if dtype is not wide.dtype:
         narrow = call.scratch("narrow", TensorType(wide.shape, dtype))
         commands.append(strided_copy(call, probs, narrow))
@@ -53,8 +54,7 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
 def _into(call: Call, out: View, target: View) -> Command:
     """Bring `out` into the strided `target`, walked in the order of its bytes."""
     order = tuple(sorted(range(len(target.shape)), key=lambda axis: -target.strides[axis]))
-    copy: Command = strided_copy(call, out.transpose(order), target.transpose(order))
-    return copy
+    return strided_copy(call, out.transpose(order), target.transpose(order))
 
 
 __all__ = ["unfused"]

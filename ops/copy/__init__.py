@@ -10,10 +10,23 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.casts import cast_into
-from graphexec.base.tensor import TensorType, View
-from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Kernel, Memcpy, Parallel
 from graphexec.ops.copy.variants import choose, others
+from graphexec.ops.kit import (
+    Attribute,
+    Attrs,
+    Call,
+    Command,
+    In,
+    Kernel,
+    Memcpy,
+    Op,
+    Operand,
+    OpError,
+    Out,
+    Parallel,
+    TensorType,
+    View,
+)  # fmt: skip
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
 
@@ -27,7 +40,7 @@ class Copy(Op):
         "cast to `dtype`, place in `to`. A reshape of elements that already lie side by side "
         "moves no bytes: the result is another name for them."
     )
-    operands = (Operand("x", "any tensor"),)
+    operands = (Operand("x", space="any"),)
     attributes = (
         Attribute("dtype", "dtype", None, "element type of the result (default: that of x)"),
         Attribute(
@@ -108,21 +121,19 @@ def strided_copy(call: Call, source: View, target: View) -> Command:
     Both have one shape, in device memory; `source` may be permuted, sliced or broadcast.
     """
     # Dense to dense is a cast: a thread reads the elements that it writes, before it writes them.
-    return call.kernel("copy", _Copying(), [source], [target], inplace=[(0, 0)])
+    return call.kernel("copy", _Copying(), In(source, strided=True), Out(target, over=(source,)))
 
 
 @dataclass(frozen=True)
 class _Copying:
-    """The recipe of a strided copy."""
+    """The kernel of a strided copy."""
 
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        kernel: Kernel = choose(reads[0], writes[0], _copy_on_cpu)
-        return replace(kernel, factors=(1.0,))
+    def __call__(self, source: View, target: View) -> Kernel:
+        return replace(choose(source, target, _copy_on_cpu), factors=(1.0,))
 
-    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> Sequence[Kernel]:
+    def variants(self, source: View, target: View) -> Sequence[Kernel]:
         """The same with other blocks."""
-        kernels: Sequence[Kernel] = others(reads[0], writes[0], _copy_on_cpu)
-        return kernels
+        return others(source, target, _copy_on_cpu)
 
 
 def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:

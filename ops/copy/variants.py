@@ -11,8 +11,8 @@ from pathlib import Path
 
 from graphexec.base.tensor import View, contiguous_strides
 from graphexec.ir.program import Compute, Kernel
-from graphexec.ops.launch import integers, launch
-from graphexec.ops.strides import (
+from graphexec.ops.kit.launch import Argument, integers, launch
+from graphexec.ops.kit.strides import (
     VECTOR_BYTES,
     axes,
     collapse,
@@ -93,10 +93,14 @@ def _copy(
         "RANK": len(whole),
         "INDEX": index_type(vectors),
     }
-    args = (source, target, *integers(source.elements, strides[-1]), *axes(whole, whole_strides))
+    args: tuple[Argument, ...] = (
+        source,
+        target,
+        *integers(source.elements, strides[-1]),
+        *axes(whole, whole_strides),
+    )
     blocks = -(-vectors // (threads * per_thread))
-    kernel: Kernel = launch(COPY, "strided_copy", args, blocks, threads, defines, compute)
-    return kernel
+    return launch(COPY, "strided_copy", args, blocks, threads, defines, compute)
 
 
 def _transpose(
@@ -129,12 +133,11 @@ def _transpose(
         "INDEX": index_type(tiles),
     }
     steps = (strides[near], strides[-1], target_strides[near])
-    args = (
+    args: tuple[Argument, ...] = (
         source, target, *integers(tiles, t_extent, l_extent, *steps),
         *axes(batch_shape, *batch_strides),
     )  # fmt: skip
-    kernel: Kernel = launch(TRANSPOSE, "transposed_copy", args, tiles, threads, defines, compute)
-    return kernel
+    return launch(TRANSPOSE, "transposed_copy", args, tiles, threads, defines, compute)
 
 
 def _tile(t_extent: int, l_extent: int, itemsize: int) -> tuple[int, int]:

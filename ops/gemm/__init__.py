@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from itertools import zip_longest
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost, Gemm, Memcpy
+from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.gemm.affine import affine
@@ -29,11 +28,12 @@ class GemmOp(Op):
         "multiplies them there. With alpha = 0, a and b are never read; with beta = 0, c is not."
     )
     operands = (
-        Operand("a", "(…, M, K), or (…, K, M) with trans_a"),
-        Operand("b", "(…, K, N), or (…, N, K) with trans_b; the dtype of a"),
-        Operand("c", "broadcasts to (…, M, N); the dtype of a or of the result", optional=True),
-        Operand("bias", "(N,), added to every row; as c", optional=True),
+        Operand("a", shape="(…, M, K)", turned="trans_a"),
+        Operand("b", shape="(…, K, N)", dtype="a", turned="trans_b"),
+        Operand("c", "the dtype of a or of the result", optional=True, shape="broadcast to out"),
+        Operand("bias", "added to every row; as c", optional=True, shape="(N,)"),
     )
+    result = "(…, M, N)"
     attributes = (
         Attribute("trans_a", "bool", False, "transpose the last two axes of a"),
         Attribute("trans_b", "bool", False, "transpose the last two axes of b"),
@@ -44,39 +44,25 @@ class GemmOp(Op):
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
         """The type of the result."""
-        a, b = types["a"], types["b"]
-        for name, t in types.items():
-            if t.space == "host":
+        found, a = super().infer(types, attrs), types["a"]
+        result = replace(found, dtype=attrs["out_dtype"] or a.dtype)
+        dtypes = dict.fromkeys((a.dtype, result.dtype))
+        for name in ("c", "bias"):
+            if name in types and types[name].dtype not in dtypes:
                 raise OpError(
-                    f"operand '{name}' is in host memory", name, help="copy it with `to: device`"
+                    f"'{name}' is {types[name]}, but its dtype must be {' or '.join(dtypes)}", name
                 )
-        for name, t in (("a", a), ("b", b)):
-            if len(t.shape) < 2:
-                raise OpError(
-                    f"operand '{name}' needs at least two axes, found shape {list(t.shape)}", name
-                )
-        if a.dtype is not b.dtype:
-            raise OpError(
-                f"the operands of a gemm share a dtype: a is {a}, b is {b}", "b",
-                help=f"cast one of them: {{op: copy, x: …, dtype: {a.dtype}}}",
-            )  # fmt: skip
-        (m, k), (k2, n) = _matrix(a, attrs["trans_a"]), _matrix(b, attrs["trans_b"])
-        if k != k2:
-            raise OpError(
-                f"the inner extents differ: {k} in a, {k2} in b", "b",
-                notes=(_described("a", a, attrs["trans_a"]), _described("b", b, attrs["trans_b"])),
-                help=_transpose_hint(a, b, attrs),
-            )  # fmt: skip
-        shape = (*_broadcast(a.shape[:-2], b.shape[:-2], a, b), m, n)
-        result = TensorType(shape, attrs["out_dtype"] or a.dtype)
-        _check_addends(types, attrs, result)
+        if attrs["beta"] is not None and "c" not in types:
+            raise OpError("beta is given, but there is no c to multiply with", "beta")
         return result
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """2·M·N·K operations a batch; operands read once, result written once."""
-        k = _matrix(types["a"], attrs["trans_a"])[1]
-        moved = sum(t.nbytes for t in types.values()) + type.nbytes
-        return Cost(2 * prod(type.shape) * k, moved)
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """2·M·N·K operations a batch."""
+        return 2 * prod(type.shape) * types["a"].shape[-2 if attrs["trans_a"] else -1]
+
+    def ignores(self, attrs: Attrs) -> Collection[str]:
+        """c, if it is multiplied by 0."""
+        return ("c",) if attrs["beta"] == 0 else ()
 
     def reference(
         self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
@@ -134,18 +120,16 @@ class GemmOp(Op):
             # Two addends must not be rounded to half precision before the product joins them.
             return self._product_first(call, replace(work, out=call.scratch("wide", wide)))
         commands, beta = _start(call, out)
-        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
-        commands.append(call.command("gemm", replace(work, beta=beta), cost=cost))
+        commands.append(call.command("gemm", replace(work, beta=beta)))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
 
     def _product_first(self, call: Call, work: Gemm) -> list[Command]:
         """The product by itself, then it and both addends at once."""
-        cost = self.cost({k: call.types[k] for k in "ab"}, call.attrs, call.type)
         c, bias, beta = call.operands["c"], call.operands["bias"], _beta(call.operands, call.attrs)
         return [
-            call.command("gemm", work, cost=cost),
+            call.command("gemm", work),
             affine(call, c, bias, beta, call.out, work.out),
         ]
 
@@ -188,70 +172,6 @@ def _operand(view: View, transposed: bool, out_shape: tuple[int, ...]) -> View:
     if transposed:
         view = view.transpose((*range(rank - 2), rank - 1, rank - 2))
     return view.broadcast_to((*out_shape[:-2], *view.shape[-2:]))
-
-
-def _matrix(t: TensorType, transposed: bool) -> tuple[int, int]:
-    rows, columns = t.shape[-2:]
-    return (columns, rows) if transposed else (rows, columns)
-
-
-def _described(name: str, t: TensorType, transposed: bool) -> str:
-    rows, columns = _matrix(t, transposed)
-    how = f"trans_{name}: true makes it" if transposed else "that is"
-    return f"{name} is {t}; {how} {rows}×{columns}"
-
-
-def _transpose_hint(a: TensorType, b: TensorType, attrs: Attrs) -> str:
-    """Which flag would make the inner extents agree, if one does."""
-    k = _matrix(a, attrs["trans_a"])[1]
-    if _matrix(b, not attrs["trans_b"])[0] == k:
-        return f"trans_b: {str(not attrs['trans_b']).lower()} would fit"
-    if _matrix(a, not attrs["trans_a"])[1] == _matrix(b, attrs["trans_b"])[0]:
-        return f"trans_a: {str(not attrs['trans_a']).lower()} would fit"
-    return ""
-
-
-def _broadcast(
-    x: tuple[int, ...], y: tuple[int, ...], a: TensorType, b: TensorType
-) -> tuple[int, ...]:
-    shape = []
-    for p, q in zip_longest(reversed(x), reversed(y), fillvalue=1):
-        if p != q and 1 not in (p, q):
-            raise OpError(
-                f"the batch axes {list(x)} of a and {list(y)} of b do not broadcast", "b",
-                notes=(f"a is {a}", f"b is {b}"),
-                help="equal extents, or 1 where the other is shared (a copy can reshape)",
-            )  # fmt: skip
-        shape.append(max(p, q))
-    return tuple(reversed(shape))
-
-
-def _check_addends(types: Mapping[str, TensorType], attrs: Attrs, out: TensorType) -> None:
-    for name in ("c", "bias"):
-        t = types.get(name)
-        if t is None:
-            continue
-        if t.dtype not in (types["a"].dtype, out.dtype):
-            raise OpError(
-                f"'{name}' is {t}, but its dtype must be {types['a'].dtype}"
-                + (f" or {out.dtype}" if out.dtype is not types["a"].dtype else ""),
-                name,
-            )
-        fits = len(t.shape) <= len(out.shape) and all(
-            e in (1, o) for e, o in zip(reversed(t.shape), reversed(out.shape), strict=False)
-        )
-        if name == "bias" and t.shape != out.shape[-1:]:
-            raise OpError(
-                f"bias must have shape {list(out.shape[-1:])}, the last extent of the result "
-                f"{list(out.shape)}; found {list(t.shape)}", name,
-            )  # fmt: skip
-        if not fits:
-            raise OpError(
-                f"c of shape {list(t.shape)} does not broadcast to the result {list(out.shape)}",
-                name,
-            )
-    if attrs["beta"] is not None and "c" not in types:
-        raise OpError("beta is given, but there is no c to multiply with", "beta")
 
 
 OP = GemmOp()

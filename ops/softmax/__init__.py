@@ -10,9 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import TensorType, View
-from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Cost, Kernel
+from graphexec.ops.kit import (
+    Attribute,
+    Attrs,
+    Call,
+    Command,
+    In,
+    Kernel,
+    Op,
+    Operand,
+    OpError,
+    Out,
+    TensorType,
+    View,
+)  # fmt: skip
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
@@ -28,8 +39,8 @@ class Softmax(Op):
         "kept in f32 (f64 for f64). A row that is masked entirely (every z is -inf) gives zeros."
     )
     operands = (
-        Operand("x", "any tensor"),
-        Operand("mask", "added to scale · x; broadcasts to the shape of x", optional=True),
+        Operand("x"),
+        Operand("mask", "added to scale · x", optional=True, shape="broadcast to x"),
     )
     attributes = (
         Attribute("axis", "int", -1, "axis whose entries sum to one"),
@@ -42,13 +53,8 @@ class Softmax(Op):
 
     def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
         """The type of x."""
-        x, mask, axis = types["x"], types.get("mask"), attrs["axis"]
+        result, x, axis = super().infer(types, attrs), types["x"], attrs["axis"]
         rank = len(x.shape)
-        for name, t in types.items():
-            if t.space == "host":
-                raise OpError(
-                    f"operand '{name}' is in host memory", name, help="copy it with `to: device`"
-                )
         if not -rank <= axis < rank:
             raise OpError(f"there is no axis {axis} in {x}", "axis")
         if attrs["causal"] and (rank < 2 or axis % rank != rank - 1):
@@ -56,22 +62,11 @@ class Softmax(Op):
                 f"causal needs queries in axis -2 and the softmax along axis -1; x is {x}, "
                 f"axis {axis}", "causal",
             )  # fmt: skip
-        if mask is not None and (
-            len(mask.shape) > rank
-            or any(
-                m not in (1, e)
-                for m, e in zip(reversed(mask.shape), reversed(x.shape), strict=False)
-            )
-        ):
-            raise OpError(
-                f"mask of shape {list(mask.shape)} does not broadcast to x of shape "
-                f"{list(x.shape)}", "mask",
-            )  # fmt: skip
-        return TensorType(x.shape, x.dtype)
+        return result
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
-        """About five operations an element; operands read once, result written once."""
-        return Cost(5 * type.elements, sum(t.nbytes for t in types.values()) + type.nbytes)
+    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+        """About five operations an element."""
+        return 5 * type.elements
 
     def reference(
         self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType
@@ -103,39 +98,37 @@ class Softmax(Op):
     def lower(self, call: Call) -> list[Command]:
         """One kernel."""
         x, out, mask = call.operands["x"], call.out, call.operands.get("mask")
-        rank, axis = len(x.shape), call.attrs["axis"]
-        from_end = axis - rank if axis >= 0 else axis
+        from_end = call.attrs["axis"] % len(x.shape) - len(x.shape)
         rows = _Rows(from_end, float(call.attrs["scale"]), bool(call.attrs["causal"]))
-        reads = [x] if mask is None else [x, mask.broadcast_to(x.shape)]
-        cost = self.cost(call.types, call.attrs, call.type)
-        # All threads of a row have read it before the first writes; then each reads what it writes.
+        masks = [] if mask is None else [In(mask.broadcast_to(x.shape), strided=True)]
+        flops = self.flops(call.types, call.attrs, call.type)
         label = "causal softmax" if rows.causal else "softmax"
-        return [call.kernel(label, rows, reads, [out], cost, inplace=[(0, 0)])]
+        # All threads of a row have read it before the first writes; then each reads what it writes.
+        return [
+            call.kernel(label, rows, In(x, strided=True), Out(out, over=(x,)), *masks, flops=flops)
+        ]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The recipe of softmax along `axis` (counted from the end); it reads x, or x and mask."""
+    """The kernel of softmax along `axis`, counted from the end."""
 
     axis: int
     scale: float
     causal: bool
 
-    def __call__(self, reads: Sequence[View], writes: Sequence[View]) -> Kernel:
-        kernel: Kernel = choose(*self._problem(reads, writes))
-        return kernel
+    def __call__(self, x: View, out: View, mask: View | None = None) -> Kernel:
+        return choose(*self._problem(x, out, mask))
 
-    def variants(self, reads: Sequence[View], writes: Sequence[View]) -> Sequence[Kernel]:
+    def variants(self, x: View, out: View, mask: View | None = None) -> Sequence[Kernel]:
         """The same with other blocks."""
-        kernels: Sequence[Kernel] = others(*self._problem(reads, writes))
-        return kernels
+        return others(*self._problem(x, out, mask))
 
     def _problem(
-        self, reads: Sequence[View], writes: Sequence[View]
+        self, x: View, out: View, mask: View | None
     ) -> tuple[Problem, partial[None]]:  # fmt: skip
-        x, mask = reads[0], reads[1] if len(reads) > 1 else None
         axis = self.axis + len(x.shape)
-        problem = Problem(x, writes[0], mask, axis, self.scale, self.causal)
+        problem = Problem(x, out, mask, axis, self.scale, self.causal)
         compute = partial(softmax_on_cpu, axis=axis, scale=self.scale, causal=self.causal)
         return problem, compute
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from graphexec.base.tensor import View
 from graphexec.ir.program import Compute, Kernel
-from graphexec.ops.launch import accumulated, integers, launch
-from graphexec.ops.strides import axes, collapse, index_type, pieces, power_of_two
+from graphexec.ops.kit.launch import Argument, accumulated, integers, launch
+from graphexec.ops.kit.strides import axes, collapse, index_type, pieces, power_of_two
 
 ROWS = Path(__file__).with_name("softmax.hip")
 COLUMNS = Path(__file__).with_name("columns.hip")
@@ -114,13 +114,12 @@ def _rows(p: Problem, compute: Compute, block: tuple[int, int, int]) -> Kernel:
         defines["MASK_VECTOR"] = min(vector, pieces(p.mask, strides[1]))
     numbers = (p.rows, p.length, p.x.shape[-2] if p.causal else 1)
     steps = (p.step(p.x), p.step(p.mask))
-    args = (
+    args: tuple[Argument, ...] = (
         *p.views, *integers(*numbers), accumulated(p.scale, p.x.dtype), *integers(*steps),
         *axes(shape, *strides),
     )  # fmt: skip
     blocks = -(-p.rows * lanes // threads)
-    kernel: Kernel = launch(ROWS, "softmax_rows", args, blocks, threads, defines, compute)
-    return kernel
+    return launch(ROWS, "softmax_rows", args, blocks, threads, defines, compute)
 
 
 def _row_block(p: Problem, vector: int) -> tuple[int, int, int]:
@@ -179,12 +178,11 @@ def _columns(p: Problem, compute: Compute) -> Kernel:
         mask_steps = (p.step(p.mask), *slab_strides[2])
         defines["MASK_VECTOR"] = min(vector, pieces(p.mask, mask_steps))
     steps = (p.step(p.x), p.step(p.out), p.step(p.mask), x_column, mask_column)
-    args = (
+    args: tuple[Argument, ...] = (
         *p.views, *integers(p.length), accumulated(p.scale, p.x.dtype),
         *integers(*steps, width, tiles, blocks), *axes(slabs, *slab_strides),
     )  # fmt: skip
-    kernel: Kernel = launch(COLUMNS, "softmax_columns", args, blocks, threads, defines, compute)
-    return kernel
+    return launch(COLUMNS, "softmax_columns", args, blocks, threads, defines, compute)
 
 
 def _column_block(p: Problem, width: int, vector: int) -> tuple[int, int, int]:

@@ -29,8 +29,7 @@ outputs: {out: p}
 SLOW_OP = """\
 import os, pathlib, time
 import numpy as np
-from graphexec.ir.op import Op, Operand
-from graphexec.ir.program import Kernel
+from graphexec.ops.kit import In, Kernel, Op, Operand, Out
 
 def dawdle(phase):
     if os.environ.get("DAWDLE") != phase:
@@ -57,7 +56,7 @@ class Slow(Op):
     def lower(self, call):
         x = call.operands["x"]
         work = Kernel(pathlib.Path(__file__), "slow", (x, call.out), (1, 1, 1), (1, 1, 1), compute)
-        return [call.command("slow", work, [x], [call.out])]
+        return [call.command("slow", work, In(x), Out(call.out))]
 
 OP = Slow()
 """

@@ -17,7 +17,7 @@ def test_ops_lists_all(invoke, slow_ops):
 def test_the_page_of_an_op_has_everything_its_definition_says(invoke):
     page = " ".join(invoke("ops", "gemm").stdout.split())
     op = graphexec.known_ops()["gemm"]
-    for text in (op.doc, *(o.doc for o in op.operands), *(a.doc for a in op.attributes)):
+    for text in (op.doc, *(o.text for o in op.operands), *(a.doc for a in op.attributes)):
         assert " ".join(text.split()) in page
     for item in (*op.operands, *op.attributes):
         assert f" {item.name} " in page

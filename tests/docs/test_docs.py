@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.ir.op import Kind
 from graphexec.ir.registry import load_ops
 
 ROOT = Path(__file__).parents[2]
@@ -90,10 +92,27 @@ def test_the_python_of_the_quickstart_runs(folder, monkeypatch):
     assert np.asarray(scope["out"]).shape == (2, 8, 64, 64)
 
 
-def test_the_example_op_is_the_one_that_is_shown():
-    shown = blocks("adding-an-op.md", "python")[0][1].split("\n", 1)[1]
-    kept = (DOCS / "examples" / "relu" / "__init__.py").read_text().split("\n", 2)[2]
+@pytest.mark.parametrize(("number", "name"), [(0, "relu"), (1, "rms")])
+def test_the_example_op_is_the_one_that_is_shown(number, name):
+    shown = blocks("adding-an-op.md", "python")[number][1].split("\n", 1)[1]
+    kept = (DOCS / "examples" / name / "__init__.py").read_text().split("\n", 2)[2]
     assert kept == shown
+
+
+def test_the_example_kernel_is_the_one_that_is_shown():
+    ((_, shown),) = blocks("adding-an-op.md", r"c\+\+")
+    assert shown == (DOCS / "examples" / "rms" / "rms.hip").read_text()
+
+
+def test_the_kinds_of_attributes_are_listed():
+    text = (DOCS / "adding-an-op.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) >= set(get_args(Kind))
+
+
+def test_examples_of_ops_use_public_paths():
+    for path in (DOCS / "examples").rglob("*.py"):
+        found = re.findall(r"(?:from|import) (graphexec\S*)", path.read_text(encoding="utf-8"))
+        assert set(found) <= {"graphexec", "graphexec.ops.kit"}, path
 
 
 def test_the_example_op_is_right():
@@ -104,6 +123,13 @@ def test_the_example_op_is_right():
         np.testing.assert_allclose(
             exe.run(x=x, w=w)["y"], np.maximum(x @ w, 0), rtol=1e-4, atol=1e-4
         )
+
+
+def test_the_second_example_is_right_on_the_cpu():
+    graph = gx.load(DOCS / "examples" / "rms.yaml", ops=load_ops((DOCS / "examples",)))
+    x, g = (np.random.default_rng(0).standard_normal(n).astype("f2") for n in ((64, 32), (32,)))
+    device = gx.CpuDevice(check_access=True, poison=True)
+    assert gx.compare(graph, {"x": x, "g": g}, device=device).ok
 
 
 def script(name: str):

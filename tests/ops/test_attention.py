@@ -30,14 +30,14 @@ def test_the_result() -> None:
 
 
 ERRORS: dict[str, tuple[dict[str, tuple[Shape, str]], dict[str, Any], str]] = {
-    "rank": ({**QKV, "k": ((8,), "f16")}, {}, "operand 'k' needs at least two axes, (…, N, D)"),
-    "dtype": ({**QKV, "v": ((2, 1, 7, 4), "f32")}, {}, "q, k and v share a dtype"),
-    "head": ({**QKV, "k": ((2, 1, 7, 9), "f16")}, {}, "the head sizes differ: 8 in q"),
-    "length": ({**QKV, "v": ((2, 1, 6, 4), "f16")}, {}, "k and v need one length: 7 in k"),
-    "batch": ({**QKV, "k": ((2, 2, 7, 8), "f16")}, {}, "the batch axes [2, 2] of k do not"),
+    "rank": ({**QKV, "k": ((8,), "f16")}, {}, "operand 'k' needs at least 2 axes, (…, N, D)"),
+    "dtype": ({**QKV, "v": ((2, 1, 7, 4), "f32")}, {}, "'q' and 'v' share a dtype"),
+    "head": ({**QKV, "k": ((2, 1, 7, 9), "f16")}, {}, "the extents D differ: 8 in q, 9 in k"),
+    "length": ({**QKV, "v": ((2, 1, 6, 4), "f16")}, {}, "the extents N differ: 7 in k, 6 in v"),
+    "batch": ({**QKV, "k": ((2, 2, 7, 8), "f16")}, {}, "the leading axes [2, 2] of k do not"),
     "mask": ({**QKV, "mask": ((5, 6), "f32")}, {}, "mask of shape [5, 6] does not broadcast"),
     "mask rank": ({**QKV, "mask": ((1, 1, 1, 5, 7), "f32")}, {}, "does not broadcast"),
-    "turned": (QKV, {"trans_k": True}, "the head sizes differ: 8 in q"),
+    "turned": (QKV, {"trans_k": True}, "the extents D differ: 8 in q, 7 in k"),
     "scale": (QKV, {"scale": float("nan")}, "scale: "),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from kernel_harness import Applied, tensor
@@ -15,6 +16,7 @@ from kernel_harness import Applied, tensor
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.op import Op
 from graphexec.ir.program import Kernel
+from graphexec.ir.registry import load_ops
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.gemm import OP as GEMM
 from graphexec.ops.softmax import OP as SOFTMAX
@@ -36,7 +38,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    return [*_softmax_cases(), *_copy_cases(), *_affine_cases()]
+    return [*_softmax_cases(), *_copy_cases(), *_affine_cases(), *_example_cases()]
 
 
 def kernels() -> dict[str, Kernel]:
@@ -123,3 +125,12 @@ def _affine_cases() -> Iterator[Case]:
     yield case("column", "f16", (6, 1), 5)
     yield case("row", "f32", (2, 1, 8), 8)
     yield case("to f32", "bf16", (6, 8), 8, out_dtype=DType.F32)
+
+
+def _example_cases() -> Iterator[Case]:
+    """The ops of docs/adding-an-op.md."""
+    ops = load_ops([Path(__file__).parents[2] / "docs" / "examples"])
+    for dtype in DTYPES:
+        yield Case(f"example relu {dtype}", ops["relu"], {"x": tensor(dtype, 3, 40)})
+        rows = {"x": tensor(dtype, 5, 33), "weight": tensor(dtype, 33)}
+        yield Case(f"example rms {dtype}", ops["rms"], rows, {"eps": 1e-6})

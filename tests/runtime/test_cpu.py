@@ -23,9 +23,9 @@ from strategies import graphs, stream_counts
 import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.ir.bound_plan import BoundPlan
-from graphexec.ir.op import Attrs, Call, Op, Operand
+from graphexec.ir.op import Attrs, Call, In, Op, Operand, Out
 from graphexec.ir.plan import Launch, Range, Wait
-from graphexec.ir.program import Command, Cost, Kernel, Parallel
+from graphexec.ir.program import Command, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
 from graphexec.runtime.cpu.device import CpuDevice
@@ -65,7 +65,9 @@ class Hook(Op):
         kernel = Kernel(
             Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute
         )
-        return [call.command("hook", kernel, reads, [out], Cost(10**9))]  # worth a stream
+        return [
+            call.command("hook", kernel, *map(In, reads), Out(out), flops=10**9)
+        ]  # worth a stream
 
 
 def hooked(before: Callable[[str, Parallel], None] = lambda node, parallel: None) -> dict[str, Op]:

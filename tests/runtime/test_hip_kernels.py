@@ -6,6 +6,7 @@ They run on the emulator, or on the device that `GRAPHEXEC_HIP_LIBRARY_PATH` nam
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from kernel_cases import DTYPES, Case, cases
 from kernel_harness import Applied, Harness, random_array, tensor
 
 from graphexec.base.tensor import DType, TensorType
-from graphexec.ops import launch, strides
 from graphexec.ops.copy import OP as COPY
+from graphexec.ops.kit import strides
 from graphexec.ops.softmax import OP as SOFTMAX
 
 Array = np.ndarray[Any, Any]
@@ -83,6 +84,14 @@ def by_op(name: str) -> Callable[[Any], Any]:
 
 @by_op("softmax")
 def test_softmax(device: Harness, case: Case) -> None:
+    applied = case.apply()
+    arrays = operands(applied)
+    assert_close(applied.run(device, **arrays), applied.reference(**arrays), applied.type.dtype)
+
+
+@by_op("example")
+def test_example(device: Harness, case: Case) -> None:
+    """The ops of docs/adding-an-op.md."""
     applied = case.apply()
     arrays = operands(applied)
     assert_close(applied.run(device, **arrays), applied.reference(**arrays), applied.type.dtype)
@@ -231,7 +240,7 @@ def test_beyond_the_limits(
     if limit == "indices":
         monkeypatch.setattr(strides, "INDEX_LIMIT", 1)
     else:
-        monkeypatch.setattr(launch, "GRID_LIMIT", 2048)
+        monkeypatch.setattr(import_module("graphexec.ops.kit.launch"), "GRID_LIMIT", 2048)
     applied = case.apply()
     arrays = operands(applied)
     actual = applied.run(device, **arrays)

@@ -18,9 +18,9 @@ import graphexec as gx
 from graphexec.base.tensor import TensorType
 from graphexec.graph.infer import infer
 from graphexec.graph.not_computed import NotComputed, not_computed
-from graphexec.ir.op import Attrs, Call, Op, Operand
+from graphexec.ir.op import Attrs, Call, In, Op, Operand, Out
 from graphexec.ir.plan import Launch, Wait
-from graphexec.ir.program import Command, Cost, Kernel, Parallel
+from graphexec.ir.program import Command, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.executable import Executable
 from graphexec.tools.compare import TOLERANCE, Comparison, compare_executable, evaluate
@@ -52,7 +52,7 @@ class Shift(Op):
             arrays[1][...] = self.work(call.node, arrays[0])
 
         kernel = Kernel(Path("shift.hip"), "shift", (x, out), (1, 1, 1), (1, 1, 1), compute)
-        return [call.command("shift", kernel, [x], [out], Cost(10**9))]  # worth a stream
+        return [call.command("shift", kernel, In(x), Out(out), flops=10**9)]  # worth a stream
 
 
 def chain(work: Callable[[str, Array], Array], dtype: str = "f32", length: int = 4) -> gx.Graph:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.tensor import View
+from graphexec.ir.plan import Launch
 from graphexec.ir.program import (
     Compute,
     Gemm,
@@ -30,19 +31,20 @@ _MEMCPY_PART = 1 << 20  # bytes
 _MEMCPY_SERIAL = 1 << 22  # smaller copies are done before another thread wakes up
 
 
-def prepare_command(work: Work, memory: Memory, cores: Cores) -> Callable[[], None]:
+def prepare_command(launch: Launch, work: Work, memory: Memory, cores: Cores) -> Callable[[], None]:
     """A function that does the work of a launch on the buffers in `memory`, with idle cores."""
     match work:
         case Gemm() as gemm:
-            return _gemm(gemm, memory, cores)
+            return _gemm(gemm, launch, memory, cores)
         case GemmBatch(members):
             flops = sum(2 * gemm.out.elements * gemm.a.shape[-1] for gemm in members)
-            return in_turn([_gemm(gemm, memory, cores) for gemm in members], flops, cores)
+            return in_turn([_gemm(gemm, launch, memory, cores) for gemm in members], flops, cores)
         case Kernel(args=args, compute=compute):
-            arrays = [memory.array(v) for v in args if isinstance(v, View)]
+            arrays = [memory.array(v, launch.writes) for v in args if isinstance(v, View)]
             return partial(_prepared(compute), arrays, cores.parallel)
         case TritonKernel(views=views, compute=compute):
-            return partial(_prepared(compute), [memory.array(v) for v in views], cores.parallel)
+            arrays = [memory.array(v, launch.writes) for v in views]
+            return partial(_prepared(compute), arrays, cores.parallel)
         case Memcpy() as copy:
             return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
 
@@ -51,9 +53,9 @@ def _prepared(compute: Compute) -> Compute:
     return compute.prepare() if isinstance(compute, Preparable) else compute
 
 
-def _gemm(gemm: Gemm, memory: Memory, cores: Cores) -> Callable[[], None]:
+def _gemm(gemm: Gemm, launch: Launch, memory: Memory, cores: Cores) -> Callable[[], None]:
     gemm = fold_rows(gemm)  # one tall product is faster than many
-    a, b, out = (memory.array(view) for view in (gemm.a, gemm.b, gemm.out))
+    a, b, out = (memory.array(view, launch.writes) for view in (gemm.a, gemm.b, gemm.out))
     c, bias = (None if view is None else memory.array(view) for view in (gemm.c, gemm.bias))
     return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias)
 

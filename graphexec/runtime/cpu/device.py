@@ -34,7 +34,8 @@ class CpuDevice(CpuOptions):
 
     `cores` is the number of cores that commands may use (default: those of this process).
     For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
-    before every run.
+    before every run, `check_access` runs every command by itself and raises AccessError if it
+    touches bytes that it does not declare.
     """
 
     name: str = "cpu"

@@ -71,17 +71,30 @@ class Memory:
         self.buffers[buffer] = _allocate(f"buffer '{buffer}'", found.size)
         return found
 
-    def array(self, view: View) -> Array:
-        """A tensor as an array on its bytes."""
+    def array(self, view: View, written: Sequence[Range] = ()) -> Array:
+        """A tensor as an array on its bytes, read-only unless one is in `written`."""
         buffer, offset = self._places[view.storage]
         size = view.dtype.itemsize
-        return np.ndarray(
+        low, high = (offset + byte for byte in view.byte_range())
+        found: Array = np.ndarray(
             view.shape,
             view.dtype.numpy(),
             buffer=self._from(buffer).data,
             offset=offset + view.offset * size,
             strides=tuple(s * size for s in view.strides),
         )
+        found.flags.writeable = any(
+            r.buffer == buffer and r.low < high and low < r.high for r in written
+        )
+        return found
+
+    def read(self, buffer: str) -> Array:
+        """A copy of a buffer."""
+        return self.buffers[buffer].copy()
+
+    def write(self, buffer: str, content: Array) -> None:
+        """Replace what is in a buffer."""
+        self.buffers[buffer][...] = content
 
     def bytes(self, view: View) -> Array:
         """The bytes from the first to the last of a tensor."""

@@ -27,6 +27,7 @@ from graphexec.base.errors import ExecutionError, SessionClosed, TimedOut
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Record, Wait
 from graphexec.ir.program import Work
+from graphexec.runtime.check_access import AccessCheck
 from graphexec.runtime.cpu.commands import prepare_command
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
 from graphexec.runtime.cpu.memory import Memory
@@ -50,6 +51,7 @@ class CpuOptions:
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     delays: int | None = None
     poison: bool = False
+    check_access: bool = False
 
 
 class CpuSession:
@@ -67,6 +69,7 @@ class CpuSession:
         self._memory: Memory = Memory(bound, weights, sibling._memory if sibling else None)
         self._events = sum(isinstance(i, Record) for i in plan.instructions)
         self._cores = Cores(options.cores)
+        self._access = AccessCheck(plan, self._memory) if options.check_access else None
         self._random = random.Random(options.delays)
         self._recorder: Recorder | None = completions(plan)
         self._number = 0  # of the instruction being issued
@@ -83,7 +86,7 @@ class CpuSession:
     def put(self, buffer: str, array: Array, lent: bool = False) -> None:
         """Copy to the input buffer; a lent array may replace it."""
         self._drain()
-        self._memory.fill(buffer, array, lent)
+        self._memory.fill(buffer, array, lent and self._access is None)
 
     def take(self, buffer: str, value: object) -> None:
         """Always refused: this device has no memory of its own."""
@@ -157,7 +160,9 @@ class CpuSession:
     def time_command(self, instruction: int, repeats: int = 20) -> float:
         """Run one command by itself, on as many cores as it uses."""
         self._drain()
-        command = prepare_command(self._bound.work[instruction], self._memory, self._cores)
+        launch, work = self._plan.instructions[instruction], self._bound.work[instruction]
+        assert isinstance(launch, Launch)
+        command = prepare_command(launch, work, self._memory, self._cores)
         found = []
         with single_threaded_blas(), self._cores.busy():
             for _ in range(2 + repeats):
@@ -217,7 +222,9 @@ class CpuSession:
 
     def launch(self, instruction: Launch, work: Work) -> Step:
         """Queue the command; its failure stops the run but not the session."""
-        command = prepare_command(work, self._memory, self._cores)
+        command = prepare_command(instruction, work, self._memory, self._cores)
+        if self._access is not None:
+            command = partial(self._access.run, instruction, work, command)
         put = self._streams.put[instruction.stream]
 
         def perform(run: Run, number: int) -> bool:
@@ -233,8 +240,7 @@ class CpuSession:
                         run.tap(node, self._memory.range(span))
                 run.completed.append(number)
             except BaseException as exc:  # an exception of an op must not end the worker
-                failure = ExecutionError(f"{type(exc).__name__}: {exc}", instruction.node)
-                failure.__cause__ = exc
+                failure = _failure(exc, instruction)
                 run.failure = run.failure or failure
                 return False
             return True
@@ -279,6 +285,15 @@ class CpuSession:
     def _current(self) -> Run:
         assert self._run is not None
         return self._run
+
+
+def _failure(exc: BaseException, launch: Launch) -> ExecutionError:
+    """What a command raised, as a failure of its node."""
+    if isinstance(exc, ExecutionError):
+        return exc
+    failure = ExecutionError(f"{type(exc).__name__}: {exc}", launch.node)
+    failure.__cause__ = exc
+    return failure
 
 
 def _tell_and(wake: Step, recorder: Recorder, number: int) -> None:

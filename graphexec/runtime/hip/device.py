@@ -39,7 +39,9 @@ class HipDevice(HipOptions):
     a plan runs it once; if that takes more than `timeout` seconds, TimedOut is raised. With
     `markers`, profilers show what is issued for which node (markers.py). `algorithms` has
     GEMMs computed by hipBLASLt: the place in its list by signature
-    (graphexec.machine.costs.gemm_signature), as a profile has it.
+    (graphexec.machine.costs.gemm_signature), as a profile has it. With `check_access`, plans are
+    issued call by call, every command by itself, and AccessError is raised if it touches bytes that
+    it does not declare.
     """
 
     name: str = "hip"

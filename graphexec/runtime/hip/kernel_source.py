@@ -1,7 +1,7 @@
 """A kernel's source as one text without includes, and its preprocessor definitions.
 
 `#include "name"` is replaced by the file. It is searched beside the including file, beside the
-kernel, and in the folder of the built-in ops' `device.h`. An include that is not found is left to
+kernel, and in the kit of the ops, where `device.h` is. An include that is not found is left to
 the compiler. Each file is included once.
 """
 
@@ -17,7 +17,9 @@ from graphexec.ir.program import Kernel
 
 _INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once\b")
-_SHARED = tuple(Path(folder) for folder in importlib.import_module("graphexec.ops").__path__)
+_SHARED = tuple(
+    Path(folder) / "kit" for folder in importlib.import_module("graphexec.ops").__path__
+)
 
 
 def self_contained(kernel: Kernel) -> str:

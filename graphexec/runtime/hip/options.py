@@ -18,6 +18,7 @@ class HipOptions:
     timeout: float | None = None
     algorithms: Mapping[str, int] = field(default_factory=dict)
     markers: bool = False
+    check_access: bool = False
 
 
 __all__ = ["HipOptions", "Mode"]

@@ -23,6 +23,7 @@ from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
 from graphexec.runtime.device import Step, Tap, prepare
 from graphexec.runtime.device_array import DeviceArray, take
+from graphexec.runtime.hip.access import checked
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.kernel_cache import KernelCache
 from graphexec.runtime.hip.markers import Markers
@@ -250,6 +251,8 @@ class HipSession:
         kernels.compile(work for work in works if isinstance(work, Kernel | TritonKernel))
         markers = Markers(hip.platform.runtime_path) if self._options.markers else None
         self._prepared = prepare(self._bound, self._calls)
+        if self._options.check_access:
+            self._prepared = checked(self._bound, self._prepared, self._memory, resources)
         if markers:
             self._prepared = markers.around_launches(plan, self._prepared)
         self._run = self._steps = [s for s in self._prepared if s is not nothing]
@@ -257,7 +260,7 @@ class HipSession:
             self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
             resources.own(self._logged, LoggedRun.close)
             self._run = [self._logged.issue]
-        elif self._options.mode == "graph":
+        elif self._options.mode == "graph" and not self._options.check_access:
             self._capture()
             if markers and self.mode == "graph":
                 self._run = [markers.around(f"replay {plan.graph}", s) for s in self._run]

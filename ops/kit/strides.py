@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphexec.base.tensor import View, merge_axes
 from graphexec.ir.program import Scalar
-from graphexec.ops.launch import integers
+from graphexec.ops.kit.launch import integers
 
 VECTOR_BYTES = 16
 """Most bytes a thread loads or stores at once. Storages start at multiples of it."""

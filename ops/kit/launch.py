@@ -8,13 +8,15 @@ from pathlib import Path
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Compute, Kernel, Scalar
 
+Argument = View | Scalar
+
 GRID_LIMIT = 2**32 - 1  # threads along one axis of a grid, on AMD
 
 
 def launch(
     source: Path,
     entry: str,
-    args: tuple[View | Scalar, ...],
+    args: tuple[Argument, ...],
     blocks: int,
     threads: int,
     defines: Mapping[str, str | int],
@@ -42,4 +44,4 @@ def accumulated(value: float, dtype: DType) -> Scalar:
     return Scalar("f64" if dtype.accumulator is DType.F64 else "f32", float(value))
 
 
-__all__ = ["accumulated", "integers", "launch"]
+__all__ = ["Argument", "accumulated", "integers", "launch"]

@@ -159,7 +159,7 @@ INLINE vec choose(ints which, vec a, vec b) {
 /* The larger of a and b; b where either is NaN. */
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 
-/* e^x / 2^less for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where it is below
+/* e^x / 2^less for x ≤ 0, as 2 to a whole number and to a rest in [-½, ½]; 0 where that is below
 2^-125, which leaves no subnormal weights. The polynomial has the least relative error for its
 degree, 2e-9. */
 INLINE vec power(vec x, float less) {

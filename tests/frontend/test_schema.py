@@ -88,8 +88,10 @@ def test_it_is_a_schema():
 def test_every_op_is_documented():
     for name, op in known_ops().items():
         properties = VALIDATOR.schema["$defs"][f"op.{name}"]["properties"]
-        for item in (*op.operands, *op.attributes):
-            assert properties[item.name]["description"] == item.doc
+        for operand in op.operands:
+            assert properties[operand.name]["description"] == operand.text
+        for attribute in op.attributes:
+            assert properties[attribute.name]["description"] == attribute.doc
 
 
 def test_own_ops():

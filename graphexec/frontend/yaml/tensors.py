@@ -141,7 +141,7 @@ class TensorReader:
             if operand.name not in operands and not operand.optional:
                 self.problems.add(
                     key, f"node '{short(name)}' lacks operand '{operand.name}' of op '{op.name}'",
-                    label=f"{operand.name}: {operand.doc}",
+                    label=f"{operand.name}: {operand.text}",
                 )  # fmt: skip
 
     def _after(self, name: str, value: Value, needs: list[str]) -> tuple[str, ...]:

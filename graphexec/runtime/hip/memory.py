@@ -157,7 +157,7 @@ class Memory:
         with ExitStack() as staging:
             pinned, view = self._pinned(content.nbytes, staging)
             view[:] = content
-            self._copy(self.at(buffer), pinned, content.nbytes, "to_device")
+            self._copy(self.at(buffer), pinned, content.nbytes, "h2d")
 
     def forget(self) -> None:
         """Drop references to freed memory."""

@@ -7,7 +7,7 @@ independent nodes are reported together; nodes that depend on a wrong one are sk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -36,6 +36,7 @@ class _Inference:
         self.errors: list[Diagnostic] = []
         self.types: dict[str, TensorType] = {}
         self.names: Mapping[str, int | float] = {}
+        self.known: dict[Hashable, TensorType] = {}
 
     def run(self) -> TypedGraph:
         graph = self.graph
@@ -87,7 +88,7 @@ class _Inference:
             return None
         types = {key: self.types[name] for key, name in node.operands.items()}
         try:
-            type = op.infer(types, attrs)
+            type = self.inferred(op, types, attrs)
         except OpError as exc:
             origin = [
                 self.origin(node.operands[key], t) for key, t in types.items() if key == exc.key
@@ -99,11 +100,24 @@ class _Inference:
             return None
         if not self.asserted(node, node.shape, type) or not self.checked(node, type):
             return None
-        if not self.representable(node, op, attrs, (*types.values(), type)):
+        if not self.representable(node, attrs, (*types.values(), type)):
             return None
         mark = node.marks.get("")
         line = mark.line if mark else None
         return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
+
+    def inferred(
+        self, op: Op, types: Mapping[str, TensorType], attrs: Mapping[str, Any]
+    ) -> TensorType:
+        """The type of the op's result. Layers repeat, so equal nodes are inferred once."""
+        key = (op, *types.items(), *attrs.values())
+        try:
+            known = self.known.get(key)
+        except TypeError:  # an attribute that cannot be hashed, such as slices
+            return op.infer(types, attrs)
+        if known is None:
+            known = self.known[key] = op.infer(types, attrs)
+        return known
 
     def attrs(self, op: Op, node: Node) -> dict[str, Any] | None:
         """Every attribute of the op, evaluated; None when one is wrong."""
@@ -162,20 +176,19 @@ class _Inference:
         return stated == found.shape
 
     def representable(
-        self, node: Node, op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]
+        self, node: Node, attrs: Mapping[str, Any], types: Sequence[TensorType]
     ) -> bool:
         """Whether every number among the attributes is finite in the type that is computed in."""
-        wide = DType.F64 if any(t.dtype is DType.F64 for t in types) else DType.F32
         good = True
-        for attribute in op.attributes:
-            value = attrs[attribute.name]
-            if attribute.kind != "number" or value is None or wide is DType.F64:
+        for name in node.attrs:  # defaults are
+            value = attrs.get(name)
+            if not isinstance(value, int | float) or abs(value) <= _LARGEST_F32:
                 continue
-            if abs(value) > _LARGEST_F32:
-                message = f"{value} is infinite in {wide}, the type that is computed in"
-                self.error(f"{node.op} '{node.name}': {attribute.name}: {message}", node,
-                           attribute.name, placed=True)  # fmt: skip
-                good = False
+            if any(t.dtype is DType.F64 for t in types):
+                continue
+            message = f"{value} is infinite in f32, the type that is computed in"
+            self.error(f"{node.op} '{node.name}': {name}: {message}", node, name, placed=True)
+            good = False
         return good
 
     def checked(self, item: Input | Weight | Node, type: TensorType) -> TensorType | None:

@@ -19,6 +19,7 @@ from graphexec.ir.access import (
     InOut,
     Make,
     Out,
+    distinct_bytes,
     in_place,
     moved_bytes,
     reads_of,
@@ -95,11 +96,11 @@ class Call:
         """A command of this call. What Gemm and Memcpy work reads and writes is in themselves; for
         a kernel `accesses` state it for every view among its arguments."""
         if isinstance(work, Gemm):
-            # Each element of a c as large as the result is read before that is written.
-            over = () if work.c is None else (work.c,)
-            accesses = (*map(In, work.reads), Out(work.out, over))
-            flops = 2 * work.out.elements * work.a.shape[-1]
-        elif isinstance(work, Memcpy):
+            reads = work.reads
+            nbytes = sum(map(distinct_bytes, (*reads, work.out)))
+            cost = Cost(2 * work.out.elements * work.a.shape[-1], nbytes)
+            return Command(self.node, label, work, reads, (work.out,), cost, self.after)
+        if isinstance(work, Memcpy):
             accesses = (In(work.src), Out(work.dst))
         return Command(
             self.node, label, work, reads_of(accesses), writes_of(accesses),

@@ -110,28 +110,22 @@ class GemmOp(Op):
         wide = TensorType(call.out.shape, a.dtype.accumulator)
         writes = _library_writes(a.dtype, call.out.dtype)
         out = call.out if writes else call.scratch("wide", wide)
-        work = Gemm(
-            _operand(a, call.attrs["trans_a"], out.shape),
-            _operand(b, call.attrs["trans_b"], out.shape),
-            out,
-            float(call.attrs["alpha"]),
-        )
-        if _beta(call.operands, call.attrs) and "bias" in call.operands and out.dtype.itemsize == 2:
+        left = _operand(a, call.attrs["trans_a"], out.shape)
+        right = _operand(b, call.attrs["trans_b"], out.shape)
+        alpha, beta = float(call.attrs["alpha"]), _beta(call.operands, call.attrs)
+        if beta and "bias" in call.operands and out.dtype.itemsize == 2:
             # Two addends must not be rounded to half precision before the product joins them.
-            return self._product_first(call, replace(work, out=call.scratch("wide", wide)))
+            sums = call.scratch("wide", wide)
+            c, bias = call.operands["c"], call.operands["bias"]
+            return [
+                call.command("gemm", Gemm(left, right, sums, alpha)),
+                affine(call, c, bias, beta, call.out, sums),
+            ]
         commands, beta = _start(call, out)
-        commands.append(call.command("gemm", replace(work, beta=beta)))
+        commands.append(call.command("gemm", Gemm(left, right, out, alpha, beta)))
         if out is not call.out:
             commands.append(strided_copy(call, out, call.out))
         return commands
-
-    def _product_first(self, call: Call, work: Gemm) -> list[Command]:
-        """The product by itself, then it and both addends at once."""
-        c, bias, beta = call.operands["c"], call.operands["bias"], _beta(call.operands, call.attrs)
-        return [
-            call.command("gemm", work),
-            affine(call, c, bias, beta, call.out, work.out),
-        ]
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:

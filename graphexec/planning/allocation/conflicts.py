@@ -133,10 +133,13 @@ class _Clique:
 
     def _follows_one(self, item: Item) -> bool:
         self.looks -= len(self.ending)
+        known = item.known
         for streams, ending in self.ending.items():
-            known = [item.known[stream] for stream in streams]
-            if all(map(le, ending.first, known)) and (
-                len(streams) == 1 or self._any(ending.members, lambda m: m.ends_before(item))
+            if ending.first[0] > known[streams[0]]:
+                continue
+            if len(streams) == 1 or (
+                all(map(le, ending.first, (known[stream] for stream in streams)))
+                and self._any(ending.members, lambda m: m.ends_before(item))
             ):
                 return True
         return False

@@ -24,6 +24,7 @@ Neighbours = Sequence[Sequence[int]]
 _ALL_PAIRS_UP_TO = 500
 _MOST_OVERLAP = 16  # items that live at the same time, on average
 _MOST_LOOKS = 64  # comparisons of an item, on average
+_LAST = 4  # members that are compared first
 _EXACT_UP_TO = 100  # items: tens of milliseconds
 _CLIQUE_TRIES = 16
 
@@ -129,6 +130,10 @@ class _Clique:
 
     def admits(self, item: Item) -> bool:
         """Whether the item conflicts with every member, as far as that may be looked at."""
+        # Of those added last one is the likeliest not to conflict.
+        for member in self.members[: -_LAST - 1 : -1]:
+            if item.ends_before(member) or member.ends_before(item):
+                return False
         return not self._follows_one(item) and not self._precedes_one(item) and self.looks >= 0
 
     def _follows_one(self, item: Item) -> bool:

@@ -216,9 +216,3 @@ def _discard(*paths: Path) -> None:
         if (remove := _unfinished.pop(path, None)) is not None:
             with suppress(OSError):
                 remove(path)
-
-
-__all__ = [
-    "Writer", "check_file", "check_folder", "discard_unfinished", "scratch_folder",
-    "text_writer", "write_files", "write_private",
-]  # fmt: skip

@@ -142,9 +142,3 @@ def _distrust(found: os.stat_result) -> str:
 def _seal(name: str, payload: bytes) -> bytes:
     checksum = hashlib.sha256(name.encode() + b"\0" + payload).digest()
     return _SEAL.pack(len(payload), checksum, _MAGIC)
-
-
-__all__ = [
-    "Cache", "CacheError", "CacheWarning", "UntrustedFolder", "cache_folder", "fingerprint",
-    "read_private",
-]  # fmt: skip

@@ -43,6 +43,3 @@ def _to_odd(source: Array) -> Array:
     beyond = np.abs(wide) > np.abs(source)  # the odd neighbour lies towards zero
     bits += np.where(even, np.where(beyond, -1, 1), 0).astype(np.uint32)
     return found
-
-
-__all__ = ["cast", "cast_into"]

@@ -73,6 +73,3 @@ def kind_of_keys(keys: Container[str], expected: str) -> FileKind | None:
     if expected in keys:
         return None
     return next((kind for key, kind in _BY_KEY.items() if key in keys), None)
-
-
-__all__ = ["FileKind", "kind_of_bytes", "kind_of_keys"]

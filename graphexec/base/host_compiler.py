@@ -143,14 +143,3 @@ def _cpu() -> str:
     described = {platform.machine(), platform.processor()}
     described |= {line for line in lines if line.lower().startswith(_TOLD)}
     return "\n".join(sorted(described))
-
-
-__all__ = [
-    "NATIVE",
-    "HostCompilerError",
-    "compile_library",
-    "find_compiler",
-    "load_library",
-    "run_compiler",
-    "shared_library",
-]

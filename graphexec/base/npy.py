@@ -225,6 +225,3 @@ def _fill(stream: BinaryIO, target: memoryview, where: str) -> None:
             raise NpyError(f"{where} is truncated: its body ends after {done} bytes")
         target[done : done + len(part)] = part
         done += len(part)
-
-
-__all__ = ["NpyError", "NpyFile", "NpzFile"]

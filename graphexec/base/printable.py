@@ -50,6 +50,3 @@ _JSON = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]|[\u00ad\u200b-\u200f\u2028-\u20
 
 def _json_escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-__all__ = ["escaped", "json_escaped", "printable", "printable_lines"]

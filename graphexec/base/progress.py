@@ -36,6 +36,3 @@ def tracked(what: str, parts: Iterable[T], total: int) -> Iterator[T]:
         yield part
     if _listener is not None:
         _listener(what, done + 1, total)
-
-
-__all__ = ["Listener", "listening", "tracked"]

@@ -69,6 +69,3 @@ def read_text(path: str | Path, what: str = "") -> str:
         raise GraphError([Diagnostic(message)]) from exc
     except ValueError as exc:
         raise GraphError([Diagnostic(f"'{path}' is not UTF-8 text: {exc}")]) from exc
-
-
-__all__ = ["MAX_BYTES", "open_file", "read_file", "read_stream", "read_text"]

@@ -24,6 +24,3 @@ def main() -> None:
         from graphexec.cli import interrupt
 
         sys.exit(interrupt.say())
-
-
-__all__ = ["main"]

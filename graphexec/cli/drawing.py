@@ -231,5 +231,3 @@ _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
               "png": _graph_png, "mermaid": _graph_mermaid},
     "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg, "png": _memory_png},
 }  # fmt: skip
-
-__all__ = ["ENDINGS", "FORMATS", "Drawing", "View", "check_options", "format_of", "write"]

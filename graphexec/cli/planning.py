@@ -143,9 +143,3 @@ def note_costs(plan: Plan) -> None:
     """Report the costs of the plan, if they are a profile or with -v."""
     if plan.stats is not None and (level() > 0 or plan.stats.costs.startswith("profile")):
         note(f"planned with the {plan.stats.costs}")
-
-
-__all__ = [
-    "Streams", "note_costs", "options_of", "plan_for", "planner_options",
-    "planner_options_but_streams", "rewrite_options", "stream_counts_option", "streams_option",
-]  # fmt: skip

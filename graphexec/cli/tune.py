@@ -136,6 +136,3 @@ def _choice(key: str, measured: Measured) -> str:
     name = f"hipBLASLt {measured.choice - 1}" if key.startswith(GEMM) else str(measured.choice)
     times = measured.tried["0"] / measured.us if measured.us else 1.0
     return f"{name}, {times:.2f} × as fast, best of {len(measured.tried)}"
-
-
-__all__ = ["tune"]

@@ -59,6 +59,3 @@ def set_up_log() -> None:
     logger = logging.getLogger("graphexec")
     logger.handlers[:] = [handler]
     logger.setLevel(wanted.upper())
-
-
-__all__ = ["common_options", "debugging", "level", "set_up_log"]

@@ -195,6 +195,3 @@ def _write_npz(arrays: Mapping[str, Array], stream: BinaryIO) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 _write_npy(array, member)  # type: ignore[arg-type]
-
-
-__all__ = ["check_writable", "read_inputs", "storable", "write_outputs"]

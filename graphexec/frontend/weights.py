@@ -238,6 +238,3 @@ def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
         f"the stored array has elements of type {stored}",
         help="`dtype: bf16` reads 2-byte data as bf16" if raw_bf16 else "f16, bf16, f32 or f64",
     )
-
-
-__all__ = ["Found", "WeightError", "WeightFiles"]

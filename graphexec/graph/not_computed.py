@@ -80,6 +80,3 @@ def _takers(
             found.setdefault(name, []).append(taker)
             pending += reads[name]
     return found
-
-
-__all__ = ["NotComputed", "not_computed"]

@@ -75,5 +75,3 @@ class ProgramRewrite:
 
 
 Rewrite = GraphRewrite | ProgramRewrite
-
-__all__ = ["GraphRewrite", "Note", "ProgramRewrite", "Rewrite", "Target", "target_of"]

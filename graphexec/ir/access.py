@@ -162,7 +162,3 @@ def _covered(view: View, declared: Sequence[View]) -> bool:
 def _same_bytes(one: View, other: View) -> bool:
     size = one.elements * one.dtype.itemsize
     return one.is_dense and other.is_dense and size == other.elements * other.dtype.itemsize
-
-
-__all__ = ["Access", "In", "InOut", "Make", "Out", "distinct_bytes", "in_place", "moved_bytes",
-           "reads_of", "recipe_of", "undeclared", "writes_of"]  # fmt: skip

@@ -37,6 +37,3 @@ class BoundPlan:
     work: Mapping[int, Work]
     places: Mapping[str, tuple[str, int]]
     prediction: Prediction = Prediction()
-
-
-__all__ = ["BoundPlan", "Prediction"]

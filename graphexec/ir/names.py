@@ -39,8 +39,3 @@ def port_name(buffer: str, role: Role) -> str:
 
 
 _PREFIX: dict[Role, str] = {"input": "in.", "output": "out."}
-
-__all__ = [
-    "NAME", "RESERVED", "SYMBOL", "port_buffer", "port_name", "transfer_name",
-    "transferred",
-]  # fmt: skip

@@ -13,6 +13,3 @@ class OpError(Exception):
     ) -> None:
         super().__init__(message)
         self.key, self.notes, self.help = key, tuple(notes), help
-
-
-__all__ = ["OpError"]

@@ -245,6 +245,3 @@ def broadcasts(shape: Sequence[int], target: Sequence[int], both: bool = False) 
 
 def _axes(count: int) -> str:
     return f"{count} ax{'i' if count == 1 else 'e'}s"
-
-
-__all__ = ["FLOATS", "Operand", "Pattern", "Shapes", "broadcasts", "parse"]

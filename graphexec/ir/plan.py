@@ -197,9 +197,3 @@ class Plan:
         from graphexec.views.text import to_text
 
         return to_text(self)
-
-
-__all__ = [
-    "Buffer", "HostWait", "Instruction", "Launch", "PlacedTensor", "Plan", "Range", "Record",
-    "Stats", "Stream", "Wait", "WaitRole", "title",
-]  # fmt: skip

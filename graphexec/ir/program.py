@@ -330,11 +330,3 @@ class Program:
             needs.discard(index)
             found.append(tuple(sorted(needs)))
         return tuple(found)
-
-
-__all__ = [
-    "ALIGNMENT", "DIRECTIONS", "Argument", "Command", "Cost", "Direction", "Gemm", "GemmBatch",
-    "Gpu", "Group", "Kernel", "Memcpy", "NoKernel", "Parallel", "Program", "Recipe", "Role",
-    "Scalar", "Storage", "TritonKernel", "TritonLaunch", "Varied", "Work", "WorkKind", "aligned",
-    "work_kind",
-]  # fmt: skip

@@ -142,16 +142,3 @@ def _is_row_major(work: Gemm, c: View) -> bool:
     folded = fold_rows(work).c
     layout = matrix_layout(c if folded is None else folded)
     return layout is not None and not layout[0]
-
-
-__all__ = [
-    "RESULTS",
-    "alignment",
-    "batches",
-    "fold_rows",
-    "is_one_batch",
-    "is_product",
-    "is_well_aligned",
-    "matrix_layout",
-    "why_no_epilogue",
-]

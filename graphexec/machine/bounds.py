@@ -195,6 +195,3 @@ def _after_events(tasks: Tasks, needs: Sequence[int], begins: Sequence[float]) -
                 latest = max(latest, min(ends[other] + tasks.event, turns))
         earliest = min(earliest, latest)
     return earliest
-
-
-__all__ = ["Bounds", "bounds"]

@@ -197,9 +197,3 @@ def gemm_signature(work: Gemm) -> str:
 def _view(view: View) -> str:
     shape = f"{view.dtype}[{','.join(map(str, view.shape))}]"
     return shape if view.is_dense else f"{shape}/{','.join(map(str, view.strides))}"
-
-
-__all__ = [
-    "CONSTANTS", "CPU", "GEMM", "GPU", "CostModel", "Measured", "engine_of",
-    "engine_of_copy", "gemm_signature", "model_of", "signature", "tasks_of",
-]  # fmt: skip

@@ -12,6 +12,3 @@ class Machine:
 
     architecture: str
     versions: Mapping[str, str]
-
-
-__all__ = ["Machine"]

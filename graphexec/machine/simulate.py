@@ -206,9 +206,3 @@ def _stream_order(
             missing[command] += 1
         last[stream[command]] = command
     return following, missing
-
-
-__all__ = [
-    "COMPUTE", "NEVER", "TO_DEVICE", "TO_HOST", "Edges", "Engine", "Tasks", "Timeline",
-    "next_to_end", "simulate", "successors_of", "upward_ranks",
-]  # fmt: skip

@@ -106,9 +106,3 @@ class Unknown:
 def named(device: str) -> Hardware:
     """What is assumed of a device when no more is known than its name."""
     return Cpu() if device == "cpu" else Unknown()
-
-
-__all__ = [
-    "OF_THE_CPU", "UNKNOWN", "YES", "Asking", "Cpu", "Facts", "Hardware", "Support", "Unknown",
-    "named", "no",
-]  # fmt: skip

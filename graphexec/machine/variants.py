@@ -40,6 +40,3 @@ def with_choices(program: Program, measured: Mapping[str, Measured]) -> Program:
         known = measured.get(signature(command)) if varied else None
         commands.append(with_variant(command, known.choice) if known is not None else command)
     return replace(program, commands=tuple(commands))
-
-
-__all__ = ["variants", "with_choices", "with_variant"]

@@ -108,6 +108,3 @@ def _placed(found: list[Item], synchronized: Synchronized) -> Arena:
     }
     naive = sum(aligned(storages[name].nbytes) for name in by_name)
     return Arena(by_name, placed.bytes, placed.lower_bound, naive)
-
-
-__all__ = ["Arena", "allocate"]

@@ -292,4 +292,3 @@ def _replaced(
 REWRITE = ProgramRewrite(
     "fuse-epilogue", "products add their bias, and c with it, as they write the result", apply
 )
-__all__ = ["REWRITE", "Addends", "Fusing", "Site", "apply", "as_one", "fusing", "sites"]

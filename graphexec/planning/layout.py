@@ -102,6 +102,3 @@ def nbytes_of(view: View) -> int:
     """Bytes of what a view shows, each once where it is repeated."""
     extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
     return prod(extents) * view.dtype.itemsize
-
-
-__all__ = ["Layout", "nbytes_of"]

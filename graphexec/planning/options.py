@@ -182,6 +182,3 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "costs": _costs, "use_profile": _flag, "memory_limit": _memory_limit, "verify": _flag,
     "timeout": _timeout,
 }  # fmt: skip
-
-__all__ = ["MAX_STREAMS", "Costs", "OptionKeywords", "Options", "Streams", "options_of",
-           "parse_bytes"]  # fmt: skip

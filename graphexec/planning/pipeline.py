@@ -181,7 +181,3 @@ def _compiled(job: Job, variant: Variant, made: Finished) -> Compiled:
         job.graph, variant.rewritten, variant.program, made.bound, made.synchronized,
         made.allocation, variant.notes, job.profile,
     )  # fmt: skip
-
-
-__all__ = ["Compiled", "DoesNotFit", "Finished", "alternative_plans", "finish", "plan_graph",
-           "plan_program"]  # fmt: skip

@@ -190,6 +190,3 @@ _PROFILE = fields(
         "schedules": Optional(mapping_of(_schedule), {}),
     }
 )
-
-
-__all__ = ["MeasuredSchedule", "Profile", "load", "loads", "schedule_key"]

@@ -150,9 +150,3 @@ def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
         return list(place.glob(f"{_slug(graph.name)}-*.json"))
     except OSError:
         return []
-
-
-__all__ = [
-    "VARIABLE", "Kept", "check_keepable", "file_name", "find", "folder", "keep",
-    "signature",
-]  # fmt: skip

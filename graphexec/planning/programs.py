@@ -132,6 +132,3 @@ def _costs(
     if found is None:
         return model, None
     return found.profile.applied_to(model, f"profile {found.path.name}"), found.profile
-
-
-__all__ = ["FindProfile", "Job", "Variant", "check_graph", "prepare", "variants"]

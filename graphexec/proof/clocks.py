@@ -86,6 +86,3 @@ def merge(clock: Clock, other: Clock | Stamp) -> None:
 def covers(clock: Clock | Stamp, other: Clock | Stamp) -> bool:
     """Whether `clock` is at least `other` in every component."""
     return all(map(ge, clock, other))
-
-
-__all__ = ["Clock", "Clocks", "Point", "Stamp", "covers", "merge", "stream_slots"]

@@ -197,6 +197,3 @@ def _order(index: int, launch: Launch, lasts: _Lasts, clock: Stamp) -> Iterator[
                 f"missing edge {missing}."
             )
             yield Hazard("ORDER", message, first, site, missing=missing)
-
-
-__all__ = ["forks", "host_reads", "joins", "orders"]

@@ -123,6 +123,3 @@ def show_tensors(names: tuple[str, ...]) -> str:
     more = len(names) - _NAMES_SHOWN
     plural = "s" if len(names) > 1 else ""
     return f" (tensor{plural} {shown}{f' and {more} more' if more > 0 else ''})"
-
-
-__all__ = ["Evidence", "show_tensors"]

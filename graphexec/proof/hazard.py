@@ -96,6 +96,3 @@ class HazardError(GraphexecError):
 def show_range(range: Range) -> str:
     """A byte range as reports write it, e.g. arena[0, 256)."""
     return f"{range.buffer}[{range.low}, {range.high})"
-
-
-__all__ = ["Hazard", "HazardError", "HazardKind", "Relation", "Site", "show_range"]

@@ -46,6 +46,3 @@ def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
             low = found.pop()[0]
         found.append((low, high))
     return found
-
-
-__all__ = ["History"]

@@ -85,6 +85,3 @@ def _judge(
 
 def _redundant(index: int, wait: Wait, why: str) -> tuple[int, str]:
     return index, f"{Site.of(index, wait)} for event {wait.event} is redundant: {why}."
-
-
-__all__ = ["lint"]

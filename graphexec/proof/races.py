@@ -123,6 +123,3 @@ def _uninitialised(index: int, launch: Launch, range: Range, evidence: Evidence)
         "has written."
     )
     return Hazard("UNINITIALISED", message, None, site, tensors, range)
-
-
-__all__ = ["races"]

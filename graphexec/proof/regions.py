@@ -183,6 +183,3 @@ def _connected(extents: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]
         group.append((low, high))
     if group:
         yield group
-
-
-__all__ = ["Region", "Regions"]

@@ -219,6 +219,3 @@ def _repeated(ids: Iterable[int | str]) -> Iterator[int | str]:
         if id in seen:
             yield id
         seen.add(id)
-
-
-__all__ = ["aliases", "bounds", "events", "handles", "read_only", "streams"]

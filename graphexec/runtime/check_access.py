@@ -171,6 +171,3 @@ def files(work: Work) -> str:
         python = ""
     source = str(work.source) if isinstance(work, Kernel) else ""
     return " and ".join(dict.fromkeys(file for file in (source, python) if file))
-
-
-__all__ = ["AccessCheck", "Bytes", "files"]

@@ -39,6 +39,3 @@ def _hip_device() -> Device:
     device = HipDevice()
     device.describe()  # raises where there is no GPU
     return device
-
-
-__all__ = ["available", "find_device"]

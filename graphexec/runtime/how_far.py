@@ -37,6 +37,3 @@ def listed(names: list[str]) -> str:
     """The first names, and the number of the others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (", ".join(f"'{name}'" for name in names[:_SHOWN]) or "nothing") + more
-
-
-__all__ = ["listed", "progress", "told"]

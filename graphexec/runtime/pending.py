@@ -128,6 +128,3 @@ _EXAMPLE = "map([{'x': x0}, {'x': x1}]), with every input of the graph in each r
 def _what(value: object) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 40 else f'{text[:37]}...'}"
-
-
-__all__ = ["Pending", "in_order"]

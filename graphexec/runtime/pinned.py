@@ -103,6 +103,3 @@ def _bytes_at(pointer: Pointer, nbytes: int, dropped: Callable[[], None], by_cal
     owner = kind.from_address(int(pointer))
     weakref.finalize(owner, dropped).atexit = False  # the process's end frees it
     return np.frombuffer(owner, dtype=np.uint8)
-
-
-__all__ = ["PinnedPool", "is_pinned", "pinned_empty"]

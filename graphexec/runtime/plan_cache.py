@@ -24,7 +24,8 @@ Dims = Mapping[str, int]
 class Closable(Protocol):
     """What is kept: an executable, say."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give up what it holds."""
 
 
 Kept = TypeVar("Kept", bound=Closable)
@@ -103,6 +104,3 @@ def _mistake(graph: Graph, input: Input, shape: Shape, why: str) -> Diagnostic:
     declared = ", ".join(map(str, input.shape))
     return graph.error(f"an array of shape {list(shape)} is given for input '{input.name}', "
                        f"declared as [{declared}]: {why}", input, "shape")  # fmt: skip
-
-
-__all__ = ["LIMIT", "PlanCache", "does_not_fit", "solve_dims"]

@@ -142,6 +142,3 @@ def _wrong_type(
 ) -> Diagnostic:
     found = f"{dtype}[{', '.join(map(str, shape))}]"
     return Diagnostic(f"input '{name}' must be {type}, found {found}", help=help)
-
-
-__all__ = ["Ports", "accepted", "at_least_one", "checked", "no_port", "shapes_of"]

@@ -65,6 +65,3 @@ def _log(message: str, *values: object) -> None:
     are in the order of their times."""
     with _turn:
         LOGGER.debug(message, *values)
-
-
-__all__ = ["LOGGER", "completions", "described", "logged_steps"]

@@ -50,6 +50,3 @@ class Trace:
     def total(self) -> float:
         """From the start of the run to the end of the last launch, in microseconds."""
         return max((s.end for s in self.spans), default=0.0)
-
-
-__all__ = ["RunTimes", "Span", "Trace"]

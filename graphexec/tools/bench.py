@@ -153,6 +153,3 @@ def _details(
         elif isinstance(i, Wait) and number in times:
             waiting[i.stream] += median(times[number])
     return tuple(commands), waiting, median(ends)
-
-
-__all__ = ["CommandTime", "Figures", "Result", "bench"]

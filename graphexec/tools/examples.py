@@ -100,5 +100,3 @@ def parallel_branches() -> Graph:
 EXAMPLES: tuple[Callable[[], Graph], ...] = (
     attention, causal_gqa, copies, diamond, multi_head_attention, parallel_branches,
 )  # fmt: skip
-
-__all__ = ["EXAMPLES"]

@@ -67,6 +67,3 @@ def _typical(run: Callable[[], _T], took: Callable[[_T], float]) -> _T:
     while len(found) < _RUNS and time.perf_counter() - start < _SECONDS:
         found.append(run())
     return sorted(found, key=took)[len(found) // 2]
-
-
-__all__ = ["how", "measure"]

@@ -263,6 +263,3 @@ def _bits(outputs: Mapping[str, Array]) -> dict[str, bytes]:
 
 def _drawn(exe: Executable, seed: int = 0) -> dict[str, Array]:
     return read_inputs((), exe.inputs, seed)[0]
-
-
-__all__ = ["Check", "checks", "selftest"]

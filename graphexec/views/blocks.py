@@ -81,6 +81,3 @@ def _block(stream: int, launches: Sequence[Launch], members: Sequence[int]) -> B
     words = summary([printable(launches[n].command) for n in members])
     commands = f"{count(len(members), 'launch')}: {words}"
     return Block(stream, tuple(members), printable(f"{first.node} … {last.node}"), commands)
-
-
-__all__ = ["Block", "blocks", "period", "summary"]

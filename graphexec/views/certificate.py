@@ -44,6 +44,3 @@ def bounds(stats: Stats) -> str:
         time += f" = {ratio:.2f} × lower bound"
     how = f" ({stats.schedule}; {stats.costs})" if stats.schedule else ""
     return f"waits {stats.waits} = minimum for this order; {arena}; {time}{how}"
-
-
-__all__ = ["bounds", "certificate", "refutation"]

@@ -177,6 +177,3 @@ def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
 def _span(event: Event) -> Span:
     start = float(event["ts"])
     return Span(int(event["args"]["instruction"]), start, start + float(event["dur"]))
-
-
-__all__ = ["from_json", "to_json"]

@@ -277,6 +277,3 @@ def _depth_first(size: int, links: Edges) -> Group:
             if missing[later] == 0:
                 stack.append(later)
     return order
-
-
-__all__ = ["collapsed"]

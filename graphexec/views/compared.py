@@ -74,6 +74,3 @@ def _round(step: float) -> float:
     """The next larger value of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10(step))
     return next(n * power for n in (1, 2, 5, 10) if n * power >= step)
-
-
-__all__ = ["to_svg"]

@@ -113,6 +113,3 @@ def _edges_to(
         for writer in written.setdefault(r.buffer, _Written()).read(r.low, r.high):
             source = None if writer is None else launches[writer]
             yield Edge(writer, reader, r.buffer, named.find(r, source, launch))
-
-
-__all__ = ["Edge", "data_edges"]

@@ -228,6 +228,3 @@ def _launch_after(plan: Plan, block: Sequence[int]) -> dict[int, str]:
         elif isinstance(instruction, Wait) and instruction.stream in following:
             found[place] = following[instruction.stream]
     return found
-
-
-__all__ = ["to_dot"]

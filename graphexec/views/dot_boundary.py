@@ -98,6 +98,3 @@ def _looks(role: str) -> dict[str, str]:
 def typed(tensor: PlacedTensor | None) -> dict[str, str]:
     """The label of an edge: dtype and shape, where they are known."""
     return {} if tensor is None else {"label": f" {tensor.dtype} {shape(tensor.shape)} "}
-
-
-__all__ = ["Boundary", "Line", "typed"]

@@ -58,6 +58,3 @@ def _fill(cls: str) -> str:
     if cls == "tr":
         return TRANSFER
     return (RAMP if cls[0] == "c" else FILLS)[int(cls[1:])]
-
-
-__all__ = ["ALARM", "FAINT", "FILLS", "HEAD", "INK", "Look"]

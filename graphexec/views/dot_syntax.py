@@ -44,6 +44,3 @@ def html(text: str) -> str:
     """Text inside an HTML-like label; a joiner keeps \\N and its kin from being expanded."""
     # An element without text is a syntax error to Graphviz.
     return "".join(_ENTITIES.get(c, c) for c in printable(text)) or "&#160;"
-
-
-__all__ = ["SOFT", "attributes", "edge", "html", "label", "node", "quoted"]

@@ -132,6 +132,3 @@ class _Graph:
 def _width(box: Box) -> float:
     below = f"{box.op} {box.type}"
     return max(7.2 * len(fit(box.name, 34)), 5.4 * len(fit(below, _LONGEST)), 30.0) + 20
-
-
-__all__ = ["MOST", "to_svg"]

@@ -38,6 +38,3 @@ def to_dot(outline: Outline, most: int) -> str:
         look |= {"style": "dashed"} if arrow.order_only else {}
         lines.append(edge(f"n{arrow.source}", f"n{arrow.target}", look))
     return "\n".join([*lines, "}", ""])
-
-
-__all__ = ["to_dot"]

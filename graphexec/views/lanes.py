@@ -226,6 +226,3 @@ class _Lanes:
         for n, line in enumerate(lines):
             indent = 16 if line.startswith("    ") else 0  # SVG drops leading blanks
             yield svg.text(14 + indent, self.host + 36 + 15 * n, line.lstrip(), "rt")
-
-
-__all__ = ["LEFT", "MOST", "to_svg"]

@@ -113,6 +113,3 @@ def _packed(level: Sequence[int], wanted: Sequence[float], sizes: Sequence[float
         found.append(at)
         edge = at + sizes[n] / 2 + (_GAP if sizes[n] > _BEND else _BEND)
     return found
-
-
-__all__ = ["Placed", "place"]

@@ -74,6 +74,3 @@ def lanes(plan: Plan) -> dict[int, int]:
     """The row of each stream, also of streams that the plan uses without declaring them."""
     used = {i.stream for i in plan.instructions if not isinstance(i, HostWait)}
     return {s: row for row, s in enumerate(sorted({s.id for s in plan.streams} | used))}
-
-
-__all__ = ["Layout", "lanes", "layout"]

@@ -140,6 +140,3 @@ class _Names:
         if own in here:
             return printable(own)
         return printable(here[0]) if len(here) == 1 else f"{printable(own)} (scratch)"
-
-
-__all__ = ["Tenant", "on_axis", "tenants", "usage"]

@@ -65,6 +65,3 @@ def memory_to_dict(plan: Plan, known: Prediction | None = None) -> dict[str, Any
         "peak_bytes": max((used for _, used in usage(all, times)), default=0),
         "tensors": [row(t) for t in all],
     }
-
-
-__all__ = ["graph_to_text", "memory_to_dict", "memory_to_text"]

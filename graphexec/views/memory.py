@@ -127,6 +127,3 @@ class _Memory:
         yield svg.path(f"M{x:.1f} {top - _GAP - _MAP:.1f}V{low:.1f}", "pk fk")
         yield svg.text(x + 4, top - 16, f"peak {size(most)} of {size(buffer.bytes)}", "pt b")
         yield svg.path(f"M{x - 4:.1f} {y:.1f}h8", "pk")
-
-
-__all__ = ["to_svg"]

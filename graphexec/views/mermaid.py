@@ -132,6 +132,3 @@ def _escaped(text: str) -> str:
     return "".join(
         c if c.isalnum() or c in " _.,:;·…×()[]-" else f"#{ord(c)};" for c in printable(text)
     )
-
-
-__all__ = ["MOST", "graph_to_mermaid", "plan_to_mermaid"]

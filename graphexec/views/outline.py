@@ -85,6 +85,3 @@ def named(outline: Outline) -> Outline:
     """The outline with every name printable."""
     boxes = tuple(replace(b, name=printable(b.name), op=printable(b.op)) for b in outline.boxes)
     return Outline(printable(outline.graph), boxes, outline.arrows)
-
-
-__all__ = ["Arrow", "Box", "Outline", "named", "of_graph", "to_dict"]

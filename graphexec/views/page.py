@@ -127,6 +127,3 @@ def _style() -> str:
 
 def _read(name: str) -> str:
     return resources.files("graphexec.views").joinpath(name).read_text(encoding="utf-8")
-
-
-__all__ = ["to_html"]

@@ -139,6 +139,3 @@ class _Launches:
         names = ", ".join(map(printable, self.named.get(r, [])[:3]))
         where = f"{printable(r.buffer)}[{r.low}, {r.high}) {size(max(r.high - r.low, 0))}"
         return f"{where} ({names})" if names else where
-
-
-__all__ = ["launches_of", "page_data"]

@@ -67,6 +67,3 @@ def shown(us: float) -> str:
     if us < 1000:
         return f"{us:.3g} µs"
     return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
-
-
-__all__ = ["Color", "Paint", "shown"]

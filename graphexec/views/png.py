@@ -43,6 +43,3 @@ def _run(command: list[str], text: str) -> bytes:
         reason = done.stderr.decode(errors="replace").strip()
         raise DataError([Diagnostic(f"{command[0]} failed: {reason}")])
     return done.stdout
-
-
-__all__ = ["to_png"]

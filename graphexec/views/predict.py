@@ -188,6 +188,3 @@ def _estimated(launch: Launch, dtypes: dict[Range, DType]) -> Cost:
 
 def _bytes(r: Range) -> int:
     return max(r.high - r.low, 0)
-
-
-__all__ = ["Times", "microseconds", "model", "predict", "prediction", "simulate"]

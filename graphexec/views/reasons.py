@@ -94,6 +94,3 @@ class _Names:
 
 def _bytes(r: Range) -> str:
     return f"{printable(r.buffer)}[{r.low}, {r.high})"
-
-
-__all__ = ["reasons"]

@@ -100,6 +100,3 @@ class _Recovered:
 
 def _type(tensor: PlacedTensor) -> str:
     return f"{tensor.dtype}{shape(tensor.shape)}"
-
-
-__all__ = ["of_plan"]

@@ -128,9 +128,3 @@ def fitted(content: str, width: float, letter: float = 6.2) -> str:
 
 def _data(names: Mapping[str, object]) -> dict[str, object]:
     return {f"data-{key}": value for key, value in names.items()}
-
-
-__all__ = [
-    "DARK", "FILLS", "LIGHT", "MIXED", "RAMP", "SHAPES", "TRANSFER", "attributes", "escape",
-    "fitted", "group", "number", "path", "picture", "rect", "text", "title",
-]  # fmt: skip

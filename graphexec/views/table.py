@@ -76,6 +76,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit:
     ]
     lines.insert(1, "  ".join("─" * w for w in widths))
     return "\n".join(lines)
-
-
-__all__ = ["count", "fit", "pad", "shape", "size", "table", "width"]

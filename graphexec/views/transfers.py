@@ -39,6 +39,3 @@ class Transfers:
 
     def _added(self, launch: Launch) -> bool:
         return launch.node not in self._tensors
-
-
-__all__ = ["Transfers"]

@@ -261,6 +261,3 @@ def _power() -> tuple[Any, float]:
     built = opt_func_info(func_name="^exp2$").get("exp2", {}).get("ff", {})
     scalar = built.get("current", "baseline").startswith("baseline")
     return (np.exp, 1.0) if scalar else (np.exp2, log2(e))
-
-
-__all__ = ["ByNumpy"]

@@ -149,6 +149,3 @@ def _scratch(size: int) -> Array:
     if _kept.array is None or _kept.array.size < size:
         _kept.array = np.empty(size, np.uint8)
     return _kept.array
-
-
-__all__ = ["FLAGS", "SOURCE", "Compiled", "Kernel", "fits", "native_kernel"]

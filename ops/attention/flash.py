@@ -208,6 +208,3 @@ def combine(
     result = tl.sum(results * weights[:, None], 0)
     at = out + row * out_m + value * out_d
     tl.store(at, result.to(out.dtype.element_ty), mask=value < VALUE)
-
-
-__all__ = ["attention", "combine"]

@@ -360,6 +360,3 @@ def _store(acc, target, batch, row, M, HEAD: gl.constexpr):
     at = out + rows.to(gl.int64)[:, None] * stride + columns[None, :]
     result = gl.convert_layout(acc.to(out.dtype.element_ty), layout)
     gl.store(at, result, mask=(rows < M)[:, None])
-
-
-__all__ = ["attention"]

@@ -85,6 +85,3 @@ def _loads_in_blocks(view: View) -> bool:
     aligned = (view.offset, *view.strides[:-1])
     size = view.dtype.itemsize
     return view.strides[-1] == 1 and all(n * size % _ALIGNMENT == 0 for n in aligned)
-
-
-__all__ = ["BLOCK_M", "BLOCK_N", "HEADS", "SOURCE", "fills", "fits", "launch"]

@@ -164,6 +164,3 @@ def _first(parts: View, rows: int, value: int) -> View:
     return replace(
         parts, shape=(*parts.shape[:-3], rows, value), strides=(*batch, step, parts.strides[-1])
     )
-
-
-__all__ = ["Parts", "as_parts", "combined", "parts_of"]

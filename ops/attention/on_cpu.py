@@ -31,6 +31,3 @@ class AttentionOnCpu:
     def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
         """Compute it, unprepared."""
         self.prepare()(arrays, parallel)
-
-
-__all__ = ["AttentionOnCpu"]

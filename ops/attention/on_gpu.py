@@ -46,6 +46,3 @@ def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> Tr
     if choice < _PORTABLE and fits and (choice == _HOPPER or hopper.fills(problem, gpu)):
         return hopper.launch(problem, gpu)
     return portable.launch(problem, gpu, choice - _PORTABLE if choice >= _PORTABLE else None)
-
-
-__all__ = ["Flash"]

@@ -135,6 +135,3 @@ def _step(view: View, axis: int) -> Scalar:
     """The stride along an axis: wide where an offset along it may be."""
     stride = view.strides[axis]
     return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
-
-
-__all__ = ["ALTERNATIVES", "CONFIGURATIONS", "OTHERS", "SOURCE", "launch", "wide"]

@@ -86,6 +86,3 @@ def _without(view: View, axis: int) -> View:
 def is_positive(scale: float) -> bool:
     """Whether a scale is above 0 in f32, as in the kernels."""
     return bool(np.float32(scale) > 0)
-
-
-__all__ = ["LARGEST_HEAD", "Problem", "is_positive"]

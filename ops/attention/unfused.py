@@ -55,6 +55,3 @@ def _into(call: Call, out: View, target: View) -> Command:
     """Bring `out` into the strided `target`, walked in the order of its bytes."""
     order = tuple(sorted(range(len(target.shape)), key=lambda axis: -target.strides[axis]))
     return strided_copy(call, out.transpose(order), target.transpose(order))
-
-
-__all__ = ["unfused"]

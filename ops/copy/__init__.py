@@ -199,4 +199,3 @@ def _reshaped(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:
 
 
 OP = Copy()
-__all__ = ["OP", "Copy", "strided_copy"]

@@ -42,6 +42,3 @@ def integers(*values: int) -> tuple[Scalar, ...]:
 def accumulated(value: float, dtype: DType) -> Scalar:
     """A factor in the type that values of `dtype` are computed in."""
     return Scalar("f64" if dtype.accumulator is DType.F64 else "f32", float(value))
-
-
-__all__ = ["Argument", "accumulated", "integers", "launch"]

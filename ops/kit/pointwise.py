@@ -145,6 +145,3 @@ def on_cpu(arrays: list[Array], parallel: Parallel, *, function: Function) -> No
         body(0, out.shape[axis] if out.ndim else 1)
     else:
         parallel(out.shape[axis], body)
-
-
-__all__ = ["Expression", "on_cpu", "pointwise"]

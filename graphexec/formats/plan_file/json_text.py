@@ -91,6 +91,3 @@ def _integer(written: str) -> int | NotInt64:
 
 def _refuse(diagnostic: Diagnostic, cause: Exception) -> NoReturn:
     raise GraphError([diagnostic]) from cause
-
-
-__all__ = ["NotInt64", "Repeated", "parse", "repeated_keys", "show"]

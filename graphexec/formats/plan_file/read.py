@@ -248,6 +248,3 @@ _PLAN = fields(
         "stats": Optional(_STATS),
     }
 )
-
-
-__all__ = ["loads"]

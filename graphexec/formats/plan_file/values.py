@@ -222,9 +222,3 @@ def show_path(path: tuple[str | int, ...]) -> str:
         else:
             shown += f"[{show(key)}]"
     return shown
-
-
-__all__ = [
-    "Mistakes", "Optional", "Place", "Reader", "Wrong", "extent", "fields", "integer", "list_of",
-    "mapping_of", "name", "one_of", "refuse_other_kinds", "show_path", "text",
-]  # fmt: skip

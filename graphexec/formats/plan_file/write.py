@@ -74,6 +74,3 @@ def _line(value: object) -> str:
 def _lines(items: Iterable[object]) -> str:
     lines = ",\n  ".join(map(_line, items))
     return f"[\n  {lines}]" if lines else "[]"
-
-
-__all__ = ["VERSION", "dumps"]

@@ -52,6 +52,3 @@ def _is_one_batch(gemm: TypedNode, operands: Mapping[str, View], out: View) -> b
             view = view.transpose((*range(rank - 2), rank - 1, rank - 2))
         found.append(view.broadcast_to((*out.shape[:-2], *view.shape[-2:])))
     return is_one_batch(Gemm(found[0], found[1], out))
-
-
-__all__ = ["POINTERS_COST", "lost", "too_dear"]

@@ -43,6 +43,3 @@ def place(items: Sequence[Item]) -> Placement:
         if total > bound:
             bound = heaviest_antichain(items, neighbours) or bound
     return Placement(offsets, total, bound)
-
-
-__all__ = ["Placement", "place"]

@@ -283,6 +283,3 @@ def _push(
         else:
             back[-1 - other][vertex] -= amount
     return amount
-
-
-__all__ = ["Neighbours", "conflicts", "grown_peak", "heaviest_antichain", "heaviest_clique", "peak"]

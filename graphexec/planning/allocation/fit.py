@@ -158,6 +158,3 @@ def _exact(
 
     search(0, 0, len(sizes))
     return best
-
-
-__all__ = ["EXACT_UP_TO", "best_offsets"]

@@ -161,6 +161,3 @@ def _known(begins: Sequence[int], synchronized: Synchronized) -> Sequence[int]:
     """What happens before every one of the commands."""
     clocks = [synchronized.before[command] for command in dict.fromkeys(begins)]
     return clocks[0] if len(clocks) == 1 else tuple(map(min, *clocks))
-
-
-__all__ = ["Item", "items"]

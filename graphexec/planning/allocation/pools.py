@@ -101,6 +101,3 @@ def pooled_offsets(items: Sequence[Item]) -> tuple[list[int], int]:
             ended += 1
         offsets[index] = pool.take(item)
     return offsets, pool.top
-
-
-__all__ = ["pooled_offsets"]

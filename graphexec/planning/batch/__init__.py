@@ -157,4 +157,3 @@ REWRITE = ProgramRewrite(
     "batch", "merges independent commands with the same work where that is faster", apply,
     lengthens=True,
 )  # fmt: skip
-__all__ = ["REWRITE"]

@@ -88,6 +88,3 @@ def _mean_depths(kinds: Sequence[int], needs: Edges) -> dict[int, float]:
         total[kind] = total.get(kind, 0) + depth[command]
         count[kind] = count.get(kind, 0) + 1
     return {kind: total[kind] / count[kind] for kind in total}
-
-
-__all__ = ["agenda"]

@@ -87,6 +87,3 @@ def _cost(members: Sequence[Command]) -> Cost:
         total += Cost(member.cost.flops, max(0, member.cost.bytes - again))
         seen.update(member.reads)
     return total
-
-
-__all__ = ["merged"]

@@ -132,6 +132,3 @@ def _merged_at(
     found = merged([unit.commands[number] for unit in alike], layout, support)
     old = tuple(unit.indices[number] for unit in alike)
     return None if found is None else (found, old)
-
-
-__all__ = ["Merged", "Unit", "in_order", "merged_units", "needs_of", "partitioned", "units_of"]

@@ -98,6 +98,3 @@ def _peak(program: Program, order: Sequence[int]) -> int:
         live += step
         most = max(most, live)
     return most
-
-
-__all__ = ["faster_as_one", "loses"]

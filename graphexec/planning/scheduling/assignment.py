@@ -72,6 +72,3 @@ def _first_to_start(
             max(free[s], available(tasks, command, s, stream, end)), s not in near, -free[s], s,
         ),
     )  # fmt: skip
-
-
-__all__ = ["Assignment", "available", "by_rank", "folded"]

@@ -55,6 +55,3 @@ def _mirrored(tasks: Tasks) -> Tasks:
         tasks.time[::-1], tasks.share[::-1], tasks.engine[::-1], tasks.launch, tasks.event, needs,
         successors_of(needs),
     )  # fmt: skip
-
-
-__all__ = ["Justifier"]

@@ -70,6 +70,3 @@ def _memcpy(target: Array, source: Array, cores: Cores) -> None:
         target[first:last] = source[first:last]
 
     cores.parallel(-(-target.size // _MEMCPY_PART), body)
-
-
-__all__ = ["prepare_command"]

@@ -142,6 +142,3 @@ def _allocate(what: str, nbytes: int) -> Array:
         raise OutOfMemory(f"{what} needs {nbytes} bytes, more than the host has") from exc
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + nbytes]
-
-
-__all__ = ["Memory"]

@@ -49,6 +49,3 @@ class Run:
         completed = list(self.completed)
         pending = [i for n, i in launches.items() if n not in set(completed)]
         return told([launches[n] for n in completed], pending)
-
-
-__all__ = ["Run"]

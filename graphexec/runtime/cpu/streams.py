@@ -46,6 +46,3 @@ def _work(queue: SimpleQueue[Step | None]) -> None:
     silence_numpy()
     while (task := queue.get()) is not None:
         task()
-
-
-__all__ = ["Streams"]

@@ -47,6 +47,3 @@ def checked(
             zip(bound.plan.instructions, steps, strict=True)
         )
     ]  # fmt: skip
-
-
-__all__ = ["checked"]

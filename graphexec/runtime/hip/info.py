@@ -86,6 +86,3 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _usable(what: dict[str, Any]) -> str:
     return "usable" if what["usable"] else f"not usable: {what['reason']}"
-
-
-__all__ = ["describe", "lines"]

@@ -207,6 +207,3 @@ def _usable(folder: Path | None) -> Cache | None:
     except CacheError:
         pass
     return None
-
-
-__all__ = ["OPTIONS", "KernelCache", "support"]

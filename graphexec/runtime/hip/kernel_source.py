@@ -49,6 +49,3 @@ def _lines(path: Path, home: Path, seen: set[Path]) -> Iterator[str]:
 def _find(name: str, *folders: Path) -> Path | None:
     places = [folder / name for folder in (*folders, *_SHARED)]
     return next((place.resolve() for place in places if place.is_file()), None)
-
-
-__all__ = ["self_contained"]

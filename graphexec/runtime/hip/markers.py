@@ -68,6 +68,3 @@ def _libraries(folder: Path) -> Iterator[ctypes.CDLL]:
                 continue
             if hasattr(library, "roctxRangePushA"):
                 yield library
-
-
-__all__ = ["Markers"]

@@ -204,6 +204,3 @@ def too_little(plan: Plan, hip: Bindings, shortage: HipOutOfMemory) -> str:
 
 def _mib(nbytes: int) -> str:
     return f"{nbytes / 2**20:.1f} MiB"
-
-
-__all__ = ["WORKSPACE", "Memory", "too_little"]

@@ -19,6 +19,3 @@ class HipOptions:
     algorithms: Mapping[str, int] = field(default_factory=dict)
     markers: bool = False
     check_access: bool = False
-
-
-__all__ = ["HipOptions", "Mode"]

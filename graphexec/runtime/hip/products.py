@@ -226,6 +226,3 @@ def _listed(lt: BlasLt, gemm: BlasGemm, epilogue: str, stride_bias: int) -> int:
 
 def _epilogue(call: GemmCall) -> str:
     return "DEFAULT" if call.bias is None else "BIAS"
-
-
-__all__ = ["Products", "count_algorithms", "support"]

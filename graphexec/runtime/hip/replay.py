@@ -58,6 +58,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-__all__ = ["CaptureWarning", "capture"]

@@ -105,6 +105,3 @@ class Resources:
             return self._hip.stream_is_done(stream)
         except HipError:
             return True
-
-
-__all__ = ["EXIT_PATIENCE", "GRACE", "Resources"]

@@ -350,6 +350,3 @@ class HipSession:
             name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
         ))  # fmt: skip
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"
-
-
-__all__ = ["HipSession"]

@@ -135,6 +135,3 @@ def _nodes_of_events(plan: Plan) -> dict[Record | Wait, str]:
 
 def nothing() -> None:
     """A step with nothing to issue."""
-
-
-__all__ = ["Steps", "nothing"]

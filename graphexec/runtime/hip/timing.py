@@ -149,6 +149,3 @@ def time_step(
             wait()
         once(batch)
         return median(once(batch) for _ in range(repeats)) / count
-
-
-__all__ = ["LoggedRun", "TimedRun", "time_step"]

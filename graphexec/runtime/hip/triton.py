@@ -212,7 +212,3 @@ def _is_one(argument: View | Scalar) -> bool:
 
 def _described(argument: View | Scalar) -> tuple[Any, ...]:
     return (_type(argument), _is_one(argument), _attributes(argument, True))
-
-
-__all__ = ["TritonBinary", "compile_kernel", "identity", "load_source", "passed",
-           "version", "why_not"]  # fmt: skip

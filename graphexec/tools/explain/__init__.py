@@ -25,6 +25,3 @@ def explain(compiled: Compiled, node: str | None = None, more: Compiled | None =
     facts = Facts(compiled)
     lines = plan_in_words(facts, more) if node is None else node_in_words(facts, node)
     return "\n".join(lines)
-
-
-__all__ = ["explain"]

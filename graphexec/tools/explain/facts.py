@@ -113,6 +113,3 @@ def cut(names: list[str]) -> list[str]:
         return names
     half = MOST_NAMED // 2
     return [*names[:half], f"({len(names) - 2 * half} more)", *names[-half:]]
-
-
-__all__ = ["MOST_NAMED", "Facts", "cut"]

@@ -176,6 +176,3 @@ def _all_before(facts: Facts, first: Sequence[int], second: Sequence[int]) -> bo
     before, position = facts.synchronized.before, facts.synchronized.position
     stream = facts.schedule.stream
     return all(before[second[0]][stream[c]] > position[c] for c in first)
-
-
-__all__ = ["node_in_words"]

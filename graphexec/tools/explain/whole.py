@@ -98,6 +98,3 @@ def _memory(facts: Facts) -> Iterator[str]:
         f"{size(found.lower_bound)} that must be there at once; "
         f"{size(found.naive_bytes)} without reuse."
     )
-
-
-__all__ = ["plan_in_words"]

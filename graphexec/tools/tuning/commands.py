@@ -166,6 +166,3 @@ def _chosen(measured: Measured, tried: Mapping[str, float]) -> Measured:
     if tried[best] > _GAIN * tried["0"]:
         best = "0"
     return replace(measured, us=tried[best], choice=int(best), tried=dict(tried))
-
-
-__all__ = ["ALGORITHMS", "CommandTimes", "Work", "distinct"]

@@ -45,6 +45,3 @@ def _warm_up(device: Device) -> None:
 def _time(probe: Probe, device: Device) -> float:
     with Loaded(probe, device) as loaded:
         return loaded.time()
-
-
-__all__ = ["measure_constants"]

@@ -96,6 +96,3 @@ def time_in_turns(sessions: Sequence[Session], rounds: int = 9) -> list[float]:
             session.time_run()  # caches hold what the last plan used
             times += [session.time_run() * 1e6 for _ in range(_TURN)]
     return [median(times) for times in found]
-
-
-__all__ = ["Loaded", "time_in_turns", "time_runs"]

@@ -138,6 +138,3 @@ def _bytes(*names: str) -> dict[str, Storage]:
 
 def _program(commands: Sequence[Command], storages: Mapping[str, Storage]) -> Program:
     return Program("probe", {}, dict(storages), {}, tuple(commands), {}, {}, {})
-
-
-__all__ = ["Probe", "chains", "diamonds", "launches", "repeated"]

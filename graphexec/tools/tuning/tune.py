@@ -226,6 +226,3 @@ def _fastest(tried: Mapping[str, float]) -> str:
     best = min(tried, key=lambda name: (tried[name], name))
     one = tried.get(ONE_STREAM)
     return ONE_STREAM if one is not None and tried[best] > _GAIN * one else best
-
-
-__all__ = ["Budget", "Tuned", "tune"]

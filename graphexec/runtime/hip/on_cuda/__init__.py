@@ -27,8 +27,6 @@ from graphexec.base.host_compiler import (
     run_compiler,
 )
 
-__all__ = ["CudaToolkit", "HipOnCudaError", "build", "find_cuda"]
-
 SOURCES = Path(__file__).parent
 OLDEST_CUDA = 12
 

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand, OpError
-from graphexec.ir.program import Command, Gemm, Memcpy
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
-from graphexec.ops.gemm.affine import affine
+from graphexec.ops.kit import (
+    Attribute,
+    Attrs,
+    Call,
+    Command,
+    DType,
+    Gemm,
+    In,
+    Kernel,
+    Memcpy,
+    Op,
+    Operand,
+    OpError,
+    Out,
+    TensorType,
+    View,
+)  # fmt: skip
+from graphexec.ops.kit.pointwise import Expression
+
+Array = np.ndarray[Any, Any]
 
 
 class GemmOp(Op):
@@ -64,16 +80,12 @@ class GemmOp(Op):
         """c, if it is multiplied by 0."""
         return ("c",) if attrs["beta"] == 0 else ()
 
-    def reference(
-        self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
-    ) -> np.ndarray[Any, Any]:
+    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
         """np.matmul in float64."""
         a, b = arrays["a"], arrays["b"]
         a = a.swapaxes(-1, -2) if attrs["trans_a"] else a
         b = b.swapaxes(-1, -2) if attrs["trans_b"] else b
-        y: np.ndarray[Any, Any] = (
-            attrs["alpha"] * np.matmul(a, b) if attrs["alpha"] else np.zeros(type.shape)
-        )
+        y: Array = attrs["alpha"] * np.matmul(a, b) if attrs["alpha"] else np.zeros(type.shape)
         beta = _beta(arrays, attrs)
         if beta:
             y = y + beta * arrays["c"]
@@ -116,11 +128,8 @@ class GemmOp(Op):
         if beta and "bias" in call.operands and out.dtype.itemsize == 2:
             # Two addends must not be rounded to half precision before the product joins them.
             sums = call.scratch("wide", wide)
-            c, bias = call.operands["c"], call.operands["bias"]
-            return [
-                call.command("gemm", Gemm(left, right, sums, alpha)),
-                affine(call, c, bias, beta, call.out, sums),
-            ]
+            product = Gemm(left, right, sums, alpha)
+            return [call.command("gemm", product), _sum(call, call.out, sums)]
         commands, beta = _start(call, out)
         commands.append(call.command("gemm", Gemm(left, right, out, alpha, beta)))
         if out is not call.out:
@@ -135,7 +144,7 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     if not beta:
         c = None
     if c is not None and bias is not None:
-        return [affine(call, c, bias, beta, out)], 1.0
+        return [_sum(call, out)], 1.0
     addend = c if c is not None else bias
     if addend is None:
         return [], 0.0
@@ -147,6 +156,32 @@ def _start(call: Call, out: View) -> tuple[list[Command], float]:
     else:
         start = strided_copy(call, source, out)
     return [start], beta if c is not None else 1.0
+
+
+def _sum(call: Call, out: View, *product: View) -> Command:
+    """out = beta · c + bias, plus a product of the type that sums are kept in."""
+    c, bias = (call.operands[name].broadcast_to(out.shape) for name in ("c", "bias"))
+    reads = [In(view, strided=True) for view in (c, bias, *product)]
+    # Where c is as large as the result, a thread reads the elements that it writes.
+    return call.kernel(
+        "affine", _Sum(_beta(call.operands, call.attrs)), *reads, Out(out, over=(c,))
+    )
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """The kernel of a sum, all of whose terms but the first have the factor 1."""
+
+    beta: float
+
+    def __call__(self, *views: View) -> Kernel:
+        names = ("c", "bias", "product")[: len(views) - 1]
+        text = f"A({self.beta}) * {' + '.join(names)}"
+        kernel = Expression(names, text, self._on_cpu)(*views)
+        return replace(kernel, factors=(self.beta, *(1.0 for _ in names[1:])))
+
+    def _on_cpu(self, c: Array, *others: Array) -> Array:
+        return sum(others, self.beta * c)
 
 
 def _beta(given: Mapping[str, object], attrs: Attrs) -> float:

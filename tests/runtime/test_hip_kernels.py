@@ -5,6 +5,7 @@ They run on the emulator, or on the device that `GRAPHEXEC_HIP_LIBRARY_PATH` nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -129,11 +130,13 @@ def test_the_cases_take_every_branch() -> None:
         "softmax_columns": {"ONE_PASS": "01", "VECTOR": "1248", "RANK": "12"},
         "strided_copy": {"VECTOR": "1248", "SRC_VECTOR": "1248", "PER_THREAD": "14"},
         "transposed_copy": {"SRC_VECTOR": "1248", "DST_VECTOR": "1248", "RANK": "12"},
-        "affine": {"VECTOR": "1248", "C_VECTOR": "148", "BIAS_VECTOR": "148", "PRODUCT": "01"},
+        "pointwise": {"VECTOR": "1248", "COUNT": "123", "RANK": "12"},
     }
     for entry, defines in wanted.items():
         for name, values in defines.items():
             assert {v for e, n, v in taken if (e, n) == (entry, name)} >= set(values), (entry, name)
+    pieces = {found for _, _, value in taken for found in re.findall(r"EACH\(.*?, (\d)\)", value)}
+    assert pieces >= set("148")
 
 
 # Values at the edge ----------------------------------------------------------------------

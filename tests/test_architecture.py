@@ -78,13 +78,6 @@ INSIDE_FUNCTIONS = {
 }
 """Imports inside functions, and why they are not at the top. The command line has more: QUICK."""
 
-# TEMPORARY: circles and climbs that other branches mend; to be emptied when they are merged.
-TEMPORARY = {
-    ("graph.rewrite", "planning.batch"),
-    ("graph.rewrites.fuse_attention", "ops.attention"),
-    ("planning.batch.merged", "ops.gemm"),
-}
-
 
 class Import(NamedTuple):
     """`full` is what is named: `from a.b import c` gives a.b.c. `inside` a function, or for
@@ -192,12 +185,12 @@ def test_few_modules_lie_at_the_top() -> None:
 def test_no_module_imports_above_its_floor() -> None:
     """Inside functions and for types neither."""
     found = {(m, o) for m, o in edges() if floor(o) > floor(m)}
-    assert found - TEMPORARY == set(UPWARD)
+    assert found == set(UPWARD)
 
 
 def test_no_circles() -> None:
     """Among modules, all their imports taken, those inside functions and for types too."""
-    graph = nx.DiGraph(e for e in edges() if e not in {*UPWARD, *TEMPORARY})
+    graph = nx.DiGraph(e for e in edges() if e not in UPWARD)
     assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
 
 
@@ -207,7 +200,7 @@ def test_imports_inside_functions_have_a_reason() -> None:
         for name in modules() if name.split(".")[0] != "cli"
         for i in imports(name) if i.inside
     }  # fmt: skip
-    assert found - TEMPORARY == set(INSIDE_FUNCTIONS)
+    assert found == set(INSIDE_FUNCTIONS)
 
 
 # The proof ------------------------------------------------------------------------------------

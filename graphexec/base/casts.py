@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import DType
-
-Array = np.ndarray[Any, Any]
+from graphexec.base.tensor import Array, DType
 
 
 def cast_into(target: Array, source: Array) -> None:

@@ -20,9 +20,7 @@ import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.reading import open_file
-from graphexec.base.tensor import DType, TensorType
-
-Array = np.ndarray[Any, Any]
+from graphexec.base.tensor import Array, DType, TensorType
 
 _MAX_HEADER = 65536
 _MAX_MEMBERS = 10_000

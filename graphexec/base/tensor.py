@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
 
 Space = Literal["device", "host"]
 INT64_MAX = 2**63 - 1
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 class DType(StrEnum):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from graphexec.base.tensor import Array
 from graphexec.cli.report import failure, listed, note
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from graphexec.runtime.executable import Executable
-
-    Array = np.ndarray[Any, Any]
 
 
 def statistics(array: Array) -> dict[str, float]:

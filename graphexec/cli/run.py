@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.base.tensor import Array
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
@@ -30,15 +31,13 @@ from graphexec.cli.progress import Progress
 from graphexec.cli.report import duration, listed, note, number, print_json
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from graphexec.base.atomic_file import Writer
     from graphexec.base.tensor import TensorType
     from graphexec.planning.options import Options
     from graphexec.runtime.executable import Executable
     from graphexec.runtime.hip.options import Mode
 
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
+    Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from zipfile import ZipFile
 
 import numpy as np
@@ -24,9 +24,8 @@ from graphexec.base.atomic_file import Writer, check_file, write_files
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
 from graphexec.base.npy import NpyError, NpyFile, NpzFile
-from graphexec.base.tensor import DType, TensorType
+from graphexec.base.tensor import Array, DType, TensorType
 
-Array = np.ndarray[Any, Any]
 MAX_SEED = 2**64 - 1
 
 

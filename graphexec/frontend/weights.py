@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from graphexec.base.diagnostics import did_you_mean
 from graphexec.base.reading import open_file
-from graphexec.base.tensor import DType, TensorType
+from graphexec.base.tensor import Array, DType, TensorType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ class WeightFiles:
             shape, stored = opened.describe(_chosen(path, opened, key))
         return Found(path, _extents(shape), _meaning(stored, dtype))
 
-    def read(self, weight: TypedWeight) -> np.ndarray[Any, Any]:
+    def read(self, weight: TypedWeight) -> Array:
         """The elements of a weight as a C-contiguous array of its dtype."""
         with _as_weight_error():
             opened = self._opened(weight.path)
@@ -118,7 +118,7 @@ class _File(Protocol):
 
     def describe(self, key: str | None, /) -> tuple[tuple[int, ...], np.dtype[Any]]: ...
 
-    def fetch(self, key: str | None, type: TensorType, /) -> np.ndarray[Any, Any]: ...
+    def fetch(self, key: str | None, type: TensorType, /) -> Array: ...
 
     def close(self) -> None: ...
 
@@ -161,7 +161,7 @@ class _Safetensors:
             tensor = self._archive.get_slice(key)
             return tuple(tensor.get_shape()), _safetensors_dtype(tensor.get_dtype())
 
-    def fetch(self, key: str | None, type: TensorType) -> np.ndarray[Any, Any]:
+    def fetch(self, key: str | None, type: TensorType) -> Array:
         import numpy as np
 
         with self._reading():

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from graphexec.base.tensor import DType, TensorType, View
+from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.access import (
     Access,
     In,
@@ -30,10 +30,10 @@ from graphexec.ir.op_error import OpError
 from graphexec.ir.operand import FLOATS, Operand, Shapes
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Attrs = Mapping[str, Any]
+Arrays = Mapping[str, Array]
+Types = Mapping[str, TensorType]
+Views = Mapping[str, View]
 Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices"]
 
 
@@ -71,10 +71,10 @@ class Call:
     `programs` how many programs of a kernel fill it, 0 if that is unknown."""
 
     node: str
-    operands: Mapping[str, View]
+    operands: Views
     attrs: Attrs
     out: View
-    types: Mapping[str, TensorType]
+    types: Types
     type: TensorType
     _scratch: Callable[[str, TensorType], View]
     after: tuple[int, ...] = ()
@@ -132,7 +132,7 @@ class Op:
     result: ClassVar[str] = "(…)"
     deterministic: ClassVar[bool] = True
 
-    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result; OpError when the op does not apply.
 
         By default the operands are checked against what they are declared as, and the result has
@@ -141,11 +141,11 @@ class Op:
         shapes = Shapes(self.operands, types, attrs, self.result)
         return TensorType(shapes.shape(self.result), next(iter(types.values())).dtype)
 
-    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
         """Floating-point operations of the node; 0 for one that only moves bytes."""
         return 0
 
-    def cost(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> Cost:
+    def cost(self, types: Types, attrs: Attrs, type: TensorType) -> Cost:
         """What the node takes: it reads its operands and writes its result once."""
         moved = sum(t.nbytes for t in types.values()) + type.nbytes
         return Cost(self.flops(types, attrs, type), moved)
@@ -159,44 +159,32 @@ class Op:
         """The file that defines the op."""
         return getattr(sys.modules.get(type(self).__module__), "__file__", None) or "<unknown>"
 
-    def reference(
-        self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
-    ) -> np.ndarray[Any, Any]:
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The result by the plainest NumPy, in float64; what `compare` measures against."""
         raise NotImplementedError
 
-    def view(
-        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
-        type: TensorType,
-    ) -> View | None:  # fmt: skip
+    def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """The result as a window on an operand's bytes where none need to move, else None."""
         return None
 
-    def window(
-        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
-        type: TensorType,
-    ) -> View | None:  # fmt: skip
+    def window(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """The result as a window of any strides on an operand's bytes, if it is one, else None.
 
         Rewrites make it so where every reader `accepts` the window; `view` needs no rewrite.
         """
         return self.view(operands, attrs, types, type)
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Whether the commands can read such operands and write such a result, no slower than
         dense ones. By default all must be dense."""
         return out.is_dense and all(view.is_dense for view in operands.values())
 
-    def with_dtype(
-        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
-    ) -> Attrs | None:
+    def with_dtype(self, types: Types, attrs: Attrs, dtype: DType) -> Attrs | None:
         """The attributes with which the result has another dtype at no cost; None if there are
         none."""
         return None
 
-    def overwrites(
-        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
-    ) -> str | None:
+    def overwrites(self, types: Types, attrs: Attrs, type: TensorType) -> str | None:
         """The operand, a dense tensor of the result's type, over whose bytes the commands may write
         the result, which saves moving them; None if there is none."""
         return None

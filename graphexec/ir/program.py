@@ -11,17 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from graphexec.base.tensor import Space, View
-
-if TYPE_CHECKING:
-    import numpy as np
+from graphexec.base.tensor import Array, Space, View
 
 Parallel = Callable[[int, Callable[[int, int], None]], None]
 """`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
 
-Compute = Callable[[list["np.ndarray[Any, Any]"], Parallel], None]
+Compute = Callable[[list[Array], Parallel], None]
 """`compute(arrays, parallel)` does a kernel's work on NumPy views of its `View`s, in order."""
 
 

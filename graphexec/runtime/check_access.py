@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphexec.base.errors import AccessError
+from graphexec.base.tensor import Array
 from graphexec.ir.plan import Launch, Plan, Range
 from graphexec.ir.program import Kernel, TritonKernel, Work
 
-Array = np.ndarray[Any, Any]
 Contents = dict[str, Array]
 
 NANS, NUMBERS = 0xFF, 0x3C  # bytes that are NaN, and bytes that are a number, in every dtype

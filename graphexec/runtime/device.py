@@ -9,23 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from graphexec.base.tensor import Array
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Record, Wait
 from graphexec.ir.program import Work
 from graphexec.runtime.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from graphexec.ir.program import Gemm, Work
     from graphexec.machine.hardware import Machine
     from graphexec.machine.support import Facts, Support
     from graphexec.runtime.device_array import DeviceArray
     from graphexec.runtime.trace import RunTimes
 
-    Array = np.ndarray[Any, Any]
 
 Step = Callable[[], object]
 

@@ -7,14 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, SessionClosed
 from graphexec.base.progress import tracked
-from graphexec.base.tensor import TensorType
+from graphexec.base.tensor import Array, TensorType
 from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from graphexec.planning.pipeline import Compiled
     from graphexec.runtime.device import Device, Session, Tap
 
-Array = np.ndarray[Any, Any]
 Planning = Callable[["Graph", bool], "Compiled"]
 
 

@@ -6,19 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError
+from graphexec.base.tensor import Array
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
 
     from graphexec.runtime.device import Session
 
-Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array]
 
 

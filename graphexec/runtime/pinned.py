@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
-from graphexec.base.tensor import DType
+from graphexec.base.tensor import Array, DType
 
 if TYPE_CHECKING:
     from graphexec.runtime.hip.bindings import Bindings
 
-Array = np.ndarray[Any, Any]
 Pointer = Any
 
 _lock = threading.RLock()  # reentrant: finalizers may run while it is held

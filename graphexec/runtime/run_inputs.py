@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
-from graphexec.base.tensor import TensorType, View
+from graphexec.base.tensor import Array, TensorType, View
 from graphexec.runtime.device_array import DeviceArray, NotTaken, is_device_array, shape_of
 from graphexec.runtime.pinned import is_pinned
 
 if TYPE_CHECKING:
     from graphexec.runtime.device import Session
 
-Array = np.ndarray[Any, Any]
 Types = Mapping[str, TensorType]
 Shape = tuple[int, ...]
 

@@ -15,16 +15,15 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.progress import tracked
+from graphexec.base.tensor import Array
 from graphexec.ir.plan import Launch, Wait
 from graphexec.views.table import count
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from graphexec.planning.options import Streams
     from graphexec.runtime.executable import Executable
 
-    Inputs = Mapping[str, np.ndarray[Any, Any]]
+    Inputs = Mapping[str, Array]
 
 _IN_FLIGHT = 2
 

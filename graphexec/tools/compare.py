@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from graphexec.api import compile
-from graphexec.base.tensor import DType, TensorType
+from graphexec.base.tensor import Array, DType, TensorType
 from graphexec.frontend.weights import WeightFiles
 from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.graph import Graph
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from graphexec.runtime.device import Device
     from graphexec.runtime.executable import Executable
 
-Array = np.ndarray[Any, Any]
 
 TOLERANCE = {DType.F16: 2e-3, DType.BF16: 1.6e-2, DType.F32: 1e-5, DType.F64: 1e-12}
 """Relative Frobenius error a single node may have, by the coarsest dtype of its tensors.

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from graphexec.base.tensor import Array
 from graphexec.runtime.trace import Trace
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from graphexec.runtime.device import Session
     from graphexec.runtime.executable import Executable
 
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
+    Arrays = Mapping[str, Array]
 
 _T = TypeVar("_T")
 _RUNS, _SECONDS = 9, 1.0  # the median is of at most so many runs and seconds
 
 
-def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, np.ndarray[Any, Any]], Trace]:
+def measure(exe: Executable, inputs: Arrays) -> tuple[dict[str, Array], Trace]:
     """The outputs of the plan, and the time of a run with and without measuring.
 
     Both times are medians of up to nine runs.

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from graphexec.api import compile
 from graphexec.base.atomic_file import scratch_folder
 from graphexec.base.errors import GraphexecError
+from graphexec.base.tensor import Array
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
 from graphexec.runtime.device import Device
@@ -25,7 +25,6 @@ from graphexec.runtime.hip.device import HipDevice, HipSession
 from graphexec.tools.compare import Row, compare_executable
 from graphexec.tools.examples import EXAMPLES
 
-Array = np.ndarray[Any, Any]
 Test = Callable[[Device], str]
 
 DTYPES = ("f16", "bf16", "f32", "f64")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import DType, TensorType, View
-from graphexec.ir.op import Attribute, Attrs, Call, Op, Operand
+from graphexec.base.tensor import Array, DType, TensorType, View
+from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
 from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
-
-Array = np.ndarray[Any, Any]
 
 
 class Attention(Op):
@@ -48,19 +44,19 @@ class Attention(Op):
         Attribute("out_dtype", "dtype", None, "element type of the result (default: that of q)"),
     )  # fmt: skip
 
-    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result."""
         result = super().infer(types, attrs)
         return replace(result, dtype=attrs["out_dtype"] or result.dtype)
 
-    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
         """2·M·N·(D + Dv) operations a batch, halved by causal."""
         head = types["q"].shape[-2 if attrs["trans_q"] else -1]
         keys = types["k"].shape[-1 if attrs["trans_k"] else -2]
         flops = 2 * prod(type.shape[:-1]) * keys * (head + type.shape[-1])
         return flops // 2 if attrs["causal"] else flops
 
-    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64, with all scores in memory."""
         q, k, v = (
             arrays[name].swapaxes(-1, -2) if attrs[f"trans_{name}"] else arrays[name]
@@ -78,7 +74,7 @@ class Attention(Op):
         result: Array = np.matmul(e / np.where(total == 0.0, 1.0, total), v)
         return result
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Any mask; q, k and v with unit stride along one of their last two axes, a result with
         unit stride along its last; all aligned like dense ones."""
         matrices = [operands[name] for name in "qkv"]
@@ -88,15 +84,11 @@ class Attention(Op):
             and all(map(is_well_aligned, (*matrices, out)))
         )
 
-    def with_dtype(
-        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
-    ) -> Attrs | None:
+    def with_dtype(self, types: Types, attrs: Attrs, dtype: DType) -> Attrs | None:
         """Any: the result is rounded once, when it is stored."""
         return {**attrs, "out_dtype": dtype}
 
-    def fused(
-        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
-    ) -> TritonKernel:
+    def fused(self, types: Types, attrs: Attrs, type: TensorType) -> TritonKernel:
         """The kernel that does all of it for operands and a result without gaps."""
         operands = {name: View.dense(name, t) for name, t in types.items()}
         return _kernel(problem_of(operands, attrs, View.dense("out", type)).grouped())
@@ -124,7 +116,7 @@ def _kernel(problem: Problem) -> TritonKernel:
     return Flash(problem.scale, problem.causal)(*problem.views())
 
 
-def problem_of(operands: Mapping[str, View], attrs: Attrs, out: View) -> Problem:
+def problem_of(operands: Views, attrs: Attrs, out: View) -> Problem:
     """The views of a call with the batch axes of the result."""
     batch = out.shape[:-2]
     q, k, v = (operands[n].turned() if attrs[f"trans_{n}"] else operands[n] for n in "qkv")

@@ -23,11 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphexec.base.casts import cast_into
-from graphexec.base.tensor import DType
+from graphexec.base.tensor import Array, DType
 from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
 
-Array = np.ndarray[Any, Any]
 _QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
 _CAUSAL_QUERIES = 256  # at most: larger blocks have more keys that only some queries see
 _FEWEST_QUERIES = 64

@@ -11,16 +11,13 @@ import threading
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
-from graphexec.base.tensor import DType, View
+from graphexec.base.tensor import Array, DType, View
 from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
-
-Array = np.ndarray[Any, Any]
 
 LOGGER = logging.getLogger("graphexec.attention")
 SOURCE = Path(__file__).parent / "flash.c"

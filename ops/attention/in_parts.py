@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
-from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import DType, TensorType, View
+from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.access import In, Out
 from graphexec.ir.op import Call
 from graphexec.ir.program import (
@@ -30,8 +29,6 @@ from graphexec.ir.program import (
 from graphexec.ops.attention import portable
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.kit.strides import collapse, power_of_two
-
-Array = np.ndarray[Any, Any]
 
 _ROWS = 64  # queries of a program, at most
 _KEYS = 128  # of a part, at least, about

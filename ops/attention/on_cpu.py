@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphexec.base.tensor import Array
 from graphexec.ir.program import Compute, Parallel
 from graphexec.ops.attention import compiled
-from graphexec.ops.attention.by_numpy import Array, ByNumpy
+from graphexec.ops.attention.by_numpy import ByNumpy
 from graphexec.ops.attention.compiled import Compiled
 from graphexec.ops.attention.problem import Problem
 

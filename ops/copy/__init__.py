@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
-
-import numpy as np
 
 from graphexec.base.casts import cast_into
+from graphexec.base.tensor import Array
 from graphexec.ops.copy.variants import choose, others
 from graphexec.ops.kit import (
+    Arrays,
     Attribute,
     Attrs,
     Call,
@@ -25,7 +24,9 @@ from graphexec.ops.kit import (
     Out,
     Parallel,
     TensorType,
+    Types,
     View,
+    Views,
 )  # fmt: skip
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
@@ -55,16 +56,14 @@ class Copy(Op):
         ),
     )  # fmt: skip
 
-    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result."""
         x = types["x"]
         window = _window(View.dense("x", x), attrs)
         shape = _reshaped(window.shape, attrs)
         return TensorType(shape, attrs["dtype"] or x.dtype, attrs["to"] or x.space)
 
-    def reference(
-        self, arrays: Mapping[str, np.ndarray[Any, Any]], attrs: Attrs, type: TensorType
-    ) -> np.ndarray[Any, Any]:
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """Plain NumPy; a cast changes no float64 value."""
         x = arrays["x"]
         for axis, (start, stop, step) in (attrs["slice"] or {}).items():
@@ -73,26 +72,20 @@ class Copy(Op):
             x = x.transpose(attrs["permute"])
         return x.reshape(type.shape)
 
-    def view(
-        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
-        type: TensorType,
-    ) -> View | None:  # fmt: skip
+    def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """A reshape of dense elements, without cast or change of memory, moves nothing."""
         if not attrs["reshape"]:
             return None
         found = self.window(operands, attrs, types, type)
         return found if found is not None and found.is_dense else None
 
-    def window(
-        self, operands: Mapping[str, View], attrs: Attrs, types: Mapping[str, TensorType],
-        type: TensorType,
-    ) -> View | None:  # fmt: skip
+    def window(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """Whatever neither casts nor changes memory, if strides can express the reshape."""
         if type.dtype is not types["x"].dtype or type.space != types["x"].space:
             return None
         return _window(operands["x"], attrs).reshaped(type.shape)
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Any source in device memory; a dense result."""
         return out.is_dense
 
@@ -136,7 +129,7 @@ class _Copying:
         return others(source, target, _copy_on_cpu)
 
 
-def _copy_on_cpu(arrays: list[np.ndarray[Any, Any]], parallel: Parallel) -> None:
+def _copy_on_cpu(arrays: list[Array], parallel: Parallel) -> None:
     source, target = arrays
     if target.size <= _CPU_BLOCK or target.ndim == 0 or target.shape[0] == 1:
         cast_into(target, source)

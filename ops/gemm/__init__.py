@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import Array
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit import (
+    Arrays,
     Attribute,
     Attrs,
     Call,
@@ -26,11 +27,11 @@ from graphexec.ops.kit import (
     OpError,
     Out,
     TensorType,
+    Types,
     View,
+    Views,
 )  # fmt: skip
 from graphexec.ops.kit.pointwise import Expression
-
-Array = np.ndarray[Any, Any]
 
 
 class GemmOp(Op):
@@ -58,7 +59,7 @@ class GemmOp(Op):
         Attribute("out_dtype", "dtype", None, "element type of the result (default: that of a)"),
     )
 
-    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result."""
         found, a = super().infer(types, attrs), types["a"]
         result = replace(found, dtype=attrs["out_dtype"] or a.dtype)
@@ -72,7 +73,7 @@ class GemmOp(Op):
             raise OpError("beta is given, but there is no c to multiply with", "beta")
         return result
 
-    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
         """2·M·N·K operations a batch."""
         return 2 * prod(type.shape) * types["a"].shape[-2 if attrs["trans_a"] else -1]
 
@@ -80,7 +81,7 @@ class GemmOp(Op):
         """c, if it is multiplied by 0."""
         return ("c",) if attrs["beta"] == 0 else ()
 
-    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """np.matmul in float64."""
         a, b = arrays["a"], arrays["b"]
         a = a.swapaxes(-1, -2) if attrs["trans_a"] else a
@@ -91,7 +92,7 @@ class GemmOp(Op):
             y = y + beta * arrays["c"]
         return np.add(y, arrays["bias"]) if "bias" in arrays else y
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Matrices with a leading dimension, aligned like dense ones. Addends may lie anyhow, but
         they are put into a dense result."""
         if not out.is_dense and not (_library_writes(operands["a"].dtype, out.dtype)
@@ -102,15 +103,11 @@ class GemmOp(Op):
         given = (operands["a"], operands["b"], out)
         return is_product(a, b, out) and all(map(is_well_aligned, given))
 
-    def with_dtype(
-        self, types: Mapping[str, TensorType], attrs: Attrs, dtype: DType
-    ) -> Attrs | None:
+    def with_dtype(self, types: Types, attrs: Attrs, dtype: DType) -> Attrs | None:
         """What the BLAS writes itself."""
         return {**attrs, "out_dtype": dtype} if _library_writes(types["a"].dtype, dtype) else None
 
-    def overwrites(
-        self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType
-    ) -> str | None:
+    def overwrites(self, types: Types, attrs: Attrs, type: TensorType) -> str | None:
         """c, which the BLAS adds to where it lies."""
         adds = types.get("c") == type and "bias" not in types and _beta(types, attrs) != 0.0
         return "c" if adds and _library_writes(types["a"].dtype, type.dtype) else None

@@ -3,9 +3,10 @@
 docs/adding-an-op.md shows how. Kernels include `device.h`, which lies here.
 """
 
-from graphexec.base.tensor import DType, TensorType, View
+from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.op import (
     FLOATS,
+    Arrays,
     Attribute,
     Attrs,
     Call,
@@ -19,6 +20,8 @@ from graphexec.ir.op import (
     Operand,
     OpError,
     Out,
+    Types,
+    Views,
 )
 from graphexec.ir.program import Parallel, Scalar, TritonKernel, TritonLaunch
 from graphexec.ops.kit.launch import accumulated, integers, launch
@@ -26,8 +29,8 @@ from graphexec.ops.kit.pointwise import pointwise
 from graphexec.ops.kit.strides import axes, collapse, index_type, pieces, power_of_two
 
 __all__ = [
-    "FLOATS", "Attribute", "Attrs", "Call", "Command", "DType", "Gemm", "In", "InOut", "Kernel",
-    "Memcpy", "Op", "OpError", "Operand", "Out", "Parallel", "Scalar", "TensorType", "TritonKernel",
-    "TritonLaunch", "View", "accumulated", "axes", "collapse", "index_type", "integers", "launch",
-    "pieces", "pointwise", "power_of_two",
+    "FLOATS", "Array", "Arrays", "Attribute", "Attrs", "Call", "Command", "DType", "Gemm", "In",
+    "InOut", "Kernel", "Memcpy", "Op", "OpError", "Operand", "Out", "Parallel", "Scalar",
+    "TensorType", "TritonKernel", "TritonLaunch", "Types", "View", "Views", "accumulated", "axes",
+    "collapse", "index_type", "integers", "launch", "pieces", "pointwise", "power_of_two",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import TensorType, View
-from graphexec.ir.op import Attrs, Call, In, Op, Operand, Out
+from graphexec.base.tensor import Array, TensorType, View
+from graphexec.ir.op import Arrays, Attrs, Call, In, Op, Operand, Out, Types, Views
 from graphexec.ir.program import Command, Kernel, Parallel
 from graphexec.ops.kit.launch import Argument, integers, launch
 from graphexec.ops.kit.strides import axes, collapse, index_type, pieces
 
-Array = np.ndarray[Any, Any]
 Function = Callable[..., Any]
 
 SOURCE = Path(__file__).with_name("pointwise.hip")
@@ -51,7 +50,7 @@ class _Pointwise(Op):
 
     def __init__(
         self, name: str, doc: str, names: tuple[str, ...], c: str, function: Function
-    ) -> None:  # fmt: skip
+    ) -> None:
         first, *others = names
         self.name, self.doc = name, doc  # type: ignore[misc]
         self.operands = (  # type: ignore[misc]
@@ -65,15 +64,15 @@ class _Pointwise(Op):
         code = getattr(self._make.function, "__code__", None)
         return code.co_filename if code is not None else super().source
 
-    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
         """About one an operand and element."""
         return len(self._names) * type.elements
 
-    def reference(self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType) -> Array:
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The NumPy function, in float64."""
         return np.asarray(self._make.function(*(arrays[name] for name in self._names)))
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """A dense result; operands with neighbours along their last axis."""
         near = (v.strides[-1:] in ((), (1,)) or v.shape[-1] == 1 for v in operands.values())
         return out.is_dense and all(near)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import Array
 from graphexec.ops.kit import (
+    Arrays,
     Attribute,
     Attrs,
     Call,
@@ -22,12 +23,12 @@ from graphexec.ops.kit import (
     OpError,
     Out,
     TensorType,
+    Types,
     View,
+    Views,
 )  # fmt: skip
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
-
-Array = np.ndarray[Any, Any]
 
 
 class Softmax(Op):
@@ -51,7 +52,7 @@ class Softmax(Op):
         ),
     )  # fmt: skip
 
-    def infer(self, types: Mapping[str, TensorType], attrs: Attrs) -> TensorType:
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of x."""
         result, x, axis = super().infer(types, attrs), types["x"], attrs["axis"]
         rank = len(x.shape)
@@ -64,13 +65,11 @@ class Softmax(Op):
             )  # fmt: skip
         return result
 
-    def flops(self, types: Mapping[str, TensorType], attrs: Attrs, type: TensorType) -> int:
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
         """About five operations an element."""
         return 5 * type.elements
 
-    def reference(
-        self, arrays: Mapping[str, Array], attrs: Attrs, type: TensorType
-    ) -> Array:  # fmt: skip
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64."""
         z = attrs["scale"] * arrays["x"]
         if "mask" in arrays:
@@ -85,7 +84,7 @@ class Softmax(Op):
         result: Array = e / np.where(total == 0.0, 1.0, total)
         return result
 
-    def accepts(self, operands: Mapping[str, View], attrs: Attrs, out: View) -> bool:
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """An x whose neighbours along the last axis are neighbours in memory, and whose axes before
         and after `axis` are each walked as one; a dense mask and result."""
         x, mask = operands["x"], operands.get("mask")
@@ -124,9 +123,7 @@ class _Rows:
         """The same with other blocks."""
         return others(*self._problem(x, out, mask))
 
-    def _problem(
-        self, x: View, out: View, mask: View | None
-    ) -> tuple[Problem, partial[None]]:  # fmt: skip
+    def _problem(self, x: View, out: View, mask: View | None) -> tuple[Problem, partial[None]]:
         axis = self.axis + len(x.shape)
         problem = Problem(x, out, mask, axis, self.scale, self.causal)
         compute = partial(softmax_on_cpu, axis=axis, scale=self.scale, causal=self.causal)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import Array
 from graphexec.ir.program import Parallel
 
-Array = np.ndarray[Any, Any]
 _BLOCK = 1 << 16  # elements: 256 KiB in f32
 # Fewer are done before another thread has woken up and been waited for.
 _SERIAL = 1 << 17

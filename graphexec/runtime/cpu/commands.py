@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numpy as np
-
-from graphexec.base.tensor import View
+from graphexec.base.tensor import Array, View
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import (
     Compute,
@@ -24,8 +21,6 @@ from graphexec.machine.blas_layout import fold_rows
 from graphexec.runtime.cpu.cores import Cores
 from graphexec.runtime.cpu.gemm import in_turn, prepare_gemm
 from graphexec.runtime.cpu.memory import Memory
-
-Array = np.ndarray[Any, Any]
 
 _MEMCPY_PART = 1 << 20  # bytes
 _MEMCPY_SERIAL = 1 << 22  # smaller copies are done before another thread wakes up

@@ -8,10 +8,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from graphexec.base.tensor import Array
 from graphexec.base.version import __version__
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.program import Gemm, Work
@@ -19,8 +19,6 @@ from graphexec.machine.hardware import Machine
 from graphexec.machine.support import Cpu, Facts, Support
 from graphexec.runtime.cpu.session import CpuOptions, CpuSession
 from graphexec.runtime.device import DeviceInfo, Session
-
-Array = np.ndarray[Any, Any]
 
 
 def info() -> DeviceInfo:

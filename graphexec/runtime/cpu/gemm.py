@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.casts import cast_into
+from graphexec.base.tensor import Array
 from graphexec.runtime.cpu.cores import Cores
 
-Array = np.ndarray[Any, Any]
 # Smaller products are done before another thread wakes up.
 _SERIAL_FLOPS = 1 << 25
 _SERIAL_ELEMENTS = 1 << 17

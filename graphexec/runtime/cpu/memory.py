@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
 from graphexec.base.errors import OutOfMemory
-from graphexec.base.tensor import View
+from graphexec.base.tensor import Array, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Buffer, Launch, Range
 from graphexec.ir.program import aligned
-
-Array = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64  # bytes, a cache line
 _EDGE = ("input", "output")

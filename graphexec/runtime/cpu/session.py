@@ -19,11 +19,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any
-
-import numpy as np
 
 from graphexec.base.errors import ExecutionError, SessionClosed, TimedOut
+from graphexec.base.tensor import Array
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Record, Wait
 from graphexec.ir.program import Work
@@ -38,7 +36,6 @@ from graphexec.runtime.device_array import DeviceArray, NotTaken
 from graphexec.runtime.run_log import completions
 from graphexec.runtime.trace import RunTimes, Span
 
-Array = np.ndarray[Any, Any]
 Recorder = Callable[[int, float, float], None]
 """Called with the number of an instruction and the start and end of its work, in seconds of
 `time.perf_counter`. Calls come from several threads."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import numpy as np
-
+from graphexec.base.tensor import Array
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.runtime.check_access import AccessCheck
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.memory import Memory
 from graphexec.runtime.hip.resources import Resources
-
-Array = np.ndarray[Any, Any]
 
 
 class _Idle:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
+from graphexec.base.tensor import Array
 from graphexec.base.version import __version__
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.program import Gemm, Kernel, TritonKernel, Work
@@ -26,7 +24,6 @@ from graphexec.runtime.hip.options import HipOptions, Mode
 from graphexec.runtime.hip.replay import CaptureWarning
 from graphexec.runtime.hip.session import HipSession
 
-Array = np.ndarray[Any, Any]
 TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
 """Platforms whose GPUs run code compiled by Triton."""
 

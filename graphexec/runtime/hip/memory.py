@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.progress import tracked
-from graphexec.base.tensor import View
+from graphexec.base.tensor import Array, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import aligned
@@ -24,7 +24,6 @@ from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.resources import Resources
 from graphexec.runtime.pinned import PinnedPool
 
-Array = np.ndarray[Any, Any]
 Pointer = Any
 
 WORKSPACE = 32 << 20

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-import numpy as np
-
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.base.tensor import Array
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
@@ -38,8 +37,6 @@ from graphexec.runtime.how_far import listed, progress
 from graphexec.runtime.pinned import is_pinned
 from graphexec.runtime.run_log import LOGGER
 from graphexec.runtime.trace import RunTimes
-
-Array = np.ndarray[Any, Any]
 
 
 class HipSession:

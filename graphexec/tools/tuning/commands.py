@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
 
 import numpy as np
 
 from graphexec.base.errors import ExecutionError
-from graphexec.base.tensor import DType
+from graphexec.base.tensor import Array, DType
 from graphexec.ir.program import Command, Gemm, Program
 from graphexec.machine.costs import CostModel, Measured, engine_of, signature
 from graphexec.machine.simulate import COMPUTE
@@ -20,8 +19,6 @@ from graphexec.runtime.device import Device
 from graphexec.tools.compare import TOLERANCE
 from graphexec.tools.tuning.measuring import Loaded
 from graphexec.tools.tuning.probes import Probe, repeated
-
-Array = np.ndarray[Any, Any]
 
 ALGORITHMS = 8
 """The most algorithms of hipBLASLt that are tried for a GEMM."""

@@ -11,16 +11,13 @@ import time
 from collections.abc import Sequence
 from statistics import median
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
-from graphexec.base.tensor import DType, View
+from graphexec.base.tensor import Array, DType, View
 from graphexec.planning.pipeline import plan_program
 from graphexec.runtime.device import Device, Session
 from graphexec.tools.tuning.probes import Probe
-
-Array = np.ndarray[Any, Any]
 
 _WARM_UP = 3  # runs
 _LEAST, _MOST = 7, 41  # runs for a median,

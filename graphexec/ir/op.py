@@ -120,6 +120,9 @@ class Call:
 class Op:
     """Base class of ops. Instances hold no state.
 
+    Methods are given the operands by name: their `Types`, the `Views` where they lie, or the
+    `Arrays` of their elements. `Attrs` are the attributes by name, all of them.
+
     `result` is the pattern of the result's shape over the names in those of the operands.
     `deterministic`: the same operands and attributes give the same result, so that equal nodes may
     be computed once.

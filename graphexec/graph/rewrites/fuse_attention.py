@@ -27,6 +27,7 @@ from graphexec.base.tensor import DType
 from graphexec.graph.rewrites.readers import Readers, quoted
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
+from graphexec.ops.attention import LARGEST_HEAD, OP
 
 
 class _No(Exception):
@@ -102,8 +103,6 @@ class _Fusing:
 
     def fused(self, site: _Site) -> TypedNode:
         """The attention of a site; _No where a condition does not hold."""
-        from graphexec.ops.attention import LARGEST_HEAD, OP  # the node it makes is one of its op
-
         scores, probs, ctx = site.scores, site.probs, site.ctx
         self.check_types(site, LARGEST_HEAD)
         for name in site.between:  # 2

@@ -6,11 +6,11 @@ that every stream the steps use forks from the origin and joins it.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
+from graphexec.base.collector import collector_paused
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
 
@@ -37,7 +37,7 @@ def capture(hip: Bindings, steps: Sequence[Step], origin: Any, owned: ExitStack)
 def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
     hip.graphs.begin_capture(origin)
     try:
-        with _no_collection():
+        with collector_paused():  # freeing a dropped session would end the capture
             for step in steps:
                 step()
         return hip.graphs.end_capture(origin)
@@ -46,15 +46,3 @@ def _noted_down(hip: Bindings, steps: Sequence[Step], origin: Any) -> Any:
         with suppress(HipError):
             hip.graphs.destroy(hip.graphs.end_capture(origin))
         raise
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector: freeing a dropped session would end the capture."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

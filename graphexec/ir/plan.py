@@ -47,6 +47,11 @@ class PlacedTensor:
     shape: tuple[int, ...]
     dtype: DType
 
+    @property
+    def range(self) -> Range:
+        """Its bytes."""
+        return Range(self.buffer, self.offset, self.offset + self.bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -55,6 +60,15 @@ class Range:
     buffer: str
     low: int
     high: int
+
+    @property
+    def bytes(self) -> int:
+        """The size in bytes."""
+        return self.high - self.low
+
+    def overlaps(self, other: Range) -> bool:
+        """Whether the two share bytes."""
+        return self.buffer == other.buffer and self.low < other.high and other.low < self.high
 
 
 def title(node: str, nodes: tuple[str, ...]) -> str:

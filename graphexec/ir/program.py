@@ -256,6 +256,11 @@ class Command:
     nodes: tuple[str, ...] = ()
     recipe: Recipe | None = field(default=None, compare=False)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The nodes whose work this is."""
+        return self.nodes or (self.node,)
+
 
 Role = Literal["arena", "input", "output", "weights"]
 

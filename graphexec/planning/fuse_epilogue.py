@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 
 from graphexec.base.tensor import View
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
+from graphexec.ir.access import distinct_bytes
 from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.machine.support import Asking
-from graphexec.planning.layout import Layout, nbytes_of
+from graphexec.planning.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ def sites(commands: Sequence[Command]) -> Iterator[Site]:
     """All sites, in order of their products."""
     by_node: dict[str, list[int]] = {}
     for index, command in enumerate(commands):
-        for node in _nodes(command):
+        for node in command.members:
             by_node.setdefault(node, []).append(index)
     for index, command in enumerate(commands):
         if _products(command):
-            near = sorted({other for node in _nodes(command) for other in by_node[node]})
+            near = sorted({other for node in command.members for other in by_node[node]})
             if len(near) == 1:
                 continue
             found = _sums_before(commands, index, near) or _sums_after(commands, index, near)
@@ -110,7 +111,7 @@ def _command(commands: Sequence[Command], site: Site, work: Gemm) -> Command:
         work=work,
         reads=tuple(reads),
         writes=writes,
-        cost=Cost(product.cost.flops, sum(map(nbytes_of, {*reads, *writes}))),
+        cost=Cost(product.cost.flops, sum(map(distinct_bytes, {*reads, *writes}))),
         after=tuple(sorted({index for part in parts for index in part.after})),
         after_nodes=tuple(dict.fromkeys(name for part in parts for name in part.after_nodes)),
         inplace=tuple(inplace),
@@ -215,10 +216,6 @@ def _addends(found: _Sum, taken: bool) -> Addends | None:
     return Addends(row, terms[0][1], terms[0][0], out, found.over_first)
 
 
-def _nodes(command: Command) -> tuple[str, ...]:
-    return command.nodes or (command.node,)
-
-
 # The rewrite ----------------------------------------------------------------------------------
 
 
@@ -245,7 +242,7 @@ def fusing(program: Program, target: Target) -> Fusing:
     for site in sites(program.commands):
         before = len(layout.groups)
         found = as_one(program.commands, site, layout, target.support)
-        notes.append(_note(_nodes(program.commands[site.product]), site, found))
+        notes.append(_note(program.commands[site.product].members, site, found))
         if isinstance(found, str):
             layout.forget(before)
         else:

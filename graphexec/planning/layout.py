@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 
 from graphexec.base.tensor import View
 from graphexec.ir.program import Group, Storage, aligned
@@ -96,9 +95,3 @@ def _progression(numbers: Sequence[int]) -> int | None:
         if numbers[at] - numbers[at - 1] != step:
             return None
     return step if step >= 0 else None
-
-
-def nbytes_of(view: View) -> int:
-    """Bytes of what a view shows, each once where it is repeated."""
-    extents = (e for e, step in zip(view.shape, view.strides, strict=True) if step)
-    return prod(extents) * view.dtype.itemsize

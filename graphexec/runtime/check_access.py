@@ -80,7 +80,7 @@ class AccessCheck:
     def tensors(self) -> Iterator[tuple[str, Range]]:
         """The named tensors and where they lie."""
         for t in self._plan.tensors:
-            yield t.name, Range(t.buffer, t.offset, t.offset + t.bytes)
+            yield t.name, t.range
 
 
 class _Trial:

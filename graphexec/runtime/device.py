@@ -15,12 +15,12 @@ from graphexec.base.tensor import Array
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Record, Wait
 from graphexec.ir.program import Work
+from graphexec.machine.support import Hardware
 from graphexec.runtime.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
-    from graphexec.ir.program import Gemm, Work
+    from graphexec.ir.program import Gemm
     from graphexec.machine.hardware import Machine
-    from graphexec.machine.support import Facts, Support
     from graphexec.runtime.device_array import DeviceArray
     from graphexec.runtime.trace import RunTimes
 
@@ -137,8 +137,8 @@ class Session(Protocol):
         ...
 
 
-class Device(Protocol):
-    """A way to run plans."""
+class Device(Hardware, Protocol):
+    """A way to run plans. It answers what planning asks: the same throughout the process."""
 
     @property
     def name(self) -> str:
@@ -147,15 +147,6 @@ class Device(Protocol):
 
     def describe(self) -> str:
         """What this is, for people: model, cores or memory."""
-        ...
-
-    def support(self, work: Work) -> Support:
-        """Whether it does a piece of work; asked while a plan is made, so that what is planned can
-        be loaded. The same answer throughout the process."""
-        ...
-
-    def facts(self) -> Facts:
-        """What planning must know of it besides."""
         ...
 
     def machine(self) -> Machine:

@@ -77,8 +77,8 @@ def _slices(plan: Plan, trace: Trace) -> Iterator[Event]:
             "nodes": ", ".join(launch.nodes) or None,
             "command": launch.command,
             "line": trace.lines.get(launch.node),
-            "reads_bytes": sum(r.high - r.low for r in launch.reads),
-            "writes_bytes": sum(r.high - r.low for r in launch.writes),
+            "reads_bytes": sum(r.bytes for r in launch.reads),
+            "writes_bytes": sum(r.bytes for r in launch.writes),
         }
         kind = "transfer" if transfers.of(launch) else "launch"
         track = _track(plan, launch.stream)

@@ -65,8 +65,7 @@ class _Named:
         self.by_range: dict[Range, list[PlacedTensor]] = {}
         self.by_buffer: dict[str, list[PlacedTensor]] = {}
         for t in plan.tensors:
-            whole = Range(t.buffer, t.offset, t.offset + t.bytes)
-            self.by_range.setdefault(whole, []).append(t)
+            self.by_range.setdefault(t.range, []).append(t)
             self.by_buffer.setdefault(t.buffer, []).append(t)
 
     def find(self, r: Range, writer: Launch | None, reader: Launch) -> PlacedTensor | None:
@@ -76,17 +75,12 @@ class _Named:
         names += [] if writer is None else [writer.node_of(r), self.transfers.tensor(writer)]
         for name in names:
             tensor = self.by_name.get(name)
-            if tensor is not None and _overlap(tensor, r):
+            if tensor is not None and tensor.range.overlaps(r):
                 return tensor
         same = self.by_range.get(r, [])
         if not same:
-            same = [t for t in self.by_buffer.get(r.buffer, []) if _overlap(t, r)]
+            same = [t for t in self.by_buffer.get(r.buffer, []) if t.range.overlaps(r)]
         return same[0] if len(same) == 1 else None
-
-
-def _overlap(tensor: PlacedTensor, r: Range) -> bool:
-    high = tensor.offset + tensor.bytes
-    return tensor.buffer == r.buffer and tensor.offset < r.high and r.low < high
 
 
 def data_edges(plan: Plan) -> list[Edge]:

@@ -30,7 +30,7 @@ class Tenant:
     @property
     def bytes(self) -> int:
         """The size in bytes."""
-        return self.range.high - self.range.low
+        return self.range.bytes
 
     def begin(self, times: Times) -> float:
         """The start of the writer."""
@@ -75,12 +75,8 @@ def _until_handed_over(
     return tuple(
         n
         for n in dict.fromkeys(used)
-        if launches[n].node == node or not any(_overlap(r, w) for w in launches[n].writes)
+        if launches[n].node == node or not any(r.overlaps(w) for w in launches[n].writes)
     )
-
-
-def _overlap(a: Range, b: Range) -> bool:
-    return a.buffer == b.buffer and a.low < b.high and b.low < a.high
 
 
 def usage(found: Sequence[Tenant], times: Times) -> list[tuple[float, int]]:
@@ -131,8 +127,7 @@ class _Names:
         self.transfers = Transfers(plan)
         self.by_range: dict[Range, list[str]] = {}
         for t in plan.tensors:
-            whole = Range(t.buffer, t.offset, t.offset + t.bytes)
-            self.by_range.setdefault(whole, []).append(t.name)
+            self.by_range.setdefault(t.range, []).append(t.name)
 
     def of(self, r: Range, writer: Launch) -> str:
         own = self.transfers.tensor(writer) if self.transfers.of(writer) else writer.node_of(r)

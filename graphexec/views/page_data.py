@@ -83,8 +83,7 @@ class _Launches:
         self.types = {t.name: f"{t.dtype}{shape(t.shape)} · {size(t.bytes)}" for t in plan.tensors}
         self.named: dict[Range, list[str]] = {}
         for t in plan.tensors:
-            whole = Range(t.buffer, t.offset, t.offset + t.bytes)
-            self.named.setdefault(whole, []).append(t.name)
+            self.named.setdefault(t.range, []).append(t.name)
         self.spans = {s.instruction: s for s in trace.spans} if trace is not None else {}
         self.told: dict[int, list[str]] = {}
         found = launches_of(plan, notes)

@@ -164,7 +164,7 @@ def predict(plan: Plan, known: Prediction | None = None) -> Times:
 def _costs(plan: Plan) -> list[tuple[Cost, int]]:
     """What each launch costs, and on which engine."""
     transfers = Transfers(plan)
-    dtypes = {Range(t.buffer, t.offset, t.offset + t.bytes): t.dtype for t in plan.tensors}
+    dtypes = {t.range: t.dtype for t in plan.tensors}
     found = []
     for launch in plan.instructions:
         if isinstance(launch, Launch):

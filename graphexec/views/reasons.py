@@ -75,7 +75,7 @@ def _shared(names: _Names, first: Launch, second: Launch, stream: int) -> str:
 def _overlap(firsts: Sequence[Range], seconds: Sequence[Range]) -> Range | None:
     for a in firsts:
         for b in seconds:
-            if a.buffer == b.buffer and a.low < b.high and b.low < a.high:
+            if a.overlaps(b):
                 return Range(a.buffer, max(a.low, b.low), min(a.high, b.high))
     return None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Wait
 from graphexec.views.certificate import bounds, refutation
 from graphexec.views.predict import prediction
 from graphexec.views.table import count, fit, pad, shape, size, table, width
@@ -163,7 +163,10 @@ class _Lanes:
         cells = ["", "", "", ""]
         if row.launch is not None:
             node, command = printable(row.launch.title), printable(row.launch.command)
-            moved = [size(_bytes(r)) for r in (row.launch.reads, row.launch.writes)]
+            moved = [
+                size(sum(r.bytes for r in ranges))
+                for ranges in (row.launch.reads, row.launch.writes)
+            ]
             cells = [fit(node, self.node), fit(command, self.command), *moved]
         widths = (self.node, self.command, 10, 10)
         padded = [pad(c, w, a) for c, w, a in zip(cells, widths, "<<>>", strict=True)]
@@ -246,10 +249,6 @@ class _Lanes:
         if not self.color or text.isspace() or not text:
             return text
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
-
-
-def _bytes(ranges: Sequence[Range]) -> int:
-    return sum(r.high - r.low for r in ranges)
 
 
 def _memory(plan: Plan) -> str:

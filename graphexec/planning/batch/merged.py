@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphexec.base.tensor import View
+from graphexec.ir.access import distinct_bytes
 from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Memcpy, Work
 from graphexec.machine.support import Asking
-from graphexec.planning.layout import Layout, nbytes_of
+from graphexec.planning.layout import Layout
 
 
 def merged(members: Sequence[Command], layout: Layout, support: Asking) -> Command | None:
@@ -83,7 +84,7 @@ def _cost(members: Sequence[Command]) -> Cost:
     total = Cost()
     seen: set[View] = set()
     for member in members:
-        again = sum(nbytes_of(view) for view in member.reads if view in seen)
+        again = sum(distinct_bytes(view) for view in member.reads if view in seen)
         total += Cost(member.cost.flops, max(0, member.cost.bytes - again))
         seen.update(member.reads)
     return total

@@ -62,7 +62,7 @@ def _work(facts: Facts, name: str) -> Iterator[str]:
 
 
 def _commands(facts: Facts, name: str) -> list[int]:
-    return [i for i, c in enumerate(facts.commands) if name in (c.nodes or (c.node,))]
+    return [i for i, c in enumerate(facts.commands) if name in c.members]
 
 
 def _command(facts: Facts, index: int) -> Iterator[str]:

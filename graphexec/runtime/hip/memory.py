@@ -18,7 +18,7 @@ from graphexec.base.progress import tracked
 from graphexec.base.tensor import Array, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
-from graphexec.ir.program import aligned
+from graphexec.ir.program import Direction, aligned
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.resources import Resources
@@ -170,7 +170,7 @@ class Memory:
         return pointer, np.frombuffer(self._hip.host_view(pointer, nbytes), dtype=np.uint8)
 
     def _copy(
-        self, to: Pointer, source: Pointer, nbytes: int, direction: Any, stream: Any = None
+        self, to: Pointer, source: Pointer, nbytes: int, direction: Direction, stream: Any = None
     ) -> None:
         stream = stream or self._origin
         self._hip.prepare_copy(to, source, nbytes, direction, stream)()

@@ -147,12 +147,12 @@ def _verdict(finding: _Finding) -> str:
 
 
 def _facts(finding: _Finding) -> dict[str, int]:
-    from graphexec.ir.plan import Launch, Wait
+    from graphexec.ir.plan import Wait
 
     assert finding.plan is not None
     instructions = finding.plan.instructions
     return {
-        "launches": sum(isinstance(i, Launch) for i in instructions),
+        "launches": len(finding.plan.launches),
         "streams": len(finding.plan.streams),
         "waits": sum(isinstance(i, Wait) and i.role == "dependency" for i in instructions),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from graphexec.base.tensor import DType, Space
@@ -183,6 +184,11 @@ class Plan:
     tensors: tuple[PlacedTensor, ...]
     instructions: tuple[Instruction, ...]
     stats: Stats | None = None
+
+    @cached_property
+    def launches(self) -> Mapping[int, Launch]:
+        """The launches by the number of their instruction."""
+        return {n: i for n, i in enumerate(self.instructions) if isinstance(i, Launch)}
 
     def buffer(self, id: str) -> Buffer:
         """The buffer called `id`."""

@@ -81,6 +81,11 @@ class Hazard:
     barriers: str = ""
     missing: str = ""
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The instructions that it is about."""
+        return tuple(site for site in (self.first, self.second) if site is not None)
+
     def __str__(self) -> str:
         return printable(f"{self.kind} hazard: {self.message}")
 

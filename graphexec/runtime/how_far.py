@@ -21,7 +21,7 @@ def progress(plan: Plan, is_done: Callable[[int], bool]) -> str:
         elif isinstance(instruction, Record) and is_done(instruction.event):
             open.pop(instruction.stream, None)
     left = {id(launch) for launches in open.values() for launch in launches}
-    order = [i for i in plan.instructions if isinstance(i, Launch)]
+    order = [*plan.launches.values()]
     done = [launch for launch in order if id(launch) not in left]
     return told(done, [launch for launch in order if id(launch) in left])
 

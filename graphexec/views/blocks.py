@@ -34,7 +34,7 @@ class Block:
 
 def blocks(plan: Plan, most: int) -> list[Block]:
     """About `most` blocks that hold every launch, by first member."""
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     lanes: dict[int, list[int]] = {}
     for number, launch in enumerate(launches):
         lanes.setdefault(launch.stream, []).append(number)

@@ -15,12 +15,13 @@ from typing import Any
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import Launch, Plan, Wait
 from graphexec.runtime.trace import Span, Trace
 from graphexec.views.layout import lanes
 from graphexec.views.lifetimes import tenants, usage
 from graphexec.views.predict import Times, predict
 from graphexec.views.transfers import Transfers
+from graphexec.views.waits import by_launch, wait_ends
 
 Event = dict[str, Any]
 _PID = 1
@@ -108,25 +109,15 @@ def _slice(
 def _flows(plan: Plan, trace: Trace) -> Iterator[Event]:
     """An arrow for each wait, from the launch before the record to the launch after the wait."""
     spans = {s.instruction: s for s in trace.spans}
-    last: dict[int, int] = {}
-    records: dict[int, tuple[int, int | None]] = {}
-    waiting: dict[int, list[tuple[int, Wait]]] = {}
-    for number, i in enumerate(plan.instructions):
-        if isinstance(i, HostWait):
+    for e in by_launch(wait_ends(plan)):
+        if e.record is None or e.before not in spans or e.after not in spans:
             continue
-        if isinstance(i, Launch):
-            for id, wait in waiting.pop(i.stream, []):
-                stream, source = records[wait.event]
-                if source in spans and number in spans and stream != i.stream:
-                    # Slightly before the end: the arrow belongs to the slice in which it begins.
-                    start = max(spans[source].end - 0.001, spans[source].start)
-                    yield _flow("s", id, wait, _track(plan, stream), start)
-                    yield _flow("f", id, wait, _track(plan, i.stream), spans[number].start)
-            last[i.stream] = number
-        elif isinstance(i, Record):
-            records[i.event] = i.stream, last.get(i.stream)
-        elif i.event in records:
-            waiting.setdefault(i.stream, []).append((number, i))
+        first, second, wait = spans[e.before], spans[e.after], e.wait
+        if isinstance(wait, Wait) and wait.stream != e.record.stream:
+            # Slightly before the end: the arrow belongs to the slice in which it begins.
+            start = max(first.end - 0.001, first.start)
+            yield _flow("s", e.number, wait, _track(plan, e.record.stream), start)
+            yield _flow("f", e.number, wait, _track(plan, wait.stream), second.start)
 
 
 def _flow(phase: str, id: int, wait: Wait, track: int, at: float) -> Event:
@@ -136,7 +127,7 @@ def _flow(phase: str, id: int, wait: Wait, track: int, at: float) -> Event:
 
 
 def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
-    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    numbers = [*plan.launches]
     spans = {s.instruction: s for s in trace.spans}
     if any(n not in spans for n in numbers):
         return
@@ -163,7 +154,7 @@ def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
         message = f"'{path}' is not a trace that graphexec wrote"
         help = "write one with: graphexec run FILE --trace run.json"
         raise DataError([Diagnostic(message, help=help)]) from exc
-    expected = {n: i.node for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
+    expected = {n: i.node for n, i in plan.launches.items()}
     if graph != plan.graph or nodes != expected:
         message = f"'{path}' is a trace of another plan: of '{graph}', {len(nodes)} launches"
         help = (

@@ -7,7 +7,7 @@ from math import floor, log10
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.plan import Plan
 from graphexec.runtime.trace import Trace
 from graphexec.views import svg
 from graphexec.views.layout import lanes
@@ -22,7 +22,7 @@ def to_svg(
 ) -> str:  # fmt: skip
     """The picture; both runs begin at 0. `known` is the planner's prediction."""
     predicted = predict(plan, known)
-    numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    numbers = [*plan.launches]
     spans = {s.instruction: (s.start, s.end) for s in trace.spans}
     measured = {n: spans[i] for n, i in enumerate(numbers) if i in spans}
     expected = dict(enumerate(zip(predicted.start, predicted.end, strict=True)))
@@ -49,7 +49,7 @@ def _boxes(
 ) -> Iterator[str]:  # fmt: skip
     rows = lanes(plan)
     paint = Paint(plan, "stream", microseconds(plan), rows)
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     for n, (start, end) in times.items():
         launch = launches[n]
         x, width = _LEFT + start / total * _WIDE, max((end - start) / total * _WIDE - 0.5, 0.8)

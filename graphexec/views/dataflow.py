@@ -85,7 +85,7 @@ class _Named:
 
 def data_edges(plan: Plan) -> list[Edge]:
     """The data edges of `plan`, ordered by reader; at most one a pair of writer and tensor."""
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     named = _Named(plan)
     written: dict[str, _Written] = {}
     edges: list[Edge] = []

@@ -9,12 +9,12 @@ launches (see blocks.py), and edges between the same two nodes are merged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Plan, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.dot_boundary import Boundary, Line, typed
@@ -22,6 +22,7 @@ from graphexec.views.dot_look import ALARM, FAINT, FILLS, HEAD, INK, Look
 from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
 from graphexec.views.paint import Color
 from graphexec.views.table import count, size
+from graphexec.views.waits import wait_ends
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard
@@ -49,7 +50,7 @@ class _Picture:
         self, plan: Plan, hazards: Sequence[Hazard], look: Look, most: int | None
     ) -> None:  # fmt: skip
         self.plan, self.hazards, self.look = plan, hazards, look
-        self.launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        self.launches = [*plan.launches.values()]
         self.host = {b.id for b in plan.buffers if b.space == "host"}
         self.flows = data_edges(plan)
         self.blocks = blocks(plan, most or max(len(self.launches), 1))
@@ -62,7 +63,7 @@ class _Picture:
         self.few = self.few or len(self.blocks) < len(self.launches)
 
     def text(self) -> str:
-        marks, waits = _waits(self.plan, self.block)
+        marks, waits = _waits(self.plan, dict(zip(self.plan.launches, self.block, strict=True)))
         sections = {
             "buffers": self.boundary.nodes(),
             "launches, in issue order": map(self.box, range(len(self.blocks)), self.blocks),
@@ -133,14 +134,13 @@ class _Picture:
             last[block.stream] = number
 
     def races(self) -> Iterator[str]:
-        indices = [n for n, i in enumerate(self.plan.instructions) if isinstance(i, Launch)]
+        indices = [*self.plan.launches]
         number = {index: self.block[n] for n, index in enumerate(indices)}
         alarm = attributes({"color": ALARM, "penwidth": "4"})
         lines: list[Line] = []
         racing: list[str] = []
         for hazard in self.hazards:
-            sites = (s for s in (hazard.first, hazard.second) if s is not None)
-            ends = [f"n{number[site.index]}" for site in sites if site.index in number]
+            ends = [f"n{number[site.index]}" for site in hazard.sites if site.index in number]
             racing += ends
             if len(ends) == 2:
                 style = {"label": f" {hazard.kind} race ", "color": ALARM, "fontcolor": ALARM,
@@ -166,23 +166,22 @@ class _Picture:
 # Waits ----------------------------------------------------------------------------------
 
 
-def _waits(plan: Plan, block: Sequence[int]) -> tuple[list[str], list[Line]]:
-    """Marks where waits begin or end without a launch, and their edges."""
-    records, after = _launch_before_record(plan, block), _launch_after(plan, block)
+def _waits(plan: Plan, block: Mapping[int, int]) -> tuple[list[str], list[Line]]:
+    """Marks where waits begin or end without a launch, and their edges. `block` has the block of
+    each launch, by the number of its instruction."""
     marks: dict[str, str] = {}
     edges: list[Line] = []
-    for number, instruction in enumerate(plan.instructions):
-        if not isinstance(instruction, (Wait, HostWait)):
-            continue
-        source = records.get(instruction.event, "never")
-        target = after.get(number, "host")
-        if source.startswith("start"):
-            marks[source] = "start"
-        elif source == "never":
+    for ends in wait_ends(plan):
+        source = "never" if ends.before is None else f"n{block[ends.before]}"
+        if ends.record is None:
             marks[source] = "never recorded"
-        if target == "host":
+        elif ends.before is None:
+            source = f"start{ends.record.stream}"
+            marks[source] = "start"
+        target = "host" if ends.after is None else f"n{block[ends.after]}"
+        if ends.after is None:
             marks[target] = "host"
-        edges.append((source, target, _wait_style(instruction)))
+        edges.append((source, target, _wait_style(ends.wait)))
     return [_mark(id, text) for id, text in marks.items()], edges
 
 
@@ -200,31 +199,3 @@ def _wait_style(wait: Wait | HostWait) -> dict[str, str]:
         label = f" e{wait.event} "
     return {"label": label, "style": "dashed", "color": color, "fontcolor": color,
             "arrowhead": "open"}  # fmt: skip
-
-
-def _launch_before_record(plan: Plan, block: Sequence[int]) -> dict[int, str]:
-    last: dict[int, str] = {}
-    found: dict[int, str] = {}
-    number = 0
-    for instruction in plan.instructions:
-        if isinstance(instruction, Launch):
-            last[instruction.stream] = f"n{block[number]}"
-            number += 1
-        elif isinstance(instruction, Record):
-            found[instruction.event] = last.get(instruction.stream, f"start{instruction.stream}")
-    return found
-
-
-def _launch_after(plan: Plan, block: Sequence[int]) -> dict[int, str]:
-    """For each wait, by its place among the instructions, the next launch on its stream."""
-    following: dict[int, str] = {}
-    found: dict[int, str] = {}
-    number = len(block)
-    for place in range(len(plan.instructions) - 1, -1, -1):
-        instruction = plan.instructions[place]
-        if isinstance(instruction, Launch):
-            number -= 1
-            following[instruction.stream] = f"n{block[number]}"
-        elif isinstance(instruction, Wait) and instruction.stream in following:
-            found[place] = following[instruction.stream]
-    return found

@@ -12,13 +12,14 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Plan, Record, Wait
 from graphexec.views import svg
 from graphexec.views.blocks import Block
 from graphexec.views.layout import Layout, layout
 from graphexec.views.paint import Color, Paint, shown
 from graphexec.views.reasons import reasons
 from graphexec.views.table import count, size
+from graphexec.views.waits import Ends, wait_ends
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard
@@ -54,13 +55,13 @@ class _Lanes:
         self.paint = Paint(plan, color, places.us, places.lanes)
         self.why = reasons(plan)
         self.block = {n: b for b in places.blocks for n in b.members}
-        numbers = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+        numbers = [*plan.launches]
         self.launch_at = {number: n for n, number in enumerate(numbers)}
         self.racing = {
             self.launch_at[site.index]
             for h in hazards
-            for site in (h.first, h.second)
-            if site is not None and site.index in self.launch_at
+            for site in h.sites
+            if site.index in self.launch_at
         }
         self.width = max(LEFT + places.x.total + 60, 640.0)
         self.host = _TOP + PITCH * len(places.lanes)
@@ -133,25 +134,23 @@ class _Lanes:
     # Waits ------------------------------------------------------------------------------
 
     def waits(self) -> Iterator[str]:
-        records: dict[int, tuple[Record, int | None]] = {}
-        last: dict[int, int] = {}
         drawn: set[tuple[int | None, ...]] = set()
-        for number, i in enumerate(self.plan.instructions):
-            if isinstance(i, Launch):
-                last[i.stream] = self.launch_at[number]
-            elif isinstance(i, Record):
-                records[i.event] = i, last.get(i.stream)
-            elif i.event not in records:
+        for ends in wait_ends(self.plan):
+            if ends.record is None:
                 continue
-            elif isinstance(i, HostWait):
-                yield self.end(records[i.event][0])
-            elif records[i.event][0].stream != i.stream:
-                arrow = self.arrow(number, i, *records[i.event])
+            if isinstance(ends.wait, HostWait):
+                yield self.end(ends.record)
+            elif ends.record.stream != ends.wait.stream:
+                arrow = self.arrow(ends, ends.wait, ends.record)
                 if arrow.key not in drawn:
                     drawn.add(arrow.key)
                     yield arrow.svg
 
-    def arrow(self, number: int, wait: Wait, record: Record, before: int | None) -> _Arrow:
+    def arrow(self, ends: Ends, wait: Wait, record: Record) -> _Arrow:
+        number = ends.number
+        before, after = (
+            None if n is None else self.launch_at[n] for n in (ends.before, ends.after)
+        )
         x = LEFT + self.places.x.recorded[wait.event] - 9
         to = LEFT + self.places.x.resumed[number] + 9
         rows = self.places.lanes
@@ -161,22 +160,13 @@ class _Lanes:
         bend = down * max(abs(end - y) / 2, 20.0)
         d = f"M{x:.1f} {y:.1f}C{x:.1f} {y + bend:.1f} {to:.1f} {end - bend:.1f} {to:.1f} {end:.1f}"
         cls = "w" if wait.role == "dependency" else "w fk"
-        after = self.following(number, wait.stream)
         if after is not None and self.critical(before, after):
             cls += " cw"
         title = f"event {wait.event}, {wait.role}: {self.why[number]}"
         # Arrows between the same two blocks are one.
-        ends = tuple(n if n is None else self.block[n].members[0] for n in (before, after))
-        key = (record.stream, wait.stream, *ends)
+        boxes = (n if n is None else self.block[n].members[0] for n in (before, after))
+        key = (record.stream, wait.stream, *boxes)
         return _Arrow(key, svg.path(d, cls, True, title, w=number))
-
-    def following(self, number: int, stream: int) -> int | None:
-        """The launch that a wait delays."""
-        for later in range(number + 1, min(number + 9, len(self.plan.instructions))):
-            i = self.plan.instructions[later]
-            if isinstance(i, Launch) and i.stream == stream:
-                return self.launch_at[later]
-        return None
 
     def critical(self, first: int | None, second: int) -> bool:
         path = self.places.critical
@@ -195,8 +185,7 @@ class _Lanes:
         missing wait makes many races; the first shows where it is missing."""
         found: dict[tuple[int, ...], list[Hazard]] = {}
         for hazard in self.hazards:
-            sites = (s for s in (hazard.first, hazard.second) if s is not None)
-            ends = tuple(self.launch_at[s.index] for s in sites if s.index in self.launch_at)
+            ends = tuple(self.launch_at[s.index] for s in hazard.sites if s.index in self.launch_at)
             found.setdefault(ends, []).append(hazard)
         nearest: dict[int, tuple[int, ...]] = {}
         for ends in sorted((e for e in found if len(e) == 2), key=lambda e: (e[1] <= e[0], e)):

@@ -60,7 +60,7 @@ def layout(plan: Plan, most: int, known: Prediction | None = None) -> Layout:
     predicted = predict(plan, known)
     crowd = max(len(us) / max(len(made), 1), 1.0)
     return Layout(
-        tuple(i for i in plan.instructions if isinstance(i, Launch)),
+        tuple(plan.launches.values()),
         tuple(us),
         predicted,
         simulate(plan, widths, _WAIT / crowd),

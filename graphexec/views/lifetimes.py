@@ -43,7 +43,7 @@ class Tenant:
 
 def tenants(plan: Plan) -> list[Tenant]:
     """The tenants of every arena, in order of their writers."""
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     arenas = {b.id for b in plan.buffers if b.role == "arena"}
     readers = _readers(plan)
     users: dict[tuple[int, Range], list[int]] = {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.plan import Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
 from graphexec.views.predict import predict
@@ -48,7 +48,7 @@ def memory_to_text(plan: Plan, known: Prediction | None = None) -> str:
 def memory_to_dict(plan: Plan, known: Prediction | None = None) -> dict[str, Any]:
     """The tensors of the arenas with their bytes and lifetimes (microseconds of the predicted
     run), and the peak of bytes in use. `known` is the planner's prediction."""
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     times, all = predict(plan, known), tenants(plan)
 
     def row(t: Tenant) -> dict[str, Any]:

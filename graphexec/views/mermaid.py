@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
+from graphexec.ir.plan import HostWait, Plan
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.collapse import collapsed
 from graphexec.views.dataflow import data_edges
@@ -17,6 +17,7 @@ from graphexec.views.paint import Color, Paint
 from graphexec.views.predict import microseconds
 from graphexec.views.svg import FILLS, RAMP, TRANSFER
 from graphexec.views.table import fit, shape
+from graphexec.views.waits import by_launch, wait_ends
 
 if TYPE_CHECKING:
     from graphexec.proof import Hazard
@@ -73,7 +74,7 @@ def _classes(
     if color == "stream":
         return [f"f{rows[b.stream] % len(FILLS)}" for b in made]
     paint = Paint(plan, color, us, rows)
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     return [
         paint.of(launches[b.members[0]], sum(us[n] for n in b.members) / len(b.members))
         for b in made
@@ -88,31 +89,23 @@ def _data(plan: Plan, block: dict[int, int]) -> Iterator[str]:
 
 
 def _waits(plan: Plan, block: dict[int, int]) -> Iterator[str]:
-    last: dict[int, int] = {}
-    records: dict[int, int] = {}
-    waiting: dict[int, list[tuple[int, str]]] = {}
-    number = 0
-    for i in plan.instructions:
-        if isinstance(i, Launch):
-            last[i.stream] = block[number]
-            for source, label in waiting.pop(i.stream, []):
-                if source != block[number]:
-                    yield f"  n{source} -.->{_label(label)} n{block[number]}"
-            number += 1
-        elif isinstance(i, Record) and i.stream in last:
-            records[i.event] = last[i.stream]
-        elif isinstance(i, Wait) and i.event in records:
-            label = f"e{i.event}" if i.role == "dependency" else f"e{i.event} {i.role}"
-            waiting.setdefault(i.stream, []).append((records[i.event], label))
-        elif isinstance(i, HostWait) and i.event in records:
-            yield f"  n{records[i.event]} -.->|e{i.event}| host([host])"
+    numbers = {n: block[place] for place, n in enumerate(plan.launches)}
+    for ends in by_launch(wait_ends(plan)):
+        wait, source = ends.wait, None if ends.before is None else numbers[ends.before]
+        if source is None:
+            continue
+        if isinstance(wait, HostWait):
+            yield f"  n{source} -.->|e{wait.event}| host([host])"
+        elif ends.after is not None and numbers[ends.after] != source:
+            label = f"e{wait.event}" if wait.role == "dependency" else f"e{wait.event} {wait.role}"
+            yield f"  n{source} -.->{_label(label)} n{numbers[ends.after]}"
 
 
 def _races(plan: Plan, block: dict[int, int], hazards: Sequence[Hazard]) -> Iterator[str]:
-    indices = [n for n, i in enumerate(plan.instructions) if isinstance(i, Launch)]
+    indices = [*plan.launches]
     number = {index: n for n, index in enumerate(indices)}
     for h in hazards:
-        ends = [block[number[s.index]] for s in (h.first, h.second) if s and s.index in number]
+        ends = [block[number[s.index]] for s in h.sites if s.index in number]
         for end in ends:
             yield f"  style n{end} stroke:#D0021B,stroke-width:4px"
         if len(ends) == 2:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
-from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.plan import Plan
 from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
 from graphexec.views.certificate import certificate
@@ -47,8 +47,8 @@ def to_html(
     if hazards is None:
         hazards = find_hazards(plan)
     outline = outline or of_plan(plan)
-    launches = sum(isinstance(i, Launch) for i in plan.instructions)
-    written = sum(len(i.writes) for i in plan.instructions if isinstance(i, Launch))
+    launches = len(plan.launches)
+    written = sum(len(i.writes) for i in plan.launches.values())
     boxes = most or (max(launches, written) if launches <= _EVERY else lanes.MOST)
     data = page_data(plan, outline, hazards, trace, notes, known)
     pieces = {

@@ -25,7 +25,7 @@ def launches_of(plan: Plan, notes: Sequence[Note] = ()) -> dict[str, list[int]]:
     """The launches (numbers in issue order) that do the work of each node, also of nodes that a
     rewrite took into others; `notes` are what the rewrites say of it."""
     found: dict[str, list[int]] = {}
-    launches = [i for i in plan.instructions if isinstance(i, Launch)]
+    launches = [*plan.launches.values()]
     for n, launch in enumerate(launches):
         for node in launch.members:
             found.setdefault(node, []).append(n)
@@ -96,9 +96,8 @@ class _Launches:
                 self.told.setdefault(n, []).append(f"{note.rewrite}: {note.text}")
         self.races: dict[int, list[str]] = {}
         for hazard in hazards:
-            for site in (hazard.first, hazard.second):
-                if site is not None:
-                    self.races.setdefault(site.index, []).append(str(hazard))
+            for site in hazard.sites:
+                self.races.setdefault(site.index, []).append(str(hazard))
 
     def all(self) -> list[dict[str, Any]]:
         """Every launch; the waits before it on its stream are its own."""

@@ -19,7 +19,7 @@ class Paint:
 
     def __init__(self, plan: Plan, by: Color, us: Sequence[float], lanes: dict[int, int]) -> None:
         self.by, self.lanes, self.transfers = by, lanes, Transfers(plan)
-        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        launches = [*plan.launches.values()]
         names = dict.fromkeys(i.command for i in launches if not self.transfers.of(i))
         self.ops = {name: n for n, name in enumerate(names)}
         self.least, self.most = min(us, default=0.0), max(us, default=1.0)

@@ -67,7 +67,7 @@ def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
     """Start and end of each launch in microseconds, by the number of its instruction: what the
     planner said when it made the plan. Empty where the plan does not hold enough to say it again.
     """
-    launches = {n: i for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
+    launches = plan.launches
     rates = model(plan)
     if plan.stats is None or plan.stats.costs != rates.name:
         return {}

@@ -10,53 +10,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphexec.base.printable import printable
-from graphexec.ir.plan import Launch, Plan, Range, Record, Wait
+from graphexec.ir.plan import Launch, Plan, Range, Wait
 from graphexec.views.transfers import Transfers
+from graphexec.views.waits import Ends, wait_ends
 
 
 def reasons(plan: Plan) -> dict[int, str]:
     """One sentence for every wait, by number of its instruction."""
-    last: dict[int, Launch] = {}
-    records: dict[int, tuple[int, Launch | None]] = {}
-    following = _following(plan)
     names = _Names(plan)
-    found = {}
-    for number, i in enumerate(plan.instructions):
-        if isinstance(i, Launch):
-            last[i.stream] = i
-        elif isinstance(i, Record):
-            records[i.event] = (i.stream, last.get(i.stream))
-        elif isinstance(i, Wait):
-            found[number] = _reason(names, i, records.get(i.event), following.get(number))
-    return found
+    return {
+        e.number: _reason(names, plan, e.wait, e)
+        for e in wait_ends(plan)
+        if isinstance(e.wait, Wait)
+    }
 
 
-def _following(plan: Plan) -> dict[int, Launch]:
-    """For each wait the next launch on its stream."""
-    ahead: dict[int, Launch] = {}
-    found = {}
-    for number in reversed(range(len(plan.instructions))):
-        i = plan.instructions[number]
-        if isinstance(i, Launch):
-            ahead[i.stream] = i
-        elif isinstance(i, Wait) and i.stream in ahead:
-            found[number] = ahead[i.stream]
-    return found
-
-
-def _reason(
-    names: _Names, wait: Wait, record: tuple[int, Launch | None] | None, second: Launch | None
-) -> str:
-    if record is None:
+def _reason(names: _Names, plan: Plan, wait: Wait, ends: Ends) -> str:
+    if ends.record is None:
         return f"event {wait.event} is not recorded before this wait: it orders nothing"
-    stream, first = record
+    stream = ends.record.stream
     if wait.role == "fork":
         return f"stream {wait.stream} starts when stream {stream} does"
     if wait.role == "join":
         return f"the run is over only when stream {stream} is"
-    if first is None or second is None:
+    if ends.before is None or ends.after is None:
         return f"stream {wait.stream} goes on after event {wait.event} of stream {stream}"
-    return _shared(names, first, second, stream)
+    return _shared(names, plan.launches[ends.before], plan.launches[ends.after], stream)
 
 
 def _shared(names: _Names, first: Launch, second: Launch, stream: int) -> str:

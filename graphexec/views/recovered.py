@@ -31,7 +31,7 @@ class _Recovered:
         self.types = {t.name: _type(t) for t in plan.tensors}
         self.roles = {b.id: b.role for b in plan.buffers}
         self.nodes: dict[str, list[Launch]] = {}
-        self.launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        self.launches = [*plan.launches.values()]
         for launch in self.launches:
             mine = self.nodes.pop(self.key(launch), [])
             self.nodes[self.key(launch)] = [*mine, launch]  # where its last launch is

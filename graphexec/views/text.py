@@ -55,7 +55,7 @@ def refuted(hazards: Sequence[Hazard], color: bool) -> str:
 
 
 def _header(plan: Plan) -> str:
-    launches = sum(isinstance(i, Launch) for i in plan.instructions)
+    launches = len(plan.launches)
     parts = [f"plan {printable(plan.graph)} on {printable(plan.device)}"]
     parts += [" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items())] if plan.dims else []
     parts += [count(launches, "launch"), count(len(plan.streams), "stream")]
@@ -114,8 +114,7 @@ class _Lanes:
     ) -> None:  # fmt: skip
         self.color = color
         self.predicted = known.spans if known is not None and known.spans else prediction(plan)
-        sites = (s for h in hazards for s in (h.first, h.second) if s is not None)
-        self.racing = {site.index for site in sites}
+        self.racing = {site.index for hazard in hazards for site in hazard.sites}
         self.rows = list(_rows(plan.instructions))
         self.recorded = {i.event: i.stream for i in plan.instructions if isinstance(i, Record)}
         # A plan of another program may use streams it does not declare.

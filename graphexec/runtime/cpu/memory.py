@@ -32,7 +32,7 @@ class Memory:
         plan = self._plan = bound.plan
         self._places = bound.places
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
-        launches = [i for i in plan.instructions if isinstance(i, Launch)]
+        launches = [*plan.launches.values()]
         fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
         beside = [b for b in plan.buffers if b.role in _EDGE and b.id in fixed]
         self.buffers: dict[str, Array] = {}

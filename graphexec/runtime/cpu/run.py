@@ -6,7 +6,7 @@ import threading
 import time
 
 from graphexec.base.errors import ExecutionError
-from graphexec.ir.plan import Launch, Plan
+from graphexec.ir.plan import Plan
 from graphexec.runtime.device import Tap
 from graphexec.runtime.how_far import told
 
@@ -45,7 +45,7 @@ class Run:
 
     def how_far(self, plan: Plan) -> str:
         """The completed and the pending nodes, in words."""
-        launches = {n: i for n, i in enumerate(plan.instructions) if isinstance(i, Launch)}
+        launches = plan.launches
         completed = list(self.completed)
         pending = [i for n, i in launches.items() if n not in set(completed)]
         return told([launches[n] for n in completed], pending)

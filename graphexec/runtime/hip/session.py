@@ -344,6 +344,6 @@ class HipSession:
             events = self._calls.events
             return progress(self._plan, lambda event: self._hip.event_is_done(events[event]))
         nodes = list(dict.fromkeys(
-            name for i in self._plan.instructions if isinstance(i, Launch) for name in i.members
+            name for i in self._plan.launches.values() for name in i.members
         ))  # fmt: skip
         return f"a graph does not say how far it came, mode 'stream' does; pending: {listed(nodes)}"

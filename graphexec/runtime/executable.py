@@ -58,10 +58,13 @@ class Executable:
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
-        `plan(source, resident)` makes the plan. A `base` of the same graph that lives longer lends
-        its weights, if they lie alike.
+        `plan(source, resident)` makes the plan. Later changes of `source` and of its weights files
+        do not count: what is needed later is kept. A `base` of the same graph that lives longer
+        lends what it read, and its weights on the device, if they lie alike.
         """
+        source = source.with_dims()
         compiled = plan(source, resident)
+        source.stored = compiled.graph.weights
         self._open(compiled, device, base)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
@@ -83,7 +86,7 @@ class Executable:
         if compiled.profile is not None and compiled.profile.algorithms:
             device = device.tuned(compiled.profile.algorithms)
         lender = base if base is not None and _same_weights(base._compiled, compiled) else None
-        weights = lender._weights if lender else _read_weights(compiled)
+        weights = _read_weights(compiled, {} if base is None else base._weights)
         lending = lender._sessions[0] if lender else None
         self._sessions: list[Session] = [device.open(compiled.bound, weights, lending)]
         self._compiled, self._weights = compiled, weights
@@ -322,11 +325,13 @@ def _same_weights(one: Compiled, other: Compiled) -> bool:
     )  # fmt: skip
 
 
-def _read_weights(compiled: Compiled) -> dict[str, Array]:
-    weights, mistakes = {}, []
+def _read_weights(compiled: Compiled, read: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of a program by name; those that were `read` before are not read again."""
     names = compiled.program.weights
+    weights, mistakes = {name: read[name] for name in names if name in read}, []
+    missing = [name for name in names if name not in read]
     with WeightFiles() as files:
-        for name in tracked("reading weights", names, len(names)):
+        for name in tracked("reading weights", missing, len(missing)):
             try:
                 weights[name] = files.read(compiled.graph.weights[name])
             except WeightError as exc:

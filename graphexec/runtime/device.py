@@ -19,6 +19,7 @@ from graphexec.runtime.run_log import LOGGER, logged_steps
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphexec.base.tensor import View
     from graphexec.ir.program import Gemm, Work
     from graphexec.machine.hardware import Machine
     from graphexec.machine.support import Facts, Support
@@ -72,8 +73,13 @@ class Session(Protocol):
         and copies from pinned arrays where they lie."""
         ...
 
-    def address(self, buffer: str) -> int:
-        """Where a buffer lies in the device's memory. Raises NotTaken if it has none of its own."""
+    def array(self, view: View, owner: object) -> DeviceArray:
+        """Where an input or output lies in the device's memory, which `owner` keeps alive. Raises
+        NotTaken if the device has none of its own."""
+        ...
+
+    def holds(self, array: DeviceArray) -> bool:
+        """Whether an array shares bytes with inputs or outputs in the session's device memory."""
         ...
 
     def accept(self, value: object) -> DeviceArray:
@@ -105,9 +111,10 @@ class Session(Protocol):
         at once, one of `pinned_empty` or one that is `lent` when the run is done."""
         ...
 
-    def take(self, buffer: str, value: object) -> None:
-        """As `put`, from an array in device memory, ordered after the stream that wrote it.
-        `value` is kept until the run is done. Raises NotTaken."""
+    def take(self, arrays: Mapping[str, DeviceArray]) -> None:
+        """As `put` for several buffers at once, from accepted arrays in device memory, ordered
+        after the streams that wrote them. Arrays may lie in these or other buffers of the session:
+        all are read before one is overwritten. They are kept until the run is done."""
         ...
 
     def fetch(self, buffer: str) -> None:

@@ -113,6 +113,11 @@ class Executable:
         return self._compiled.bound
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def session(self) -> Session:
         """The device's side of the first request in flight."""
         return self._sessions[0]
@@ -168,13 +173,28 @@ class Executable:
                 return other._submit(arrays, in_flight, tap, lent=lent)
             session = self._take(in_flight)
             found = arrays if plain else accepted(session, arrays, self.inputs)
+            lent_here = not plain and self._lies_in_other(session, found.values())
+            if lent_here:
+                self._collect_all()
             self._ins.put(session, found, lent)
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)
             pending = Pending(session, self._finish, self._pending.remove, self.lock, self._closing)
             self._pending.append(pending)
+            if lent_here:  # before another request overwrites what this one reads
+                pending.collect()
             return pending
+
+    def _lies_in_other(self, session: Session, inputs: Iterable[Array | DeviceArray]) -> bool:
+        """Whether some of the inputs lie in the memory of requests on other sessions."""
+        others = [other for other in self._sessions if other is not session]
+        arrays = [array for array in inputs if isinstance(array, DeviceArray)]
+        return any(other.holds(array) for other in others for array in arrays)
+
+    def _collect_all(self) -> None:
+        while self._pending:
+            self._pending[0].collect()
 
     def _take(self, in_flight: int) -> Session:
         """A session that no request uses: an idle one, a new one, or that of the oldest request."""
@@ -249,8 +269,7 @@ class Executable:
             message = f"'{name}' lies in the memory of the host: a run copies it to or from the GPU"
             help = "compile(graph, device='hip', resident=True)"
             raise DataError([Diagnostic(message, help=help)])
-        view = ports[name]
-        return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
+        return session.array(ports[name], self)
 
     def replay(self, times: int = 1) -> None:
         """Run the plan on what lies in device memory `times` times, and wait for the last. Without
@@ -263,8 +282,7 @@ class Executable:
         at_least_one("times", times)
         with self.lock:
             self._check_open()
-            while self._pending:  # `device_array` is the first session's memory
-                self._pending[0].collect()
+            self._collect_all()  # `device_array` is the first session's memory
             self._sessions[0].issue(times=times)
             self._sessions[0].wait(None if self.timeout is None else self.timeout * times)
 
@@ -290,8 +308,7 @@ class Executable:
         with self.lock:
             if self._closed:
                 return
-            while self._pending:
-                self._pending[0].collect()
+            self._collect_all()
             self._closed = True
             with self._closing, ExitStack() as steps:  # in reverse order, whatever fails
                 for session in self._sessions:  # the first one owns the weights

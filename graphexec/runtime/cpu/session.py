@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from graphexec.base.errors import ExecutionError, SessionClosed, TimedOut
+from graphexec.base.tensor import View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch, Record, Wait
 from graphexec.ir.program import Work
@@ -88,17 +89,20 @@ class CpuSession:
         self._drain()
         self._memory.fill(buffer, array, lent and self._access is None)
 
-    def take(self, buffer: str, value: object) -> None:
-        """Always refused: this device has no memory of its own."""
-        self.accept(value)
+    def take(self, arrays: Mapping[str, DeviceArray]) -> None:
+        """Nothing: `accept` refuses every array."""
 
     def accept(self, value: object) -> DeviceArray:
         """Always refused: this device has no memory of its own."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
 
-    def address(self, buffer: str) -> int:
+    def array(self, view: View, owner: object) -> DeviceArray:
         """Always refused: this device has no memory of its own."""
-        raise NotTaken(f"'{buffer}' lies in the memory of the host: the plan runs on the CPU")
+        raise NotTaken(f"'{view.storage}' lies in the memory of the host: the plan runs on the CPU")
+
+    def holds(self, array: DeviceArray) -> bool:
+        """Never: this device has no memory of its own."""
+        return False
 
     def fetch(self, buffer: str) -> None:
         """Nothing to do: `get` reads every buffer directly."""

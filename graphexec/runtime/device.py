@@ -141,6 +141,11 @@ class Session(Protocol):
         after `timeout` seconds."""
         ...
 
+    def abandon(self) -> None:
+        """Nobody will wait for the last `issue`, nor ask for its outputs. It is finished all the
+        same. Called by finalizers, so by any thread at any time."""
+        ...
+
     def close(self) -> None:
         """Wait for what is running, then free everything. A second call does nothing."""
         ...

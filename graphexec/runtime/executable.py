@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from graphexec.runtime.device_array import DeviceArray, is_device_array
 from graphexec.runtime.pending import Pending, in_order
 from graphexec.runtime.pinned import is_pinned
 from graphexec.runtime.plan_cache import PlanCache, does_not_fit
+from graphexec.runtime.process import Process
 from graphexec.runtime.requests import in_flight as side_by_side
 from graphexec.runtime.run_inputs import (
     Ports,
@@ -75,11 +78,15 @@ class Executable:
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
         self._closing = threading.Lock()  # held while sessions are closed
-        self._source, self._plan, self._resident, self._base = source, plan, resident, base
+        self._source, self._plan, self._resident = source, plan, resident
+        self._derived = base is not None
         self._twin: Executable | None = None
-        self._resized = PlanCache(source, self._like)
+        self._resized: PlanCache[Executable] = PlanCache(source)
+        self._process = Process()
         self._closed = False
-        self._pending: deque[Pending] = deque()
+        self._numbers = count()
+        # By their numbers, so the oldest first; one whose handle is dropped leaves by itself.
+        self._pending: WeakValueDictionary[int, Pending] = WeakValueDictionary()
         self._proved = 1
 
     def _open(self, compiled: Compiled, device: Device, base: Executable | None) -> None:
@@ -120,6 +127,7 @@ class Executable:
     @property
     def session(self) -> Session:
         """The device's side of the first request in flight."""
+        self._process.check()
         return self._sessions[0]
 
     # Running --------------------------------------------------------------------------------
@@ -131,7 +139,8 @@ class Executable:
         it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
         other values of its dims are taken too: the plan for those is made, and the last few such
         plans are kept. Others raise DataError, all mistakes at once. Raises
-        ExecutionError when a command fails; the executable stays usable.
+        ExecutionError when a command fails; the executable stays usable. In a fork of the process
+        that compiled, every method raises it.
         """
         return self._submit(inputs, 1, lent=True).result()
 
@@ -153,6 +162,7 @@ class Executable:
         that many requests side by side is proved free of races before it runs. A request maps the
         names of inputs to arrays; DataError says which one is wrong.
         """
+        self._process.check()
         at_least_one("in_flight", in_flight)
         return in_order(requests, in_flight, lambda inputs: self._submit(inputs, in_flight))
 
@@ -164,6 +174,7 @@ class Executable:
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None, *,
         lent: bool = False,
     ) -> Pending:  # fmt: skip
+        self._process.check()
         plain = self._ins.are(inputs)
         arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
@@ -180,8 +191,11 @@ class Executable:
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)
-            pending = Pending(session, self._finish, self._pending.remove, self.lock, self._closing)
-            self._pending.append(pending)
+            finish = partial(_finish, self._outs, self.timeout)
+            number = next(self._numbers)
+            release = partial(self._pending.pop, number, None)
+            pending = Pending(session, finish, release, self.lock, self._closing)
+            self._pending[number] = pending
             if lent_here:  # before another request overwrites what this one reads
                 pending.collect()
             return pending
@@ -193,21 +207,21 @@ class Executable:
         return any(other.holds(array) for other in others for array in arrays)
 
     def _collect_all(self) -> None:
-        while self._pending:
-            self._pending[0].collect()
+        for pending in list(self._pending.values()):
+            pending.collect()
 
     def _take(self, in_flight: int) -> Session:
         """A session that no request uses: an idle one, a new one, or that of the oldest request."""
-        if not self._pending:
+        in_use = list(self._pending.values())
+        if not in_use:
             return self._sessions[0]
-        busy = {id(pending.session) for pending in self._pending}
+        busy = {id(pending.session) for pending in in_use}
         if len(busy) == len(self._sessions):
             if len(self._sessions) < in_flight:
                 self._add_session()
             else:
-                oldest = self._pending[0]
-                oldest.collect()
-                return oldest.session
+                in_use[0].collect()
+                return in_use[0].session
         return next(s for s in self._sessions if id(s) not in busy)
 
     def _add_session(self) -> None:
@@ -222,11 +236,8 @@ class Executable:
         """The outputs of the run that `session` has just finished, the caller's own."""
         return self._outs.get(session)
 
-    def _finish(self, session: Session) -> dict[str, Array]:
-        session.wait(self.timeout)
-        return self.outputs_of(session)
-
     def _check_open(self) -> None:
+        self._process.check()
         if self._closed:
             raise SessionClosed("the executable is closed")
 
@@ -236,7 +247,7 @@ class Executable:
         odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
                if shape != self.inputs[n].shape}  # fmt: skip
         if odd:
-            other = self._resized.find(shapes) if self._base is None else None
+            other = None if self._derived else self._resized.find(shapes, self._like)
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
@@ -279,6 +290,7 @@ class Executable:
         the inputs must be done, or be on a stream that the caller has waited for. All of them may
         take `times` times as long as one. Raises DataError unless `times` is at least 1.
         """
+        self._process.check()
         at_least_one("times", times)
         with self.lock:
             self._check_open()
@@ -305,6 +317,7 @@ class Executable:
 
         Requests in flight are finished: their `result()` can still be asked for.
         """
+        self._process.check()
         with self.lock:
             if self._closed:
                 return
@@ -323,6 +336,8 @@ class Executable:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if not self._process.here:  # what is to be freed is not in a fork
+            return
         try:
             self.close()
         except ExecutionError:
@@ -332,6 +347,11 @@ class Executable:
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
+
+
+def _finish(outputs: Ports, timeout: float | None, session: Session) -> dict[str, Array]:
+    session.wait(timeout)
+    return outputs.get(session)
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

@@ -202,6 +202,9 @@ class HipSession:
         self._running = False
         self._taken.clear()
 
+    def abandon(self) -> None:
+        """Nothing: the next run waits for what is on the streams."""
+
     def close(self) -> None:
         """Drain, then free. Resources of a hanging device cannot be freed and are kept."""
         if self._closed:

@@ -72,6 +72,7 @@ INSIDE_FUNCTIONS = {
     ("runtime.find", "runtime.cpu.device"): DEVICES,
     ("runtime.find", "runtime.hip.device"): DEVICES,
     ("runtime.hip.triton", "triton"): OPTIONAL,
+    ("runtime.pending", "asyncio"): "who does not await needs no event loop",
     ("runtime.pinned", "runtime.hip.bindings"): "arrays for the CPU need no GPU",
     ("tools.compare", "ml_dtypes"): NUMPY,
     ("views.png", "resvg_py"): OPTIONAL,

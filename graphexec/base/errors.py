@@ -17,7 +17,7 @@ GraphexecError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphexec.base.diagnostics import Diagnostic
@@ -27,6 +27,15 @@ class GraphexecError(Exception):
     """Base class of all errors of graphexec; `exit_code` is that of the command line."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by their constructors, which take other arguments: a pool of processes hangs on an
+        # exception that cannot be unpickled.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[GraphexecError], args: tuple[Any, ...]) -> GraphexecError:
+    return kind.__new__(kind, *args)
 
 
 class InputError(GraphexecError):

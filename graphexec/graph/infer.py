@@ -65,6 +65,10 @@ class _Inference:
         return self.checked(item, TensorType(shape, dtype))
 
     def weight(self, item: Weight, files: WeightFiles) -> TypedWeight | None:
+        known = self.graph.stored.get(item.name)
+        if known is not None:
+            good = self.asserted(item, item.shape, known.type) and self.checked(item, known.type)
+            return known if good else None
         wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
         try:
             found = files.find(

@@ -15,7 +15,8 @@ name: a node's name is the name of the tensor it makes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from keyword import iskeyword
@@ -29,6 +30,7 @@ from graphexec.ir.registry import known_ops
 
 if TYPE_CHECKING:
     from graphexec.ir.op import Op
+    from graphexec.ir.typed import TypedWeight
 
 Dim = int | str
 """An extent: a number, or an expression over the graph's dims and consts."""
@@ -116,6 +118,7 @@ class Graph:
         self.source = source
         self.output_marks: dict[str, Mark] = {}
         self.warnings: list[Diagnostic] = []
+        self.stored: Mapping[str, TypedWeight] = {}  # whose files are not looked at any more
         self._numbers: dict[str, int] = {}  # of each op, below which no name made from it is free
 
     # Building ---------------------------------------------------------------------------
@@ -245,16 +248,23 @@ class Graph:
         )
 
     def with_dims(self, /, **dims: int) -> Graph:
-        """The same graph with other values of its dims; unknown names are a GraphError."""
+        """A copy, with other values of dims that are given; unknown names are a GraphError.
+
+        It shares nothing with this graph that can be changed.
+        """
         for name in dims:
             if name not in self.dims:
                 raise _mistake(f"the graph has no dim '{name}'", help=did_you_mean(name, self.dims))
         other = Graph(
-            self.name, dims={**self.dims, **dims}, consts=self.consts, ops=self.ops,
+            self.name, dims={**self.dims, **dims}, consts=self.consts, ops=dict(self.ops),
             folder=self.folder, weight_root=self.weight_root, source=self.source,
         )  # fmt: skip
         other.inputs, other.weights = dict(self.inputs), dict(self.weights)
-        other.nodes, other.outputs = dict(self.nodes), dict(self.outputs)
+        other.nodes = {
+            name: replace(node, operands=dict(node.operands), attrs=deepcopy(dict(node.attrs)))
+            for name, node in self.nodes.items()
+        }
+        other.outputs, other.stored = dict(self.outputs), self.stored
         other.output_marks, other.warnings = dict(self.output_marks), list(self.warnings)
         return other
 

@@ -19,6 +19,7 @@ from graphexec.machine.support import Hardware
 from graphexec.runtime.run_log import LOGGER, logged_steps
 
 if TYPE_CHECKING:
+    from graphexec.base.tensor import Array, View
     from graphexec.ir.program import Gemm
     from graphexec.machine.hardware import Machine
     from graphexec.runtime.device_array import DeviceArray
@@ -70,8 +71,13 @@ class Session(Protocol):
         and copies from pinned arrays where they lie."""
         ...
 
-    def address(self, buffer: str) -> int:
-        """Where a buffer lies in the device's memory. Raises NotTaken if it has none of its own."""
+    def array(self, view: View, owner: object) -> DeviceArray:
+        """Where an input or output lies in the device's memory, which `owner` keeps alive. Raises
+        NotTaken if the device has none of its own."""
+        ...
+
+    def holds(self, array: DeviceArray) -> bool:
+        """Whether an array shares bytes with inputs or outputs in the session's device memory."""
         ...
 
     def accept(self, value: object) -> DeviceArray:
@@ -103,9 +109,10 @@ class Session(Protocol):
         at once, one of `pinned_empty` or one that is `lent` when the run is done."""
         ...
 
-    def take(self, buffer: str, value: object) -> None:
-        """As `put`, from an array in device memory, ordered after the stream that wrote it.
-        `value` is kept until the run is done. Raises NotTaken."""
+    def take(self, arrays: Mapping[str, DeviceArray]) -> None:
+        """As `put` for several buffers at once, from accepted arrays in device memory, ordered
+        after the streams that wrote them. Arrays may lie in these or other buffers of the session:
+        all are read before one is overwritten. They are kept until the run is done."""
         ...
 
     def fetch(self, buffer: str) -> None:
@@ -130,6 +137,11 @@ class Session(Protocol):
 
         Raises ExecutionError when a command failed, the session staying usable, and TimedOut
         after `timeout` seconds."""
+        ...
+
+    def abandon(self) -> None:
+        """Nobody will wait for the last `issue`, nor ask for its outputs. It is finished all the
+        same. Called by finalizers, so by any thread at any time."""
         ...
 
     def close(self) -> None:

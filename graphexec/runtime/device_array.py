@@ -12,6 +12,7 @@ import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphexec.base.errors import SessionClosed
 from graphexec.base.tensor import DType, TensorType, contiguous_strides
 
 _GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
@@ -25,7 +26,8 @@ class DeviceArray:
 
     `owner` keeps the memory alive. `stream` is the handle of the stream that wrote it, 0 for the
     null stream, or None if the reader's stream is already ordered after the writer. Other
-    libraries can read it by its `__cuda_array_interface__` (bf16 as 2-byte void).
+    libraries can read it by its `__cuda_array_interface__` (bf16 as 2-byte void), which raises
+    SessionClosed when the executable that owns the memory is closed.
     """
 
     address: int
@@ -35,12 +37,15 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        if getattr(self.owner, "closed", False):
+            raise SessionClosed("the array is freed: the executable that owns it is closed")
         return {
             "shape": self.type.shape,
             "typestr": next(t for t, dtype in _TYPESTR.items() if dtype is self.type.dtype),
             "data": (self.address, False),
             "strides": None,
             "version": 3,
+            "stream": self.stream or (None if self.stream is None else 1),  # 1: the null stream
         }
 
 

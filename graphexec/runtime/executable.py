@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, SessionClosed
@@ -21,6 +23,7 @@ from graphexec.runtime.device_array import DeviceArray, is_device_array
 from graphexec.runtime.pending import Pending, in_order
 from graphexec.runtime.pinned import is_pinned
 from graphexec.runtime.plan_cache import PlanCache, does_not_fit
+from graphexec.runtime.process import Process
 from graphexec.runtime.requests import in_flight as side_by_side
 from graphexec.runtime.run_inputs import (
     Ports,
@@ -55,10 +58,13 @@ class Executable:
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
-        `plan(source, resident)` makes the plan. A `base` of the same graph that lives longer lends
-        its weights, if they lie alike.
+        `plan(source, resident)` makes the plan. Later changes of `source` and of its weights files
+        do not count: what is needed later is kept. A `base` of the same graph that lives longer
+        lends what it read, and its weights on the device, if they lie alike.
         """
+        source = source.with_dims()
         compiled = plan(source, resident)
+        source.stored = compiled.graph.weights
         self._open(compiled, device, base)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
@@ -69,18 +75,22 @@ class Executable:
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
         self._closing = threading.Lock()  # held while sessions are closed
-        self._source, self._plan, self._resident, self._base = source, plan, resident, base
+        self._source, self._plan, self._resident = source, plan, resident
+        self._derived = base is not None
         self._twin: Executable | None = None
-        self._resized = PlanCache(source, self._like)
+        self._resized: PlanCache[Executable] = PlanCache(source)
+        self._process = Process()
         self._closed = False
-        self._pending: deque[Pending] = deque()
+        self._numbers = count()
+        # By their numbers, so the oldest first; one whose handle is dropped leaves by itself.
+        self._pending: WeakValueDictionary[int, Pending] = WeakValueDictionary()
         self._proved = 1
 
     def _open(self, compiled: Compiled, device: Device, base: Executable | None) -> None:
         if compiled.profile is not None and compiled.profile.algorithms:
             device = device.tuned(compiled.profile.algorithms)
         lender = base if base is not None and _same_weights(base._compiled, compiled) else None
-        weights = lender._weights if lender else _read_weights(compiled)
+        weights = _read_weights(compiled, {} if base is None else base._weights)
         lending = lender._sessions[0] if lender else None
         self._sessions: list[Session] = [device.open(compiled.bound, weights, lending)]
         self._compiled, self._weights = compiled, weights
@@ -107,8 +117,14 @@ class Executable:
         return self._compiled.bound
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def session(self) -> Session:
         """The device's side of the first request in flight."""
+        self._process.check()
         return self._sessions[0]
 
     # Running --------------------------------------------------------------------------------
@@ -120,7 +136,8 @@ class Executable:
         it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
         other values of its dims are taken too: the plan for those is made, and the last few such
         plans are kept. Others raise DataError, all mistakes at once. Raises
-        ExecutionError when a command fails; the executable stays usable.
+        ExecutionError when a command fails; the executable stays usable. In a fork of the process
+        that compiled, every method raises it.
         """
         return self._submit(inputs, 1, lent=True).result()
 
@@ -142,6 +159,7 @@ class Executable:
         that many requests side by side is proved free of races before it runs. A request maps the
         names of inputs to arrays; DataError says which one is wrong.
         """
+        self._process.check()
         at_least_one("in_flight", in_flight)
         return in_order(requests, in_flight, lambda inputs: self._submit(inputs, in_flight))
 
@@ -153,6 +171,7 @@ class Executable:
         self, inputs: Mapping[str, Array], in_flight: int, tap: Tap | None = None, *,
         lent: bool = False,
     ) -> Pending:  # fmt: skip
+        self._process.check()
         plain = self._ins.are(inputs)
         arrays = inputs if plain else checked(inputs, self.inputs)
         with self.lock:
@@ -162,26 +181,44 @@ class Executable:
                 return other._submit(arrays, in_flight, tap, lent=lent)
             session = self._take(in_flight)
             found = arrays if plain else accepted(session, arrays, self.inputs)
+            lent_here = not plain and self._lies_in_other(session, found.values())
+            if lent_here:
+                self._collect_all()
             self._ins.put(session, found, lent)
             session.issue(tap)
             for storage in self._outs.storages:
                 session.fetch(storage)
-            pending = Pending(session, self._finish, self._pending.remove, self.lock, self._closing)
-            self._pending.append(pending)
+            finish = partial(_finish, self._outs, self.timeout)
+            number = next(self._numbers)
+            release = partial(self._pending.pop, number, None)
+            pending = Pending(session, finish, release, self.lock, self._closing)
+            self._pending[number] = pending
+            if lent_here:  # before another request overwrites what this one reads
+                pending.collect()
             return pending
+
+    def _lies_in_other(self, session: Session, inputs: Iterable[Array | DeviceArray]) -> bool:
+        """Whether some of the inputs lie in the memory of requests on other sessions."""
+        others = [other for other in self._sessions if other is not session]
+        arrays = [array for array in inputs if isinstance(array, DeviceArray)]
+        return any(other.holds(array) for other in others for array in arrays)
+
+    def _collect_all(self) -> None:
+        for pending in list(self._pending.values()):
+            pending.collect()
 
     def _take(self, in_flight: int) -> Session:
         """A session that no request uses: an idle one, a new one, or that of the oldest request."""
-        if not self._pending:
+        in_use = list(self._pending.values())
+        if not in_use:
             return self._sessions[0]
-        busy = {id(pending.session) for pending in self._pending}
+        busy = {id(pending.session) for pending in in_use}
         if len(busy) == len(self._sessions):
             if len(self._sessions) < in_flight:
                 self._add_session()
             else:
-                oldest = self._pending[0]
-                oldest.collect()
-                return oldest.session
+                in_use[0].collect()
+                return in_use[0].session
         return next(s for s in self._sessions if id(s) not in busy)
 
     def _add_session(self) -> None:
@@ -196,11 +233,8 @@ class Executable:
         """The outputs of the run that `session` has just finished, the caller's own."""
         return self._outs.get(session)
 
-    def _finish(self, session: Session) -> dict[str, Array]:
-        session.wait(self.timeout)
-        return self.outputs_of(session)
-
     def _check_open(self) -> None:
+        self._process.check()
         if self._closed:
             raise SessionClosed("the executable is closed")
 
@@ -210,7 +244,7 @@ class Executable:
         odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
                if shape != self.inputs[n].shape}  # fmt: skip
         if odd:
-            other = self._resized.find(shapes) if self._base is None else None
+            other = None if self._derived else self._resized.find(shapes, self._like)
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
             return other
@@ -243,8 +277,7 @@ class Executable:
             message = f"'{name}' lies in the memory of the host: a run copies it to or from the GPU"
             help = "compile(graph, device='hip', resident=True)"
             raise DataError([Diagnostic(message, help=help)])
-        view = ports[name]
-        return DeviceArray(session.address(view.storage), TensorType(view.shape, view.dtype), self)
+        return session.array(ports[name], self)
 
     def replay(self, times: int = 1) -> None:
         """Run the plan on what lies in device memory `times` times, and wait for the last. Without
@@ -254,11 +287,11 @@ class Executable:
         the inputs must be done, or be on a stream that the caller has waited for. All of them may
         take `times` times as long as one. Raises DataError unless `times` is at least 1.
         """
+        self._process.check()
         at_least_one("times", times)
         with self.lock:
             self._check_open()
-            while self._pending:  # `device_array` is the first session's memory
-                self._pending[0].collect()
+            self._collect_all()  # `device_array` is the first session's memory
             self._sessions[0].issue(times=times)
             self._sessions[0].wait(None if self.timeout is None else self.timeout * times)
 
@@ -281,11 +314,11 @@ class Executable:
 
         Requests in flight are finished: their `result()` can still be asked for.
         """
+        self._process.check()
         with self.lock:
             if self._closed:
                 return
-            while self._pending:
-                self._pending[0].collect()
+            self._collect_all()
             self._closed = True
             with self._closing, ExitStack() as steps:  # in reverse order, whatever fails
                 for session in self._sessions:  # the first one owns the weights
@@ -300,6 +333,8 @@ class Executable:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if not self._process.here:  # what is to be freed is not in a fork
+            return
         try:
             self.close()
         except ExecutionError:
@@ -311,6 +346,11 @@ class Executable:
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
 
 
+def _finish(outputs: Ports, timeout: float | None, session: Session) -> dict[str, Array]:
+    session.wait(timeout)
+    return outputs.get(session)
+
+
 def _same_weights(one: Compiled, other: Compiled) -> bool:
     """Whether two programs have the same weights at the same places."""
     mine, theirs = one.program.weights, other.program.weights
@@ -319,11 +359,13 @@ def _same_weights(one: Compiled, other: Compiled) -> bool:
     )  # fmt: skip
 
 
-def _read_weights(compiled: Compiled) -> dict[str, Array]:
-    weights, mistakes = {}, []
+def _read_weights(compiled: Compiled, read: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights of a program by name; those that were `read` before are not read again."""
     names = compiled.program.weights
+    weights, mistakes = {name: read[name] for name in names if name in read}, []
+    missing = [name for name in names if name not in read]
     with WeightFiles() as files:
-        for name in tracked("reading weights", names, len(names)):
+        for name in tracked("reading weights", missing, len(missing)):
             try:
                 weights[name] = files.read(compiled.graph.weights[name])
             except WeightError as exc:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError
 from graphexec.base.tensor import Array
+from graphexec.runtime.process import Process
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
@@ -21,23 +23,29 @@ Inputs = Mapping[str, Array]
 
 
 class Pending:
-    """A run in flight, from `Executable.submit`.
+    """A run in flight, from `Executable.submit`; `await` gives its outputs, too.
 
-    `finish` waits for the run of a session and gives its outputs; `release` is told when the
-    session is free. `lock` is held by whoever uses sessions, `closing` while they are closed.
+    `finish` waits for the run of a session and gives its outputs; `release` is called when the
+    session is free. `lock` is held by whoever uses sessions, `closing` while they are closed. A
+    run whose handle is dropped is finished, and its outputs are dropped. Nothing here refers to
+    the executable, so that both are freed at once when they are dropped.
     """
 
     def __init__(
         self, session: Session, finish: Callable[[Session], dict[str, Array]],
-        release: Callable[[Pending], None], lock: RLock, closing: Lock,
+        release: Callable[[], object], lock: RLock, closing: Lock,
     ) -> None:  # fmt: skip
         self.session, self._finish, self._release = session, finish, release
         self._lock, self._closing = lock, closing
+        self._process = Process()
+        self._dropped = weakref.finalize(self, session.abandon)
+        self._dropped.atexit = False
         self._outputs: dict[str, Array] | None = None
         self._error: Exception | None = None
 
     def done(self) -> bool:
         """Whether `result()` would return (or raise) at once."""
+        self._process.check()
         with self._closing:  # the session must not go away while it is asked
             return self._collected or self.session.done()
 
@@ -55,12 +63,19 @@ class Pending:
         assert self._outputs is not None
         return self._outputs
 
+    def __await__(self) -> Generator[Any, None, dict[str, Array]]:
+        """As `result`, while other tasks of the event loop run."""
+        import asyncio
+
+        return asyncio.to_thread(self.result).__await__()
+
     @property
     def _collected(self) -> bool:
         return self._outputs is not None or self._error is not None
 
     def collect(self) -> None:
         """Wait for the run, keep its outputs or its error, and give the session back."""
+        self._process.check()
         with self._lock:
             if self._collected:
                 return
@@ -72,7 +87,8 @@ class Pending:
                 self._error = ExecutionError("the run was interrupted")
                 raise
             finally:
-                self._release(self)
+                self._dropped.detach()
+                self._release()
 
 
 def in_order(

@@ -32,17 +32,18 @@ Kept = TypeVar("Kept", bound=Closable)
 
 
 class PlanCache(Generic[Kept]):
-    """What `make` makes of one graph at other sizes; the one used longest ago is closed first."""
+    """What is made of one graph at other sizes; the one used longest ago is closed first."""
 
-    def __init__(self, graph: Graph, make: Callable[[Graph], Kept], limit: int = LIMIT) -> None:
-        self._graph, self._make, self._limit = graph, make, limit
+    def __init__(self, graph: Graph, limit: int = LIMIT) -> None:
+        self._graph, self._limit = graph, limit
         self._kept: OrderedDict[tuple[tuple[str, int], ...], Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, shapes: Mapping[str, Shape]) -> Kept | None:
-        """What was made for inputs of these shapes; None if they say nothing new about dims.
+    def find(self, shapes: Mapping[str, Shape], make: Callable[[Graph], Kept]) -> Kept | None:
+        """What was made for inputs of these shapes, by `make` if there is none; None if they say
+        nothing new about dims.
 
         Raises DataError if inputs disagree, and what compiling raises.
         """
@@ -51,7 +52,7 @@ class PlanCache(Generic[Kept]):
             return None
         key = tuple(sorted(dims.items()))
         if key not in self._kept:
-            made = self._make(self._graph.with_dims(**dims))
+            made = make(self._graph.with_dims(**dims))
             while len(self._kept) >= self._limit:
                 self._kept.popitem(last=False)[1].close()
             self._kept[key] = made

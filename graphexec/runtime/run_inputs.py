@@ -44,12 +44,15 @@ class Ports:
         return True
 
     def put(self, session: Session, arrays: Mapping[str, Array | DeviceArray], lent: bool) -> None:
-        """Fill the buffers of the inputs before the next `issue`."""
+        """Fill the buffers of the inputs before the next `issue`. Arrays in device memory may lie
+        in these buffers, so they are read first."""
+        there = {storage: array for name, storage, *_ in self._places
+                 if isinstance(array := arrays[name], DeviceArray)}  # fmt: skip
+        if there:
+            session.take(there)
         for name, storage, *_ in self._places:
             array = arrays[name]
-            if isinstance(array, DeviceArray):
-                session.take(storage, array)
-            else:
+            if not isinstance(array, DeviceArray):
                 session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8), lent)
 
     def get(self, session: Session) -> dict[str, Array]:

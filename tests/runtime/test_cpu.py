@@ -5,13 +5,16 @@ Where order matters, commands block on events that the test controls; nothing de
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from graphexec.ir.program import Command, Kernel, Parallel
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
 from graphexec.runtime.cpu.device import CpuDevice
+from graphexec.runtime.cpu.streams import Streams
 from graphexec.runtime.executable import Executable
 
 Array = np.ndarray[Any, Any]
@@ -381,6 +385,27 @@ def test_no_exception_of_an_op_hangs_the_run(error: str) -> None:
     code = [sys.executable, "-c", STOPPED_BY_EXIT.format(error=error), str(here), str(here.parent)]
     done = subprocess.run(code, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_exception_without_a_text_hangs_no_run() -> None:
+    """Whatever its `__str__` raises: it is the op's, too."""
+    raised: list[type[BaseException]] = []
+
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            raise raised[0]
+
+    def before(node: str, parallel: Parallel) -> None:
+        if raised and node == "quick":
+            raise Wordless
+
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice(), streams=2, timeout=9) as exe:
+        for kind in (ValueError, SystemExit, KeyboardInterrupt, RecursionError, Wordless):
+            raised[:] = [kind]
+            with pytest.raises(gx.ExecutionError, match=r"'quick': Wordless: \(.*__str__ raised"):
+                exe.run(x=ones())
+        raised.clear()
+        assert (exe.run(x=ones())["y"] == 32).all()
 
 
 def test_warnings_of_numpy_do_not_stop_a_run() -> None:
@@ -826,8 +851,8 @@ def test_blas_uses_one_thread_during_runs_and_gets_its_threads_back() -> None:
             first.result()
             second.result()
             assert blas_threads() == normal
-            one.submit(x=ones())
-        one.submit(x=ones())
+            kept = [one.submit(x=ones())]
+        kept.append(one.submit(x=ones()))
         one.close()
         assert blas_threads() == normal
     assert seen
@@ -843,6 +868,101 @@ def test_blas_gets_its_threads_back_after_a_failure() -> None:
         with pytest.raises(gx.ExecutionError):
             exe.run(x=ones())
         assert blas_threads() == normal
+
+
+def test_blas_gets_its_threads_back_when_a_request_is_dropped() -> None:
+    """Before its run is done, and whether or not the executable is dropped, too."""
+    proceed = threading.Event()
+
+    def before(node: str, parallel: Parallel) -> None:
+        proceed.wait(PATIENCE)
+
+    normal = blas_threads()
+    exe = gx.compile(two_branches(hooked(before)), device=CpuDevice())
+    for drop_all in (False, True):
+        proceed.clear()
+        pending = exe.submit(x=ones())
+        if drop_all:
+            del exe
+        del pending
+        assert blas_threads() == normal
+        proceed.set()
+        if not drop_all:
+            assert (exe.run(x=ones())["y"] == 32).all()
+
+
+def test_a_failure_of_a_dropped_request_is_nobodys() -> None:
+    fails = [True]
+
+    def before(node: str, parallel: Parallel) -> None:
+        if fails:
+            raise Trouble
+
+    with gx.compile(two_branches(hooked(before)), device=CpuDevice()) as exe:
+        pending = exe.submit(x=ones())
+        while not pending.done():
+            pass
+        del pending
+        fails.clear()
+        assert (exe.run(x=ones())["y"] == 32).all()
+
+
+@pytest.mark.parametrize("last", ["run", "submit", "collected", "resized", "timed", "nothing"])
+def test_a_dropped_executable_frees_its_threads_and_its_arena(last: str) -> None:
+    """Without `close`, and without the garbage collector."""
+    before = own_threads()
+    graph = gx.Graph("sized", dims={"N": 512})
+    s = graph.softmax(graph.input("x", ("N", "N")), name="s")
+    graph.output(y=graph.gemm(s, graph.softmax("x", axis=0, name="t"), name="y"))
+    gc.collect()
+    gc.disable()
+    try:
+        exe = gx.compile(graph, device=CpuDevice(cores=2), streams=2)
+        arena: Any = weakref.ref(exe.session._memory.buffers["arena"].base)  # type: ignore[attr-defined]
+        assert arena() is not None
+        if last == "run":
+            exe.run(x=ones(512))
+        elif last == "submit":
+            exe.submit(x=ones(512))
+        elif last == "collected":
+            exe.submit(x=ones(512)).result()
+        elif last == "resized":
+            exe.run(x=ones(256))
+            exe.submit(x=ones(256))
+        elif last == "timed":
+            exe.session.timed()
+        del exe
+        while own_threads() != before:  # helpers may only begin
+            for thread in own_threads() - before:
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+        assert arena() is None
+    finally:
+        gc.enable()
+
+
+def test_workers_keep_no_last_task() -> None:
+    """What tasks refer to is freed when they are done, though the threads live on."""
+
+    class Large:
+        pass
+
+    cores, streams = Cores(2), Streams(1)
+    streams.start()
+    large = Large()
+    gone = weakref.ref(large)
+
+    def use(low: int, high: int, large: Large = large) -> None:
+        pass
+
+    cores.parallel(8, use)
+    streams.put[0](partial(use, 0, 1))
+    streams.drain()
+    streams.drain()
+    del large, use
+    assert gone() is None
+    cores.close()
+    streams.close()
 
 
 def test_nested_limits() -> None:

@@ -49,7 +49,7 @@ def test_inputs_that_stay_on_the_device(emulated: Lab, mode: Mode, shuffled: boo
     with emulated.compile(g, mode, resident=True) as exe:
         works = exe.bound.work.values()
         assert any(isinstance(work, GemmBatch) for work in works) == shuffled
-        at = [exe.session.address(f"in.a{n}") for n in range(4)]
+        at = [exe.device_array(f"a{n}").address for n in range(4)]
         assert {after - before for before, after in pairwise(at)} == {aligned(24 * 24 * 4)}
         inputs = inputs_of(exe)
         assert_right(exe, inputs, exe.run(**inputs))

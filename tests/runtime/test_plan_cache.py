@@ -172,3 +172,41 @@ def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             x = arrays(m, 6)["x"]
             np.testing.assert_allclose(exe.run(x=x)["out"], expected(x, np.eye(6)), rtol=1e-5)
     assert len(read) == 1
+
+
+def test_later_changes_of_the_graph_do_not_count(device: Any) -> None:
+    """At the compiled size and at others, an executable is of the graph as it was compiled."""
+    graph = gx.loads(HALF)
+    with gx.compile(graph, device=device) as exe:
+        graph.output(late="y")
+        graph.dims["N"] = 2
+        graph.nodes["half"].attrs["slice"] = {1: [0, 1, 1]}  # type: ignore[index]
+        del graph.inputs["w"]
+        for m, n in [(4, 6), (3, 8)]:
+            given = arrays(m, n, rows=n // 2)
+            found = exe.run(**given)
+            assert list(found) == ["out"]
+            wanted = expected(given["x"][:, ::2], given["w"])
+            np.testing.assert_allclose(found["out"], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced", "of another folder"])
+def test_later_changes_of_weights_files_do_not_count(
+    device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    graph = gx.Graph("weighted", dims={"M": 4})
+    graph.weight("w", "w.npy")
+    np.save(tmp_path / "w.npy", np.full((6, 2), 3, np.float32))
+    graph.output(out=graph.gemm(graph.input("x", ("M", 6)), "w"))
+    monkeypatch.chdir(tmp_path)
+    with gx.compile(graph, device=device) as exe:
+        if change == "deleted":
+            (tmp_path / "w.npy").unlink()
+        elif change == "replaced":
+            np.save(tmp_path / "w.npy", np.zeros((6, 5), np.float32))
+        else:
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
+        for m in (4, 5):
+            x = np.ones((m, 6), np.float32)
+            assert np.array_equal(exe.run(x=x)["out"], np.full((m, 2), 18))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,6 +17,7 @@ import numpy as np
 
 Body = Callable[[int, int], None]
 _End = SimpleQueue[BaseException | None]
+_Tasks = SimpleQueue[tuple[Callable[[], None], _End] | None]
 _PARTS_A_CORE = 4  # so that a core that becomes idle late still gets work
 
 
@@ -27,6 +29,8 @@ class Cores:
         self._busy = 0
         self._lock = threading.Lock()
         self._helpers: list[_Helper] = []  # idle ones
+        self._ending = weakref.finalize(self, _end, self._helpers)
+        self._ending.atexit = False
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -86,19 +90,20 @@ class Cores:
 
     def close(self) -> None:
         """End the helper threads."""
-        for helper in self._helpers:
-            helper.close()
-        self._helpers = []
+        for helper in _end(self._helpers):
+            helper.join()
 
 
 class _Helper:
     """A thread that runs tasks of other threads."""
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[tuple[Callable[[], None], _End] | None] = SimpleQueue()
+        self._tasks: _Tasks = SimpleQueue()
         self._end: _End = SimpleQueue()  # of the last task
         self._cores: set[int] = set()
-        self._thread = threading.Thread(target=self._work, name="graphexec-core", daemon=True)
+        self._thread = threading.Thread(
+            target=_work, args=(self._tasks,), name="graphexec-core", daemon=True
+        )
         self._thread.start()
 
     def keep_to(self, cores: set[int]) -> None:
@@ -117,20 +122,38 @@ class _Helper:
         return self._end.get()
 
     def close(self) -> None:
-        """End the thread."""
+        """Let the thread end."""
         self._tasks.put(None)
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
         self._thread.join()
 
-    def _work(self) -> None:
-        silence_numpy()
-        while (found := self._tasks.get()) is not None:
-            task, end = found
-            failure = None
-            try:
-                task()
-            except BaseException as exc:  # raised again by the caller
-                failure = exc
-            end.put(failure)
+
+def _work(tasks: _Tasks) -> None:
+    silence_numpy()
+    while (found := tasks.get()) is not None:
+        _perform(*found)
+        del found  # what a task refers to is not kept until the next one
+
+
+def _perform(task: Callable[[], None], end: _End) -> None:
+    failure = None
+    try:
+        task()
+    except BaseException as exc:  # raised again by the caller
+        failure = exc
+    end.put(failure)
+    del failure  # it refers to this frame
+
+
+def _end(helpers: list[_Helper]) -> list[_Helper]:
+    """Let the threads of helpers end, and forget them; returns them."""
+    ended = list(helpers)
+    helpers.clear()
+    for helper in ended:
+        helper.close()
+    return ended
 
 
 @contextmanager
@@ -171,30 +194,57 @@ def silence_numpy() -> None:
     np.seterr(all="ignore")
 
 
-_blas_lock = threading.Lock()
+_blas_lock = threading.RLock()  # reentrant: finalizers may run while it is held
 _blas_users = 0
 _blas_limit: Any = None
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """BLAS libraries use one thread while any caller is inside.
+def limit_blas() -> Callable[[], None]:
+    """BLAS libraries use one thread until the function that is returned is called, once or more.
 
-    The setting belongs to the process, so nested and overlapping users are counted: the first
-    user saves it and the last one restores it.
+    The setting belongs to the process, so users are counted: the first one saves it and the last
+    one restores it.
     """
     global _blas_users, _blas_limit
     with _blas_lock:
         _blas_users += 1
         if _blas_users == 1:
             _blas_limit = _controller().limit(limits=1, user_api="blas")
-    try:
-        yield
-    finally:
+    inside = [True]
+
+    def release() -> None:
+        global _blas_users
         with _blas_lock:
+            if not inside:
+                return
+            inside.clear()
             _blas_users -= 1
             if _blas_users == 0:
                 _blas_limit.restore_original_limits()
+
+    return release
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS libraries use one thread while any caller is inside."""
+    release = limit_blas()
+    try:
+        yield
+    finally:
+        release()
+
+
+def _leave_blas_to_child() -> None:
+    """A fork has no threads, so no runs: nobody will restore the setting of those in its parent."""
+    global _blas_lock, _blas_users
+    _blas_lock = threading.RLock()
+    if _blas_users:
+        _blas_users = 0
+        _blas_limit.restore_original_limits()
+
+
+os.register_at_fork(after_in_child=_leave_blas_to_child)
 
 
 @cache

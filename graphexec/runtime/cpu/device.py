@@ -17,7 +17,8 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.program import Gemm, Work
 from graphexec.machine.hardware import Machine
 from graphexec.machine.support import Cpu, Facts, Support
-from graphexec.runtime.cpu.session import CpuOptions, CpuSession
+from graphexec.runtime.cpu.engine import CpuOptions
+from graphexec.runtime.cpu.session import CpuSession
 from graphexec.runtime.device import DeviceInfo, Session
 
 

@@ -7,6 +7,7 @@ import time
 
 from graphexec.base.errors import ExecutionError
 from graphexec.ir.plan import Plan
+from graphexec.runtime.cpu.cores import limit_blas
 from graphexec.runtime.device import Tap
 from graphexec.runtime.how_far import told
 
@@ -14,7 +15,11 @@ _SLICE = 0.1  # seconds
 
 
 class Run:
-    """One run of a plan with `events` events, none of them set yet."""
+    """One run of a plan with `events` events, none of them set yet.
+
+    BLAS libraries use one thread until `release_blas` is called: when the run is waited for, or
+    nobody will. Not by a worker: there are BLAS libraries that only the main thread can set.
+    """
 
     def __init__(self, events: int, tap: Tap | None) -> None:
         self.events = [threading.Event() for _ in range(events)]
@@ -22,6 +27,7 @@ class Run:
         self.completed: list[int] = []  # launches, by the numbers of their instructions
         self.failure: ExecutionError | None = None
         self.cancelled = False
+        self.release_blas = limit_blas()
 
     @property
     def stopped(self) -> bool:
@@ -40,6 +46,7 @@ class Run:
     def abandon(self) -> None:
         """Give up a run that is only partly issued: its remaining events are never recorded."""
         self.cancelled = True
+        self.release_blas()
         for event in self.events:
             event.set()
 

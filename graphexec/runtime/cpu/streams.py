@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from queue import SimpleQueue
 
 from graphexec.runtime.cpu.cores import silence_numpy
@@ -10,7 +11,7 @@ from graphexec.runtime.device import Step
 
 
 class Streams:
-    """`count` streams. Close them to end their threads."""
+    """`count` streams. Their threads end when this is closed or dropped."""
 
     def __init__(self, count: int) -> None:
         self._queues: list[SimpleQueue[Step | None]] = [SimpleQueue() for _ in range(count)]
@@ -20,6 +21,8 @@ class Streams:
             threading.Thread(target=_work, args=(q,), name=f"graphexec-stream-{s}", daemon=True)
             for s, q in enumerate(self._queues)
         ]
+        self._end = weakref.finalize(self, _end, self._queues)
+        self._end.atexit = False
 
     def start(self) -> None:
         """Start the threads."""
@@ -36,13 +39,18 @@ class Streams:
 
     def close(self) -> None:
         """End the threads after their queued tasks."""
-        for queue in self._queues:
-            queue.put(None)
+        self._end()
         for worker in self._workers:
             worker.join()
+
+
+def _end(queues: list[SimpleQueue[Step | None]]) -> None:
+    for queue in queues:
+        queue.put(None)
 
 
 def _work(queue: SimpleQueue[Step | None]) -> None:
     silence_numpy()
     while (task := queue.get()) is not None:
         task()
+        del task  # what a task refers to is not kept until the next one

@@ -2,11 +2,13 @@
 on the device, pinned memory on the host, and weights uploaded once.
 
 All memory is allocated before the first run, except pinned memory for buffers in device memory:
-this is allocated when the host first fills or reads them, and reused.
+this is allocated when the host first fills or reads them, and reused. So is spare memory for inputs
+that are given for one another.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
@@ -49,6 +51,8 @@ class Memory:
         resources.own(self.outgoing, PinnedPool.close)
         self.sizes = {b.id: b.bytes for b in plan.buffers}
         self.host: dict[str, Array] = {}
+        self.edge = (0, 0)  # addresses of the first byte of inputs and outputs, and after the last
+        self._spare: dict[str, Pointer] = {}
         self._take_side_by_side()
         for buffer in plan.buffers:
             if buffer.id in self._pointers:
@@ -68,6 +72,7 @@ class Memory:
             return
         places = list(accumulate((aligned(b.bytes) for b in found), initial=0))
         first = int(self._resources.own(self._hip.malloc(places[-1]), self._hip.free))
+        self.edge = (first, first + places[-1])
         for buffer, place in zip(found, places, strict=False):
             self._pointers[buffer.id] = self._hip.pointer(first + place)
 
@@ -133,6 +138,30 @@ class Memory:
         here, size = self._pointers[buffer], self.sizes[buffer]
         return self._hip.prepare_copy(pinned, here, size, "d2h", self._origin)
 
+    def assignment(self, sources: Mapping[str, int]) -> list[Step]:
+        """Copies on stream 0 that fill buffers from addresses of device memory, as if at once:
+        what lies in a buffer that is filled goes through spare memory first."""
+        moves = {b: at for b, at in sources.items() if at != self.address(b)}
+        filled = sorted((self.address(b), self.sizes[b]) for b in moves)
+        aside, across = [], []
+        for buffer, source in moves.items():
+            pointer, size = self._hip.pointer(source), self.sizes[buffer]
+            before = bisect_left(filled, (source + size, 0))
+            if before and source < sum(filled[before - 1]):  # the last one shares bytes
+                spare = self._spare_for(buffer)
+                aside.append(self._hip.prepare_copy(spare, pointer, size, "d2d", self._origin))
+                pointer = spare
+            across.append(self._hip.prepare_copy(self.at(buffer), pointer, size, "d2d",
+                                                 self._origin))  # fmt: skip
+        return aside + across
+
+    def _spare_for(self, buffer: str) -> Pointer:
+        """Device memory of the size of a buffer, allocated when it is first needed."""
+        if buffer not in self._spare:
+            size = self.sizes[buffer]
+            self._spare[buffer] = self._resources.own(self._hip.malloc(size), self._hip.free)
+        return self._spare[buffer]
+
     def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
         """A copy of some bytes, ordered after everything on `stream` so far."""
         if buffer in self.host:
@@ -163,6 +192,7 @@ class Memory:
         self.host.clear()
         self._staged.clear()
         self._pointers.clear()
+        self._spare.clear()
 
     def _pinned(self, nbytes: int, owned: ExitStack | None = None) -> tuple[Pointer, Array]:
         pointer = self._hip.host_malloc(nbytes)

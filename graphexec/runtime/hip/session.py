@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
-from graphexec.base.tensor import Array
+from graphexec.base.tensor import Array, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
@@ -97,18 +97,19 @@ class HipSession:
         self._make_ready()
         return take(value, int(self.origin), self._options.index)
 
-    def take(self, buffer: str, value: object) -> None:
-        """A copy on stream 0, after the stream that wrote `value`; none if it is the buffer."""
-        self._make_ready(buffer)
+    def take(self, arrays: Mapping[str, DeviceArray]) -> None:
+        """Copies on stream 0, after the streams that wrote the arrays; none if one is the buffer,
+        two through spare memory if it lies in buffers that are overwritten."""
+        for buffer in arrays:
+            self._make_ready(buffer)
         hip, origin = self._hip, self.origin
-        array = take(value, int(origin), self._options.index)
-        if array.stream is not None:
-            hip.prepare_record(self._arrival, hip.pointer(array.stream))()
+        streams = {s for a in arrays.values() if (s := a.stream) is not None and s != int(origin)}
+        for stream in streams:
+            hip.prepare_record(self._arrival, hip.pointer(stream))()
             hip.prepare_wait(origin, self._arrival)()
-        if array.address != self.address(buffer):
-            source, size = hip.pointer(array.address), self._memory.sizes[buffer]
-            hip.prepare_copy(self._memory.at(buffer), source, size, "d2d", origin)()
-        self._taken.append(array)
+        self._taken += arrays.values()
+        for copy in self._memory.assignment({b: a.address for b, a in arrays.items()}):
+            copy()
 
     def fetch(self, buffer: str) -> None:
         """A copy on stream 0 to pinned memory, unless the buffer is pinned."""
@@ -123,9 +124,15 @@ class HipSession:
             return self._memory.host[buffer].copy()
         return self._fetched[buffer]
 
-    def address(self, buffer: str) -> int:
-        """The address of a buffer."""
-        return self._memory.address(buffer)
+    def array(self, view: View, owner: object) -> DeviceArray:
+        """An input or output, written by runs, which begin and end on stream 0."""
+        type = TensorType(view.shape, view.dtype)
+        return DeviceArray(self._memory.address(view.storage), type, owner, int(self.origin))
+
+    def holds(self, array: DeviceArray) -> bool:
+        """Whether an array shares bytes with inputs or outputs on the device."""
+        low, high = self._memory.edge
+        return array.address < high and low < array.address + array.type.nbytes
 
     @property
     def origin(self) -> Any:
@@ -190,6 +197,9 @@ class HipSession:
             self._logged.log()
         self._running = False
         self._taken.clear()
+
+    def abandon(self) -> None:
+        """Nothing: the next run waits for what is on the streams."""
 
     def close(self) -> None:
         """Drain, then free. Resources of a hanging device cannot be freed and are kept."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graphexec.tools.bench import Result
 
 _VERSION = 1
+_LONGEST = 1e9  # milliseconds, of a baseline
 
 
 def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | None, ...]:
@@ -190,7 +191,7 @@ def _read_baseline(path: str) -> dict[str, Any]:
             median = result["whole"]["median"]
             if isinstance(median, bool) or not isinstance(median, int | float):
                 raise TypeError
-            if not 0 < median < float("inf"):
+            if not 0 < median <= _LONGEST:
                 raise ValueError
         document["graph"], document["device"], document["dims"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:

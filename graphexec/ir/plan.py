@@ -70,7 +70,7 @@ class Launch:
     not say. `blas_handle` is set for what the BLAS executes. `after` names nodes all of whose
     launches must happen before this one although they may share no bytes with it. A launch that
     does the work of several nodes lists them in `nodes`, `node` being the first; writes[i] then is
-    the result of nodes[i]."""
+    the result of nodes[i], and writes may have more."""
 
     stream: int
     node: str
@@ -90,10 +90,10 @@ class Launch:
 
     @property
     def results(self) -> tuple[tuple[str, Range], ...]:
-        """Each of them with the last range written for it."""
+        """Each of them with the last range written for it, if there is one."""
         if not self.nodes:
-            return ((self.node, self.writes[-1]),)
-        return tuple(zip(self.nodes, self.writes, strict=True))
+            return tuple((self.node, written) for written in self.writes[-1:])
+        return tuple(zip(self.nodes, self.writes, strict=False))
 
     def node_of(self, written: Range) -> str:
         """The node whose result this range is."""

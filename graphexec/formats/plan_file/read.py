@@ -160,6 +160,9 @@ def _unique(read_items: Reader, key: str) -> Reader:
 
 def _launch(command: str, work: WorkKind | None, **found: Any) -> Launch:
     """A launch that does not say its kind of work is of the kind that its command is called."""
+    nodes, writes = len(found["nodes"]), len(found["writes"])
+    if nodes > writes:
+        raise Wrong(f"nodes has {nodes} names and writes {writes} ranges; writes[i] is of nodes[i]")
     kind: Any = work or (command if command in _KINDS else None)
     return Launch(command=command, kind=kind, **found)
 

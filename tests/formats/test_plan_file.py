@@ -275,9 +275,7 @@ def test_more_nodes_than_results_are_refused(nodes: Any, writes: Any, named: str
     ([], []), (["y"], [["arena", 0, 64]]), (["y"], [["arena", 0, 64], ["arena", 64, 128]]),
 ])  # fmt: skip
 @pytest.mark.parametrize("view", ["plan", "graph", "memory"])
-def test_a_launch_with_as_many_results_as_nodes_is_drawn(
-    nodes: Any, writes: Any, view: Any
-) -> None:
+def test_a_launch_with_enough_results_is_drawn(nodes: Any, writes: Any, view: Any) -> None:
     right = document()
     right["instructions"][2] |= {"nodes": nodes, "writes": writes}
     drawing = Drawing(loads(json.dumps(right)))

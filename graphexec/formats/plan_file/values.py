@@ -242,5 +242,6 @@ def show_path(path: tuple[str | int, ...]) -> str:
 
 __all__ = [
     "MAX_MICROSECONDS", "Mistakes", "Optional", "Place", "Reader", "Wrong", "extent", "fields",
-    "integer", "list_of", "mapping_of", "microseconds", "name", "one_of", "refuse_other_kinds", "show_path", "text",
+    "integer", "list_of", "mapping_of", "microseconds", "name", "one_of", "refuse_other_kinds",
+    "show_path", "text",
 ]  # fmt: skip

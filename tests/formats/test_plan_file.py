@@ -177,7 +177,8 @@ def test_the_documentation_names_every_hazard() -> None:
 
 @pytest.mark.parametrize("path", [
     ("dims",), ("stats",), ("streams", 0, "blas_handle"), ("instructions", 2, "after"),
-    ("instructions", 1, "role"), ("stats", "events"),
+    ("instructions", 1, "role"), ("stats", "events"), ("stats", "waits"), ("stats", "streams"),
+    ("stats", "arena_bytes"),
 ])  # fmt: skip
 def test_optional_keys(path: tuple[str | int, ...]) -> None:
     absent, null = loads(changed(*path, to=...)), loads(changed(*path, to=None))
@@ -246,7 +247,7 @@ def test_keys_of_other_programs_are_ignored() -> None:
     (("dims", ""), 1, 'dims[""]: the name is empty'),
     (("dims",), [1], "dims: expected an object, found a list of 1"),
     (("graph",), 3, "graph: expected a string, found 3"),
-    (("stats", "waits"), ..., "stats: the key 'waits' is missing"),
+    (("stats", "waits"), -1, "stats.waits: expected an integer of at least 0, found -1"),
     (("instructions",), ..., "the key 'instructions' is missing"),
     (("plan_version",), ..., "the key 'plan_version' is missing"),
     (("plan_version",), 2, "plan_version: this program reads version 1 of the format, found 2"),

@@ -19,6 +19,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -123,6 +124,10 @@ def fault(name: str, data: bytes) -> str:
         return judge(TARGETS[name], data)
     except Hang:
         return f"hang: more than {HANG} s"
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a panic of a library in another language
+        return traceback.format_exc()
     finally:
         signal.alarm(0)
 

@@ -57,8 +57,8 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @seed_option
 @click.option("-n", "--runs", metavar="N", type=click.IntRange(1, 1_000_000), default=100,
               show_default=True, help="How many runs to measure.")  # fmt: skip
-@click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=10, show_default=True,
-              help="How many runs to make before.")  # fmt: skip
+@click.option("--warmup", metavar="N", type=click.IntRange(0, 1_000_000), default=10,
+              show_default=True, help="How many runs to make before.")  # fmt: skip
 @stream_counts_option
 @planner_options_but_streams
 @click.option("--modes", metavar="MODE,...", callback=_modes,

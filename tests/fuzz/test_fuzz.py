@@ -3,10 +3,12 @@ benchmarks/fuzz.py, which also bounds memory; what it found lies minimised in co
 
 from __future__ import annotations
 
+import signal
 import time
 import warnings
 from pathlib import Path
 
+import fuzz
 import numpy as np
 import pytest
 from fuzz_inputs import made
@@ -78,6 +80,32 @@ def test_warnings_of_libraries_and_raw_messages_are_faults():
     warn = Target(lambda: [b""], lambda data: warnings.warn("x", RuntimeWarning, stacklevel=1))
     assert "RuntimeWarning" in judge(warn, b"")
     assert "overflow" in judge(Target(list, lambda data: np.float32(1e38) * np.float32(10)), b"")
+
+
+def test_what_is_found_is_made_small(monkeypatch):
+    def use(data: bytes) -> None:
+        if b"a" in data and b"b" in data:
+            raise OverflowError("too large")
+
+    monkeypatch.setitem(TARGETS, "odd", Target(lambda: [b""], use))
+    told = fuzz.fault("odd", b"xxaxxxxbx")
+    assert fuzz.kind_of(told).startswith("OverflowError")
+    assert fuzz.minimised("odd", b"xxaxxxxbx" * 9, fuzz.kind_of(told)) in (b"ab", b"ba")
+    assert fuzz.fault("odd", b"a") == ""
+
+
+def test_a_hang_is_found(monkeypatch):
+    def use(data: bytes) -> None:
+        while True:
+            pass
+
+    monkeypatch.setitem(TARGETS, "odd", Target(lambda: [b""], use))
+    monkeypatch.setattr(fuzz, "HANG", 1)
+    usual = signal.signal(signal.SIGALRM, fuzz.hanging)
+    try:
+        assert fuzz.kind_of(fuzz.fault("odd", b"")).startswith("hang")
+    finally:
+        signal.signal(signal.SIGALRM, usual)
 
 
 def test_a_mistake_of_the_user_is_none():

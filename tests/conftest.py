@@ -49,6 +49,7 @@ _SLOW = {
     "cli/test_process.py",
     "docs/test_docs.py",
     "frontend/test_schema.py::test_random_edits",
+    "fuzz/test_fuzz.py",
     "graph/test_all_rewrites.py",
     "graph/test_fuse_attention.py::test_any_pattern",
     "ops/test_attention_compiled.py",

@@ -177,7 +177,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        there = os.path.exists(path.parent)
+        there = not isinstance(exc, FileNotFoundError) or os.path.exists(path.parent)
         help = "" if there else f"the folder '{path.parent}' does not exist"
         message = f"cannot write '{path}': {exc.strerror or exc}"
         raise DataError([Diagnostic(message, help=help)]) from exc

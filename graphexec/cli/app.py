@@ -74,6 +74,10 @@ def _explain(exc: Exception) -> int:
     if isinstance(exc, OSError) and exc.filename is None:  # of standard output
         click.echo(f"error: cannot write the results: {exc.strerror or exc}", err=True)
         return 1
+    if isinstance(exc, OSError):  # of a file that the user named, or the environment
+        where = printable(str(exc.filename))
+        click.echo(f"error: cannot use '{where}': {exc.strerror or type(exc).__name__}", err=True)
+        return InputError.exit_code
     _ask_for_report(exc)
     return 1
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graphexec.tools.bench import Result
 
 _VERSION = 1
+_LONGEST = 1e9  # milliseconds, of a baseline
 
 
 def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | None, ...]:
@@ -56,8 +57,8 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @seed_option
 @click.option("-n", "--runs", metavar="N", type=click.IntRange(1, 1_000_000), default=100,
               show_default=True, help="How many runs to measure.")  # fmt: skip
-@click.option("--warmup", metavar="N", type=click.IntRange(min=0), default=10, show_default=True,
-              help="How many runs to make before.")  # fmt: skip
+@click.option("--warmup", metavar="N", type=click.IntRange(0, 1_000_000), default=10,
+              show_default=True, help="How many runs to make before.")  # fmt: skip
 @stream_counts_option
 @planner_options_but_streams
 @click.option("--modes", metavar="MODE,...", callback=_modes,
@@ -190,7 +191,7 @@ def _read_baseline(path: str) -> dict[str, Any]:
             median = result["whole"]["median"]
             if isinstance(median, bool) or not isinstance(median, int | float):
                 raise TypeError
-            if not 0 < median < float("inf"):
+            if not 0 < median <= _LONGEST:
                 raise ValueError
         document["graph"], document["device"], document["dims"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:

@@ -98,11 +98,11 @@ def _check_plan(file: str) -> _Finding:
     except InputError as exc:
         finding.diagnostics += exc.diagnostics
         return finding
-    _prove(finding, plan)
-    if not finding.hazards:
-        from graphexec.proof import lint
+    from graphexec.ir.figures import stale
+    from graphexec.proof import lint
 
-        finding.lint = lint(plan)
+    _prove(finding, plan)
+    finding.lint = stale(plan) if finding.hazards else [*lint(plan), *stale(plan)]
     return finding
 
 

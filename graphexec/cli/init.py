@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -59,7 +60,7 @@ def init(folder: Path) -> None:
         folder / "graph.yaml": _GRAPH,
         folder / "graphexec.schema.json": json.dumps(schema(load_ops(())), indent=1) + "\n",
     }
-    there = [path for path in texts if path.exists() or path.is_symlink()]
+    there = [path for path in texts if os.path.lexists(path)]
     if there:
         raise DataError([Diagnostic(f"'{path}' is there already") for path in there])
     try:

@@ -117,11 +117,13 @@ def _trace(path: str, plan: Plan) -> Trace:
 
 
 def _races(file: str, plan: Plan) -> list[Hazard]:
-    """Warn of the hazards of a plan that was read, in every format."""
+    """Warn of stale figures and the hazards of a plan that was read, in every format."""
     from graphexec.base.diagnostics import Diagnostic
+    from graphexec.ir.figures import stale
     from graphexec.proof import find_hazards
     from graphexec.views.table import count
 
+    warn(Diagnostic(f"{file}: {text}", severity="warning") for text in stale(plan))
     hazards = find_hazards(plan)
     if hazards:
         text = f"{file}: this plan is refuted: {count(len(hazards), 'hazard')}"

@@ -134,5 +134,7 @@ def _choice(key: str, measured: Measured) -> str:
     if not measured.choice:
         return "" if not measured.tried else f"default, best of {len(measured.tried)}"
     name = f"hipBLASLt {measured.choice - 1}" if key.startswith(GEMM) else str(measured.choice)
-    times = measured.tried["0"] / measured.us if measured.us else 1.0
+    if not measured.us or "0" not in measured.tried:
+        return name
+    times = measured.tried["0"] / measured.us
     return f"{name}, {times:.2f} × as fast, best of {len(measured.tried)}"

@@ -151,14 +151,14 @@ def check_writable(path: Path) -> None:
     """
     if path.suffix.lower() == ".npz":
         check_file(path)
-    elif path.suffix.lower() == ".npy" and not path.is_dir():
+    elif path.suffix.lower() == ".npy" and not os.path.isdir(path):
         raise DataError([Diagnostic(f"outputs cannot be saved in one .npy file: '{path}'",
                                     help="name an .npz file or a folder")])  # fmt: skip
-    elif path.exists() and not path.is_dir():
+    elif os.path.exists(path) and not os.path.isdir(path):
         raise DataError([Diagnostic(f"cannot write into '{path}': it is not a folder",
                                     help="name an .npz file or a folder")])  # fmt: skip
     else:
-        check_file(path / "output.npy" if path.is_dir() else path)
+        check_file(path / "output.npy" if os.path.isdir(path) else path)
 
 
 def write_outputs(

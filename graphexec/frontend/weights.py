@@ -159,13 +159,13 @@ class _Safetensors:
     def describe(self, key: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with self._reading():
             tensor = self._archive.get_slice(key)
-            return tuple(tensor.get_shape()), _safetensors_dtype(tensor.get_dtype())
+            return tuple(tensor.get_shape()), _safetensors_dtype(str(tensor.get_dtype()))
 
     def fetch(self, key: str | None, type: TensorType) -> Array:
         import numpy as np
 
         with self._reading():
-            array = np.ascontiguousarray(self._archive.get_slice(key)[...])
+            array = np.asarray(self._archive.get_tensor(key), order="C")
         if array.shape != type.shape or array.dtype != type.dtype.numpy():
             raise WeightError(f"weights file '{self._path}' changed while it was in use")
         return array
@@ -194,10 +194,14 @@ def _as_weight_error() -> Iterator[None]:
 
 
 def _safetensors_dtype(name: str) -> np.dtype[Any]:
-    import numpy as np
-
     known = {"F16": DType.F16, "BF16": DType.BF16, "F32": DType.F32, "F64": DType.F64}
-    return known[name].numpy() if name in known else np.dtype(np.void)
+    if name not in known:
+        raise _unsupported(name)
+    return known[name].numpy()
+
+
+def _unsupported(name: str, help: str = "f16, bf16, f32 or f64") -> WeightError:
+    return WeightError(f"the stored array has elements of type {name}", help=help)
 
 
 def _chosen(path: Path, file: _File, key: str | None) -> str | None:
@@ -234,7 +238,6 @@ def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
                 raise WeightError(f"the stored array is {dtype}, stated is {asserted}", "dtype",
                                   help="a copy node with dtype casts")  # fmt: skip
             return dtype
-    raise WeightError(
-        f"the stored array has elements of type {stored}",
-        help="`dtype: bf16` reads 2-byte data as bf16" if raw_bf16 else "f16, bf16, f32 or f64",
-    )
+    if raw_bf16:
+        raise _unsupported(stored.name, "`dtype: bf16` reads 2-byte data as bf16")
+    raise _unsupported(stored.name)

@@ -85,7 +85,7 @@ class Launch:
     not say. `blas_handle` is set for what the BLAS executes. `after` names nodes all of whose
     launches must happen before this one although they may share no bytes with it. A launch that
     does the work of several nodes lists them in `nodes`, `node` being the first; writes[i] then is
-    the result of nodes[i]."""
+    the result of nodes[i], and writes may have more."""
 
     stream: int
     node: str
@@ -105,10 +105,10 @@ class Launch:
 
     @property
     def results(self) -> tuple[tuple[str, Range], ...]:
-        """Each of them with the last range written for it."""
+        """Each of them with the last range written for it, if there is one."""
         if not self.nodes:
-            return ((self.node, self.writes[-1]),)
-        return tuple(zip(self.nodes, self.writes, strict=True))
+            return tuple((self.node, written) for written in self.writes[-1:])
+        return tuple(zip(self.nodes, self.writes, strict=False))
 
     def node_of(self, written: Range) -> str:
         """The node whose result this range is."""
@@ -149,21 +149,21 @@ Instruction: TypeAlias = Launch | Record | Wait | HostWait
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Figures of a plan, for its order and streams. `waits` counts dependency waits only;
-    `cross_stream_edges` the dependencies between streams before reduction. `arena_lower_bound` is a
-    number of bytes no allocation of the same schedule can go below; `naive_bytes` the sum of all
-    arena tensors. `predicted_ns` is how long the simulator says a run takes,
+    """Figures of a plan, for its order and streams. `waits` counts dependency waits only.
+    `cross_stream_edges` are the dependencies between streams before reduction, `arena_lower_bound`
+    is a number of bytes no allocation of the same schedule can go below, `naive_bytes` the sum of
+    all arena tensors. `predicted_ns` is how long the simulator says a run takes,
     `makespan_lower_bound_ns` what no schedule on as many streams takes less than, both by the times
-    of `costs`; `schedule` names the way of scheduling that won. They are None, or empty, in a plan
+    of `costs`; `schedule` names the way of scheduling that won. These are None, or empty, in a plan
     whose maker does not say."""
 
     streams: int
     waits: int
-    cross_stream_edges: int
     events: int
     arena_bytes: int
-    arena_lower_bound: int
-    naive_bytes: int
+    cross_stream_edges: int | None = None
+    arena_lower_bound: int | None = None
+    naive_bytes: int | None = None
     predicted_ns: int | None = None
     makespan_lower_bound_ns: int | None = None
     costs: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -48,9 +49,7 @@ def load_ops(folders: str | Path | Iterable[str | Path]) -> dict[str, Op]:
     found: list[Op] = []
     for place in [folders] if isinstance(folders, str | Path) else folders:
         folder = Path(place)
-        inits = [folder / "__init__.py"]
-        if not inits[0].is_file():
-            inits = sorted(folder.glob("*/__init__.py"))
+        inits = _inits(folder)
         if not inits:
             raise _mistake(
                 f"no op in folder '{folder}'",
@@ -58,6 +57,15 @@ def load_ops(folders: str | Path | Iterable[str | Path]) -> dict[str, Op]:
             )
         found += [_op_of(_import_file(init)) for init in inits]
     return _by_name([*known_ops().values(), *found])
+
+
+def _inits(folder: Path) -> list[Path]:
+    """The module of an op's folder, or of each in a folder of them."""
+    own = folder / "__init__.py"
+    try:
+        return [own] if os.path.isfile(own) else sorted(folder.glob("*/__init__.py"))
+    except OSError as exc:
+        raise _mistake(f"cannot read the folder '{folder}': {exc.strerror}") from exc
 
 
 def _import_file(init: Path) -> ModuleType:

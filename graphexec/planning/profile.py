@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from graphexec.formats.plan_file.values import (
     fields,
     integer,
     mapping_of,
+    microseconds,
     refuse_other_kinds,
     text,
 )
@@ -134,14 +134,6 @@ def _command(measured: Measured) -> Any:
 # Reading --------------------------------------------------------------------------------------
 
 
-def _microseconds(value: Any, place: Place) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise Wrong(f"expected a number of microseconds, found {show(value)}")
-    if value < 0:
-        raise Wrong(f"a time cannot be negative, found {show(value)}")
-    return float(value)
-
-
 def _share(value: Any, place: Place) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise Wrong(f"expected a share above 0 and up to 1, found {show(value)}")
@@ -150,7 +142,7 @@ def _share(value: Any, place: Place) -> float:
 
 def _measured(value: Any, place: Place) -> Measured:
     if not isinstance(value, dict):
-        return Measured(_microseconds(value, place))
+        return Measured(microseconds(value, place))
     return Measured(**_MEASURED(value, place))
 
 
@@ -159,7 +151,7 @@ def _schedule(value: Any, place: Place) -> MeasuredSchedule:
 
 
 def _constants(value: Any, place: Place) -> dict[str, float]:
-    found = mapping_of(_microseconds)(value, place)
+    found = mapping_of(microseconds)(value, place)
     return {name: found[name] for name in CONSTANTS if name in found}
 
 
@@ -171,13 +163,13 @@ def _version(value: Any, place: Place) -> int:
 
 _MEASURED = fields(
     {
-        "us": _microseconds,
+        "us": microseconds,
         "share": Optional(_share),
         "choice": Optional(integer, 0),
-        "tried": Optional(mapping_of(_microseconds), {}),
+        "tried": Optional(mapping_of(microseconds), {}),
     }
 )
-_SCHEDULE = fields({"best": text, "tried": mapping_of(_microseconds)})
+_SCHEDULE = fields({"best": text, "tried": mapping_of(microseconds)})
 _PROFILE = fields(
     {
         "profile_version": _version,

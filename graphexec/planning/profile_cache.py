@@ -95,7 +95,7 @@ def check_keepable(graph: TypedGraph, machine: Machine) -> None:
     """Raise DataError unless a profile could be kept now; leaves nothing behind."""
     path = _place(graph, machine)
     place = path.parent
-    if place.is_dir():
+    if os.path.isdir(place):
         check_file(path)
         return
     # What would hold the first of the folders that are to be made. A name that is taken by

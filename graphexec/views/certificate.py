@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import Plan, Stats, Wait
 from graphexec.views.table import count, size
 
@@ -21,9 +22,8 @@ def certificate(plan: Plan, hazards: Sequence[Hazard]) -> str:
         return refutation(hazards)
     waits = sum(isinstance(i, Wait) and i.role == "dependency" for i in plan.instructions)
     proved = f"✓ proved free of races, with {count(waits, 'dependency wait')}"
-    if plan.stats is None or plan.stats.predicted_ns is None:
-        return proved
-    return f"{proved}\n{bounds(plan.stats)}"
+    stats = figures(plan)
+    return proved if stats.predicted_ns is None else f"{proved}\n{bounds(stats)}"
 
 
 def refutation(hazards: Sequence[Hazard]) -> str:

@@ -12,8 +12,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from graphexec.base.diagnostics import Diagnostic
-from graphexec.base.errors import DataError
+from graphexec.base.diagnostics import Diagnostic, Source
+from graphexec.base.errors import DataError, GraphError
+from graphexec.formats.plan_file.json_text import parse
+from graphexec.formats.plan_file.values import MAX_MICROSECONDS
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Launch, Plan, Wait
 from graphexec.runtime.trace import Span, Trace
@@ -143,14 +145,16 @@ def _counter(plan: Plan, trace: Trace) -> Iterator[Event]:
 def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
     """The trace of a run of `plan`. Raises DataError for another file or another plan's trace."""
     try:
-        document = json.loads(text)
+        document = parse(Source(path, text))
         other, events = document["otherData"], document["traceEvents"]
         slices = [e for e in events if e["ph"] == "X" and e["cat"] in ("launch", "transfer")]
         spans = tuple(_span(e) for e in slices)
-        nodes = {e["args"]["instruction"]: e["args"]["node"] for e in slices}
+        nodes = {s.instruction: e["args"]["node"] for s, e in zip(spans, slices, strict=True)}
         graph, device, plain = (other[k] for k in ("graph", "device", "uninstrumented_us"))
-        plain = None if plain is None else float(plain)
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        plain = None if plain is None else _time(plain)
+        if not isinstance(device, str) or len(nodes) < len(spans):
+            raise ValueError
+    except (GraphError, ValueError, KeyError, TypeError) as exc:
         message = f"'{path}' is not a trace that graphexec wrote"
         help = "write one with: graphexec run FILE --trace run.json"
         raise DataError([Diagnostic(message, help=help)]) from exc
@@ -166,5 +170,14 @@ def from_json(text: str, plan: Plan, path: str = "<trace>") -> Trace:
 
 
 def _span(event: Event) -> Span:
-    start = float(event["ts"])
-    return Span(int(event["args"]["instruction"]), start, start + float(event["dur"]))
+    number, start = event["args"]["instruction"], _time(event["ts"])
+    if type(number) is not int:
+        raise TypeError
+    return Span(number, start, start + abs(_time(event["dur"])))
+
+
+def _time(value: Any) -> float:
+    """Microseconds, as files may state them; ValueError for others."""
+    if type(value) not in (int, float) or not abs(value) <= MAX_MICROSECONDS:
+        raise ValueError
+    return float(value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Plan, Wait
 from graphexec.views.blocks import Block, blocks
 from graphexec.views.dataflow import data_edges
@@ -84,8 +85,8 @@ class _Picture:
         facts = [printable(plan.device)]
         if plan.dims:
             facts.append(" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items()))
-        if plan.stats is not None:
-            facts += [count(plan.stats.waits, "wait"), f"arena {size(plan.stats.arena_bytes)}"]
+        stats = figures(plan)
+        facts += [count(stats.waits, "wait"), f"arena {size(stats.arena_bytes)}"]
         if len(self.blocks) < len(self.launches):
             facts.append(f"drawn as {count(len(self.blocks), 'block')}")
         swatches = "".join(

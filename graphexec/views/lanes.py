@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Plan, Record, Wait
 from graphexec.views import svg
 from graphexec.views.blocks import Block
@@ -78,9 +79,8 @@ class _Lanes:
             f"predicted {shown(self.places.predicted.total)}",
             f"one after another {shown(sum(self.places.us))}",
         ]
-        if self.plan.stats is not None:
-            facts += [count(self.plan.stats.waits, "wait"),
-                      f"arena {size(self.plan.stats.arena_bytes)}"]  # fmt: skip
+        stats = figures(self.plan)
+        facts += [count(stats.waits, "wait"), f"arena {size(stats.arena_bytes)}"]
         if len(self.places.blocks) < len(self.places.launches):
             facts.append(f"drawn as {count(len(self.places.blocks), 'block')}")
         yield from svg.title(f"{self.plan.graph} on {self.plan.device}", facts)

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
@@ -38,9 +39,11 @@ def memory_to_text(plan: Plan, known: Prediction | None = None) -> str:
     ]  # fmt: skip
     head = ("buffer", "from byte", "to", "size", "tensor", "written by", "needed until")
     facts = [f"arena {size(found['arena_bytes'])}", f"peak {size(found['peak_bytes'])}"]
-    if plan.stats is not None:
-        facts += [f"lower bound {size(plan.stats.arena_lower_bound)}",
-                  f"{size(plan.stats.naive_bytes)} without sharing"]  # fmt: skip
+    stats = figures(plan)
+    if stats.arena_lower_bound is not None:
+        facts.append(f"lower bound {size(stats.arena_lower_bound)}")
+    if stats.naive_bytes is not None:
+        facts.append(f"{size(stats.naive_bytes)} without sharing")
     title = f"memory of {printable(plan.graph)}: {', '.join(facts)}"
     return f"{title}\n\n{table(head, rows, '<>>><<<')}\n"
 

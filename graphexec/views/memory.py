@@ -13,6 +13,7 @@ from math import log2
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import Buffer, Plan
 from graphexec.views import svg
 from graphexec.views.lanes import LEFT, MOST
@@ -68,10 +69,11 @@ class _Memory:
             yield svg.text(14, _TOP + 10, "this plan has no arena", "so")
 
     def facts(self) -> Iterator[str]:
-        if self.plan.stats is not None:
-            stats = self.plan.stats
-            yield f"arena {size(stats.arena_bytes)}"
+        stats = figures(self.plan)
+        yield f"arena {size(stats.arena_bytes)}"
+        if stats.arena_lower_bound is not None:
             yield f"lower bound {size(stats.arena_lower_bound)}"
+        if stats.naive_bytes is not None:
             yield f"{size(stats.naive_bytes)} without sharing"
         weights = sum(b.bytes for b in self.plan.buffers if b.role == "weights")
         if weights:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import Plan
 from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
@@ -71,7 +72,7 @@ def _facts(plan: Plan, launches: int) -> str:
     facts = [f"on {printable(plan.device)}", count(launches, "launch"),
              count(len(plan.streams), "stream")]  # fmt: skip
     facts += [" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items())] if plan.dims else []
-    facts += [f"arena {size(plan.stats.arena_bytes)}"] if plan.stats is not None else []
+    facts.append(f"arena {size(figures(plan).arena_bytes)}")
     return " · ".join(facts)
 
 

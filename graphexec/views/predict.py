@@ -15,6 +15,7 @@ from math import sqrt
 
 from graphexec.base.tensor import DType
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
 from graphexec.ir.program import Cost
 from graphexec.machine import costs
@@ -69,7 +70,7 @@ def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
     """
     launches = plan.launches
     rates = model(plan)
-    if plan.stats is None or plan.stats.costs != rates.name:
+    if figures(plan).costs != rates.name:
         return {}
     if not all(i.kind and i.cost for i in launches.values()):
         return {}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
+from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Wait
 from graphexec.views.certificate import bounds, refutation
 from graphexec.views.predict import prediction
@@ -266,16 +267,16 @@ def _memory(plan: Plan) -> str:
 
 
 def _figures(plan: Plan, refuted: bool) -> str:
-    stats = plan.stats
-    if stats is None:
-        return ""
-    edges = "dependency" if stats.cross_stream_edges == 1 else "dependencies"
-    waits = count(stats.waits, "dependency wait")
-    text = f"{waits} for {stats.cross_stream_edges} cross-stream {edges} · "
-    text += f"{count(stats.events, 'event')}\narena {size(stats.arena_bytes)}"
+    stats = figures(plan)
+    text = count(stats.waits, "dependency wait")
+    if stats.cross_stream_edges is not None:
+        edges = "dependency" if stats.cross_stream_edges == 1 else "dependencies"
+        text += f" for {stats.cross_stream_edges} cross-stream {edges}"
+    text += f" · {count(stats.events, 'event')}\narena {size(stats.arena_bytes)}"
     if stats.naive_bytes:
         saved = 1 - stats.arena_bytes / stats.naive_bytes
         text += f" · {size(stats.naive_bytes)} without reuse ({saved:.0%} saved)"
-    text += f" · lower bound {size(stats.arena_lower_bound)}"
+    if stats.arena_lower_bound is not None:
+        text += f" · lower bound {size(stats.arena_lower_bound)}"
     certified = stats.predicted_ns is not None and not refuted
     return f"{text}\n{bounds(stats)}" if certified else text

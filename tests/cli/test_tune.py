@@ -41,6 +41,20 @@ def test_it_measures_keeps_and_shows(invoke, graph, folder):
     assert json.loads(path.read_text())["graph"] == "tiny"
 
 
+def test_a_choice_without_what_was_tried_is_shown(invoke, graph, folder):
+    invoke("tune", graph(), *CPU)
+    (path,) = folder.iterdir()
+    profile = json.loads(path.read_text())
+    key = next(iter(profile["commands"]))
+    for measured in ({"us": 2, "choice": 3}, {"us": 0, "choice": 3, "tried": {"0": 1}},
+                     {"us": 5e-324, "choice": 1, "tried": {"0": 1e12}}):  # fmt: skip
+        profile["commands"][key] = measured
+        path.write_text(json.dumps(profile))
+        done = invoke("tune", graph(), *CPU, "--show")
+        assert done.exit_code == 0, done.stderr
+        assert key.split(":")[0] in done.stdout
+
+
 def test_the_other_commands_use_it_and_say_so(invoke, graph, folder):
     file = graph()
     assert invoke("tune", file, *CPU, *LONG).exit_code == 0

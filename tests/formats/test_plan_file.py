@@ -15,6 +15,7 @@ from plans import Draft, at
 
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import INT64_MAX, DType
+from graphexec.cli.drawing import Drawing, write
 from graphexec.formats.plan_file import dumps, loads, read
 from graphexec.ir.plan import (
     Buffer,
@@ -176,7 +177,8 @@ def test_the_documentation_names_every_hazard() -> None:
 
 @pytest.mark.parametrize("path", [
     ("dims",), ("stats",), ("streams", 0, "blas_handle"), ("instructions", 2, "after"),
-    ("instructions", 1, "role"), ("stats", "events"),
+    ("instructions", 1, "role"), ("stats", "events"), ("stats", "waits"), ("stats", "streams"),
+    ("stats", "arena_bytes"),
 ])  # fmt: skip
 def test_optional_keys(path: tuple[str | int, ...]) -> None:
     absent, null = loads(changed(*path, to=...)), loads(changed(*path, to=None))
@@ -245,7 +247,7 @@ def test_keys_of_other_programs_are_ignored() -> None:
     (("dims", ""), 1, 'dims[""]: the name is empty'),
     (("dims",), [1], "dims: expected an object, found a list of 1"),
     (("graph",), 3, "graph: expected a string, found 3"),
-    (("stats", "waits"), ..., "stats: the key 'waits' is missing"),
+    (("stats", "waits"), -1, "stats.waits: expected an integer of at least 0, found -1"),
     (("instructions",), ..., "the key 'instructions' is missing"),
     (("plan_version",), ..., "the key 'plan_version' is missing"),
     (("plan_version",), 2, "plan_version: this program reads version 1 of the format, found 2"),
@@ -256,6 +258,31 @@ def test_a_wrong_value_is_named_with_its_path(
     path: tuple[str | int, ...], value: Any, message: str
 ) -> None:
     assert mistakes(changed(*path, to=value)) == [message]
+
+
+@pytest.mark.parametrize(("nodes", "writes", "named"), [
+    (["y", "z"], [["arena", 0, 64]], "nodes has 2 names and writes 1 ranges"),
+    (["y"], [], "nodes has 1 names and writes 0 ranges"),
+    (["y", "z", "q"], [["arena", 0, 32], ["arena", 32, 64]], "nodes has 3 names and writes 2"),
+])  # fmt: skip
+def test_more_nodes_than_results_are_refused(nodes: Any, writes: Any, named: str) -> None:
+    wrong = document()
+    wrong["instructions"][2] |= {"nodes": nodes, "writes": writes}
+    (message,) = mistakes(json.dumps(wrong))
+    assert message.startswith(f"instructions[2]: {named}")
+
+
+@pytest.mark.parametrize(("nodes", "writes"), [
+    ([], []), (["y"], [["arena", 0, 64]]), (["y"], [["arena", 0, 64], ["arena", 64, 128]]),
+])  # fmt: skip
+@pytest.mark.parametrize("view", ["plan", "graph", "memory"])
+def test_a_launch_with_enough_results_is_drawn(nodes: Any, writes: Any, view: Any) -> None:
+    right = document()
+    right["instructions"][2] |= {"nodes": nodes, "writes": writes}
+    drawing = Drawing(loads(json.dumps(right)))
+    for format in ("text", "json", "svg"):
+        assert write(view, format, drawing)
+    assert loads(drawing.plan.to_json()) == drawing.plan
 
 
 def test_a_number_too_long_for_python_is_refused_and_cut() -> None:

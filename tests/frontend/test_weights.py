@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,114 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
     raw = struct.pack("<Q", len(integers)) + integers + bytes(16)
     (tmp_path / "w.safetensors").write_bytes(raw)
     assert "the stored array has elements of type" in str(refused(tmp_path, "w.safetensors"))
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_npy(tmp_path: Path, version: tuple[int, int]) -> None:
+    with (tmp_path / "w.npy").open("wb") as stream:
+        np.lib.format.write_array(stream, VALUES, version=version)
+    assert np.array_equal(read(tmp_path, "w.npy"), VALUES)
+
+
+def test_a_version_of_npy_that_is_not_known(tmp_path: Path) -> None:
+    raw = bytearray(npy_bytes())
+    raw[6:8] = 7, 2
+    (tmp_path / "w.npy").write_bytes(raw)
+    assert "is of version 7.2 of .npy" in str(refused(tmp_path, "w.npy"))
+
+
+@pytest.mark.parametrize("header", [
+    "-" * 59_000,
+    "(" * 59_000,
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (3,), 'more'",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (3,)} # '",
+    "{'descr': '<f8', 'shape': (3,)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (,)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1 2,)}",
+    "{'descr': '\\d', 'fortran_order': False, 'shape': (3,)}",
+    "{" + "'descr': '<f8', " * 3_000,
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 65 + ")}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "9" * 5_000 + ",)}",
+])  # fmt: skip
+def test_headers_that_are_no_header(tmp_path: Path, header: str) -> None:
+    (tmp_path / "w.npy").write_bytes(_npy(header))
+    assert str(refused(tmp_path, "w.npy")) == f"'{tmp_path / 'w.npy'}' has a damaged header"
+
+
+@pytest.mark.parametrize(("descr", "words"), [
+    ("'<f3'", "a type that is not known: '<f3'"),
+    ("'<U999999'", "a type that is not known"),
+    ("'f8,f8'", "a type that is not known: 'f8,f8'"),
+    ("'(2,)f8'", "a type that is not known: '(2,)f8'"),
+    ("'a3'", "elements of type bytes24"),
+    ("[('x', '<f8')]", "holds records, not numbers"),
+])  # fmt: skip
+def test_types_of_elements_that_are_no_numbers(tmp_path: Path, descr: str, words: str) -> None:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (3,)}}"
+    (tmp_path / "w.npy").write_bytes(_npy(header, bytes(100)))
+    assert words in str(refused(tmp_path, "w.npy"))
+
+
+def test_more_bytes_than_can_be_counted(tmp_path: Path) -> None:
+    shape = (10**18,) * 40
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"
+    (tmp_path / "w.npy").write_bytes(_npy(header))
+    assert "more bytes than memory can have" in str(refused(tmp_path, "w.npy"))
+
+
+def test_headers_of_other_writers(tmp_path: Path) -> None:
+    header = '{"shape":(2L, 3L),"fortran_order":False,"descr":"<f8"}'
+    (tmp_path / "w.npy").write_bytes(_npy(header, VALUES.tobytes()))
+    assert np.array_equal(read(tmp_path, "w.npy"), VALUES)
+
+
+def _npy(header: str, body: bytes = b"") -> bytes:
+    text = header.encode("latin-1")
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_any_damaged_byte_of_an_archive(tmp_path: Path, method: int) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr("w.npy", npy_bytes())
+    sound = made.getvalue()
+    (tmp_path / "w.npz").write_bytes(sound)
+    assert np.array_equal(read(tmp_path, "w.npz"), VALUES)
+    for place in range(len(sound)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0xA5
+        (tmp_path / "w.npz").write_bytes(damaged)
+        with suppress(WeightError):
+            read(tmp_path, "w.npz")
+
+
+def _safetensors(tmp_path: Path, dtype: str, shape: list[int], body: bytes) -> None:
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(body)]}
+    header = json.dumps({"w": entry}).encode()
+    raw = struct.pack("<Q", len(header)) + header + body
+    (tmp_path / "w.safetensors").write_bytes(raw)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [
+    ("I8", 1), ("U16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("BOOL", 1), ("I64", 8),
+])  # fmt: skip
+def test_unsupported_types_of_safetensors_by_their_names(
+    tmp_path: Path, dtype: str, size: int
+) -> None:
+    _safetensors(tmp_path, dtype, [3], bytes(3 * size))
+    error = refused(tmp_path, "w.safetensors")
+    assert str(error) == f"the stored array has elements of type {dtype}"
+    assert error.help == "f16, bf16, f32 or f64"
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32", "f64"])
+def test_a_scalar_of_safetensors(tmp_path: Path, dtype: str) -> None:
+    value = np.array(-2.5).astype(DType(dtype).numpy())
+    _safetensors(tmp_path, dtype.upper(), [], value.tobytes())
+    found = read(tmp_path, "w.safetensors")
+    assert (found.shape, found.dtype) == ((), value.dtype)
+    assert found == value
 
 
 # Keys -----------------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ def test_profiles_are_written_and_read_back():
         ('{"profile_version": 1, "commands": {"a": true}}', "commands.a: expected a number"),
         ('{"profile_version": 1, "commands": {"a": NaN}}', "commands.a: expected a number"),
         ('{"profile_version": 1, "commands": {"a": 1e999}}', "commands.a: expected a number"),
+        ('{"profile_version": 1, "commands": {"a": 1e308}}', "a time is at most 1e+12 micros"),
+        ('{"profile_version": 1, "commands": {"a": 1000000000001}}', "a time is at most 1e+12"),
+        ('{"profile_version": 1, "commands": {"a": 1' + "0" * 400 + "}}", "expected a number"),
+        ('{"profile_version": 1, "commands": {"a": 1' + "0" * 9000 + "}}", "expected a number"),
+        ('{"profile_version": 1, "constants": {"fork": 1e300}, "commands": {}}', "at most 1e+12"),
         ('{"profile_version": 1, "commands": {"a": 1, "a": 2}}', "written twice"),
     ],
 )  # fmt: skip

@@ -127,7 +127,7 @@ def test_a_baseline_that_is_none(tmp_path, text):
     assert_no_baseline(tmp_path, text)
 
 
-@pytest.mark.parametrize("median", ["12", None, True, 0, float("nan"), float("inf")])
+@pytest.mark.parametrize("median", ["12", None, True, 0, float("nan"), 1e308, 10**400])
 def test_a_baseline_without_numbers(tmp_path, median):
     document = json.loads(run(FILE, *QUICK, "--json").stdout)
     document["results"][0]["whole"]["median"] = median

@@ -113,7 +113,7 @@ class Sketch:
         self.add(HostWait(self.record(0)))
         waits = [i for i in self.instructions if isinstance(i, Wait)]
         needed = sum(w.role == "dependency" for w in waits)
-        stats = Stats(len(self.streams), needed, needed + 1, self.events, self.top,
+        stats = Stats(len(self.streams), needed, self.events, self.top, needed + 1,
                       self.top * 3 // 4, self.top * 2)  # fmt: skip
         buffers = (Buffer("arena", self.top, "device", "arena"), *self.buffers.values())
         return Plan(self.name, self.device, dims or {}, self.streams, buffers,

@@ -167,6 +167,27 @@ def test_what_is_no_trace_is_refused(measured, text):
         from_json(text, measured[0], "x.json")
 
 
+@pytest.mark.parametrize(("key", "value"), [
+    ("ts", 1e308), ("ts", 10**400), ("ts", float("nan")), ("ts", "nan"), ("ts", None), ("ts", True),
+    ("dur", -1e308), ("dur", float("inf")), ("dur", [1]), ("args", {}), ("args", []),
+    ("args", {"instruction": 1.0, "node": "a"}), ("args", {"instruction": {}, "node": "a"}),
+])  # fmt: skip
+def test_a_trace_of_absurd_numbers_is_refused(measured, document, key, value):
+    event = next(e for e in document["traceEvents"] if e.get("cat") == "launch")
+    text = json.dumps({**document, "traceEvents": [{**event, key: value}]})
+    with pytest.raises(gx.DataError, match="is not a trace that graphexec wrote"):
+        from_json(text, measured[0], "x.json")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("uninstrumented_us", 1e300), ("uninstrumented_us", "1"), ("device", 3), ("device", None),
+])  # fmt: skip
+def test_a_trace_with_absurd_figures_is_refused(measured, document, key, value):
+    text = json.dumps({**document, "otherData": {**document["otherData"], key: value}})
+    with pytest.raises(gx.DataError, match="is not a trace that graphexec wrote"):
+        from_json(text, measured[0], "x.json")
+
+
 def test_the_trace_says_how_it_was_measured(document):
     assert document["otherData"]["note"].startswith(
         "measured in a run of its own, by the clocks of the workers; uninstrumented_us is"

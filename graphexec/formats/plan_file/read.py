@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 from graphexec.base.diagnostics import Source
@@ -26,6 +27,7 @@ from graphexec.formats.plan_file.values import (
     text,
 )
 from graphexec.formats.plan_file.write import VERSION
+from graphexec.ir.figures import counted
 from graphexec.ir.plan import (
     Buffer,
     HostWait,
@@ -78,7 +80,8 @@ def _plan(value: Any, place: Place) -> Plan:
     _check_clocks(found["streams"], found["instructions"])
     found["dims"] = dict(found["dims"])
     stats = found.pop("stats")
-    return Plan(**found, stats=None if stats is None else _stats(stats, found["instructions"]))
+    plan = Plan(**found)
+    return plan if stats is None else replace(plan, stats=_stats(stats, plan))
 
 
 def _check_clocks(streams: tuple[Stream, ...], instructions: tuple[Instruction, ...]) -> None:
@@ -103,10 +106,9 @@ def _version(value: Any, place: Place) -> int:
     return VERSION
 
 
-def _stats(found: dict[str, Any], instructions: tuple[Instruction, ...]) -> Stats:
-    if found["events"] is None:
-        found["events"] = sum(isinstance(i, Record) for i in instructions)
-    return Stats(**found)
+def _stats(found: dict[str, Any], plan: Plan) -> Stats:
+    """The figures of the file; what it leaves out and can be counted is counted."""
+    return replace(counted(plan), **{key: v for key, v in found.items() if v is not None})
 
 
 def _range(value: Any, place: Place) -> Range:
@@ -160,6 +162,9 @@ def _unique(read_items: Reader, key: str) -> Reader:
 
 def _launch(command: str, work: WorkKind | None, **found: Any) -> Launch:
     """A launch that does not say its kind of work is of the kind that its command is called."""
+    nodes, writes = len(found["nodes"]), len(found["writes"])
+    if nodes > writes:
+        raise Wrong(f"nodes has {nodes} names and writes {writes} ranges; writes[i] is of nodes[i]")
     kind: Any = work or (command if command in _KINDS else None)
     return Launch(command=command, kind=kind, **found)
 
@@ -221,13 +226,13 @@ _TENSOR = _made(
 
 _STATS = fields(
     {
-        "streams": integer,
-        "waits": integer,
-        "cross_stream_edges": integer,
+        "streams": Optional(integer),
+        "waits": Optional(integer),
+        "cross_stream_edges": Optional(integer),
         "events": Optional(integer),
-        "arena_bytes": integer,
-        "arena_lower_bound": integer,
-        "naive_bytes": integer,
+        "arena_bytes": Optional(integer),
+        "arena_lower_bound": Optional(integer),
+        "naive_bytes": Optional(integer),
         "predicted_ns": Optional(integer),
         "makespan_lower_bound_ns": Optional(integer),
         "costs": Optional(text, ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeAlias
 
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
@@ -104,6 +105,21 @@ def integer(value: Any, place: Place, least: int = 0) -> int:
     if value < least:
         raise Wrong(f"expected an integer of at least {least}, found {value}")
     return value
+
+
+MAX_MICROSECONDS = 1e12
+"""Eleven days: the longest time that files may state, so that sums of times stay finite."""
+
+
+def microseconds(value: Any, place: Place) -> float:
+    """A time in microseconds: a number from 0 to MAX_MICROSECONDS."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise Wrong(f"expected a number of microseconds, found {show(value)}")
+    if value < 0:
+        raise Wrong(f"a time cannot be negative, found {show(value)}")
+    if value > MAX_MICROSECONDS:
+        raise Wrong(f"a time is at most {MAX_MICROSECONDS:g} microseconds, found {show(value)}")
+    return float(value)
 
 
 def extent(value: Any, place: Place) -> int:

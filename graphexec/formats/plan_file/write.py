@@ -10,6 +10,10 @@ from typing import Any
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
 
 VERSION = 1
+_STATS = (
+    "streams", "waits", "cross_stream_edges", "events", "arena_bytes", "arena_lower_bound",
+    "naive_bytes", "predicted_ns", "makespan_lower_bound_ns", "costs", "schedule",
+)  # fmt: skip
 
 
 def dumps(plan: Plan) -> str:
@@ -60,7 +64,8 @@ def _launch(launch: Launch) -> dict[str, Any]:
 
 
 def _stats(stats: Stats) -> dict[str, Any]:
-    return {key: value for key, value in asdict(stats).items() if value not in (None, "")}
+    values = asdict(stats)
+    return {key: values[key] for key in _STATS if values[key] not in (None, "")}
 
 
 def _present(members: dict[str, Any]) -> dict[str, Any]:

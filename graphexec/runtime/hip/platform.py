@@ -118,7 +118,7 @@ def choose(default_runtime: str) -> Source:
 def _rocm_folders() -> Iterator[Path]:
     roots = (os.environ.get("ROCM_PATH"), "/opt/rocm")
     for folder in dict.fromkeys(Path(root) / "lib" for root in roots if root):
-        if (folder / RUNTIME).is_file():
+        if os.path.isfile(folder / RUNTIME):
             yield folder
 
 
@@ -137,11 +137,11 @@ def on_cuda() -> Source:
 def _from_folder(folder: Path) -> Source:
     """The runtime in a folder; also loads the other libraries there."""
     runtime = folder.absolute() / RUNTIME
-    if not runtime.is_file():
+    if not os.path.isfile(runtime):
         raise Unusable(f"{folder} holds no {RUNTIME}")
     source = _opened(runtime.parent, str(runtime), ctypes.RTLD_GLOBAL)
     for name in LIBRARIES[1:]:
-        if (runtime.parent / name).is_file():
+        if os.path.isfile(runtime.parent / name):
             _load(str(runtime.parent / name), ctypes.RTLD_GLOBAL)
     return source
 

@@ -1,7 +1,7 @@
-"""What a rewrite is: a named, switchable step from a graph or program to an equivalent one.
+"""Rewrites: named steps from a graph or program to an equivalent one, which can be switched off.
 
-A rewrite is told the Target it works for, and returns what it made with notes: what it did, and
-where that is worth knowing, why it did not. `graphexec explain` shows the notes.
+A rewrite takes the Target and returns the new graph or program with notes. A note says what was
+done, or why something was not done. `graphexec explain` shows the notes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from graphexec.machine.support import OF_THE_CPU, Asking, Cpu, Facts, Hardware, 
 
 @dataclass(frozen=True)
 class Target:
-    """What is compiled for: the name of a device, whether it does a piece of work, what else is
-    known of it, what commands cost there, and on how many streams they may run."""
+    """The target of compilation: the name of a device, its answers about pieces of work, facts
+    about it, the costs of commands, and the number of streams."""
 
     device: str = "cpu"
     support: Asking = Cpu().support
@@ -30,14 +30,14 @@ class Target:
 def target_of(
     device: str, hardware: Hardware | None = None, costs: CostModel | None = None
 ) -> Target:
-    """The target of a device; without `hardware` no more is known than its name."""
+    """The target of a device; without `hardware`, only its name is known."""
     found = named(device) if hardware is None else hardware
     return Target(device, found.support, found.facts(), costs or model_of(device))
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a rewrite did, or with `applied` False why it did not.
+    """What a rewrite did, or if `applied` is False, why it did nothing.
 
     `text` names the nodes in quotes; `nodes` are all of them, also those that are gone.
     """
@@ -52,8 +52,8 @@ class Note:
 class GraphRewrite:
     """A rewrite of typed graphs, before `lower`. `doc` says in a line what it does.
 
-    `lengthens`: tensors may live longer for it. It is left out where a memory limit is not kept
-    otherwise.
+    `lengthens`: the rewrite may make tensors live longer, so it is left out if a memory limit
+    cannot be kept with it.
     """
 
     name: str

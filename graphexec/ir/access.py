@@ -1,7 +1,7 @@
-"""What a command does with each view it is given, stated where the kernel is called.
+"""How a command accesses each of its views, stated where the kernel is called.
 
-From `In`, `Out` and `InOut` follow the reads and writes of a command, the bytes it moves, what may
-be written in place, and how its kernel is made again over other views.
+`In`, `Out` and `InOut` determine the reads and writes of a command, the bytes that it moves, the
+results that may be written in place, and how its kernel is made again over other views.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from graphexec.ir.program import Command, Kernel, Recipe, TritonKernel
 class In:
     """A view that the kernel reads.
 
-    `strided` says that it may have any strides, also in a batch, where dense views can come to lie
-    further apart. Without it, a view that is dense here is dense in a batch, or there is none.
+    `strided`: the kernel takes any strides. Dense views of the members of a batch may lie apart, so
+    that the view over all of them is not dense. Without `strided`, a dense view stays dense in a
+    batch, or no batch is made.
     """
 
     view: View
@@ -30,8 +31,8 @@ class In:
 class Out:
     """A view that the kernel writes and does not read.
 
-    It may be the very bytes of a view in `over`: the kernel reads each element of that before it
-    writes the same one. Views that are not dense or of another size are passed over.
+    Its bytes may be those of a view in `over`: the kernel reads each element of that view before it
+    writes the same element. Views in `over` that are not dense, or of another size, are ignored.
     """
 
     view: View
@@ -79,7 +80,7 @@ def in_place(accesses: Sequence[Access]) -> tuple[tuple[int, int], ...]:
 
 
 def moved_bytes(accesses: Sequence[Access]) -> int:
-    """Bytes read plus bytes written; what is broadcast counts once."""
+    """Bytes read plus bytes written; a broadcast element counts once."""
     return sum(distinct_bytes(a.view) * (2 if isinstance(a, InOut) else 1) for a in accesses)
 
 
@@ -92,7 +93,7 @@ def distinct_bytes(view: View) -> int:
 
 
 def recipe_of(make: Make, accesses: Sequence[Access]) -> Recipe:
-    """`make` as a Recipe, which takes reads and writes apart."""
+    """`make` as a Recipe, which takes the reads and the writes as two lists."""
     # What is written is dense in every batch (graphexec.planning.batch).
     order = tuple(
         (type(a).__name__, isinstance(a, In) and not a.strided and a.view.is_dense)
@@ -127,7 +128,7 @@ class _Arranged:
 
 
 class _WithVariants(_Arranged):
-    """The same for what knows other kernels for the same work."""
+    """The same for a `make` that has other kernels for the same work."""
 
     def variants(
         self, reads: Sequence[View], writes: Sequence[View]
@@ -147,7 +148,7 @@ def undeclared(command: Command) -> View | None:
         given = [argument for argument in work.args if isinstance(argument, View)]
     elif isinstance(work, TritonKernel):
         given = list(work.views)
-    else:  # what these read and write is in themselves
+    else:  # products and copies hold the views that they read and write
         return None
     declared = (*command.reads, *command.writes)
     return next((v for v in given if v not in declared and not _covered(v, declared)), None)

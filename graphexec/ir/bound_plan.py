@@ -1,7 +1,7 @@
 """A plan bound to the work of its launches, and what the planner expects of it.
 
-A Plan is portable data: any program can write one, and the proof needs no more. What is here
-besides cannot be written to a file: the work of each launch refers to code.
+A Plan is portable data: any program can write one, and the proof needs no more. A BoundPlan adds
+what a file cannot hold: the work of each launch refers to code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What names may look like, which are taken, and what the compiler calls the transfers it adds."""
+"""Names: their syntax, the reserved ones, and those of the transfers that the compiler adds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from graphexec.ir.program import Direction, Role
 
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-"""What a name of a dim or const may look like, but for Python's keywords."""
+"""The syntax of names of dims and consts. Python's keywords are not allowed either."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
-"""What a name of a graph, tensor, op or output may look like."""
+"""The syntax of names of graphs, tensors, ops and outputs."""
 
 RESERVED = frozenset({"add", "error", "input", "node", "output", "to_yaml", "weight", "with_dims"})
 """Names no op may have: graphs have methods of these names."""
@@ -22,8 +22,8 @@ def transfer_name(tensor: str, direction: Direction) -> str:
 
 
 def transferred(node: str) -> str:
-    """The tensor that a transfer of the compiler moves. Ask only of a launch that is one: a node
-    of the user may be called like this, too (graphexec.views.transfers)."""
+    """The tensor that a transfer of the compiler moves. Only for launches that are such transfers:
+    a user's node may have such a name too (graphexec.views.transfers)."""
     return node.rpartition(".")[0]
 
 
@@ -33,8 +33,8 @@ def port_buffer(name: str, role: Role) -> str:
 
 
 def port_name(buffer: str, role: Role) -> str:
-    """The input or output that a buffer of this role is of; other programs' buffers may be called
-    like the input itself."""
+    """The input or output in a buffer of this role. In plans of other programs the buffer may have
+    the name of the input itself."""
     return buffer.removeprefix(_PREFIX.get(role, ""))
 
 

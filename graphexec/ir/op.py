@@ -1,8 +1,8 @@
-"""The contract of an op: stated once, in one place, and all graphexec knows of it.
+"""The contract of an op: all that graphexec knows of it, stated in one place.
 
-A new op is a folder with an `__init__.py` that defines a subclass of Op and binds an instance
-of it to the name OP (docs/adding-an-op.md). Ops raise OpError; where the mistake stands in the
-user's file is added by the stage that called them.
+A new op is a folder with an `__init__.py` that defines a subclass of Op and binds an instance of it
+to the name OP (docs/adding-an-op.md). Ops raise OpError. The stage that called the op adds the
+place in the user's file.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Call:
         flops: int = 0,
         recipe: Recipe | None = None,
     ) -> Command:
-        """A command of this call. What Gemm and Memcpy work reads and writes is in themselves; for
-        a kernel `accesses` state it for every view among its arguments."""
+        """A command of this call. Gemm and Memcpy hold the views that they read and write; for a
+        kernel `accesses` state every view among its arguments."""
         if isinstance(work, Gemm):
             reads = work.reads
             nbytes = sum(map(distinct_bytes, (*reads, work.out)))
@@ -149,12 +149,12 @@ class Op:
         return 0
 
     def cost(self, types: Types, attrs: Attrs, type: TensorType) -> Cost:
-        """What the node takes: it reads its operands and writes its result once."""
+        """The cost of the node: it reads its operands and writes its result once."""
         moved = sum(t.nbytes for t in types.values()) + type.nbytes
         return Cost(self.flops(types, attrs, type), moved)
 
     def ignores(self, attrs: Attrs) -> Collection[str]:
-        """Operands that the commands do not read with these attributes, as c times 0."""
+        """Operands that the commands do not read with these attributes, such as c if beta is 0."""
         return ()
 
     @property
@@ -163,7 +163,7 @@ class Op:
         return getattr(sys.modules.get(type(self).__module__), "__file__", None) or "<unknown>"
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
-        """The result by the plainest NumPy, in float64; what `compare` measures against."""
+        """The result by plain NumPy, in float64: the reference of `compare`."""
         raise NotImplementedError
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:

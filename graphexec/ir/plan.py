@@ -1,8 +1,8 @@
-"""A stream-ordered plan: what is enqueued where, what waits for what, which bytes lie where.
+"""A stream-ordered plan: instructions on streams, events between them, and the places of bytes.
 
-Plain data, also read from files that other programs wrote; nothing here needs a device.
-Happens-before is the transitive closure of the order of each stream, record → wait, and
-record → host_wait.
+It is plain data and needs no device. It may have been read from a file of another program.
+Happens-before is the transitive closure of the order of each stream, record → wait, and record →
+host_wait.
 """
 
 from __future__ import annotations
@@ -79,13 +79,12 @@ def title(node: str, nodes: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Enqueue a command, which is called `command` for people.
-
-    `kind` says what executes it and `cost` what it takes; both are None in a plan whose maker does
-    not say. `blas_handle` is set for what the BLAS executes. `after` names nodes all of whose
-    launches must happen before this one although they may share no bytes with it. A launch that
-    does the work of several nodes lists them in `nodes`, `node` being the first; writes[i] then is
-    the result of nodes[i], and writes may have more."""
+    """Enqueue a command; `command` is its label for people. `kind` is what executes it, `cost` its
+    operations and bytes; both are None in a plan that does not state them. `blas_handle` is set for
+    what the BLAS executes. `after` names nodes all of whose launches must happen before this one
+    although they may share no bytes with it. A launch that does the work of several nodes lists
+    them in `nodes`, `node` being the first; writes[i] then is the result of nodes[i], and writes
+    may have more."""
 
     stream: int
     node: str
@@ -100,12 +99,12 @@ class Launch:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The nodes this is work of, one as a rule."""
+        """The nodes whose work this is: usually one."""
         return self.nodes or (self.node,)
 
     @property
     def results(self) -> tuple[tuple[str, Range], ...]:
-        """Each of them with the last range written for it, if there is one."""
+        """Each member with the last range written for it, if there is one."""
         if not self.nodes:
             return tuple((self.node, written) for written in self.writes[-1:])
         return tuple(zip(self.nodes, self.writes, strict=False))
@@ -149,13 +148,12 @@ Instruction: TypeAlias = Launch | Record | Wait | HostWait
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Figures of a plan, for its order and streams. `waits` counts dependency waits only.
-    `cross_stream_edges` are the dependencies between streams before reduction, `arena_lower_bound`
-    is a number of bytes no allocation of the same schedule can go below, `naive_bytes` the sum of
-    all arena tensors. `predicted_ns` is how long the simulator says a run takes,
-    `makespan_lower_bound_ns` what no schedule on as many streams takes less than, both by the times
-    of `costs`; `schedule` names the way of scheduling that won. These are None, or empty, in a plan
-    whose maker does not say."""
+    """Figures of a plan, for its order and streams. `waits` counts dependency waits only;
+    `cross_stream_edges` the dependencies between streams before reduction. `arena_lower_bound` is a
+    number of bytes no allocation of the same schedule can go below; `naive_bytes` the sum of all
+    arena tensors. `predicted_ns` is the simulated time of a run, `makespan_lower_bound_ns` a lower
+    bound for any schedule on as many streams, both by the times of `costs`. `schedule` names the
+    scheduling method that won. These four are None or empty in a plan that does not state them."""
 
     streams: int
     waits: int
@@ -172,9 +170,9 @@ class Stats:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that
-    was read from a file without figures. What a device needs beyond this to execute a plan is in
-    graphexec.ir.bound_plan."""
+    """A plan. `tensors` and `instructions` are in issue order. `stats` is None in a plan that was
+    read from a file without figures. graphexec.ir.bound_plan adds what a device needs to execute
+    it."""
 
     graph: str
     device: str

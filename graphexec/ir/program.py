@@ -1,6 +1,6 @@
-"""What a device can enqueue on a stream, and the program of such commands a graph becomes.
+"""Commands that a device can enqueue on a stream, and the program of commands that a graph becomes.
 
-Five kinds of work are enough. Gemm goes to a BLAS, and so does GemmBatch, which is several of them.
+There are five kinds of work. Gemm is a product by a BLAS, GemmBatch several of them in one call.
 Kernel is an entry point of a HIP source, TritonKernel one of a Triton source; each has the NumPy
 function that computes the same. Memcpy moves dense bytes. Devices execute these and know no op.
 """
@@ -24,10 +24,11 @@ Compute = Callable[[list[Array], Parallel], None]
 
 @runtime_checkable
 class Preparable(Protocol):
-    """A Compute that wants to know before the first run that it will be called."""
+    """A Compute that prepares itself before the first run."""
 
     def prepare(self) -> Compute:
-        """What is called in its place. Called when a session on the CPU is loaded."""
+        """The function that is called in its place. A session on the CPU calls this when it is
+        loaded."""
 
 
 ALIGNMENT = 256
@@ -41,7 +42,7 @@ def aligned(nbytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command takes: floating-point operations, and bytes read plus written."""
+    """The cost of a command: floating-point operations, and bytes read plus written."""
 
     flops: int = 0
     bytes: int = 0
@@ -56,9 +57,9 @@ class Gemm:
 
     a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N); transposition and
     broadcasting are in the strides. a and b share a dtype; out has that dtype or f32, c and bias
-    have that of out. Without a c, what is added is what out holds. beta = 0 reads neither. A bias,
-    and a c that comes with it, are for devices that add them as they write the result: ops lower to
-    products without, and the rewrite fuse-epilogue asks the device.
+    have that of out. Without a c, beta multiplies the previous content of out. With beta = 0,
+    neither c nor out is read. Some devices add a bias, and a c beside it, as they write the result.
+    Ops lower to products without them; the rewrite fuse-epilogue asks the device and adds them.
     """
 
     a: View
@@ -71,7 +72,7 @@ class Gemm:
 
     @property
     def reads(self) -> tuple[View, ...]:
-        """What is read: a, b, what beta multiplies, the bias."""
+        """The views that are read: a, b, the one that beta multiplies, the bias."""
         added = (self.out if self.c is None else self.c,) if self.beta else ()
         return (self.a, self.b, *added, *(() if self.bias is None else (self.bias,)))
 
@@ -80,8 +81,8 @@ class Gemm:
 class GemmBatch:
     """Several Gemms in one BLAS call, which gets arrays of pointers: the matrices may lie anywhere.
 
-    They differ in nothing but where their operands begin, and none reads what another writes. They
-    have no bias and no c.
+    They differ only in where their operands begin, and none reads a result of another. They have no
+    bias and no c.
     """
 
     members: tuple[Gemm, ...]
@@ -101,8 +102,9 @@ class Kernel:
 
     `args` are passed in order, a View as the address of its first element. `defines` are
     preprocessor definitions the source is compiled with. `compute` does the same work on the CPU;
-    it may be Preparable. `factors` are given where the result is the sum of what the command reads,
-    each times its factor: a product may add that itself (graphexec.planning.fuse_epilogue).
+    it may be Preparable. `factors` are given if the result is the sum of the views that the command
+    reads, each times its factor. Then a product may be able to add them itself
+    (graphexec.planning.fuse_epilogue).
     """
 
     source: Path
@@ -118,7 +120,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What the configuration of a kernel depends on. `architecture` is gfx942 or sm_90, say."""
+    """The properties of a GPU that the configuration of a kernel depends on. `architecture` is, for
+    example, gfx942 or sm_90."""
 
     architecture: str
     warp_size: int
@@ -130,12 +133,12 @@ Argument = View | Scalar | tuple[Scalar, ...]
 
 @dataclass(frozen=True, slots=True)
 class TritonLaunch:
-    """What a Triton kernel is on one GPU: a function in the Python file `source`, how it is
-    compiled, what it is passed, and how many blocks of it are launched.
+    """A Triton kernel on one GPU: a function in the Python file `source`, with the options of its
+    compilation, its arguments, and its number of blocks.
 
     `args` are its parameters in order, but for the `constants`, which are compile-time parameters
     by name. The compiler is told which of them are 1 or multiples of 16. `options` are the
-    compiler's, such as num_warps. The threads of a block are what the compiled kernel asks for.
+    compiler's, such as num_warps. The compiled kernel states the threads of a block.
     """
 
     source: Path
@@ -146,15 +149,15 @@ class TritonLaunch:
 
 
 class NoKernel(Exception):
-    """There is no kernel for these views on this GPU, and why."""
+    """There is no kernel for these views on this GPU; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TritonKernel:
     """One launch of a function called `entry` in a Triton source.
 
-    Which source that is, and how it is launched, is known for a GPU only: `configure(views, gpu)`,
-    which raises NoKernel where there is none. `compute` is as in Kernel.
+    The source and the launch depend on the GPU: `configure(views, gpu)` gives them, or raises
+    NoKernel. `compute` is as in Kernel.
     """
 
     entry: str
@@ -168,7 +171,7 @@ class TritonKernel:
 
 
 Direction = Literal["h2d", "d2h", "d2d", "h2h"]
-"""From which memory to which a copy goes: h is the host's, d the device's."""
+"""The source and the target of a copy: h is the host's memory, d the device's."""
 
 DIRECTIONS: Mapping[tuple[Space, Space], Direction] = {
     ("host", "device"): "h2d",
@@ -183,8 +186,8 @@ DIRECTIONS: Mapping[tuple[Space, Space], Direction] = {
 class Memcpy:
     """Copy the bytes of a dense view onto another of the same size.
 
-    `direction` says in which memory the two lie. Ops leave it out: lowering, which knows the
-    storages, sets it.
+    `direction` says in which memory the two lie. Ops leave it out. Lowering sets it, because it
+    knows the storages.
     """
 
     src: View
@@ -195,7 +198,8 @@ class Memcpy:
 Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
 
 WorkKind = Literal["gemm", "gemm_batch", "kernel", "memcpy"]
-"""What executes a command: the BLAS (one product, or several in one call), a kernel, or a copy."""
+"""The executor of a command: the BLAS (one product, or several in one call), a kernel, or a
+copy."""
 
 
 _KINDS: Mapping[type[Work], WorkKind] = {
@@ -225,7 +229,7 @@ class Varied(Protocol):
     def variants(
         self, reads: Sequence[View], writes: Sequence[View]
     ) -> Sequence[Kernel | TritonKernel]:
-        """Kernels to try beside the one that calling the recipe gives."""
+        """Kernels to try beside the one that the recipe returns."""
 
 
 @dataclass(frozen=True, slots=True)

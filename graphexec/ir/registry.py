@@ -1,4 +1,4 @@
-"""Which ops there are: the built-in ones, those of installed packages, and folders of the user.
+"""The known ops: built-in ones, those of installed packages, and those in folders of the user.
 
 An op is a package with an attribute OP, an instance of graphexec.ir.op.Op.
 """
@@ -33,7 +33,8 @@ def known_ops() -> dict[str, Op]:
 
 
 def _built_in() -> list[Op]:
-    """The folders of graphexec.ops that bind OP; the others, as the kit, are for ops to use."""
+    """The ops in folders of graphexec.ops that bind OP. Other folders, such as the kit, are used by
+    ops."""
     folders = importlib.import_module("graphexec.ops").__path__
     names = sorted(module.name for module in iter_modules(folders) if module.ispkg)
     modules = [importlib.import_module(f"graphexec.ops.{name}") for name in names]

@@ -1,4 +1,4 @@
-"""A graph whose every tensor has a type: what `infer` leaves and rewrites work on."""
+"""A graph in which every tensor has a type. `infer` makes it, and rewrites change it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from graphexec.ir.op import Op
 class TypedNode:
     """A node with evaluated attributes (every attribute of the op is present) and its type.
 
-    Set by rewrites: with `window` the result is the op's window on its operand, and no command is
-    made. `layout` says where in the tensor's dense bytes the op writes its result: a window of the
-    shape the op computes (its storage means nothing). `over` is the operand, dead afterwards, over
-    whose bytes the result is written.
+    Rewrites set three fields. With `window`, the result is the op's window on its operand, and no
+    command is made. `layout` is a window of the shape that the op computes: where in the tensor's
+    dense bytes it writes the result (the storage of the window means nothing). `over` is an operand
+    that is dead afterwards: the result is written over its bytes.
     """
 
     name: str

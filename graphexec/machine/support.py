@@ -1,9 +1,8 @@
-"""What a device says when it is asked whether it does a piece of work, and what planning must know
-of it.
+"""Questions of planning to a device: whether it supports a piece of work, and facts about it.
 
 Planning asks about the work itself: this product with this bias, this Triton kernel over these
-views. A device at hand finds out, by asking its libraries or by compiling the kernel. For a device
-that is known by name only, `named` answers.
+views. A device at hand asks its libraries or compiles the kernel. `named` answers for a device of
+which only the name is known.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from graphexec.machine.blas_layout import why_no_epilogue
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Whether a device does a piece of work; `why` is the reason of a "no", for people.
+    """Whether a device supports a piece of work; `why` is the reason of a "no", for people.
 
-    "unknown" is the answer about what shows only when the plan is loaded, such as whether a HIP
-    kernel compiles.
+    "unknown": it shows only when the plan is loaded, for example whether a HIP kernel compiles.
     """
 
     answer: Literal["yes", "no", "unknown"]
@@ -47,7 +45,7 @@ Asking = Callable[[Work], Support]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What planning must know of a device.
+    """Facts about a device that planning needs.
 
     programs        how many programs of a kernel fill it (its multiprocessors); 0: unknown
     any_batch       a GEMM whose batch axes no single stride walks is as fast as a strided batch
@@ -76,7 +74,7 @@ class Cpu:
     """The CPU device, which is the same on every machine."""
 
     def support(self, work: Work) -> Support:
-        """Everything, and a bias where the matrices lie as a BLAS takes them."""
+        """Yes, except for a bias beside matrices that a BLAS does not take as they lie."""
         why = why_no_epilogue(work) if isinstance(work, Gemm) else ""
         return no(why) if why else YES
 
@@ -86,10 +84,10 @@ class Cpu:
 
 
 class Unknown:
-    """A device of which no more is known than that it executes plain commands."""
+    """A device that executes plain commands; nothing else is known of it."""
 
     def support(self, work: Work) -> Support:
-        """Everything but what only some devices do."""
+        """Yes, except for work that only some devices support."""
         if isinstance(work, TritonKernel):
             return no(
                 "for f16 and bf16 it is on AMD and NVIDIA GPUs with Triton (graphexec[fused])"
@@ -104,5 +102,5 @@ class Unknown:
 
 
 def named(device: str) -> Hardware:
-    """What is assumed of a device when no more is known than its name."""
+    """The assumptions about a device of which only the name is known."""
     return Cpu() if device == "cpu" else Unknown()

@@ -1,7 +1,7 @@
-"""assemble: write down the plan: instructions, byte ranges, placed tensors and figures.
+"""assemble: write the plan: instructions, byte ranges, placed tensors and figures.
 
-Requires a Synchronized schedule and an Allocation of it. Guarantees an BoundPlan that says
-nothing these two do not say.
+Requires a Synchronized schedule and an Allocation of it. Guarantees a BoundPlan that adds nothing
+to these two.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _launch(synchronized: Synchronized, index: int, ranges: _Ranges) -> Instruct
 
 
 def _counted(cost: Cost) -> Cost:
-    """The cost as a plan file can hold it: sizes are of int64, products of them are not always."""
+    """The cost, cut to int64 for plan files: sizes fit into int64, but their products may not."""
     if cost.flops <= INT64_MAX and cost.bytes <= INT64_MAX:
         return cost
     return Cost(_int64(cost.flops), _int64(cost.bytes))
@@ -118,7 +118,7 @@ def _int64(number: float) -> int:
 
 
 class _Ranges:
-    """Byte ranges of views. Most views are there many times, as the same object."""
+    """Byte ranges of views. Most views occur many times as the same object."""
 
     def __init__(self, places: Places) -> None:
         self._places = places

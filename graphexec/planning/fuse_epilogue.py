@@ -29,7 +29,7 @@ from graphexec.planning.layout import Layout
 
 @dataclass(frozen=True)
 class Addends:
-    """What is added to the product of one member, and where the sum goes."""
+    """The addends of one member's product, and the place of the sum."""
 
     bias: View  # a row, (..., N)
     c: View | None
@@ -40,7 +40,8 @@ class Addends:
 
 @dataclass(frozen=True)
 class Site:
-    """The commands (by index, in order) that could be one product, and which of them is one."""
+    """Commands that could be one product, by index and in order; `product` is the one that
+    multiplies."""
 
     parts: tuple[int, ...]
     product: int
@@ -71,9 +72,9 @@ def sites(commands: Sequence[Command]) -> Iterator[Site]:
 def as_one(
     commands: Sequence[Command], site: Site, layout: Layout, support: Asking
 ) -> Command | str:
-    """The product that does all that the commands of a site do, or why there is none.
+    """One product that does the work of all commands of a site, or the reason why there is none.
 
-    Binds storages in `layout` where a stride needs it, also if there is no such product.
+    It may bind storages in `layout`, even if it finds no product.
     """
     product, first = commands[site.product], site.members[0]
     if not isinstance(product.work, Gemm):
@@ -122,7 +123,7 @@ def _command(commands: Sequence[Command], site: Site, work: Gemm) -> Command:
 
 
 def _sums_before(commands: Sequence[Command], product: int, near: Sequence[int]) -> Site | None:
-    """The site whose product is added to what sums have put into its results."""
+    """The site of a product that is added to sums, which were put into its result before."""
     if any((w.beta, w.c, w.bias) != (1.0, None, None) for w in _products(commands[product])):
         return None
     before = [index for index in reversed(near) if index < product]
@@ -130,7 +131,7 @@ def _sums_before(commands: Sequence[Command], product: int, near: Sequence[int])
 
 
 def _sums_after(commands: Sequence[Command], product: int, near: Sequence[int]) -> Site | None:
-    """The site whose sums take in the product, which nothing else reads."""
+    """The site of sums that read a product, which nothing else reads."""
     if any((w.beta, w.c, w.bias) != (0.0, None, None) for w in _products(commands[product])):
         return None
     after = [index for index in near if index > product]
@@ -187,7 +188,7 @@ class _Sum:
 
 
 def _sums(command: Command) -> list[_Sum]:
-    """What a command does for each of its nodes, if these are sums."""
+    """The sum of each node of a command; empty if the command does something else."""
     factors = command.work.factors if isinstance(command.work, Kernel) else ()
     factors = (1.0,) if isinstance(command.work, Memcpy) else factors
     each = len(factors)
@@ -201,7 +202,7 @@ def _sums(command: Command) -> list[_Sum]:
 
 
 def _addends(found: _Sum, taken: bool) -> Addends | None:
-    """A sum, without the product if that is `taken` in, as c and a bias."""
+    """A sum as c and a bias. If the product is one of its terms (`taken`), that is left out."""
     terms = list(zip(found.factors, found.reads, strict=True))[: -1 if taken else None]
     if len(terms) not in (1, 2) or terms[-1][0] != 1.0:
         return None
@@ -221,8 +222,8 @@ def _addends(found: _Sum, taken: bool) -> Addends | None:
 
 @dataclass(frozen=True)
 class Fusing:
-    """What of a program becomes one product: by the index of its first command that of its last,
-    and the product. `layout` has the groups that these need."""
+    """The fused products of a program. `instead` maps the index of the first command of a site to
+    the index of its last, and the product. `layout` has the groups of storages that these need."""
 
     program: Program
     instead: Mapping[int, tuple[int, Command]]
@@ -235,7 +236,7 @@ class Fusing:
 
 
 def fusing(program: Program, target: Target) -> Fusing:
-    """What of `program` becomes one product that the target does."""
+    """The sites of `program` that become one product on the target."""
     layout = Layout(program.storages, program.groups)
     notes: list[Note] = []
     instead: dict[int, tuple[int, Command]] = {}

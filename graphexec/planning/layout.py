@@ -50,7 +50,7 @@ class Layout:
         return replace(first, shape=(len(views), *first.shape), strides=(step, *first.strides))
 
     def _between(self, names: Sequence[str], itemsize: int) -> int | None:
-        """The distance of views on different storages, in elements."""
+        """The stride between views on different storages, in elements."""
         places = [self._place.get(name) for name in names]
         known = [place for place in places if place is not None]
         if not known:
@@ -78,7 +78,7 @@ class Layout:
         del self.groups[count:]
 
     def position(self, view: View) -> tuple[int, int, int]:
-        """Numbers that grow in the order in which operands lie, as far as that is known."""
+        """A key that sorts operands by their known places."""
         group, place = self._place.get(view.storage, (-1, 0))
         return group, place, view.offset
 

@@ -1,6 +1,6 @@
 """Options: how a graph is planned and run. They are checked here and nowhere else.
 
-Whatever plans takes one `Options`, or its fields as keywords, or both: `options_of` makes one of
+Functions that plan take an `Options`, or its fields as keywords, or both; `options_of` combines
 them. The options of the command line have the names of these fields.
 """
 
@@ -71,7 +71,7 @@ class Options:
 
 
 class OptionKeywords(TypedDict, total=False):
-    """The fields of Options as keywords, with all types that are taken."""
+    """The fields of Options as keywords, with all types that are accepted."""
 
     streams: int | str
     rewrite: str | Collection[str]
@@ -118,7 +118,7 @@ def _unknown(name: str, known: Collection[str]) -> Diagnostic:
     return Diagnostic(f"there is no option '{name}'", help=help)
 
 
-# Each check gives the value as Options keeps it, or raises ValueError with what was expected.
+# Each check returns the value as Options keeps it, or raises ValueError with what was expected.
 
 
 def _streams(value: object) -> Streams:

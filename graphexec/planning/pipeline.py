@@ -35,14 +35,15 @@ from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.planning.synchronize import synchronize
 from graphexec.proof import prove
 
-_MANY_COMMANDS = 500  # beyond this the numbers of streams that are tried for a limit are halved
+_MANY_COMMANDS = 500  # larger programs: halve the number of streams at each try
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan with the graph it computes, as inferred, rewritten and lowered, and how it came about.
+    """A plan, and the data of the stages that led to it: the graph as inferred, rewritten and
+    lowered.
 
-    `notes` say what the rewrites did; `profile` is what the plan was made with, if it was.
+    `notes` say what the rewrites did; `profile` has the measured times that were used, if any.
     """
 
     graph: TypedGraph
@@ -67,17 +68,17 @@ def plan_graph(
 ) -> Compiled:  # fmt: skip
     """The fastest plan found whose bytes fit into the memory limit.
 
-    Tried are: fewer and fewer streams, an order on one stream that saves memory, then the same for
-    programs that need less memory. `device` is the name of a device, `hardware` the device itself
-    if it is at hand, to be asked; `kept` looks for a profile where no costs are given. Raises
-    InputError for a wrong graph, a wrong option or a limit that cannot be kept, and HazardError.
+    It tries fewer and fewer streams, then an order on one stream that saves memory, then the same
+    for programs that need less memory. `device` is the name of a device, `hardware` the device
+    itself if it is at hand. `kept` looks for a profile if no costs are given. Raises InputError for
+    a wrong graph, a wrong option or a limit that cannot be kept, and HazardError.
     """
     chosen = options_of(options, keywords)
     too_large = []
     with collector_paused():
         job = prepare(graph, device, chosen, hardware, kept)
         prefer = job.measured_schedule
-        if prefer == ONE_STREAM:  # what is worth a batch depends on the number of streams
+        if prefer == ONE_STREAM:  # batches pay or not depending on the number of streams
             job = job.on_streams(1)
         for variant in variants(job):
             for scheduled in _schedules(variant.program, job, prefer):
@@ -130,7 +131,7 @@ class Finished:
 
 
 class DoesNotFit(Exception):
-    """A schedule needs so many `bytes` of device memory, which is more than the limit."""
+    """A schedule needs `bytes` of device memory, more than the limit."""
 
     def __init__(self, bytes: int) -> None:
         self.bytes = bytes

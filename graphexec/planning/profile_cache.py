@@ -1,10 +1,10 @@
-"""Where profiles are kept, so that plans use what was measured without being told.
+"""The folder of kept profiles, from which later plans take the measured times.
 
 A profile is for one graph (its nodes, types and attributes, hence its dims), one kind of hardware
-and the versions of what runs there. All three are in a hash that the file is named by, after the
-name of the graph. They are text for people, so without the seal of other entries. A file that is
-damaged, is not for what its name says, belongs to another user, or that others may write to, is no
-profile: a warning names it.
+and the versions of what runs there. The file is named after the graph and a hash of all three.
+Profiles are text for people, so they have no seal as other cache entries do. A file is not used,
+and a warning names it, if it is damaged, if its content does not match its name, if it belongs to
+another user, or if others may write to it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def folder() -> Path | None:
 
 
 def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:
-    """The profile of `graph` on a machine, which is only asked for if there may be one.
+    """The profile of `graph` on a machine. `machine` is called only if there may be a profile.
 
-    Warns of a file that should be the profile and is none.
+    Warns of a file that should be the profile but cannot be used.
     """
     place = folder()
     if place is None or not any(_named_like(place, graph)):
@@ -72,7 +72,7 @@ def find(graph: TypedGraph, machine: Callable[[], Machine]) -> Kept | None:
 
 
 def _foreign(profile: Profile, graph: TypedGraph, here: Machine) -> str:
-    """Why a profile is not for what its file's name says; empty if it is."""
+    """Why the content of a profile does not match its file name; empty if it does."""
     if profile.signature != signature(graph):
         return f"it is of another graph, '{profile.graph}'"
     if profile.device != here.architecture or profile.versions != here.versions:
@@ -120,14 +120,14 @@ def _no_folder(place: Path, exc: OSError) -> DataError:
 
 
 def file_name(graph: TypedGraph, machine: Machine) -> str:
-    """What the profile of a graph on a machine is called."""
+    """The name of the file with the profile of a graph on a machine."""
     parts = (signature(graph), machine.architecture, repr(sorted(machine.versions.items())))
     return f"{_slug(graph.name)}-{fingerprint(*parts)[:16]}.json"
 
 
 def signature(graph: TypedGraph) -> str:
-    """What two graphs have in common if they compute the same in the same way. The order of the
-    nodes does not matter; their names do."""
+    """A hash that is equal for graphs that compute the same in the same way. It depends on the
+    names of nodes, and not on their order."""
     parts = [f"input {name} {type}" for name, type in graph.inputs.items()]
     parts += [f"weight {name} {weight.type}" for name, weight in graph.weights.items()]
     parts += [f"output {name} {tensor}" for name, tensor in graph.outputs.items()]
@@ -145,7 +145,7 @@ def _slug(name: str) -> str:
 
 
 def _named_like(place: Path, graph: TypedGraph) -> list[Path]:
-    """Files of graphs of this name. There are few, and hashing a large graph takes its time."""
+    """Files of graphs of this name. Looking for them first avoids hashing large graphs."""
     try:
         return list(place.glob(f"{_slug(graph.name)}-*.json"))
     except OSError:

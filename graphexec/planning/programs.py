@@ -1,7 +1,7 @@
-"""The first half of planning: from a graph to the programs that its plans can be made from.
+"""The first half of planning: from a graph to programs.
 
-`prepare` infers types and settles what is planned for; `variants` rewrites the graph, lowers it and
-rewrites the program.
+`prepare` infers types and chooses the target. `variants` rewrites the graph, lowers it and rewrites
+the program.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FindProfile = Callable[[TypedGraph], Kept | None]
 
 @dataclass(frozen=True)
 class Job:
-    """A typed graph, and what its plans are made for and with."""
+    """A typed graph, with the target and the settings of its plans."""
 
     graph: TypedGraph
     target: Target
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def measured_schedule(self) -> str:
-        """The name of the schedule that was measured to be the fastest; empty if none was, or not
+        """The name of the schedule that was the fastest when measured; empty if none was measured
         with these rewrites."""
         if self.profile is None or self.rewrites != chosen_rewrites():  # `tune` takes the defaults
             return ""
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Variant:
-    """A program of the graph, and which rewrites it is the result of."""
+    """A program of the graph, and the notes of the rewrites that led to it."""
 
     rewritten: TypedGraph
     program: Program
@@ -119,7 +119,7 @@ def variants(job: Job) -> Iterator[Variant]:
 def _costs(
     options: Options, device: str, graph: TypedGraph, kept: FindProfile | None
 ) -> tuple[CostModel, Profile | None]:
-    """The model to plan with, and the profile it is from."""
+    """The cost model, and the profile it is based on."""
     costs, model = options.costs, model_of(device)
     if isinstance(costs, CostModel):
         return costs, None

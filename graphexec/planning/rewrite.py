@@ -1,7 +1,7 @@
 """rewrite: replace parts of a program by equivalent ones; and the names of all rewrites.
 
-A rewrite of programs is a module of graphexec.planning that binds REWRITE. They run in the order in
-which they stand here, after `lower`. Those of graphs are in graphexec.graph.rewrite.
+A rewrite of programs is a module of graphexec.planning that binds REWRITE. They run after `lower`,
+in the order of PROGRAM_REWRITES. Rewrites of graphs are in graphexec.graph.rewrite.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def known_rewrites() -> dict[str, Rewrite]:
 
 
 def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> frozenset[str]:
-    """Names of the rewrites to apply: those that are on by default and those of `on`, without
-    those of `off`. "all" stands for every name, and a name counts for more than "all".
+    """The names of the rewrites to apply: the default ones and those of `on`, without those of
+    `off`. "all" stands for every name. A name overrides "all".
 
     Raises InputError for an unknown name, and for one that is to be both on and off.
     """
@@ -45,7 +45,7 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
 
 
 def without_lengthening(names: Collection[str]) -> frozenset[str]:
-    """Of `names` the rewrites for which no tensor lives longer."""
+    """The rewrites in `names` that make no tensor live longer."""
     known = known_rewrites()
     return frozenset(name for name in names if not known[name].lengthens)
 
@@ -53,7 +53,7 @@ def without_lengthening(names: Collection[str]) -> frozenset[str]:
 def rewrite_program(
     program: Program, target: Target, names: Collection[str]
 ) -> tuple[Program, tuple[Note, ...]]:
-    """`program` after the program rewrites in `names`, and what they say of it."""
+    """`program` after the program rewrites in `names`, and their notes."""
     if fuse_epilogue.REWRITE.name not in names:
         target = replace(target, support=_without_biases(target))
     notes: list[Note] = []
@@ -65,7 +65,7 @@ def rewrite_program(
 
 
 def _without_biases(target: Target) -> Asking:
-    """What a target does for rewrites that must not count on `fuse-epilogue`."""
+    """The answers of a target, for rewrites, while `fuse-epilogue` is switched off."""
 
     def support(work: Work) -> Support:
         if isinstance(work, Gemm) and work.bias is not None:

@@ -1,14 +1,13 @@
 """check_access: whether each command touches the bytes that it declares, and no others.
 
-Every command runs by itself, four times on the same memory. What it does not declare to read is
-left as it is, then filled with one pattern, then with another:
+Every command runs by itself, four times on the same memory. The bytes that it does not declare to
+read are left as they are, then filled with one pattern, then with another:
 
 1. bytes that it does not declare to write must keep their values;
 2. bytes that it writes must come out the same.
 
-What breaks one of these is an AccessError. The last time nothing is filled, and that is what the
-run goes on with. Bytes inside a declared range that a strided view steps over are not told apart
-from it.
+A command that breaks a rule is an AccessError. In the last of the four runs nothing is filled; the
+run continues with its results. Bytes that a strided view steps over count as declared.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class AccessCheck:
             self._memory.write(buffer, content)
 
     def marked(self, ranges: Sequence[Range]) -> Contents:
-        """For every byte of every buffer whether it is in one of the ranges."""
+        """For each buffer a mask of the bytes that are in one of the ranges."""
         marks = {buffer: np.zeros(size, dtype=bool) for buffer, size in self._sizes.items()}
         for r in ranges:
             marks[r.buffer][r.low : r.high] = True
@@ -84,7 +83,7 @@ class AccessCheck:
 
 
 class _Trial:
-    """One launch, run on what lies in memory before it."""
+    """One launch, and the contents of memory before it."""
 
     def __init__(
         self, owner: AccessCheck, launch: Launch, work: Work, perform: Callable[[], object]
@@ -134,7 +133,7 @@ class _Trial:
         return False
 
     def culprit(self, plain: Contents) -> str:
-        """The tensor on which the result depends though it is not declared; "" if none does."""
+        """The undeclared tensor that the result depends on; "" if there is none."""
         for name, place in self.owner.tensors():
             for filling in (NANS, NUMBERS):
                 if self.differs(plain, self.after(filling, NANS, place)):
@@ -148,7 +147,7 @@ class _Trial:
         return " or ".join([*names, f"byte {byte} of buffer '{buffer}'"][: len(names) or 1])
 
     def error(self, does: str, what: str) -> AccessError:
-        """The command, the file it comes from, and what it does undeclared."""
+        """The command, its file, and its undeclared access."""
         declare = "In or InOut" if does == "reads" else "Out or InOut"
         return AccessError(
             f"command '{self.launch.command}' of {files(self.work)} {does} "

@@ -1,7 +1,7 @@
-"""What a device is: something that loads a plan and then runs it, again and again.
+"""Devices load a plan and run it, again and again.
 
-A Device is a choice with options; a Session holds the memory, streams and events of one loaded
-plan. A session enqueues what the plan says and nothing else.
+A Device is a chosen device with its options. A Session holds the memory, streams and events of one
+loaded plan; it enqueues the instructions of the plan and nothing else.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class DeviceInfo:
 
 
 class FallbackWarning(UserWarning):
-    """Something else is done than what was asked for or is usual: `device="auto"` found no usable
-    GPU and took the CPU, or a kernel does not compile and plain commands do its work."""
+    """The CPU or plain commands are used instead of what was asked for or is usual: `device="auto"`
+    found no usable GPU and took the CPU, or a kernel does not compile and plain commands do its
+    work."""
 
 
 class Tap(Protocol):
@@ -62,7 +63,7 @@ class Session(Protocol):
 
     @property
     def mode(self) -> str | None:
-        """How a run is issued: "graph" or "stream"; None on a device that has no such choice."""
+        """The way of issuing a run: "graph" or "stream"; None on a device without the choice."""
         ...
 
     @property
@@ -81,14 +82,15 @@ class Session(Protocol):
         ...
 
     def accept(self, value: object) -> DeviceArray:
-        """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
+        """`value`, an array in device memory, in the form that `take` needs. Raises NotTaken."""
         ...
 
     def timed(self) -> RunTimes:
         """Run once more on what the input buffers hold, and measure every launch and wait.
 
-        Streams run side by side as ever. Waits for the run; `get` gives its outputs. Measuring
-        may slow a run down, so compare its end with that of runs that are not measured."""
+        Streams run side by side as usual. It waits for the run; `get` returns its outputs.
+        Measuring may slow a run down, so compare its end with that of runs that are not
+        measured."""
         ...
 
     def time_command(self, instruction: int, repeats: int = 20) -> float:
@@ -158,11 +160,11 @@ class Device(Hardware, Protocol):
         ...
 
     def describe(self) -> str:
-        """What this is, for people: model, cores or memory."""
+        """A description for people: model, cores or memory."""
         ...
 
     def machine(self) -> Machine:
-        """What times measured on this device are good for."""
+        """The machine that times measured on this device are valid for."""
         ...
 
     def tuned(self, algorithms: Mapping[str, int]) -> Device:
@@ -170,8 +172,7 @@ class Device(Hardware, Protocol):
         ...
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
-        """How many algorithms there are to choose from for a GEMM besides the default, up to
-        `most`."""
+        """The number of algorithms for a GEMM besides the default, at most `most`."""
         ...
 
     def open(
@@ -186,7 +187,7 @@ class Device(Hardware, Protocol):
 
 
 class Backend(Protocol):
-    """What a session offers for each kind of instruction: a step prepared to be run often."""
+    """The part of a session that prepares a step for each kind of instruction."""
 
     def launch(self, instruction: Launch, work: Work) -> Step: ...  # noqa: D102
     def record(self, instruction: Record) -> Step: ...  # noqa: D102

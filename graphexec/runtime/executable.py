@@ -59,8 +59,9 @@ class Executable:
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
         `plan(source, resident)` makes the plan. Later changes of `source` and of its weights files
-        do not count: what is needed later is kept. A `base` of the same graph that lives longer
-        lends what it read, and its weights on the device, if they lie alike.
+        do not count: what is needed later is kept. `base` is an executable of the same graph that
+        lives longer; it lends what it read, and its weights on the device if they have the same
+        places.
         """
         source = source.with_dims()
         compiled = plan(source, resident)
@@ -239,7 +240,7 @@ class Executable:
             raise SessionClosed("the executable is closed")
 
     def _other_for(self, arrays: Mapping[str, Array]) -> Executable | None:
-        """The executable that takes inputs like these, if it is not this one."""
+        """The executable for inputs like these; None if it is this one."""
         shapes = shapes_of(arrays)
         odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
                if shape != self.inputs[n].shape}  # fmt: skip
@@ -258,7 +259,7 @@ class Executable:
     # Device memory --------------------------------------------------------------------------
 
     def device_array(self, name: str) -> DeviceArray:
-        """Where an input or output lies on a GPU; only if compiled for one with `resident=True`.
+        """The array of an input or output in the memory of a GPU. It needs `resident=True`.
 
         Fill the inputs, call `replay`, and read the outputs there: no transfers are made. It has
         a `__cuda_array_interface__`, so CuPy, PyTorch and Numba can use it in place.
@@ -281,11 +282,11 @@ class Executable:
 
     def replay(self, times: int = 1) -> None:
         """Run the plan on what lies in device memory `times` times, and wait for the last. Without
-        `resident` that is what the last run was given, which the CPU reads where it lies.
+        `resident`, the inputs are those of the last run; the CPU reads them where they lie.
 
-        On a GPU the runs are issued back to back: the proof covers a run behind itself. What fills
-        the inputs must be done, or be on a stream that the caller has waited for. All of them may
-        take `times` times as long as one. Raises DataError unless `times` is at least 1.
+        On a GPU the runs are issued back to back: the proof covers a run behind itself. The caller
+        must have waited for the work that fills the inputs. All of them may take `times` times as
+        long as one. Raises DataError unless `times` is at least 1.
         """
         self._process.check()
         at_least_one("times", times)
@@ -312,7 +313,7 @@ class Executable:
     def close(self) -> None:
         """Wait for what is running, then free everything. A second call does nothing.
 
-        Requests in flight are finished: their `result()` can still be asked for.
+        Requests in flight are finished: `result()` still returns their outputs.
         """
         self._process.check()
         with self.lock:
@@ -338,7 +339,7 @@ class Executable:
         try:
             self.close()
         except ExecutionError:
-            if exc is None:  # otherwise what went wrong first is what counts
+            if exc is None:  # else the first error is raised
                 raise
 
     def __repr__(self) -> str:

@@ -25,10 +25,10 @@ Inputs = Mapping[str, Array]
 class Pending:
     """A run in flight, from `Executable.submit`; `await` gives its outputs, too.
 
-    `finish` waits for the run of a session and gives its outputs; `release` is called when the
-    session is free. `lock` is held by whoever uses sessions, `closing` while they are closed. A
-    run whose handle is dropped is finished, and its outputs are dropped. Nothing here refers to
-    the executable, so that both are freed at once when they are dropped.
+    `finish` waits for the run of a session and returns its outputs; `release` is called when the
+    session is free. `lock` is held by whoever uses sessions, `closing` while they are closed. A run
+    whose handle is dropped is finished, and its outputs are dropped. Nothing here refers to the
+    executable, so that both are freed at once when they are dropped.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Pending:
     def done(self) -> bool:
         """Whether `result()` would return (or raise) at once."""
         self._process.check()
-        with self._closing:  # the session must not go away while it is asked
+        with self._closing:  # the session must not be closed meanwhile
             return self._collected or self.session.done()
 
     def result(self, timeout: float | None = None) -> dict[str, Array]:
-        """The outputs, when they are there. Raises TimeoutError after `timeout` seconds (the run
-        goes on), and ExecutionError when a command failed or the wait was interrupted."""
+        """Wait for the outputs and return them. Raises TimeoutError after `timeout` seconds (the
+        run goes on), and ExecutionError when a command failed or the wait was interrupted."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while deadline is not None and not self.done():
             if time.monotonic() > deadline:
@@ -83,7 +83,7 @@ class Pending:
                 self._outputs = self._finish(self.session)
             except Exception as exc:
                 self._error = exc
-            except BaseException:  # Ctrl-C: the device may still be at it, the session copes
+            except BaseException:  # Ctrl-C: the device may still be busy; the session handles that
                 self._error = ExecutionError("the run was interrupted")
                 raise
             finally:

@@ -1,6 +1,6 @@
 """Inputs of other sizes: their dims are solved, and the plan for these is kept for the next time.
 
-A dim can be told from an input whose declared shape has that dim, by itself, as one extent.
+The value of a dim follows from an input whose declared shape has the dim itself as an extent.
 Extents that are expressions ("S // 2") are checked once all dims are known.
 """
 
@@ -32,7 +32,7 @@ Kept = TypeVar("Kept", bound=Closable)
 
 
 class PlanCache(Generic[Kept]):
-    """What is made of one graph at other sizes; the one used longest ago is closed first."""
+    """Executables of one graph at other sizes. The least recently used is closed first."""
 
     def __init__(self, graph: Graph, limit: int = LIMIT) -> None:
         self._graph, self._limit = graph, limit
@@ -42,8 +42,8 @@ class PlanCache(Generic[Kept]):
         return len(self._kept)
 
     def find(self, shapes: Mapping[str, Shape], make: Callable[[Graph], Kept]) -> Kept | None:
-        """What was made for inputs of these shapes, by `make` if there is none; None if they say
-        nothing new about dims.
+        """The executable for inputs of these shapes, by `make` if it is new; None if the dims are
+        those of the graph.
 
         Raises DataError if inputs disagree, and what compiling raises.
         """
@@ -92,7 +92,7 @@ def solve_dims(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
 
 
 def does_not_fit(graph: Graph, dims: Dims, shapes: Mapping[str, tuple[Shape, Shape]]) -> DataError:
-    """The error for inputs whose shapes, (found, expected), no dims explain."""
+    """The error for inputs whose shapes, (found, expected), fit no dims."""
     known = ", ".join(f"{name}={extent}" for name, extent in dims.items())
     where = f" with {known}" if known else ""
     return DataError([

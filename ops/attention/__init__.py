@@ -89,7 +89,7 @@ class Attention(Op):
         return {**attrs, "out_dtype": dtype}
 
     def fused(self, types: Types, attrs: Attrs, type: TensorType) -> TritonKernel:
-        """The kernel that does all of it for operands and a result without gaps."""
+        """The kernel of the whole attention for dense operands and a dense result."""
         operands = {name: View.dense(name, t) for name, t in types.items()}
         return _kernel(problem_of(operands, attrs, View.dense("out", type)).grouped())
 

@@ -1,11 +1,11 @@
 """Attention by NumPy: blocks of queries and keys whose scores stay in the second-level cache.
 
-A block's scores lie with the keys in rows, for which a BLAS needs nothing turned. A softmax does
-not change when a number is subtracted from all its logits. So nothing is subtracted as long as the
-sums of the weights stay far from the limits of the type and the sums of the values are finite. Else
-the queries are computed again: their running maximum is subtracted, earlier sums are corrected when
-it grows (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135), and
-the weights of all keys add up to less than one, so that no sum exceeds the largest value.
+A block's scores have the keys in rows, so that the BLAS needs no transposition. A softmax does not
+change when a number is subtracted from all its logits. So nothing is subtracted as long as the sums
+of the weights stay far from the limits of the type and the sums of the values are finite. Else the
+queries are computed again: their running maximum is subtracted, earlier sums are corrected when it
+grows (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135), and the
+weights of all keys add up to less than one, so that no sum exceeds the largest value.
 
 Threads contend for the interpreter's lock around every call of NumPy. So there are few, large calls
 with little work between them: blocks and memory are prepared beforehand.

@@ -40,7 +40,7 @@ _BEHIND = 16  # elements behind a row of a part: largest logit, sum, and what ke
 
 
 def parts_of(problem: Problem, programs: int) -> int:
-    """The number of parts of the keys on a device that so many programs fill: one for each. A
+    """The number of parts of the keys, one for each of the `programs` that fill the device. A
     single head is assumed to be one of several that will be one batch."""
     keys, tiles = problem.k.shape[-2], problem.tiles(_ROWS)
     heads = prod(problem.q.shape[:-2])

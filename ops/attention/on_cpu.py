@@ -16,14 +16,14 @@ from graphexec.ops.attention.problem import Problem
 class AttentionOnCpu:
     """What computes `problem` on arrays of its views.
 
-    By which way is decided when a session on the CPU prepares it: a run should not wait for a
+    The choice is made when a session on the CPU prepares the plan: a run must not wait for a
     compiler, and plans for GPUs need none.
     """
 
     problem: Problem
 
     def prepare(self) -> Compute:
-        """The way that there is on this machine; the first call may compile the kernel."""
+        """The fastest function on this machine; the first call may compile the kernel."""
         kernel = compiled.native_kernel() if compiled.fits(self.problem) else None
         way = ByNumpy(self.problem) if kernel is None else Compiled(self.problem, kernel)
         compute: Compute = way.compute

@@ -1,6 +1,6 @@
-"""Attention as one kernel of a GPU: the recipe, and which kernel it is on which GPU.
+"""Attention as one kernel of a GPU: the recipe, and the choice of the kernel for a GPU.
 
-Apart from the kernels, so that a plan whose kernels are cached is loaded without Triton.
+The kernels are in other modules, so that a plan with cached kernels is loaded without Triton.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Flash:
     causal: bool
 
     def __call__(self, *views: View) -> TritonKernel:
-        """The kernel that suits the GPU best as far as is known."""
+        """The best known kernel for the GPU."""
         return self._kernel(views, 0)
 
     def variants(self, *views: View) -> tuple[TritonKernel, ...]:
-        """Other kernels, some of which there are for some GPUs and problems only."""
+        """Other kernels. Some of them exist only for some GPUs and problems."""
         count = _PORTABLE + portable.ALTERNATIVES
         return tuple(self._kernel(views, choice) for choice in range(1, count))
 
@@ -40,7 +40,7 @@ class Flash:
 
 
 def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
-    """What is launched on a GPU; the usual kernel for a choice that there is not."""
+    """The launch on a GPU; the usual kernel if the choice does not exist."""
     problem = Problem.of(views, recipe.scale, recipe.causal)
     fits = hopper.fits(problem, gpu)
     if choice < _PORTABLE and fits and (choice == _HOPPER or hopper.fills(problem, gpu)):

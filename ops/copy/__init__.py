@@ -80,7 +80,8 @@ class Copy(Op):
         return found if found is not None and found.is_dense else None
 
     def window(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
-        """Whatever neither casts nor changes memory, if strides can express the reshape."""
+        """A window, if nothing is cast or moved to another memory and strides can express the
+        reshape."""
         if type.dtype is not types["x"].dtype or type.space != types["x"].space:
             return None
         return _window(operands["x"], attrs).reshaped(type.shape)

@@ -1,4 +1,4 @@
-"""Which copy kernel suits a source and a dense target of the same shape.
+"""The choice of a copy kernel for a source and a dense target of the same shape.
 
 Threads go along the target (copy.hip), unless the source's nearest elements lie along another
 axis than the target's: then tiles are turned in shared memory (transpose.hip).
@@ -28,7 +28,7 @@ THREADS = 256
 UNDER_WAY = 4  # loads a thread has under way,
 MANY_VECTORS = 1 << 19  # ... if there are enough for every thread of a large GPU
 TILE_BYTES = 8192  # of shared memory, in the target's type
-SMALLEST_TILE = 512  # elements; what is smaller stays in the cache without help
+SMALLEST_TILE = 512  # elements; smaller tiles stay in the cache anyway
 TILE_SIDE = {2: 64, 4: 32, 8: 32}  # elements along the source's neighbours, by the target's size
 
 

@@ -93,8 +93,8 @@ class GemmOp(Op):
         return np.add(y, arrays["bias"]) if "bias" in arrays else y
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
-        """Matrices with a leading dimension, aligned like dense ones. Addends may lie anyhow, but
-        they are put into a dense result."""
+        """Matrices with a leading dimension, aligned like dense ones. Addends may have any strides,
+        but then the result must be dense."""
         if not out.is_dense and not (_library_writes(operands["a"].dtype, out.dtype)
                                      and operands.keys() == {"a", "b"}):  # fmt: skip
             return False
@@ -114,7 +114,7 @@ class GemmOp(Op):
 
     def lower(self, call: Call) -> list[Command]:
         """Put beta · c + bias into the result and let the BLAS add the product; cast at the end.
-        Where the device does all that in one product, `fuse-epilogue` makes it one."""
+        `fuse-epilogue` makes one product of these commands if the device supports it."""
         a, b = call.operands["a"], call.operands["b"]
         wide = TensorType(call.out.shape, a.dtype.accumulator)
         writes = _library_writes(a.dtype, call.out.dtype)
@@ -135,7 +135,7 @@ class GemmOp(Op):
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:
-    """Commands that put what the product is added to into `out`, and the BLAS's beta."""
+    """Commands that put the addends into `out`, and the beta of the BLAS."""
     c, bias = call.operands.get("c"), call.operands.get("bias")
     beta = _beta(call.operands, call.attrs)
     if not beta:
@@ -167,7 +167,7 @@ def _sum(call: Call, out: View, *product: View) -> Command:
 
 @dataclass(frozen=True)
 class _Sum:
-    """The kernel of a sum, all of whose terms but the first have the factor 1."""
+    """The kernel of beta · c + bias [+ product]."""
 
     beta: float
 

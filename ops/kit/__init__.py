@@ -1,6 +1,6 @@
-"""What ops are made with: the contract of an op, accesses, launches, and whole pointwise ops.
+"""The kit for ops: the contract of an op, accesses, launches, and whole pointwise ops.
 
-docs/adding-an-op.md shows how. Kernels include `device.h`, which lies here.
+docs/adding-an-op.md shows its use. Kernels include `device.h`, which lies here.
 """
 
 from graphexec.base.tensor import Array, DType, TensorType, View

@@ -1,4 +1,4 @@
-"""From the choice of a kernel to the command that launches it."""
+"""Launches of HIP kernels and their arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strided windows as kernels walk them: fewest axes, widest vectors, the arguments of device.h."""
+"""Strided windows for kernels: merged axes, vector widths, and the arguments of device.h."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ class Softmax(Op):
         return result
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
-        """An x whose neighbours along the last axis are neighbours in memory, and whose axes before
-        and after `axis` are each walked as one; a dense mask and result."""
+        """An x with unit stride along its last axis, whose axes before `axis` merge into one, as do
+        those after it; a dense mask and result."""
         x, mask = operands["x"], operands.get("mask")
         axis = attrs["axis"] % len(x.shape)
         merged = (prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :]))

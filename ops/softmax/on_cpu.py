@@ -1,6 +1,6 @@
 """Softmax by NumPy, in blocks that stay in the second-level cache.
 
-So the tensor crosses memory once each way however many passes the arithmetic takes.
+So the tensor is read from memory once and written once, in spite of several passes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which softmax kernel suits a shape, and with which blocks and vectors.
+"""The choice of a softmax kernel for a shape, with its blocks and vectors.
 
 Rows whose elements are neighbours go to softmax.hip: each to a part of a wavefront when short,
 else to a block. Other axes go to columns.hip. Both keep what they have read in registers if it
@@ -32,7 +32,8 @@ COLUMN_BYTES = (128, 64, 32)  # of neighbouring columns that a block takes, best
 
 @dataclass(frozen=True)
 class Problem:
-    """What is computed: x and out have one shape, out is dense, mask is broadcast to it."""
+    """The operands and attributes: x and out have one shape, out is dense, mask is broadcast to
+    it."""
 
     x: View
     out: View

@@ -88,7 +88,7 @@ class _Batching:
         self.refused: list[Note] = []
 
     def take(self, alike: list[Unit]) -> None:
-        """Add what could be one: as one, as several batches, or as it is."""
+        """Add units of one kind: as one batch, as several batches, or unchanged."""
         if len(alike) == 1 or self._merge(alike):
             self._keep(alike if len(alike) == 1 else [])
             return
@@ -126,7 +126,8 @@ class _Batching:
         return merged_units(in_order(alike, self.layout), self.layout, self.target.support)
 
     def _why_apart(self, alike: list[Unit]) -> str:
-        """Why products that add a bias are not one although that would be faster; "" of others."""
+        """Why products with a bias are not one batch although that would be faster; "" for other
+        units."""
         like, count, costs = alike[0].becomes, len(alike), self.target.costs
         if len(alike[0].commands) == 1 or not faster_as_one(like, count, costs):
             return ""

@@ -47,7 +47,7 @@ def _work(members: Sequence[Command], layout: Layout, support: Asking) -> Work |
         return _gemm([m.work for m in members if isinstance(m.work, Gemm)], layout)
     reads = _stacked([member.reads for member in members], layout)
     writes = _stacked([member.writes for member in members], layout)
-    # What is written is dense, so that threads can go along it.
+    # Results must be dense: threads walk along them.
     if reads is None or writes is None or not all(view.is_dense for view in writes):
         return None
     if isinstance(first.work, Memcpy):

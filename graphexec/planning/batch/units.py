@@ -1,9 +1,9 @@
-"""What is batched as a whole: a command, or commands that will be one product with its bias.
+"""Units of batching: a command, or the commands that will be one product with its bias.
 
 `fuse-epilogue` runs after `batch` and makes one product of a product and the sums next to it, if
-the device does that. Sums whose products went into different batches could not be joined any more.
-So such commands are one unit here: its batches stand next to one another, and it is judged by the
-product that it becomes.
+the device does that. If products went into other batches than their sums, they could not be fused
+any more. So such commands are one unit: its batches stand next to one another, and its gain is
+judged by the product that it becomes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from graphexec.planning.layout import Layout
 
 @dataclass(frozen=True)
 class Unit:
-    """Commands next to one another, their indices in the program, and what they will be."""
+    """Neighbouring commands, their indices in the program, and the command that they will
+    become."""
 
     indices: tuple[int, ...]
     commands: tuple[Command, ...]
@@ -42,7 +43,8 @@ class Unit:
 @dataclass(frozen=True)
 class Merged:
     """The commands that do the work of units, each with the old indices that it stands for; none if
-    units cannot be merged. `becomes` is what they will be, `why` why that is not one product."""
+    units cannot be merged. `becomes` are the commands after `fuse-epilogue`; `why` is the reason if
+    that is not one product."""
 
     commands: tuple[tuple[Command, tuple[int, ...]], ...] = ()
     becomes: tuple[Command, ...] = ()
@@ -109,7 +111,7 @@ def merged_units(alike: Sequence[Unit], layout: Layout, support: Asking) -> Merg
 
 
 def _product_alone(alike: Sequence[Unit], layout: Layout, support: Asking) -> Merged:
-    """The products as one, and their sums as they are, which it will make superfluous."""
+    """The products as one command. Their sums stay, until the fused product replaces them."""
     parts: list[tuple[Command, tuple[int, ...]]] = []
     for number, command in enumerate(alike[0].commands):
         if isinstance(command.work, Gemm):

@@ -15,6 +15,7 @@ from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
+from graphexec.ops.softmax import softmax_reference
 
 
 class Attention(Op):
@@ -65,13 +66,7 @@ class Attention(Op):
         z = scale_of(q.shape, attrs) * np.matmul(q, k.swapaxes(-1, -2))
         if "mask" in arrays:
             z = z + arrays["mask"]
-        if attrs["causal"]:
-            m, n = z.shape[-2:]
-            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
-        top = z.max(axis=-1, keepdims=True)
-        e = np.exp(z - np.where(top == -np.inf, 0.0, top))
-        total = e.sum(axis=-1, keepdims=True)
-        result: Array = np.matmul(e / np.where(total == 0.0, 1.0, total), v)
+        result: Array = np.matmul(softmax_reference(z, -1, attrs["causal"]), v)
         return result
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:

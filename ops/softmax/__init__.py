@@ -31,6 +31,18 @@ from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
 
+def softmax_reference(z: Array, axis: int, causal: bool) -> Array:
+    """The softmax of z along `axis` by its definition, in float64."""
+    if causal:
+        q, k = z.shape[-2:]
+        z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
+    top = z.max(axis=axis, keepdims=True)
+    e = np.exp(z - np.where(top == -np.inf, 0.0, top))
+    total = e.sum(axis=axis, keepdims=True)
+    result: Array = e / np.where(total == 0.0, 1.0, total)
+    return result
+
+
 class Softmax(Op):
     """See `doc`."""
 
@@ -74,15 +86,7 @@ class Softmax(Op):
         z = attrs["scale"] * arrays["x"]
         if "mask" in arrays:
             z = z + arrays["mask"]
-        if attrs["causal"]:
-            q, k = z.shape[-2:]
-            z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
-        axis = attrs["axis"]
-        top = z.max(axis=axis, keepdims=True)
-        e = np.exp(z - np.where(top == -np.inf, 0.0, top))
-        total = e.sum(axis=axis, keepdims=True)
-        result: Array = e / np.where(total == 0.0, 1.0, total)
-        return result
+        return softmax_reference(z, attrs["axis"], attrs["causal"])
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """An x with unit stride along its last axis, whose axes before `axis` merge into one, as do

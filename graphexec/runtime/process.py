@@ -25,6 +25,3 @@ class Process:
                 f"the executable belongs to process {self._id}, and this is a fork of it without "
                 "its threads and streams: compile the graph in this process"
             )
-
-
-__all__ = ["Process"]

@@ -149,6 +149,3 @@ def _tell_and(wake: Step, recorder: Recorder, number: int) -> None:
     now = time.perf_counter()
     recorder(number, now, now)
     wake()
-
-
-__all__ = ["CpuOptions", "Engine", "Recorder"]

@@ -39,26 +39,35 @@ _MANY_COMMANDS = 500  # larger programs: halve the number of streams at each try
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """A plan, and the data of the stages that led to it: the graph as inferred, rewritten and
-    lowered.
+class Finished:
+    """The plan of a schedule, and what it was assembled from."""
+
+    bound: BoundPlan
+    synchronized: Synchronized
+    allocation: Allocation
+
+    @property
+    def plan(self) -> Plan:
+        """The portable plan."""
+        return self.bound.plan
+
+    @property
+    def program(self) -> Program:
+        """The program that was scheduled."""
+        return self.synchronized.schedule.program
+
+
+@dataclass(frozen=True)
+class Compiled(Finished):
+    """A plan with the graph it computes, as inferred and as rewritten.
 
     `notes` say what the rewrites did; `profile` has the measured times that were used, if any.
     """
 
     graph: TypedGraph
     rewritten: TypedGraph
-    program: Program
-    bound: BoundPlan
-    synchronized: Synchronized
-    allocation: Allocation
-    notes: tuple[Note, ...] = ()
-    profile: Profile | None = None
-
-    @property
-    def plan(self) -> Plan:
-        """The portable plan."""
-        return self.bound.plan
+    notes: tuple[Note, ...]
+    profile: Profile | None
 
 
 def plan_graph(
@@ -121,15 +130,6 @@ def plan_program(
     return finish(scheduled, device).bound
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The plan of a schedule, and what it was assembled from."""
-
-    bound: BoundPlan
-    synchronized: Synchronized
-    allocation: Allocation
-
-
 class DoesNotFit(Exception):
     """A schedule needs `bytes` of device memory, more than the limit."""
 
@@ -179,6 +179,6 @@ def _no_plan_fits(smallest: int, limit: int) -> InputError:
 
 def _compiled(job: Job, variant: Variant, made: Finished) -> Compiled:
     return Compiled(
-        job.graph, variant.rewritten, variant.program, made.bound, made.synchronized,
-        made.allocation, variant.notes, job.profile,
+        made.bound, made.synchronized, made.allocation, job.graph, variant.rewritten,
+        variant.notes, job.profile,
     )  # fmt: skip

@@ -94,3 +94,10 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A suggestion such as "did you mean 'softmax'?", or "" when nothing is close."""
     close = get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> Diagnostic:
+    """There is no `what` called `name`: the closest known name, or all of them."""
+    names = list(known)
+    help = did_you_mean(name, names) or f"known are {', '.join(names)}"
+    return Diagnostic(f"there is no {what} '{name}'", help=help)

@@ -17,7 +17,7 @@ from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.frontend.weights import WeightError, WeightFiles
-from graphexec.ir.graph import Dim, Graph, Input, Node, Weight
+from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 
@@ -212,7 +212,7 @@ class _Inference:
         graph = self.graph
         item = graph.inputs.get(tensor) or graph.weights.get(tensor) or graph.nodes[tensor]
         mark = item.marks.get("")
-        what = f"{item.op} node" if isinstance(item, Node) else type_name(item)
+        what = f"{item.op} node" if isinstance(item, Node) else kind_of(item)
         place = f", {graph.source.path}:{mark.line}" if mark and graph.source else ""
         return f"'{tensor}' is {type} ({what}{place})"
 
@@ -221,16 +221,11 @@ class _Inference:
         **more: Any,
     ) -> None:  # fmt: skip
         if not placed:
-            message = f"{type_name(item)} '{item.name}': {message}"
+            message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)
         self.errors.append(found)
-
-
-def type_name(item: Input | Weight | Node) -> str:
-    """The kind of a declaration, for messages."""
-    return type(item).__name__.lower()
 
 
 def topological(graph: Graph) -> list[Node]:

@@ -280,7 +280,7 @@ class Graph:
         """A diagnostic that points at `key` of `item` in the source, or names it in words."""
         mark = (item.marks.get(key) or item.marks.get("")) if item is not None else None
         if mark is None and item is not None:
-            message = f"{_kind(item)} '{item.name}': {message}"
+            message = f"{kind_of(item)} '{item.name}': {message}"
         return Diagnostic(message, source=self.source if mark else None, mark=mark, **more)
 
 
@@ -292,7 +292,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _kind(item: Input | Weight | Node) -> str:
+def kind_of(item: Input | Weight | Node) -> str:
+    """The kind of a declaration, for messages."""
     return type(item).__name__.lower()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, Literal, TypedDict
 
-from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, unknown
 from graphexec.base.errors import InputError
 from graphexec.machine.costs import CostModel
 from graphexec.planning.profile import Profile
@@ -89,9 +89,9 @@ def options_of(options: Options | None, keywords: OptionKeywords) -> Options:
     if options is not None and not isinstance(options, Options):
         raise InputError([Diagnostic(f"options must be Options, not {shortened(options)}")])
     known = [field.name for field in fields(Options)]
-    unknown = [name for name in keywords if name not in known]
-    if unknown:
-        raise InputError([_unknown(name, known) for name in unknown])
+    mistakes = [unknown("option", name, known) for name in keywords if name not in known]
+    if mistakes:
+        raise InputError(mistakes)
     changes: dict[str, Any] = {**keywords}
     return replace(options or Options(), **changes)
 
@@ -111,11 +111,6 @@ _UNITS = {"": 1, "b": 1} | {
     for power, prefix in enumerate("kmgt", 1)
     for ending, base in (("", 1024), ("ib", 1024), ("b", 1000))
 }
-
-
-def _unknown(name: str, known: Collection[str]) -> Diagnostic:
-    help = did_you_mean(name, known) or f"known are {', '.join(known)}"
-    return Diagnostic(f"there is no option '{name}'", help=help)
 
 
 # Each check returns the value as Options keeps it, or raises ValueError with what was expected.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, unknown
 from graphexec.base.errors import InputError
 from graphexec.graph import rewrite as of_graphs
 from graphexec.graph.rewriting import Note, ProgramRewrite, Rewrite, Target
@@ -35,8 +35,8 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
     """
     known = known_rewrites()
     both = set(on) & set(off)
-    mistakes = [_unknown(name) for name in {**dict.fromkeys(on), **dict.fromkeys(off)}
-                if name not in known and name != ALL]  # fmt: skip
+    given = dict.fromkeys((*on, *off))
+    mistakes = [unknown("rewrite", n, known) for n in given if n not in known and n != ALL]
     mistakes += [Diagnostic(f"rewrite '{name}' is switched both on and off") for name in both]
     if mistakes:
         raise InputError(mistakes)
@@ -73,9 +73,3 @@ def _without_biases(target: Target) -> Asking:
         return target.support(work)
 
     return support
-
-
-def _unknown(name: str) -> Diagnostic:
-    known = known_rewrites()
-    help = did_you_mean(name, known) or f"known are {', '.join(known)}"
-    return Diagnostic(f"there is no rewrite '{name}'", help=help)

@@ -42,6 +42,3 @@ def stale(plan: Plan) -> list[str]:
         low = stats.makespan_lower_bound_ns
         found.append(f"makespan_lower_bound_ns {low} is above predicted_ns")
     return [f"the figures are of another plan: {text}" for text in found]
-
-
-__all__ = ["counted", "figures", "stale"]

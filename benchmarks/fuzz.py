@@ -62,6 +62,8 @@ def main() -> int:
         for done in as_completed(running):
             name, _, low, high = running[done]
             counts[name] += high - low
+            if sum(counts.values()) % 10_000 < CHUNK:
+                print(f"{sum(counts.values()):,} inputs", file=sys.stderr, flush=True)
             for kind, data, told in done.result():
                 if kind not in found:
                     print(f"{name}: {kind}", file=sys.stderr, flush=True)

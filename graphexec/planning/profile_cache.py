@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def check_keepable(graph: TypedGraph, machine: Machine) -> None:
     there = next(p for p in (place, *place.parents) if os.path.lexists(p))
     try:
         check_folder(there)
+        with suppress(FileNotFoundError):  # any other error, as for a name too long, stays
+            os.stat(place)
     except OSError as exc:
         raise _no_folder(place, exc) from exc
 

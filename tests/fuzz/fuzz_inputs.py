@@ -168,6 +168,3 @@ def _changed_key(document: dict[str, Any], key: str, random: Random) -> dict[str
     if random.random() < 0.5:
         document[random.choice(TEXTS)] = value
     return document
-
-
-__all__ = ["made"]

@@ -285,5 +285,3 @@ TARGETS = {
     "trace": Target(lambda: [to_json(*_measured()).encode()], _use_trace),
     "baseline": Target(lambda: [json.dumps(_baseline()).encode()], _use_baseline),
 }
-
-__all__ = ["TARGETS", "Target", "judge"]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -64,9 +64,12 @@ class Drawing:
 
         return f"{refuted(self.hazards, self.ansi)}\n\n{text}" if self.hazards else text
 
-    def boxes(self, usual: int) -> int:
+    @property
+    def boxes(self) -> int:
         """The most boxes to draw."""
-        return self.most or usual
+        from graphexec.views.blocks import MOST
+
+        return self.most or MOST
 
 
 def check_options(
@@ -123,24 +126,27 @@ def _text(d: Drawing) -> str:
 def _dot(d: Drawing) -> str:
     from graphexec.views.dot import to_dot
 
-    return to_dot(d.plan, d.hazards, color=d.color, most=d.most, known=d.known)
+    return to_dot(d.plan, d.hazards, color=d.color, most=d.boxes, known=d.known)
 
 
 def _svg(d: Drawing) -> str:
     from graphexec.views import compared
-    from graphexec.views.lanes import MOST, to_svg
+    from graphexec.views.lanes import to_svg
 
     if d.trace is not None:
         return compared.to_svg(d.plan, d.trace, known=d.known)
-    return to_svg(
-        d.plan, color=d.color, most=d.boxes(MOST), hazards=d.hazards, known=d.known
-    )  # fmt: skip
+    return to_svg(d.plan, color=d.color, most=d.boxes, hazards=d.hazards, known=d.known)
 
 
-def _png(d: Drawing) -> bytes:
-    from graphexec.views.png import to_png
+def _png_of(draw: Callable[[Drawing], str]) -> Callable[[Drawing], bytes]:
+    """The writer of a PNG, from that of the SVG."""
 
-    return to_png(_svg(d), "" if d.trace else _dot(d))
+    def png(d: Drawing) -> bytes:
+        from graphexec.views.png import readable, to_png
+
+        return to_png(readable(lambda most: draw(replace(d, most=most)), d.boxes))
+
+    return png
 
 
 def _html(d: Drawing) -> str:
@@ -151,37 +157,30 @@ def _html(d: Drawing) -> str:
 
 
 def _mermaid(d: Drawing) -> str:
-    from graphexec.views.mermaid import MOST, plan_to_mermaid
+    from graphexec.views.mermaid import plan_to_mermaid
 
-    return plan_to_mermaid(d.plan, d.boxes(MOST), d.hazards, color=d.color, known=d.known)
+    return plan_to_mermaid(d.plan, d.boxes, d.hazards, color=d.color, known=d.known)
 
 
 # The graph ------------------------------------------------------------------------------
 
 
 def _graph_svg(d: Drawing) -> str:
-    from graphexec.views.graph import MOST, to_svg
+    from graphexec.views.graph import to_svg
 
-    return to_svg(d.outline, most=d.boxes(MOST))
+    return to_svg(d.outline, most=d.boxes)
 
 
 def _graph_dot(d: Drawing) -> str:
-    from graphexec.views.graph import MOST
     from graphexec.views.graph_dot import to_dot
 
-    return to_dot(d.outline, d.boxes(MOST))
-
-
-def _graph_png(d: Drawing) -> bytes:
-    from graphexec.views.png import to_png
-
-    return to_png(_graph_svg(d), _graph_dot(d))
+    return to_dot(d.outline, d.boxes)
 
 
 def _graph_mermaid(d: Drawing) -> str:
-    from graphexec.views.mermaid import MOST, graph_to_mermaid
+    from graphexec.views.mermaid import graph_to_mermaid
 
-    return graph_to_mermaid(d.outline, d.boxes(MOST))
+    return graph_to_mermaid(d.outline, d.boxes)
 
 
 def _graph_json(d: Drawing) -> str:
@@ -200,16 +199,9 @@ def _graph_text(d: Drawing) -> str:
 
 
 def _memory_svg(d: Drawing) -> str:
-    from graphexec.views.lanes import MOST
     from graphexec.views.memory import to_svg
 
-    return to_svg(d.plan, color=d.color, most=d.boxes(MOST), known=d.known)
-
-
-def _memory_png(d: Drawing) -> bytes:
-    from graphexec.views.png import to_png
-
-    return to_png(_memory_svg(d))
+    return to_svg(d.plan, color=d.color, most=d.boxes, known=d.known)
 
 
 def _memory_text(d: Drawing) -> str:
@@ -226,8 +218,9 @@ def _memory_json(d: Drawing) -> str:
 
 _WRITERS: dict[View, dict[str, Callable[[Drawing], str | bytes]]] = {
     "plan": {"text": _text, "json": lambda d: d.plan.to_json(), "dot": _dot, "svg": _svg,
-             "png": _png, "html": _html, "mermaid": _mermaid},
+             "png": _png_of(_svg), "html": _html, "mermaid": _mermaid},
     "graph": {"text": _graph_text, "json": _graph_json, "dot": _graph_dot, "svg": _graph_svg,
-              "png": _graph_png, "mermaid": _graph_mermaid},
-    "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg, "png": _memory_png},
+              "png": _png_of(_graph_svg), "mermaid": _graph_mermaid},
+    "memory": {"text": _memory_text, "json": _memory_json, "svg": _memory_svg,
+               "png": _png_of(_memory_svg)},
 }  # fmt: skip

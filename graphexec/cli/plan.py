@@ -51,7 +51,7 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
               help="What the colours of a picture of the plan or of memory mean. Default: stream. "
                    "The graph is coloured by op.")  # fmt: skip
 @click.option("--max-nodes", "most", metavar="N", type=click.IntRange(min=1),
-              help="Draw about N boxes at most; neighbours are taken together.")  # fmt: skip
+              help="Draw at most N boxes (default: 150); neighbours are merged.")  # fmt: skip
 @click.option(
     "--trace", "trace_file", metavar="TRACE", type=click.Path(dir_okay=False),
     help="Show a run measured with `graphexec run --trace` under the prediction: in the .html "

@@ -206,7 +206,7 @@ class Plan:
         return loads(text, path)
 
     def to_dot(self) -> str:
-        """The plan as Graphviz DOT."""
+        """The plan as Graphviz DOT, of at most 150 launches: more become blocks."""
         from graphexec.views.dot import to_dot
 
         return to_dot(self)

@@ -14,6 +14,8 @@ from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
 from graphexec.views.table import count
 
+MOST = 150
+"""The most boxes that a picture has unless another number is given."""
 _LONGEST_PERIOD = 64
 
 
@@ -33,12 +35,14 @@ class Block:
 
 
 def blocks(plan: Plan, most: int) -> list[Block]:
-    """About `most` blocks that hold every launch, by first member."""
+    """At most `most` blocks that hold every launch, by first member; at least one a stream."""
     launches = [*plan.launches.values()]
     lanes: dict[int, list[int]] = {}
     for number, launch in enumerate(launches):
         lanes.setdefault(launch.stream, []).append(number)
-    size = max(-(-len(launches) // max(most, 1)), 1)
+    # A stream's last block may be short: it costs each stream but one a block.
+    room = len(launches) if len(launches) <= most else max(most - len(lanes) + 1, 1)
+    size = max(-(-len(launches) // max(room, 1)), 1)
     found = [
         _block(stream, launches, lane[at : at + step])
         for stream, lane in lanes.items()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphexec.base.printable import printable
+from graphexec.base.units import shown
 from graphexec.ir.figures import figures
 from graphexec.ir.plan import Plan, Stats, Wait
 from graphexec.views.table import count, size
@@ -38,9 +39,9 @@ def bounds(stats: Stats) -> str:
     arena = f"arena {size(stats.arena_bytes)}"
     if stats.arena_lower_bound:
         arena += f" = {stats.arena_bytes / stats.arena_lower_bound:.2f} × lower bound"
-    time = f"predicted {(stats.predicted_ns or 0) / 1000:.4g} µs"
+    time = f"predicted {shown((stats.predicted_ns or 0) / 1000, 4)}"
     if stats.makespan_lower_bound_ns:
         ratio = (stats.predicted_ns or 0) / stats.makespan_lower_bound_ns
         time += f" = {ratio:.2f} × lower bound"
-    how = f" ({stats.schedule}; {stats.costs})" if stats.schedule else ""
+    how = f" ({printable(stats.schedule)}; {printable(stats.costs)})" if stats.schedule else ""
     return f"waits {stats.waits} = minimum for this order; {arena}; {time}{how}"

@@ -31,16 +31,24 @@ _Key = TypeVar("_Key")
 
 
 def collapsed(outline: Outline, most: int) -> Outline:
-    """The outline with about `most` boxes; unchanged if it has no more."""
+    """The outline with at most `most` boxes, or at most four: the ops, and an end of each kind.
+    Unchanged if it has no more."""
     if len(outline.boxes) <= most:
         return outline
-    groups = _alike(outline)
-    if len(groups) > most:
-        group = _whose(groups)
-        links = _between(((a.source, a.target) for a in outline.arrows), group)
-        stretches = _cut(_words(outline, groups, links), links, most)
-        groups = [[n for at in stretch for n in groups[at]] for stretch in stretches]
-    return _drawn(outline, groups, most)
+    alike = _alike(outline)
+    links = _between(((a.source, a.target) for a in outline.arrows), _whose(alike))
+    words = _words(outline, alike, links)
+    room = most
+    while True:
+        groups = alike
+        if len(alike) > room:
+            stretches = _cut(words, links, room)
+            groups = [[n for at in stretch for n in alike[at]] for stretch in stretches]
+        found = _drawn(outline, groups, room)
+        if len(found.boxes) <= most or room == 1:
+            return found
+        # A cut has up to twice as many boxes as asked for, and inputs and outputs are beside it.
+        room = max(room * most // len(found.boxes), 1)
 
 
 # Similar ops ----------------------------------------------------------------------------------
@@ -97,6 +105,8 @@ def _words(outline: Outline, groups: list[Group], links: Edges) -> list[str]:
 def _cut(words: Sequence[str], links: Edges, most: int) -> list[Group]:
     """Stretches of a topological order, about `most`; `words` has a word for each place."""
     length = len(words)
+    if most == 1:
+        return [[*range(length)]]
     size = -(-length // max(most, 1))
     ways = [_by_length(length, size, 0)]
     chains = _chains(length, links, length)
@@ -176,7 +186,7 @@ def _drawn(outline: Outline, groups: list[Group], most: int) -> Outline:
         return outline.boxes[n].kind, beside[n]
 
     edge = _by(others, key)
-    if len(edge) > most:
+    if len(edge) + len(groups) > most:
         edge = _by(others, lambda n: outline.boxes[n].kind)
     first = [group for group in edge if outline.boxes[group[0]].kind != "output"]
     last = [group for group in edge if outline.boxes[group[0]].kind == "output"]

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from math import floor, log10
 
 from graphexec.base.printable import printable
+from graphexec.base.units import shown
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import Plan
 from graphexec.runtime.trace import Trace
 from graphexec.views import svg
 from graphexec.views.layout import lanes
-from graphexec.views.paint import Paint, shown
-from graphexec.views.predict import microseconds, predict
+from graphexec.views.paint import Paint
+from graphexec.views.predict import microseconds, predict, prediction
 
 _LEFT, _TOP, _WIDE, _TALL, _PITCH = 150.0, 50.0, 1240.0, 20.0, 56.0
 
@@ -29,7 +30,8 @@ def to_svg(
     total = max(predicted.total, trace.total, 1e-9)
     rows = lanes(plan)
     height = _TOP + _PITCH * len(rows) + 34
-    facts = [f"predicted {shown(predicted.total)}", f"measured {shown(trace.total)}"]
+    said = "predicted" if prediction(plan, known)[0] else "estimated"
+    facts = [f"{said} {shown(predicted.total)}", f"measured {shown(trace.total)}"]
     if trace.uninstrumented is not None:
         facts.append(f"{shown(trace.uninstrumented)} when not measured")
     body = [*svg.title(f"{plan.graph}: predicted above, measured below", facts)]

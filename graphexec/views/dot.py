@@ -16,12 +16,13 @@ from graphexec.base.printable import printable
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Plan, Wait
-from graphexec.views.blocks import Block, blocks
+from graphexec.views.blocks import MOST, Block, blocks
 from graphexec.views.dataflow import data_edges
 from graphexec.views.dot_boundary import Boundary, Line, typed
-from graphexec.views.dot_look import ALARM, FAINT, FILLS, HEAD, INK, Look
+from graphexec.views.dot_look import ALARM, FAINT, HEAD, INK, Look
 from graphexec.views.dot_syntax import SOFT, attributes, edge, html, label, node, quoted
 from graphexec.views.paint import Color
+from graphexec.views.svg import FILLS
 from graphexec.views.table import count, size
 from graphexec.views.waits import wait_ends
 
@@ -33,32 +34,32 @@ _KEY = f'<font point-size="10" color="{SOFT}">  ── data   ╌╌ wait   ┈�
 
 def to_dot(
     plan: Plan, hazards: Sequence[Hazard] = (), *, color: Color = "stream",
-    most: int | None = None, known: Prediction | None = None,
+    most: int = MOST, known: Prediction | None = None,
 ) -> str:  # fmt: skip
     """The plan as a DOT digraph, the same text for the same plan. Ends with a newline.
 
     Launches are boxes; transfers and buffers have shapes of their own. Edges of data carry
     dtype and shape of the tensor, waits their event. Also draws plans with races, and names
     of any characters. `hazards` are what the verifier found; launches that race are joined in red.
-    `known` is the planner's prediction, for colours by cost. `most` is about how many nodes to
-    draw; without it every launch and every buffer is one.
+    `known` is the planner's prediction, for colours by cost. Up to `most` launches and
+    buffers are a node each; of more, launches become blocks and the buffers of a role one.
     """
     return _Picture(plan, hazards, Look(plan, color, known), most).text()
 
 
 class _Picture:
     def __init__(
-        self, plan: Plan, hazards: Sequence[Hazard], look: Look, most: int | None
+        self, plan: Plan, hazards: Sequence[Hazard], look: Look, most: int
     ) -> None:  # fmt: skip
         self.plan, self.hazards, self.look = plan, hazards, look
         self.launches = [*plan.launches.values()]
         self.host = {b.id for b in plan.buffers if b.space == "host"}
         self.flows = data_edges(plan)
-        self.blocks = blocks(plan, most or max(len(self.launches), 1))
+        self.blocks = blocks(plan, most)
         at = {n: k for k, b in enumerate(self.blocks) for n in b.members}
         self.block = [at[n] for n in range(len(self.launches))]
         self.boundary = Boundary(plan, self.launches, self.flows)
-        self.few = most is not None and len(self.blocks) + len(self.boundary.keys) > most
+        self.few = len(self.blocks) + len(self.boundary.keys) > most
         if self.few:
             self.boundary.take_together()
         self.few = self.few or len(self.blocks) < len(self.launches)
@@ -75,6 +76,8 @@ class _Picture:
         if self.hazards:
             sections["races"] = self.races()
         lines = [f"digraph {quoted(self.plan.graph)} {{", HEAD, f"  label=<{self.title()}>;"]
+        if self.few:  # merged edges are long: Graphviz would take minutes for the last crossing
+            lines.append("  nslimit=1; nslimit1=1;")
         for title, section in sections.items():
             lines += ["", f"  // {title}", *section]
         return "\n".join([*lines, "}", ""])
@@ -198,5 +201,5 @@ def _wait_style(wait: Wait | HostWait) -> dict[str, str]:
     label = f" e{wait.event} " if role == "dependency" else f" e{wait.event} {role} "
     if isinstance(wait, HostWait):
         label = f" e{wait.event} "
-    return {"label": label, "style": "dashed", "color": color, "fontcolor": color,
+    return {"label": label, "style": "dashed", "color": color, "fontcolor": SOFT,
             "arrowhead": "open"}  # fmt: skip

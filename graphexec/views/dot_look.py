@@ -10,12 +10,12 @@ from graphexec.views.dot_syntax import SOFT
 from graphexec.views.layout import lanes
 from graphexec.views.paint import Color, Paint
 from graphexec.views.predict import microseconds
-from graphexec.views.svg import RAMP, TRANSFER
+from graphexec.views.svg import FILLS, fill
 
-# Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text.
-FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85", "#CFCFCF")
-STROKES = ("#1F78A8", "#A56F00", "#00704F", "#97527A", "#857B00", "#004F80", "#A14400", "#555555")
-INK, FAINT, ALARM = "#222222", "#8A8A8A", "#C0122F"
+# The dark form of each of the fills.
+STROKES = ("#1F78A8", "#A56F00", "#00704F", "#97527A", "#857B00", "#55429C", "#A14400", "#5B7311",
+           "#75522F")  # fmt: skip
+INK, FAINT, ALARM = "#1B1B1B", "#8A8A8A", "#C0122F"
 
 HEAD = f"""\
   graph [bgcolor=white, nodesep=0.3, ranksep=0.42, labelloc=t, labeljust=l, pad=0.2,
@@ -40,21 +40,14 @@ class Look:
     def box(self, launch: Launch, members: Sequence[int]) -> dict[str, str]:
         """Attributes of the box of launches (their numbers), of which `launch` is the first."""
         if self.paint.by == "stream":  # also a transfer: its shape marks it
-            fill = FILLS[self.lanes[launch.stream] % len(FILLS)]
-            return {"fillcolor": fill, "color": self.stroke(launch.stream)}
+            light = FILLS[self.lanes[launch.stream] % len(FILLS)]
+            return {"fillcolor": light, "color": self.stroke(launch.stream)}
         cost = sum(self.us[n] for n in members) / len(members)
-        return {"fillcolor": _fill(self.paint.of(launch, cost)), "color": SOFT}
+        return {"fillcolor": fill(self.paint.of(launch, cost)), "color": SOFT}
 
     def swatches(self) -> list[tuple[str, str]]:
         """Colours and what they mean."""
         if self.paint.by != "stream":
-            return [(_fill(cls), name) for cls, name in self.paint.entries()]
+            return [(fill(cls), name) for cls, name in self.paint.entries()]
         found = [(FILLS[lane % len(FILLS)], f"stream {s}") for s, lane in self.lanes.items()]
         return found[: len(FILLS)]
-
-
-def _fill(cls: str) -> str:
-    """The colour of a class of paint.py."""
-    if cls == "tr":
-        return TRANSFER
-    return (RAMP if cls[0] == "c" else FILLS)[int(cls[1:])]

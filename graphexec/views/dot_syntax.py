@@ -14,7 +14,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\\": "&#92;
 
 def label(name: str, below: str) -> str:
     """An HTML-like label: the name, and a smaller line under it."""
-    small = f'<font point-size="10" color="{SOFT}">{html(below)}</font>'
+    small = f'<font point-size="10">{html(below)}</font>'
     return f"<<b>{html(fit(printable(name), _LONGEST))}</b><br/>{small}>"
 
 

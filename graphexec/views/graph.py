@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from graphexec.views import svg
+from graphexec.views.blocks import MOST
 from graphexec.views.collapse import collapsed
 from graphexec.views.layers import Placed, place
 from graphexec.views.outline import Arrow, Box, Outline, named
 from graphexec.views.table import count, fit
 
-MOST = 150
-"""The most boxes that are readable."""
 _TOP, _ROW, _TALL = 70.0, 88.0, 40.0
 _LONGEST = 64  # letters of a line under a name
-_KINDS = {"input": "tr", "weight": "f4", "output": "tr", "many": "mx"}
+_KINDS = {"input": "tr", "weight": "wt", "output": "tr", "many": "mx"}
 
 
 def to_svg(
@@ -31,9 +30,9 @@ class _Graph:
         self.whole, self.shown, self.launches = whole, shown, launches
         self.widths = [_width(box) for box in shown.boxes]
         edges = [(a.source, a.target) for a in shown.arrows]
+        self.bent: dict[tuple[int, bool], int] = {}  # how many bends are drawn, by source
         self.places: Placed = place(self.widths, edges)
-        ops = dict.fromkeys(box.op for box in whole.boxes if box.kind == "op")
-        self.ops = {op: f"f{n % 4}" for n, op in enumerate(ops)}
+        self.ops = svg.op_classes(box.op for box in whole.boxes if box.kind == "op")
 
     def picture(self, inline: bool) -> str:
         width = max(self.places.width + 40, 640.0)
@@ -50,9 +49,9 @@ class _Graph:
             facts.append(f"drawn as {len(self.shown.boxes)} boxes")
         yield from svg.title(self.whole.graph, facts)
         x = 14.0
-        entries = [*((cls, op) for op, cls in self.ops.items()), ("tr", "input or output")]
+        entries = [*svg.legend_of(self.ops), ("tr", "input or output")]
         if any(box.kind == "weight" for box in self.shown.boxes):
-            entries.append(("f4", "weight"))
+            entries.append(("wt", "weight"))
         if any(box.kind == "many" for box in self.shown.boxes):
             entries.append(("mx", "several nodes"))
         for cls, name in entries:
@@ -94,8 +93,14 @@ class _Graph:
         points = [20 + bend for bend in self.places.bends[n]]
         points.append(20 + self.places.x[arrow.target])
         step = _ROW if len(points) > 1 else self.y(arrow.target) - self.y(arrow.source)
+        # The arrows of a box have their first bends in common, which are drawn once.
+        key = arrow.source, arrow.order_only
+        first = min(self.bent.get(key, 0), len(points) - 1)
+        self.bent[key] = max(self.bent.get(key, 0), len(points) - 1)
+        if first:
+            x, y = points[first - 1], self.y(arrow.source) + first * step + _TALL / 2
         d = f"M{x:.1f} {y:.1f}"
-        for k, to in enumerate(points):
+        for k, to in enumerate(points[first:], first):
             low = self.y(arrow.source) + (k + 1) * step
             end = low + _TALL / 2 if k + 1 < len(points) else low - 1
             half = (end - y) / 2

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from graphexec.views.collapse import collapsed
-from graphexec.views.dot_look import FILLS, HEAD
+from graphexec.views.dot_look import HEAD
 from graphexec.views.dot_syntax import edge, html, label, node, quoted
 from graphexec.views.outline import Outline
+from graphexec.views.svg import MIXED, TRANSFER, WEIGHT, fill, op_classes
 
 _SHAPES = {
-    "input": {"shape": "cylinder", "style": "filled", "fillcolor": "#E6E6E6"},
-    "output": {"shape": "cylinder", "style": "filled", "fillcolor": "#E6E6E6"},
-    "weight": {"shape": "folder", "style": "filled", "fillcolor": "#F2F2F2"},
-    "many": {"peripheries": "2", "fillcolor": "#F2F2F2"},
+    "input": {"shape": "cylinder", "style": "filled", "fillcolor": TRANSFER},
+    "output": {"shape": "cylinder", "style": "filled", "fillcolor": TRANSFER},
+    "weight": {"shape": "folder", "style": "filled", "fillcolor": WEIGHT},
+    "many": {"peripheries": "2", "fillcolor": MIXED},
 }
 
 
 def to_dot(outline: Outline, most: int) -> str:
     """The outline as a DOT digraph with at most about `most` nodes. Ends with a newline."""
     shown = collapsed(outline, most)
-    ops = dict.fromkeys(box.op for box in outline.boxes if box.kind == "op")
-    fills = {op: FILLS[n % len(FILLS)] for n, op in enumerate(ops)}
+    classes = op_classes(box.op for box in outline.boxes if box.kind == "op")
+    fills = {op: fill(cls) for op, cls in classes.items()}
     lines = [
         f"digraph {quoted(outline.graph)} {{",
         HEAD,

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
+from graphexec.base.units import shown
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Plan, Record, Wait
 from graphexec.views import svg
-from graphexec.views.blocks import Block
+from graphexec.views.blocks import MOST, Block
 from graphexec.views.layout import Layout, layout
-from graphexec.views.paint import Color, Paint, shown
+from graphexec.views.paint import Color, Paint
 from graphexec.views.reasons import reasons
 from graphexec.views.table import count, size
 from graphexec.views.waits import Ends, wait_ends
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 LEFT, PITCH, TALL = 84.0, 74.0, 36.0
 """Where the axis begins; from lane to lane; a box."""
-MOST = 240
-"""The most boxes that are readable."""
 _TOP = 66.0
 _MOST_RACES = 6  # with their text
 _READABLE, _LETTER = 1100.0, 6.6  # pixels: a line of text at most, a letter of it
@@ -76,7 +75,7 @@ class _Lanes:
     def head(self) -> Iterator[str]:
         facts = [
             count(len(self.places.launches), "launch"),
-            f"predicted {shown(self.places.predicted.total)}",
+            *self.times(),
             f"one after another {shown(sum(self.places.us))}",
         ]
         stats = figures(self.plan)
@@ -90,6 +89,15 @@ class _Lanes:
         more += [("w fk", "fork, join")] if waits - {"dependency"} else []
         more += [("rx", "race")] if self.hazards else []
         yield from self.paint.legend(14, 46, *more)
+
+    def times(self) -> Iterator[str]:
+        """The time of the run. The axis is an estimate if the planner's times are not known."""
+        stats, total = figures(self.plan), shown(self.places.predicted.total)
+        if not self.places.by_planner and stats.predicted_ns is not None:
+            yield f"predicted {shown(stats.predicted_ns / 1000)} by the {stats.costs}"
+            yield f"drawn by an estimate, {total}"
+        else:
+            yield f"predicted {total}"
 
     def ground(self) -> Iterator[str]:
         for stream, row in self.places.lanes.items():

@@ -2,8 +2,8 @@
 
 K. Sugiyama, S. Tagawa and M. Toda, "Methods for Visual Understanding of Hierarchical System
 Structures", IEEE Trans. SMC 11(2), 1981, in its simplest form: arrows that pass several rows get
-a bend in each, a few sweeps order the rows, and boxes move towards their neighbours as far as
-their row allows.
+a bend in each (one for all arrows of a box), a few sweeps order the rows, and boxes move towards
+their neighbours as far as their row allows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Edge = tuple[int, int]
 _SWEEPS = 6
 _GAP = 26.0
 _BEND = 12.0  # the width of a bend
-_MOST_BENDS = 6000  # beyond, arrows go straight
+_MOST_BENDS = 20_000  # beyond, arrows go straight
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,23 @@ class Placed:
 def place(widths: Sequence[float], edges: Sequence[Edge]) -> Placed:
     """Places of boxes numbered in a topological order."""
     rows = _rows(len(widths), edges)
-    sizes, links = list(widths), []
-    row_of, chains = list(rows), []
-    bendable = sum(rows[b] - rows[a] - 1 for a, b in edges) <= _MOST_BENDS
+    sizes, row_of = list(widths), list(rows)
+    last: dict[int, int] = {}
     for a, b in edges:
-        chain = [a]
-        for row in range(rows[a] + 1, rows[b]) if bendable else ():
-            chain.append(len(sizes))
-            sizes.append(_BEND)
-            row_of.append(row)
-        chain.append(b)
-        links += list(itertools.pairwise(chain))
-        chains.append(chain)
+        last[a] = max(last.get(a, 0), rows[b])
+    bendable = sum(last[a] - rows[a] - 1 for a in last) <= _MOST_BENDS
+    trunks: dict[int, list[int]] = {}  # a bend in each row, which all edges of one box share
+    for a in last:
+        passed = range(rows[a] + 1, last[a]) if bendable else ()
+        trunks[a] = [a, *range(len(sizes), len(sizes) + len(passed))]
+        sizes += [_BEND] * len(passed)
+        row_of += passed
+    chains = [[*trunks[a][: rows[b] - rows[a]], b] for a, b in edges]
+    links = list(dict.fromkeys(link for chain in chains for link in itertools.pairwise(chain)))
     levels: list[list[int]] = [[] for _ in range(max(rows, default=-1) + 1)]
     for n, row in enumerate(row_of):
         levels[row].append(n)
-    x = _order(levels, sizes, links, row_of)
+    x = _order(levels, sizes, links, len(widths))
     left = min((x[n] - sizes[n] / 2 for n in range(len(sizes))), default=0.0)
     x = [at - left for at in x]
     width = max((x[n] + sizes[n] / 2 for n in range(len(sizes))), default=0.0)
@@ -74,13 +75,16 @@ def _rows(boxes: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _order(
-    levels: list[list[int]], sizes: Sequence[float], links: Sequence[Edge], row_of: Sequence[int]
+    levels: list[list[int]], sizes: Sequence[float], links: Sequence[Edge], boxes: int
 ) -> list[float]:
     up: list[list[int]] = [[] for _ in sizes]
     down: list[list[int]] = [[] for _ in sizes]
     for a, b in links:
         up[b].append(a)
         down[a].append(b)
+    for near in (up, down):  # boxes follow boxes and bends bends, or a chain would lie aslant
+        for n, those in enumerate(near):
+            near[n] = [m for m in those if (m < boxes) == (n < boxes)] or those
     x = [0.0] * len(sizes)
     for level in levels:
         _pack(level, [0.0] * len(level), sizes, x)

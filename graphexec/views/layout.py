@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Launch, Plan
 from graphexec.views.blocks import Block, blocks
-from graphexec.views.predict import Times, microseconds, predict, simulate
+from graphexec.views.predict import Times, microseconds, predict, prediction, simulate
 
 _NAME, _COST, _WAIT = 88.0, 170.0, 22.0  # pixels: a name, at most for cost, a wait
 _SHORT = 68.0  # a name in a picture of many launches
@@ -22,11 +22,13 @@ _FEW, _MANY = 6, 24  # launches with full names; launches from which on names ar
 @dataclass(frozen=True)
 class Layout:
     """Blocks and their places. `us` is what each launch costs, `predicted` the run in
-    microseconds, `x` the same in pixels; `lanes` gives each stream its row."""
+    microseconds (an estimate where it is not `by_planner`), `x` the same in pixels; `lanes` gives
+    each stream its row."""
 
     launches: tuple[Launch, ...]
     us: tuple[float, ...]
     predicted: Times
+    by_planner: bool
     x: Times
     blocks: tuple[Block, ...]
     critical: frozenset[int]
@@ -63,6 +65,7 @@ def layout(plan: Plan, most: int, known: Prediction | None = None) -> Layout:
         tuple(plan.launches.values()),
         tuple(us),
         predicted,
+        bool(prediction(plan, known)[0]),
         simulate(plan, widths, _WAIT / crowd),
         tuple(made),
         predicted.critical(),

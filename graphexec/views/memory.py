@@ -16,7 +16,8 @@ from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.figures import figures
 from graphexec.ir.plan import Buffer, Plan
 from graphexec.views import svg
-from graphexec.views.lanes import LEFT, MOST
+from graphexec.views.blocks import MOST
+from graphexec.views.lanes import LEFT
 from graphexec.views.layout import Layout, layout
 from graphexec.views.lifetimes import Tenant, on_axis, tenants, usage
 from graphexec.views.paint import Color, Paint

@@ -17,6 +17,7 @@ from graphexec.ir.figures import figures
 from graphexec.ir.plan import Plan
 from graphexec.proof import find_hazards
 from graphexec.views import compared, graph, lanes, memory, svg
+from graphexec.views.blocks import MOST
 from graphexec.views.certificate import certificate
 from graphexec.views.outline import Outline
 from graphexec.views.page_data import launches_of, page_data
@@ -50,7 +51,7 @@ def to_html(
     outline = outline or of_plan(plan)
     launches = len(plan.launches)
     written = sum(len(i.writes) for i in plan.launches.values())
-    boxes = most or (max(launches, written) if launches <= _EVERY else lanes.MOST)
+    boxes = most or (max(launches, written) if launches <= _EVERY else MOST)
     data = page_data(plan, outline, hazards, trace, notes, known)
     pieces = {
         "title": svg.escape(plan.graph),
@@ -88,7 +89,7 @@ def _pictures(
             plan, color=color, most=boxes, inline=True, known=known
         ),
         "Graph: as written": graph.to_svg(
-            outline, most=most or (boxes if boxes > lanes.MOST else graph.MOST),
+            outline, most=most or max(boxes, MOST),
             launches=_numbers(plan, notes), inline=True,
         ),
     }  # fmt: skip

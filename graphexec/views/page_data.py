@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphexec.base.printable import printable
+from graphexec.base.units import shown
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Range, Record, Wait
 from graphexec.views.outline import Outline
-from graphexec.views.paint import shown
 from graphexec.views.predict import predict
 from graphexec.views.reasons import reasons
 from graphexec.views.table import shape, size

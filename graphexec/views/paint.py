@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from graphexec.base.printable import printable
+from graphexec.base.units import shown
 from graphexec.ir.plan import Launch, Plan
-from graphexec.views.svg import FILLS, RAMP, path, rect, text
-from graphexec.views.table import fit
+from graphexec.views.svg import FILLS, RAMP, legend_of, op_classes, path, rect, text
 from graphexec.views.transfers import Transfers
 
 Color = Literal["stream", "op", "cost"]
@@ -20,8 +19,7 @@ class Paint:
     def __init__(self, plan: Plan, by: Color, us: Sequence[float], lanes: dict[int, int]) -> None:
         self.by, self.lanes, self.transfers = by, lanes, Transfers(plan)
         launches = [*plan.launches.values()]
-        names = dict.fromkeys(i.command for i in launches if not self.transfers.of(i))
-        self.ops = {name: n for n, name in enumerate(names)}
+        self.ops = op_classes(i.command for i in launches if not self.transfers.of(i))
         self.least, self.most = min(us, default=0.0), max(us, default=1.0)
         self.any_transfers = any(map(self.transfers.of, launches))
 
@@ -33,7 +31,7 @@ class Paint:
         if self.transfers.of(launch):
             return "tr"
         if self.by == "op":
-            return f"f{self.ops[launch.command] % len(FILLS)}"
+            return self.ops[launch.command]
         return f"f{self.lanes[launch.stream] % len(FILLS)}"
 
     def legend(self, x: float, y: float, *more: tuple[str, str]) -> list[str]:
@@ -50,20 +48,13 @@ class Paint:
         return found
 
     def entries(self) -> list[tuple[str, str]]:
-        """The classes of boxes and their meaning, at most eight."""
+        """The classes of boxes and their meaning, of streams the first few."""
         if self.by == "cost":
             steps = len(RAMP) - 1
             grow = (self.most - self.least) / steps
             return [(f"c{n}", shown(self.least + n * grow)) for n in range(steps + 1)]
         if self.by == "op":
-            made = [(f"f{n % len(FILLS)}", fit(printable(o), 18)) for o, n in self.ops.items()]
+            made = legend_of(self.ops)
         else:
-            made = [(f"f{n % len(FILLS)}", f"stream {s}") for s, n in self.lanes.items()]
-        return made[:8] + ([("tr", "host transfer")] if self.any_transfers else [])
-
-
-def shown(us: float) -> str:
-    """Microseconds for people."""
-    if us < 1000:
-        return f"{us:.3g} µs"
-    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"
+            made = [(f"f{n}", f"stream {s}") for s, n in self.lanes.items() if n < len(FILLS)]
+        return made + ([("tr", "host transfer")] if self.any_transfers else [])

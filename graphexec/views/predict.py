@@ -9,11 +9,13 @@ and for measured plans, times come from a walk along the plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from graphexec.base.printable import printable
 from graphexec.base.tensor import DType
+from graphexec.base.units import shown
 from graphexec.ir.bound_plan import Prediction
 from graphexec.ir.figures import figures
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
@@ -64,16 +66,33 @@ def microseconds(plan: Plan, known: Prediction | None = None) -> list[float]:
     return [rates.launch + rates.modelled(*cost)[0] for cost in _costs(plan)]
 
 
-def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
-    """Start and end of each launch in microseconds, by the number of its instruction: what the
-    planner said when it made the plan. Empty where the plan does not hold enough to say it again.
-    """
-    launches = plan.launches
+Spans = Mapping[int, tuple[float, float]]
+"""Start and end of each launch in microseconds, by the number of its instruction."""
+
+
+def prediction(plan: Plan, known: Prediction | None = None) -> tuple[Spans, str]:
+    """What the planner said when it made the plan; or nothing, and why: a plan by itself (without
+    `known`, the planner's prediction) may not hold enough to say it again."""
+    if known is not None and known.spans:
+        return known.spans, ""
+    stats, launches = figures(plan), [*plan.launches.values()]
+    if stats.predicted_ns is None:
+        return {}, "the plan does not say what was predicted"
+    if stats.costs != model(plan).name:
+        made = printable(stats.costs)
+        return {}, f"the plan was made with other costs ({made}), which it does not hold"
+    if not all(i.kind and i.cost for i in launches):
+        return {}, "its launches do not say what they cost"
+    spans = _again(plan, launches)
+    end = max((end for _, end in spans.values()), default=0.0)
+    if abs(end * 1000 - stats.predicted_ns) > 1 + 1e-3 * stats.predicted_ns:
+        return {}, f"the cost model has since changed: the run would now take {shown(end)}"
+    return spans, ""
+
+
+def _again(plan: Plan, launches: Sequence[Launch]) -> dict[int, tuple[float, float]]:
+    """The times that the planner's simulator gives, by its model."""
     rates = model(plan)
-    if figures(plan).costs != rates.name:
-        return {}
-    if not all(i.kind and i.cost for i in launches.values()):
-        return {}
     each = _costs(plan)
     found = [rates.modelled(*cost) for cost in each]
     needs = _predecessors(plan)
@@ -82,10 +101,10 @@ def prediction(plan: Plan) -> dict[int, tuple[float, float]]:
         [engine for _, engine in each], rates.launch, rates.wait, needs, successors_of(needs),
         rates.fork,
     )  # fmt: skip
-    times = simulate_device(tasks, range(len(tasks)), [i.stream for i in launches.values()])
+    times = simulate_device(tasks, range(len(tasks)), [i.stream for i in launches])
     return {
         number: (rates.start + times.start[n], rates.start + times.end[n])
-        for n, number in enumerate(launches)
+        for n, number in enumerate(plan.launches)
     }
 
 
@@ -154,7 +173,7 @@ def simulate(
 
 def predict(plan: Plan, known: Prediction | None = None) -> Times:
     """The start and end of each launch, in microseconds; `known` is the planner's prediction."""
-    spans = known.spans if known is not None and known.spans else prediction(plan)
+    spans, _ = prediction(plan, known)
     given = [span for _, span in sorted(spans.items())]
     return simulate(plan, microseconds(plan, known), model(plan).wait, given)
 

@@ -13,24 +13,29 @@ from xml.sax.saxutils import quoteattr
 from graphexec.base.printable import escaped, printable
 from graphexec.views.table import fit
 
-FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#9FBFE6", "#F2AE85")
-"""Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text."""
+FILLS = ("#9AD0F2", "#F7C873", "#8AD3BA", "#E9BCD7", "#F6EE93", "#B9A8E8", "#EE9878", "#BFD47C",
+         "#C9A98C")  # fmt: skip
+"""Okabe and Ito's colours, distinct for colour-blind readers, lightened for dark text, and more."""
+OTHER = "#FFFFFF"
+"""The colour of every op for which there is no colour left."""
 RAMP = ("#FFF7D6", "#FEE391", "#FEC44F", "#FE9929", "#EC7014", "#D95F0E")
 """From cheap to expensive, also distinct by lightness alone."""
 TRANSFER = "#D5D5D5"
 MIXED = "#F4F4F4"
 """The colour of a box whose launches have different colours."""
 
-_BOXES = "\n".join(
-    f".{letter}{n}{{fill:{color}}}"
-    for letter, colors in (("f", FILLS), ("c", RAMP))
-    for n, color in enumerate(colors)
-)
+WEIGHT = "#EBE7DC"
+_COLORS = {
+    **{f"f{n}": color for n, color in enumerate(FILLS)},
+    **{f"c{n}": color for n, color in enumerate(RAMP)},
+    "ot": OTHER, "tr": TRANSFER, "mx": MIXED, "wt": WEIGHT,
+}  # fmt: skip
+_BOXES = "\n".join(f".{cls}{{fill:{color}}}" for cls, color in _COLORS.items())
 SHAPES = f"""\
 text{{font-family:Helvetica,Arial,'DejaVu Sans',sans-serif;font-size:11px}}
 .ti{{font-size:15px;font-weight:bold}}.in{{fill:#1B1B1B}}.sm{{font-size:9.5px}}.b{{font-weight:bold}}
 .m{{text-anchor:middle}}.e{{text-anchor:end}}
-.bx{{stroke:#3F3F3F;stroke-width:1}}.tr{{fill:{TRANSFER};stroke-dasharray:3 2}}.mx{{fill:{MIXED}}}
+.bx{{stroke:#3F3F3F;stroke-width:1}}.tr{{stroke-dasharray:3 2}}
 .kn{{stroke-width:2.6}}.ra{{stroke:#D0021B;stroke-width:3}}
 .w,.d,.l,.pr{{fill:none;stroke-width:1.4}}.fk{{stroke-dasharray:3 3;stroke-width:1}}
 .cw{{stroke-width:2.6}}.rx{{fill:none;stroke:#D0021B;stroke-width:2;stroke-dasharray:6 3}}
@@ -65,6 +70,24 @@ def picture(width: float, height: float, body: Iterable[str], *, inline: bool = 
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} role="img">\n'
         f"{ARROW}\n{head}{lines}\n</svg>\n"
     )
+
+
+def fill(cls: str) -> str:
+    """The colour of a class of boxes."""
+    return _COLORS[cls]
+
+
+def op_classes(ops: Iterable[str]) -> dict[str, str]:
+    """A class of boxes for each op, in the order of their first use; no two ops look alike, until
+    the colours are used up: then the rest is `ot`."""
+    names = enumerate(dict.fromkeys(ops))
+    return {op: f"f{n}" if n < len(FILLS) else "ot" for n, op in names}
+
+
+def legend_of(classes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The classes of ops and their names."""
+    told = [(cls, fit(printable(op), 18)) for op, cls in classes.items() if cls != "ot"]
+    return told + ([("ot", "other ops")] if "ot" in classes.values() else [])
 
 
 def number(value: float) -> str:

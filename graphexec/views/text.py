@@ -114,7 +114,8 @@ class _Lanes:
         self, plan: Plan, color: bool, hazards: Sequence[Hazard], known: Prediction | None
     ) -> None:  # fmt: skip
         self.color = color
-        self.predicted = known.spans if known is not None and known.spans else prediction(plan)
+        self.foretold = figures(plan).predicted_ns is not None
+        self.predicted, self.why_not = prediction(plan, known)
         self.racing = {site.index for hazard in hazards for site in hazard.sites}
         self.rows = list(_rows(plan.instructions))
         self.recorded = {i.event: i.stream for i in plan.instructions if isinstance(i, Record)}
@@ -152,6 +153,9 @@ class _Lanes:
         yield f"{index}  {time}{node}  {command}       reads      writes  sync"
         for position, row in enumerate(self.rows):
             yield self._host(row) if row.host else self._line(position, row)
+        if self.why_not and self.foretold:
+            yield ""
+            yield f"no times of single launches: {self.why_not}"
 
     def _lane_names(self) -> str:
         if len(self.lane) > _MOST_LANES:

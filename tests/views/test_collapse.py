@@ -131,7 +131,7 @@ def test_what_comes_before_the_layers_does_not_shift_the_cuts(before: int) -> No
 def test_chains_that_differ_are_cut_in_equal_parts() -> None:
     shown = collapsed(outline(chains(10, 31, alike=False)), 100)
     sizes = Counter(sum(n for _, n in box.ops) for box in shown.boxes if box.kind == "many")
-    assert sizes == {3: 90, 4: 10}
+    assert sizes == {3: 50, 4: 40}
     for box in shown.boxes:
         assert len({name.split("_")[0] for name in box.names}) <= 1, "of one chain each"
 
@@ -151,8 +151,7 @@ def test_any_graph(graph: gx.Graph, most: int) -> None:
         source, target = whole.boxes[arrow.source], whole.boxes[arrow.target]
         if source.kind == target.kind == "op" and place[source.name] != place[target.name]:
             assert (place[source.name], place[target.name]) in known
-    ops = sum(box.kind in ("op", "many") for box in shown.boxes)
-    assert ops <= 2 * most or shown is whole
+    assert len(shown.boxes) <= max(most, 4)
     for text in (picture.to_svg(whole, most=most), to_dot(whole, most), graph_to_mermaid(whole)):
         assert text
 

@@ -11,7 +11,7 @@ import graphexec as gx
 from graphexec.ir.plan import Launch, Plan
 from graphexec.planning.pipeline import plan_graph
 from graphexec.proof import find_hazards
-from graphexec.views import graph, lanes, memory, png, svg
+from graphexec.views import graph, lanes, memory, svg
 from graphexec.views.collapse import collapsed
 from graphexec.views.graph_dot import to_dot as graph_to_dot
 from graphexec.views.layers import place
@@ -179,24 +179,3 @@ def test_dot_of_the_graph(golden, compiled, awkward):
     graphviz(graph_to_dot(of_graph(compiled.graph), 100))
     graphviz(graph_to_dot(of_graph(compiled.graph), 4))
     graphviz(graph_to_dot(of_plan(awkward), 100))
-
-
-# PNG ------------------------------------------------------------------------------------
-
-
-def test_png(attention):
-    assert png.to_png(lanes.to_svg(attention)).startswith(b"\x89PNG")
-
-
-def test_png_without_a_renderer_says_what_to_install(attention, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "resvg_py", None)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(gx.DataError, match=r"graphexec\[png\]"):
-        png.to_png(lanes.to_svg(attention), "digraph {}")
-
-
-def test_png_by_graphviz(attention, monkeypatch):
-    graphviz("digraph {}")  # skips where there is none
-    monkeypatch.setitem(__import__("sys").modules, "resvg_py", None)
-    monkeypatch.setattr(png.shutil, "which", lambda name: name if name == "dot" else None)
-    assert png.to_png(lanes.to_svg(attention), attention.to_dot()).startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphexec.base.tensor import TensorType, View
+from graphexec.base.units import shown
 from graphexec.graph.rewriting import Target
 from graphexec.ir.program import Gemm
 from graphexec.ir.typed import TypedNode
@@ -35,7 +36,7 @@ def too_dear(lost: float, copy: TypedNode, target: Target) -> str:
     saved = target.costs.launch + _microseconds(target, 0, 2 * copy.type.nbytes)
     if lost <= saved:
         return ""
-    return f"arrays of pointers would cost {lost:.3g} µs, the copy takes {saved:.3g} µs"
+    return f"arrays of pointers would cost {shown(lost)}, the copy takes {shown(saved)}"
 
 
 def _microseconds(target: Target, flops: int, nbytes: int) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphexec.base.units import shown
 from graphexec.graph.rewriting import Target
 from graphexec.ir.program import Command, Program
 from graphexec.machine.bounds import bounds
@@ -51,7 +52,7 @@ def loses(before: Program, after: Program, target: Target) -> str | None:
     ways = _schedules(new, streams)
     time = max(_in_turn(new), min(simulate(new, w.order, w.stream).makespan for w in ways))
     if time > _LESS * least:
-        return f"a run would take {time:.4g} µs, apart perhaps {least:.4g} µs"
+        return f"a run would take {shown(time, 4)}, apart perhaps {shown(least, 4)}"
     nbytes = _peak(after, ways[0].order)
     if nbytes > _FEW_BYTES:
         more = nbytes / _peak(before, greedy.candidate(old, streams).order)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from graphexec.base.units import shown
 from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
 
@@ -42,8 +43,8 @@ def _time(facts: Facts, more: Compiled | None) -> Iterator[str]:
     low, makespan = facts.prediction.bounds, facts.timeline.makespan
     ratio = makespan / low.best if low.best else 1.0
     yield (
-        f"Time: predicted {makespan:.4g} µs by the {facts.prediction.costs}, "
-        f"{ratio:.2f} × the lower bound of {low.best:.4g} µs ({facts.prediction.candidate})."
+        f"Time: predicted {shown(makespan, 4)} by the {facts.prediction.costs}, "
+        f"{ratio:.2f} × the lower bound of {shown(low.best, 4)} ({facts.prediction.candidate})."
     )
     yield f"  critical path       {low.critical_path:10.2f} µs  the longest chain, no events"
     yield f"  capacity            {low.capacity:10.2f} µs  all the work at full speed"
@@ -56,7 +57,7 @@ def _time(facts: Facts, more: Compiled | None) -> Iterator[str]:
     yield f"  What holds it up: {' → '.join(cut(path))}."
     tasks = facts.prediction.tasks
     alone = sum(tasks.time) + tasks.launch * len(tasks)
-    yield f"  One stream would take {alone:.4g} µs ({alone / makespan:.2f} × as long)."
+    yield f"  One stream would take {shown(alone, 4)} ({alone / makespan:.2f} × as long)."
     if more is not None:
         yield _further(facts, more)
 
@@ -67,7 +68,7 @@ def _further(facts: Facts, more: Compiled) -> str:
     now, then = facts.timeline.makespan, found.prediction.timeline.makespan
     if found.streams <= facts.schedule.streams or then >= now * 0.9995:
         return "  A further stream would bring nothing."
-    return f"  A further stream would take {1 - then / now:.1%} less ({then:.4g} µs)."
+    return f"  A further stream would take {1 - then / now:.1%} less ({shown(then, 4)})."
 
 
 def _holding_up(facts: Facts) -> list[int]:

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array, DType, TensorType, View
+from graphexec.ir.approximate import Approximate, Approximates, finite
 from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
 from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
@@ -15,6 +16,7 @@ from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
+from graphexec.ops.kit.rounding import logits_error, product_error, softmax_error, stored
 
 
 class Attention(Op):
@@ -62,17 +64,23 @@ class Attention(Op):
             arrays[name].swapaxes(-1, -2) if attrs[f"trans_{name}"] else arrays[name]
             for name in "qkv"
         )
-        z = scale_of(q.shape, attrs) * np.matmul(q, k.swapaxes(-1, -2))
-        if "mask" in arrays:
-            z = z + arrays["mask"]
-        if attrs["causal"]:
-            m, n = z.shape[-2:]
-            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
-        top = z.max(axis=-1, keepdims=True)
-        e = np.exp(z - np.where(top == -np.inf, 0.0, top))
-        total = e.sum(axis=-1, keepdims=True)
-        result: Array = np.matmul(e / np.where(total == 0.0, 1.0, total), v)
+        result: Array = np.matmul(_probabilities(_logits(q, k, arrays.get("mask"), attrs)), v)
         return result
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """That of a product, a softmax and a product, the probabilities being rounded to the dtype
+        of the values, and the result when it is stored."""
+        q, k, v = (operands[name].turned(attrs[f"trans_{name}"]) for name in "qkv")
+        mask, sums = operands.get("mask"), q.dtype.accumulator
+        z = _logits(q.values, k.values, None if mask is None else mask.values, attrs)
+        probabilities = _probabilities(z)
+        scores = np.matmul(q.values, k.values.swapaxes(-1, -2))
+        score = Approximate(scores, sums, product_error(q, k.turned()))
+        off = logits_error(score, scale_of(q.values.shape, attrs), mask)
+        error = softmax_error(z, off, finite(probabilities), sums, -1)
+        error = stored(error, probabilities, v.dtype)
+        weights = Approximate(probabilities, v.dtype, error)
+        return stored(product_error(weights, v), exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Any mask; q, k and v with unit stride along one of their last two axes, a result with
@@ -110,6 +118,25 @@ class Attention(Op):
             return unfused(call, given)
         recipe = Flash(problem.scale, problem.causal)
         return [call.kernel(label, recipe, *problem.accesses(problem.out), flops=flops)]
+
+
+def _logits(q: Array, k: Array, mask: Array | None, attrs: Attrs) -> Array:
+    z = scale_of(q.shape, attrs) * np.matmul(q, k.swapaxes(-1, -2))
+    if mask is not None:
+        z = z + mask
+    if attrs["causal"]:
+        m, n = z.shape[-2:]
+        z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
+    found: Array = z
+    return found
+
+
+def _probabilities(z: Array) -> Array:
+    top = z.max(axis=-1, keepdims=True)
+    e = np.exp(z - np.where(top == -np.inf, 0.0, top))
+    total = e.sum(axis=-1, keepdims=True)
+    found: Array = e / np.where(total == 0.0, 1.0, total)
+    return found
 
 
 def _kernel(problem: Problem) -> TritonKernel:

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array
+from graphexec.ir.approximate import Approximates, finite
 from graphexec.ops.kit import (
     Arrays,
     Attribute,
@@ -27,6 +28,7 @@ from graphexec.ops.kit import (
     View,
     Views,
 )  # fmt: skip
+from graphexec.ops.kit.rounding import logits_error, softmax_error, stored
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
@@ -71,18 +73,21 @@ class Softmax(Op):
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64."""
-        z = attrs["scale"] * arrays["x"]
-        if "mask" in arrays:
-            z = z + arrays["mask"]
-        if attrs["causal"]:
-            q, k = z.shape[-2:]
-            z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
+        z = _logits(arrays["x"], arrays.get("mask"), attrs)
         axis = attrs["axis"]
         top = z.max(axis=axis, keepdims=True)
         e = np.exp(z - np.where(top == -np.inf, 0.0, top))
         total = e.sum(axis=axis, keepdims=True)
         result: Array = e / np.where(total == 0.0, 1.0, total)
         return result
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """That of the logits in the powers, of these in their sum, rounded when stored."""
+        x, mask = operands["x"], operands.get("mask")
+        z = _logits(x.values, None if mask is None else mask.values, attrs)
+        off = logits_error(x, float(attrs["scale"]), mask)
+        error = softmax_error(z, off, finite(exact), x.dtype.accumulator, attrs["axis"])
+        return stored(error, exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """An x whose neighbours along the last axis are neighbours in memory, and whose axes before
@@ -106,6 +111,17 @@ class Softmax(Op):
         return [
             call.kernel(label, rows, In(x, strided=True), Out(out, over=(x,)), *masks, flops=flops)
         ]
+
+
+def _logits(x: Array, mask: Array | None, attrs: Attrs) -> Array:
+    z = attrs["scale"] * x
+    if mask is not None:
+        z = z + mask
+    if attrs["causal"]:
+        q, k = z.shape[-2:]
+        z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
+    found: Array = z
+    return found
 
 
 @dataclass(frozen=True)

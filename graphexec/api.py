@@ -56,6 +56,7 @@ def compile(
     check_graph(graph)
     chosen = options_of(options, keywords)
     on = find_device(device) if isinstance(device, str) else device
+    on = on.reproducing() if chosen.reproducible else on
 
     def plan(source: Graph, resident: bool) -> Compiled:
         return plan_on(source, on, replace(chosen, resident=resident))

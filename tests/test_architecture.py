@@ -59,6 +59,7 @@ INSIDE_FUNCTIONS = {
     ("api", "runtime.find"): DEVICES,
     ("base.cycles", "networkx"): "only a graph with a cycle needs it",
     ("base.tensor", "ml_dtypes"): NUMPY,
+    ("ir.approximate", "ml_dtypes"): NUMPY,
     ("base.tensor", "numpy"): NUMPY,
     ("frontend.weights", "base.npy"): NUMPY,
     ("frontend.weights", "numpy"): NUMPY,
@@ -74,7 +75,6 @@ INSIDE_FUNCTIONS = {
     ("runtime.hip.triton", "triton"): OPTIONAL,
     ("runtime.pending", "asyncio"): "who does not await needs no event loop",
     ("runtime.pinned", "runtime.hip.bindings"): "arrays for the CPU need no GPU",
-    ("tools.compare", "ml_dtypes"): NUMPY,
     ("views.png", "resvg_py"): OPTIONAL,
 }
 """Imports inside functions, and why they are not at the top. The command line has more: QUICK."""

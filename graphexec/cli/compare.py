@@ -54,14 +54,16 @@ def compare(
     """Run the graph in FILE and compare it with an unplanned evaluation in float64.
 
     Outputs are compared end to end; each node by itself, on the operands it had in this run.
-    Relative errors are in the Frobenius norm; tolerances include what underflow explains. Nodes
-    that no command computes are named below the table. Exit code 1 if an output or a node is out
-    of tolerance.
+    Relative errors are in the Frobenius norm; tolerances include what underflow explains. Elements
+    are judged too: the worst is the one with the largest error for its bound, which follows from
+    the op and the magnitudes of what is added up. Nodes that no command computes are named below
+    the table. Exit code 1 if an output, a node or an element is out of tolerance.
 
     \b
     --json prints one object:
       graph, device, ok, first_bad              first_bad: name of a node or null
-      outputs, nodes: [{name, op, dtype, max_abs, relative, tolerance, ok}]
+      outputs, nodes: [{name, op, dtype, max_abs, relative, tolerance, ok,
+                        worst: {index, found, expected, bound}}]
       not_computed: [{name, op, how, by}]       by: names; how: "part of" these
                                                 nodes, "view" of these tensors,
                                                 "repeats" one, "left out" (by: [])
@@ -91,6 +93,9 @@ def _print(found: Comparison, graph: str, device: str) -> None:
         click.echo("\nnot compared, as no command computes them:")
         for line in _absent(found.not_computed):
             click.echo(f"  {line}")
+    for row in (*found.outputs, *found.nodes):
+        if not row.worst.ok:
+            click.echo(f"\n{_element(row)}")
     if found.ok:
         click.echo("\nall within tolerance")
     elif found.first_bad is not None:
@@ -99,16 +104,25 @@ def _print(found: Comparison, graph: str, device: str) -> None:
         click.echo("\nout of tolerance, though no node is by itself")
 
 
+def _element(row: Row) -> str:
+    worst = row.worst
+    at = f"element {list(worst.index)} of '{row.name}'" if worst.index else f"'{row.name}'"
+    return (
+        f"{at} is {number(worst.found)}, but should be {number(worst.expected)}, "
+        f"give or take {number(worst.bound)}"
+    )
+
+
 def _table(what: str, rows: tuple[Row, ...]) -> str:
     from graphexec.views.table import table
 
     cells = [
         (r.name, r.op, r.dtype, number(r.max_abs), number(r.relative), number(r.tolerance),
-         "ok" if r.ok else "OUT")
+         str(list(r.worst.index)), "ok" if r.ok else "OUT")
         for r in rows
     ]  # fmt: skip
-    head = (what, "op", "dtype", "max abs", "relative", "tolerance", "")
-    return table(head, cells, "<<<>>><")
+    head = (what, "op", "dtype", "max abs", "relative", "tolerance", "worst at", "")
+    return table(head, cells, "<<<>>><<")
 
 
 def _absent(nodes: tuple[NotComputed, ...]) -> Iterator[str]:

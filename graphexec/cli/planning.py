@@ -93,6 +93,8 @@ cost_options = (
                  help="Plan with the device's model, not a profile."),
     click.option("--memory-limit", metavar="BYTES", type=_Bytes(),
                  help="The most arena and weights may take: 512MiB, 2GB. Costs time."),
+    click.option("--reproducible", is_flag=True,
+                 help="The same bits for every number of streams and cores. Costs time."),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.access import (
@@ -29,6 +29,9 @@ from graphexec.ir.access import (
 from graphexec.ir.op_error import OpError
 from graphexec.ir.operand import FLOATS, Operand, Shapes
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
+
+if TYPE_CHECKING:
+    from graphexec.ir.approximate import Approximates
 
 Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Array]
@@ -165,6 +168,16 @@ class Op:
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The result by plain NumPy, in float64: the reference of `compare`."""
         raise NotImplementedError
+
+    def error(
+        self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
+    ) -> Array | None:
+        """How far each element of a right result may be from `exact`, the reference, for rounding
+        and for the errors of the operands; of its shape. What `compare` judges elements by.
+
+        None, the default: no bound is known. Then elements are judged by the largest one.
+        """
+        return None
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """The result as a window on an operand's bytes where none need to move, else None."""

@@ -40,6 +40,8 @@ class Options:
     * `use_profile` (True): whether a kept profile may be used.
     * `memory_limit` (None): the most that arena and weights together may take of device memory, in
       bytes or as text such as "512MiB". A limit costs concurrency. None: no limit.
+    * `reproducible` (False): the same bits for every number of streams and every mode, load and
+      profile of a machine, and for every number of cores of the CPU. It costs time.
     * `verify` (True): whether the plan is proved free of races.
     * `timeout` (None): seconds after which a run is given up with TimedOut. None: never.
 
@@ -54,6 +56,7 @@ class Options:
     costs: Costs = None
     use_profile: bool = True
     memory_limit: int | None = None
+    reproducible: bool = False
     verify: bool = True
     timeout: float | None = None
 
@@ -80,6 +83,7 @@ class OptionKeywords(TypedDict, total=False):
     costs: Costs
     use_profile: bool
     memory_limit: int | str | None
+    reproducible: bool
     verify: bool
     timeout: float | None
 
@@ -174,6 +178,6 @@ def _flag(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[object], object]] = {
     "streams": _streams, "rewrite": _names, "no_rewrite": _names, "resident": _flag,
-    "costs": _costs, "use_profile": _flag, "memory_limit": _memory_limit, "verify": _flag,
-    "timeout": _timeout,
+    "costs": _costs, "use_profile": _flag, "memory_limit": _memory_limit,
+    "reproducible": _flag, "verify": _flag, "timeout": _timeout,
 }  # fmt: skip

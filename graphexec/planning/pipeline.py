@@ -89,7 +89,7 @@ def plan_graph(
         prefer = job.measured_schedule
         if prefer == ONE_STREAM:  # batches pay or not depending on the number of streams
             job = job.on_streams(1)
-        for variant in variants(job):
+        for variant in _admitted(job, device, chosen.memory_limit):
             for scheduled in _schedules(variant.program, job, prefer):
                 try:
                     finished = finish(scheduled, device, chosen.memory_limit, chosen.verify)
@@ -113,7 +113,7 @@ def alternative_plans(
         several = prepare(graph, device, chosen, hardware)
         alone = several.on_streams(1)
         variant, other = next(variants(several)), next(variants(alone))
-        costs, streams = several.target.costs, chosen.streams
+        costs, streams = several.costs, chosen.streams
         found = [
             (variant, s) for s in alternatives(variant.program, streams, costs, most)
             if s.streams > 1
@@ -157,7 +157,7 @@ def finish(
 
 def _schedules(program: Program, job: Job, prefer: str) -> Iterator[Schedule]:
     """From the fastest to the one that needs the least memory."""
-    costs = job.target.costs
+    costs = job.costs
     first = schedule(program, job.streams, costs, prefer)
     yield first
     many = len(program.commands) > _MANY_COMMANDS
@@ -165,7 +165,24 @@ def _schedules(program: Program, job: Job, prefer: str) -> Iterator[Schedule]:
     while fewer > 0:
         yield schedule(program, fewer, costs)
         fewer = fewer // 2 if many else fewer - 1
-    yield schedule_frugally(program, costs)
+    yield schedule_frugally(program, job.target.costs)
+
+
+def _admitted(job: Job, device: str, limit: int | None) -> Iterator[Variant]:
+    """The variants to try. Whether schedules of a program fit into a limit depends on the number of
+    streams; so a reproducible one counts only if its most frugal schedule does, or as the last."""
+    found = variants(job)
+    if limit is None or not job.reproducible:
+        yield from found
+        return
+    every = list(found)
+    for variant in every[:-1]:
+        try:
+            finish(schedule_frugally(variant.program, job.target.costs), device, limit, False)
+        except DoesNotFit:
+            continue
+        yield variant
+    yield every[-1]
 
 
 def _no_plan_fits(smallest: int, limit: int) -> InputError:

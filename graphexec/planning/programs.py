@@ -28,6 +28,7 @@ from graphexec.planning.profile_cache import Kept
 from graphexec.planning.rewrite import chosen_rewrites, rewrite_program, without_lengthening
 
 _STREAMS_OF_AUTO = 8  # as rewrites see it
+_STREAMS_OF_REPRODUCIBLE = 4  # as rewrites see any number
 
 FindProfile = Callable[[TypedGraph], Kept | None]
 """Looks for a profile that was kept of a graph."""
@@ -35,7 +36,11 @@ FindProfile = Callable[[TypedGraph], Kept | None]
 
 @dataclass(frozen=True)
 class Job:
-    """A typed graph, with the target and the settings of its plans."""
+    """A typed graph, and what its plans are made for and with.
+
+    Programs are made with the costs of the target, and scheduled with `costs`. They differ if the
+    program is to be `reproducible`: then it is the same whatever was measured.
+    """
 
     graph: TypedGraph
     target: Target
@@ -43,10 +48,13 @@ class Job:
     streams: Streams
     resident: bool
     profile: Profile | None
+    costs: CostModel
+    reproducible: bool = False
 
     def on_streams(self, streams: Streams) -> Job:
         """The same on another number of streams."""
         most = _STREAMS_OF_AUTO if streams == "auto" else streams
+        most = _STREAMS_OF_REPRODUCIBLE if self.reproducible else most
         return replace(self, streams=streams, target=replace(self.target, streams=most))
 
     @property
@@ -76,8 +84,11 @@ def prepare(
     names = chosen_rewrites(options.rewrite, options.no_rewrite)
     typed = infer(graph)
     model, profile = _costs(options, device, typed, kept)
+    always, costs = options.reproducible, model
+    if always:  # what was measured decides about the schedule alone
+        model, profile = model_of(device), None
     target = target_of(device, hardware, model)
-    job = Job(typed, target, names, options.streams, options.resident, profile)
+    job = Job(typed, target, names, options.streams, options.resident, profile, costs, always)
     return job.on_streams(options.streams)
 
 

@@ -171,6 +171,10 @@ class Device(Hardware, Protocol):
         """This device with the algorithms of a profile for GEMMs, by signature."""
         ...
 
+    def reproducing(self) -> Device:
+        """This device with the same bits however commands are scheduled and placed."""
+        ...
+
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """The number of algorithms for a GEMM besides the default, at most `most`."""
         ...

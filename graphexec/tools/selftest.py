@@ -169,7 +169,11 @@ def _compared(graph: Graph, device: Device) -> str:
 
 
 def _row(row: Row) -> str:
-    return f"'{row.name}' {row.relative:.2g} of {row.tolerance:.2g}"
+    found, worst = f"'{row.name}' {row.relative:.2g} of {row.tolerance:.2g}", row.worst
+    if worst.ok:
+        return found
+    off = abs(worst.found - worst.expected)
+    return f"{found}, its element {list(worst.index)} by {off:.2g} of {worst.bound:.2g}"
 
 
 def _weights(device: Device) -> str:

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array, DType, TensorType, View
+from graphexec.ir.approximate import Approximate, Approximates, finite
 from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
 from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
@@ -15,7 +16,8 @@ from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
 from graphexec.ops.attention.unfused import unfused
-from graphexec.ops.softmax import softmax_reference
+from graphexec.ops.kit.rounding import logits_error, product_error, softmax_error, stored
+from graphexec.ops.softmax import logits, softmax_reference
 
 
 class Attention(Op):
@@ -63,11 +65,28 @@ class Attention(Op):
             arrays[name].swapaxes(-1, -2) if attrs[f"trans_{name}"] else arrays[name]
             for name in "qkv"
         )
-        z = scale_of(q.shape, attrs) * np.matmul(q, k.swapaxes(-1, -2))
-        if "mask" in arrays:
-            z = z + arrays["mask"]
-        result: Array = np.matmul(softmax_reference(z, -1, attrs["causal"]), v)
+        scores = np.matmul(q, k.swapaxes(-1, -2))
+        z = logits(scores, scale_of(q.shape, attrs), arrays.get("mask"), attrs["causal"])
+        result: Array = np.matmul(softmax_reference(z, -1), v)
         return result
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """That of a product, a softmax and a product, the probabilities being rounded to the dtype
+        of the values, and the result when it is stored."""
+        q, k, v = (operands[name].turned(attrs[f"trans_{name}"]) for name in "qkv")
+        mask, sums = operands.get("mask"), q.dtype.accumulator
+        scores, scale = (
+            np.matmul(q.values, k.values.swapaxes(-1, -2)),
+            scale_of(q.values.shape, attrs),
+        )
+        z = logits(scores, scale, None if mask is None else mask.values, attrs["causal"])
+        probabilities = softmax_reference(z, -1)
+        score = Approximate(scores, sums, product_error(q, k.turned()))
+        off = logits_error(score, scale, mask)
+        error = softmax_error(z, off, finite(probabilities), sums, -1)
+        error = stored(error, probabilities, v.dtype)
+        weights = Approximate(probabilities, v.dtype, error)
+        return stored(product_error(weights, v), exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Any mask; q, k and v with unit stride along one of their last two axes, a result with

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from graphexec.base.casts import cast_into
 from graphexec.base.tensor import Array
+from graphexec.ir.approximate import Approximates, unit_roundoff
 from graphexec.ops.copy.variants import choose, others
 from graphexec.ops.kit import (
     Arrays,
@@ -28,6 +31,7 @@ from graphexec.ops.kit import (
     View,
     Views,
 )  # fmt: skip
+from graphexec.ops.kit.rounding import stored
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
 
@@ -71,6 +75,15 @@ class Copy(Op):
         if attrs["permute"]:
             x = x.transpose(attrs["permute"])
         return x.reshape(type.shape)
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """None but for a cast to a dtype that has fewer digits."""
+        x = operands["x"]
+        error = np.zeros(type.shape)
+        if x.error is not None:
+            error = self.reference({"x": x.error}, attrs, type)
+        narrower = unit_roundoff(type.dtype) > unit_roundoff(x.dtype)
+        return stored(error, exact, type.dtype) if narrower else error
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """A reshape of dense elements, without cast or change of memory, moves nothing."""

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array
+from graphexec.ir.approximate import Approximates
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit import (
@@ -32,6 +33,7 @@ from graphexec.ops.kit import (
     Views,
 )  # fmt: skip
 from graphexec.ops.kit.pointwise import Expression
+from graphexec.ops.kit.rounding import addend_error, product_error, stored
 
 
 class GemmOp(Op):
@@ -91,6 +93,17 @@ class GemmOp(Op):
         if beta:
             y = y + beta * arrays["c"]
         return np.add(y, arrays["bias"]) if "bias" in arrays else y
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """That of a sum of K products and of what is added, rounded once more when stored."""
+        error = np.zeros(type.shape)
+        if attrs["alpha"]:
+            a, b = operands["a"].turned(attrs["trans_a"]), operands["b"].turned(attrs["trans_b"])
+            error = product_error(a, b, float(attrs["alpha"]))
+        for name, factor in (("c", _beta(operands, attrs)), ("bias", 1.0)):
+            if name in operands and factor:
+                error = error + addend_error(operands[name], factor, type.dtype)
+        return stored(error, exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Matrices with a leading dimension, aligned like dense ones. Addends may have any strides,

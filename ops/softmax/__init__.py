@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array
+from graphexec.ir.approximate import Approximates, finite
 from graphexec.ops.kit import (
     Arrays,
     Attribute,
@@ -27,15 +28,24 @@ from graphexec.ops.kit import (
     View,
     Views,
 )  # fmt: skip
+from graphexec.ops.kit.rounding import logits_error, softmax_error, stored
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
 
-def softmax_reference(z: Array, axis: int, causal: bool) -> Array:
-    """The softmax of z along `axis` by its definition, in float64."""
+def logits(x: Array, scale: float, mask: Array | None, causal: bool) -> Array:
+    """scale · x + mask, in float64; causal, keys after the query are -inf."""
+    z = scale * x
+    if mask is not None:
+        z = z + mask
     if causal:
         q, k = z.shape[-2:]
         z = np.where(np.tri(q, k, k - q, dtype=bool), z, -np.inf)
+    return z
+
+
+def softmax_reference(z: Array, axis: int) -> Array:
+    """The softmax of z along `axis` by its definition, in float64."""
     top = z.max(axis=axis, keepdims=True)
     e = np.exp(z - np.where(top == -np.inf, 0.0, top))
     total = e.sum(axis=axis, keepdims=True)
@@ -83,10 +93,17 @@ class Softmax(Op):
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64."""
-        z = attrs["scale"] * arrays["x"]
-        if "mask" in arrays:
-            z = z + arrays["mask"]
-        return softmax_reference(z, attrs["axis"], attrs["causal"])
+        z = logits(arrays["x"], attrs["scale"], arrays.get("mask"), attrs["causal"])
+        return softmax_reference(z, attrs["axis"])
+
+    def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
+        """That of the logits in the powers, of these in their sum, rounded when stored."""
+        x, mask = operands["x"], operands.get("mask")
+        given = None if mask is None else mask.values
+        z = logits(x.values, attrs["scale"], given, attrs["causal"])
+        off = logits_error(x, float(attrs["scale"]), mask)
+        error = softmax_error(z, off, finite(exact), x.dtype.accumulator, attrs["axis"])
+        return stored(error, exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """An x with unit stride along its last axis, whose axes before `axis` merge into one, as do

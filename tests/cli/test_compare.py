@@ -1,6 +1,7 @@
 """graphexec compare: right, wrong, and by how much."""
 
 import json
+import re
 
 ATTENTION = "graphs/attention.yaml"
 
@@ -21,6 +22,8 @@ def test_a_tolerance_that_no_float_meets(invoke, graph):
     assert done.exit_code == 1
     assert "out of tolerance; the first node that is: 'xw'" in done.stdout
     assert "OUT" in done.stdout
+    assert re.search(r"element \[\d+, \d+\] of 'xw' is .+, but should be .+, give or take",
+                     done.stdout)  # fmt: skip
 
 
 def test_json(invoke, graph):
@@ -29,7 +32,8 @@ def test_json(invoke, graph):
     assert found["first_bad"] is None
     assert [row["name"] for row in found["nodes"]] == ["xw", "p"]
     assert found["outputs"][0].keys() == {
-        "name", "op", "dtype", "max_abs", "relative", "tolerance", "ok"}  # fmt: skip
+        "name", "op", "dtype", "max_abs", "relative", "tolerance", "ok", "worst"}  # fmt: skip
+    assert found["nodes"][0]["worst"].keys() == {"index", "found", "expected", "bound"}
 
 
 def test_a_result_that_is_nan_is_out_of_tolerance(invoke, graph):

@@ -22,10 +22,12 @@ _PARTS_A_CORE = 4  # so that a core that becomes idle late still gets work
 
 
 class Cores:
-    """Hands idle cores to commands that can split their work."""
+    """Hands idle cores to commands that can split their work, as for `split` cores (by default as
+    many as there are)."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, split: int | None = None) -> None:
         self.count = max(1, cores)
+        self.split = max(1, split or cores)
         self._busy = 0
         self._lock = threading.Lock()
         self._helpers: list[_Helper] = []  # idle ones
@@ -46,11 +48,11 @@ class Cores:
     def parallel(self, n: int, body: Body, parts: int | None = None) -> None:
         """Call `body(low, high)` over `parts` ranges of 0 to n, on this thread and idle cores.
 
-        The ranges depend on n and the number of cores only. The first exception is raised.
+        The ranges depend on n, `parts` and `split` only. The first exception is raised.
         """
         if n == 0:
             return
-        parts = min(n, parts or _PARTS_A_CORE * self.count)
+        parts = min(n, parts or _PARTS_A_CORE * self.split)
         bounds = [n * i // parts for i in range(parts + 1)]
         ranges = pairwise(bounds)
         lock = threading.Lock()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.program import Gemm, Work
 from graphexec.machine.hardware import Machine
 from graphexec.machine.support import Cpu, Facts, Support
-from graphexec.runtime.cpu.engine import CpuOptions
+from graphexec.runtime.cpu.engine import REPRODUCIBLE_SPLIT, CpuOptions
 from graphexec.runtime.cpu.session import CpuSession
 from graphexec.runtime.device import DeviceInfo, Session
 
@@ -31,7 +31,8 @@ def info() -> DeviceInfo:
 class CpuDevice(CpuOptions):
     """Runs plans on host threads.
 
-    `cores` is the number of cores that commands may use (default: those of this process).
+    `cores` is the number of cores that commands may use (default: those of this process). Their
+    work is cut into parts as for `split` cores (default: the same), on which last digits depend.
     For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
     before every run, `check_access` runs every command by itself and raises AccessError if it
     touches bytes that it does not declare.
@@ -59,6 +60,10 @@ class CpuDevice(CpuOptions):
     def tuned(self, algorithms: Mapping[str, int]) -> CpuDevice:
         """The same device: NumPy's BLAS has no list of algorithms."""
         return self
+
+    def reproducing(self) -> CpuDevice:
+        """The same device, with commands cut as for so many cores however many there are."""
+        return replace(self, split=REPRODUCIBLE_SPLIT)
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """Always 0."""

@@ -30,11 +30,17 @@ Recorder = Callable[[int, float, float], None]
 `time.perf_counter`. Calls come from several threads."""
 
 
+REPRODUCIBLE_SPLIT = 16
+"""For how many cores work is cut where results must not depend on the number of cores. More cores
+than that share a product of two matrices no further, and each part costs fewer a little time."""
+
+
 @dataclass(frozen=True)
 class CpuOptions:
     """What a session is told; the fields of CpuDevice."""
 
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    split: int | None = None
     delays: int | None = None
     poison: bool = False
     check_access: bool = False
@@ -44,7 +50,7 @@ class Engine:
     """The memory, cores, streams and events of a plan, and the run that was issued last."""
 
     def __init__(self, plan: Plan, memory: Memory, options: CpuOptions) -> None:
-        self.memory, self.cores = memory, Cores(options.cores)
+        self.memory, self.cores = memory, Cores(options.cores, options.split)
         self.streams = Streams(len(plan.streams))
         self.access = AccessCheck(plan, memory) if options.check_access else None
         self.recorder: Recorder | None = completions(plan)

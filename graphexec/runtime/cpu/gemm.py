@@ -37,7 +37,7 @@ def prepare_gemm(
     c = out if c is None else c
     a, b = _without_broadcast(a), _without_broadcast(b)
     rows = out.ndim - 2
-    axis = next((i for i in range(rows) if out.shape[i] >= cores.count), rows)
+    axis = next((i for i in range(rows) if out.shape[i] >= cores.split), rows)
     left = _Operand(a, wide, a.shape[axis] == out.shape[axis])
     right = _Operand(b, wide, axis < rows and b.shape[axis] == out.shape[axis])
     in_place = out.dtype == wide and not (beta and np.may_share_memory(c, out))
@@ -70,7 +70,7 @@ def prepare_gemm(
             body(0, out.shape[axis])
         else:
             # Splitting rows makes the BLAS pack b once a part, so no more parts than cores.
-            cores.parallel(out.shape[axis], body, cores.count if axis == rows else None)
+            cores.parallel(out.shape[axis], body, cores.split if axis == rows else None)
 
     return compute
 

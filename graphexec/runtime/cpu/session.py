@@ -5,8 +5,8 @@ arena at the plan's offsets, inputs and outputs go through staging buffers. So a
 wrong offset gives wrong numbers here too; `delays` and `poison` of the device make this certain.
 
 Cores are shared: while plans run, BLAS libraries use one thread, and a command splits its own work
-into parts that idle cores take over. The parts depend on the shapes alone, so results do not
-depend on the load of the machine.
+into parts that idle cores take over. The parts depend on the shapes and on the number of cores for
+which work is cut (`split`), so results do not depend on the load of the machine.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class HipDevice(HipOptions):
     GEMMs computed by hipBLASLt: the place in its list by signature
     (graphexec.machine.costs.gemm_signature), as a profile has it. With `check_access`, plans are
     issued call by call, every command by itself, and AccessError is raised if it touches bytes that
-    it does not declare.
+    it does not declare. With `reproducible`, the calls of the BLAS do not depend on where the arena
+    has an operand.
     """
 
     name: str = "hip"
@@ -90,6 +91,11 @@ class HipDevice(HipOptions):
     def tuned(self, algorithms: Mapping[str, int]) -> HipDevice:
         """The same device, `algorithms` for the GEMMs that have one."""
         return replace(self, algorithms=algorithms)
+
+    def reproducing(self) -> HipDevice:
+        """The same device, with batches always by arrays of pointers where they need them in some
+        arena."""
+        return replace(self, reproducible=True)
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """The number of hipBLASLt's algorithms for a GEMM, at most `most`."""

@@ -19,3 +19,4 @@ class HipOptions:
     algorithms: Mapping[str, int] = field(default_factory=dict)
     markers: bool = False
     check_access: bool = False
+    reproducible: bool = False

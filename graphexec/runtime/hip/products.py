@@ -39,14 +39,14 @@ _SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms
 
 class Products:
     """Prepares the products of a plan; `algorithms` are places in hipBLASLt's list by the
-    signature of a GEMM."""
+    signature of a GEMM. `anywhere`: the same calls wherever operands lie in the arena."""
 
     def __init__(
         self, hip: Bindings, bound: BoundPlan, resources: Resources, memory: Memory,
-        algorithms: Mapping[str, int],
+        algorithms: Mapping[str, int], anywhere: bool = False,
     ) -> None:  # fmt: skip
         self._hip, self._resources, self._memory = hip, resources, memory
-        self._bound, self._algorithms = bound, algorithms
+        self._bound, self._algorithms, self._anywhere = bound, algorithms, anywhere
         self._workspaces: dict[int, Pointer] = {}
         self._lt_handles: dict[int, Handle] = {}
         self._handles = {s.blas_handle: self._handle(s.id) for s in bound.plan.streams
@@ -93,7 +93,9 @@ class Products:
         tables = [self._addresses(calls, operand) for operand in range(3)]
         gemm = replace(first.gemm, batch=len(tables[0]))
         over_a, over_b, over_c = (self._step(calls, n, table) for n, table in enumerate(tables))
-        if over_a is not None and over_b is not None and over_c is not None:
+        # Whether operands of several products happen to lie at a stride depends on the schedule.
+        pointers = len(calls) > 1 and self._anywhere
+        if not pointers and over_a is not None and over_b is not None and over_c is not None:
             gemm = replace(gemm, stride_a=over_a, stride_b=over_b, stride_c=over_c)
             return blas.gemm(handle, gemm, a, b, c, node=node)
         a, b, c = map(self._memory.table, tables)

@@ -245,7 +245,8 @@ class HipSession:
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, self._bound, resources, lender)
         self._arrival = resources.own(hip.create_event(), hip.destroy_event)
-        products = Products(hip, self._bound, resources, self._memory, self._options.algorithms)
+        products = Products(hip, self._bound, resources, self._memory, self._options.algorithms,
+                            self._options.reproducible)  # fmt: skip
         self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
         if self._sibling is None:

@@ -16,6 +16,7 @@ from graphexec.views.svg import LIGHT, SHAPES
 
 _Point = tuple[float, float]
 _Look = dict[str, str]
+_PIECE = 3000  # characters, of up to four bytes
 _ARROW = (7.0, 3.5)  # as long, and half as wide, as the marker of svg.py
 
 
@@ -28,10 +29,21 @@ def to_dot(svg: str) -> str:
     # A joiner keeps a backslash from escaping the quote behind it.
     drawn = drawn.replace('\\"', '\\\u2060"').replace('"', '\\"')
     return (
-        f'digraph {{ graph [bgcolor=white, pad=0, _background="{drawn} "];\n'
+        f"digraph {{ graph [bgcolor=white, pad=0, _background={_string(drawn)}];\n"
         '  node [shape=point, style=invis, width=0, height=0, label=""];\n'
         f'  low [pos="0,0"]; high [pos="{width},{height}"]; }}\n'
     )
+
+
+def _string(text: str) -> str:
+    """A DOT string in pieces: Graphviz refuses one of more than 16,384 bytes."""
+    pieces, length = [""], 0
+    for word in text.split(" "):
+        if length > _PIECE:
+            pieces, length = [*pieces, ""], 0
+        pieces[-1] += f"{word} "
+        length += len(word) + 1
+    return "\n + ".join(f'"{piece}"' for piece in pieces)
 
 
 class _Painter:

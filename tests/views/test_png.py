@@ -92,6 +92,16 @@ def test_graphviz_draws_any_name(awkward, monkeypatch):
         assert png.to_png(picture).startswith(b"\x89PNG")
 
 
+def test_graphviz_draws_large_pictures(chains, monkeypatch):
+    if shutil.which("dot") is None:
+        pytest.skip("needs Graphviz: apt-get install graphviz")
+    only(monkeypatch, "dot")
+    plan = chains(12, 4, 30)
+    for picture in (lanes.to_svg(plan), memory.to_svg(plan), graph.to_svg(of_plan(plan))):
+        assert len(picture) > 16_384
+        assert png.to_png(picture).startswith(b"\x89PNG")
+
+
 def test_the_renderer_gets_the_picture(attention, program):
     program('printf "%s " "$@"; cat')
     svg = lanes.to_svg(attention)

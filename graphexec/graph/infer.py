@@ -102,6 +102,11 @@ class _Inference:
                 notes=(*exc.notes, *origin), help=exc.help,
             )  # fmt: skip
             return None
+        except GraphError as exc:  # the op is the user's, and at fault
+            for fault in exc.diagnostics:
+                message = f"{node.op} '{node.name}': {fault.message}"
+                self.error(message, node, "op", placed=True, notes=fault.notes, help=fault.help)
+            return None
         if not self.asserted(node, node.shape, type) or not self.checked(node, type):
             return None
         if not self.representable(node, attrs, (*types.values(), type)):

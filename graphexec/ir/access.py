@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graphexec.base.tensor import View
+from graphexec.ir.op_fault import remade
 from graphexec.ir.program import Command, Kernel, Recipe, TritonKernel
 
 
@@ -116,7 +117,7 @@ class _Arranged:
         needed = zip(views, self.order, strict=True)
         if any(dense and not view.is_dense for view, (_, dense) in needed):
             return None
-        return self.make(*views)
+        return remade(self.make, views)  # type: ignore[no-any-return]
 
     def _views(self, reads: Sequence[View], writes: Sequence[View]) -> Iterator[View]:
         read, written = iter(reads), iter(writes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.access import (
@@ -27,6 +27,7 @@ from graphexec.ir.access import (
     writes_of,
 )  # fmt: skip
 from graphexec.ir.op_error import OpError
+from graphexec.ir.op_fault import BUILT_IN, guard, no_method
 from graphexec.ir.operand import FLOATS, Operand, Shapes
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
 
@@ -60,6 +61,11 @@ class Attribute:
     default: Any
     doc: str
     choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            known = ", ".join(get_args(Kind))
+            raise ValueError(f"attribute '{self.name}': kind {self.kind!r} is none of {known}")
 
 
 def _nothing_special(work: Work) -> bool:
@@ -138,6 +144,10 @@ class Op:
     result: ClassVar[str] = "(…)"
     deterministic: ClassVar[bool] = True
 
+    def __init_subclass__(cls) -> None:
+        if not cls.__module__.startswith(BUILT_IN):
+            guard(cls)
+
     def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result; OpError when the op does not apply.
 
@@ -167,7 +177,7 @@ class Op:
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The result by plain NumPy, in float64: the reference of `compare`."""
-        raise NotImplementedError
+        raise no_method(self, "reference", "`compare` measures against")
 
     def error(
         self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
@@ -207,7 +217,7 @@ class Op:
 
     def lower(self, call: Call) -> list[Command]:
         """The commands that compute `call.out`, right when run one after another."""
-        raise NotImplementedError
+        raise no_method(self, "lower", "makes its commands")
 
 
 __all__ = ["FLOATS", "Access", "Attribute", "Attrs", "Call", "Command", "Cost", "Gemm", "In",

@@ -12,15 +12,18 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.ir.names import NAME, RESERVED
-from graphexec.ir.op import Op
+from graphexec.ir.op import Attribute, Op
+from graphexec.ir.op_fault import frames, told
+from graphexec.ir.operand import Operand
 
 _GUIDE = "docs/adding-an-op.md shows one"
 
@@ -28,8 +31,15 @@ _GUIDE = "docs/adding-an-op.md shows one"
 @cache
 def known_ops() -> dict[str, Op]:
     """Built-in ops and those installed under the entry point group `graphexec.ops`, by name."""
-    installed = [_op_of(entry.load()) for entry in entry_points(group="graphexec.ops")]
+    installed = [_op_of(_installed(entry)) for entry in entry_points(group="graphexec.ops")]
     return _by_name([*_built_in(), *installed])
+
+
+def _installed(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as exc:
+        raise _failed(f"importing the installed op '{entry.value}'", exc) from exc
 
 
 def _built_in() -> list[Op]:
@@ -80,11 +90,8 @@ def _import_file(init: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (
-        Exception,
-        SystemExit,
-    ) as exc:  # whatever the user's own code raises is reported as theirs
-        raise _mistake(f"importing op '{init}' failed: {type(exc).__name__}: {exc}") from exc
+    except (Exception, SystemExit) as exc:  # whatever the user's code raises is reported as theirs
+        raise _failed(f"importing op '{init}'", exc) from exc
     return module
 
 
@@ -99,6 +106,11 @@ def _op_of(module: ModuleType | Op) -> Op:
     missing = [f"`{f}`" for f in ("name", "doc", "operands") if not hasattr(op, f)]
     if missing:
         raise _mistake(f"the op in '{where}' has no {', '.join(missing)}", help=_GUIDE)
+    for name, kind in (("name", str), ("doc", str), ("operands", Operand),
+                       ("attributes", Attribute)):  # fmt: skip
+        if not _consists_of(getattr(op, name), kind):
+            wanted = "a string" if kind is str else f"a tuple of {kind.__name__}"
+            raise _mistake(f"the op in '{where}': `{name}` is not {wanted}", help=_GUIDE)
     if not NAME.match(op.name):
         raise _mistake(f"the op in '{where}': '{op.name}' is not a name", help=_GUIDE)
     if op.name in RESERVED:
@@ -106,6 +118,12 @@ def _op_of(module: ModuleType | Op) -> Op:
             f"the op in '{where}' cannot be called '{op.name}': graphs have a method of that name"
         )
     return op
+
+
+def _consists_of(value: object, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, tuple) and all(isinstance(item, kind) for item in value)
 
 
 def _by_name(ops: Iterable[Op]) -> dict[str, Op]:
@@ -117,5 +135,9 @@ def _by_name(ops: Iterable[Op]) -> dict[str, Op]:
     return named
 
 
-def _mistake(message: str, **more: str) -> GraphError:
-    return GraphError([Diagnostic(message, **more)])  # type: ignore[arg-type]
+def _failed(what: str, exc: BaseException) -> GraphError:
+    return _mistake(f"{what} failed: {told(exc)}", notes=frames(exc.__traceback__))
+
+
+def _mistake(message: str, **more: Any) -> GraphError:
+    return GraphError([Diagnostic(message, **more)])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from graphexec.base.errors import ExecutionError
+from graphexec.ir.op_fault import frames, told
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.ir.program import Work
 from graphexec.runtime.check_access import AccessCheck
@@ -73,7 +74,10 @@ class Engine:
 
     def launch(self, instruction: Launch, work: Work) -> Step:
         """Queue the command; its failure stops the run but not the session."""
-        command = prepare_command(instruction, work, self.memory, self.cores)
+        try:
+            command = prepare_command(instruction, work, self.memory, self.cores)
+        except Exception as exc:  # of a `compute` that wanted to be told
+            raise _failure(exc, instruction) from exc
         if self.access is not None:
             command = partial(self.access.run, instruction, work, command)
         put = self.streams.put[instruction.stream]
@@ -137,17 +141,9 @@ def _failure(exc: BaseException, launch: Launch) -> ExecutionError:
     """What a command raised, as a failure of its node."""
     if isinstance(exc, ExecutionError):
         return exc
-    failure = ExecutionError(f"{type(exc).__name__}: {_text_of(exc)}", launch.node)
+    failure = ExecutionError("\n  ".join((told(exc), *frames(exc.__traceback__))), launch.node)
     failure.__cause__ = exc
     return failure
-
-
-def _text_of(exc: BaseException) -> str:
-    """The text of an exception of an op, whose `__str__` is the op's, too."""
-    try:
-        return str(exc)
-    except BaseException as another:
-        return f"(its text is not known: __str__ raised {type(another).__name__})"
 
 
 def _tell_and(wake: Step, recorder: Recorder, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Arrays in device memory, of other libraries or of graphexec.
+"""Arrays of other libraries in the memory of a GPU or of the host, and graphexec's own.
 
 They are accepted by DLPack (https://dmlc.github.io/dlpack/latest/) or, without it, by the CUDA
 array interface (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html), which
@@ -12,10 +12,13 @@ import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from graphexec.base.errors import SessionClosed
-from graphexec.base.tensor import DType, TensorType, contiguous_strides
+from graphexec.base.tensor import Array, DType, TensorType, contiguous_strides
 
 _GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
+_HOST_DEVICES = (1, 3, 11)  # kDLCPU, and what CUDA and ROCm have pinned of it
 _DLPACK_DTYPES = {(2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64}
 _TYPESTR = {"<f2": DType.F16, "|V2": DType.BF16, "<f4": DType.F32, "<f8": DType.F64}
 
@@ -50,7 +53,7 @@ class DeviceArray:
 
 
 class NotTaken(Exception):
-    """A device array cannot be taken; the message says why."""
+    """An array cannot be taken; the message says why."""
 
 
 def is_device_array(value: object) -> bool:
@@ -66,6 +69,56 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
     interface = getattr(value, "__cuda_array_interface__", None)
     shape = interface["shape"] if interface is not None else getattr(value, "shape", None)
     return None if shape is None else tuple(map(int, shape))
+
+
+def host_array(value: Any) -> Array:
+    """`value` as a NumPy array, in place where its owner allows it: by the protocols of NumPy, else
+    by DLPack, which is how other libraries give bf16 away. Raises NotTaken."""
+    if isinstance(value, np.ndarray):
+        return value
+    by_dlpack = hasattr(value, "__dlpack__")
+    if by_dlpack and not any(hasattr(value, name) for name in _NUMPY_PROTOCOLS):
+        return _host_tensor(value)
+    try:
+        found = np.asarray(value)
+    except Exception as exc:  # whatever the library of `value` says
+        if not by_dlpack:
+            raise NotTaken(str(exc)) from exc
+        return _host_tensor(value)
+    if found.dtype.hasobject:
+        raise NotTaken(f"a {type(value).__name__} is no array of numbers")
+    return found
+
+
+_NUMPY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+
+
+def _host_tensor(value: Any) -> Array:
+    try:
+        kind, place = value.__dlpack_device__()
+        if int(kind) not in _HOST_DEVICES:
+            raise NotTaken(f"it lies on another device (DLPack device {int(kind)}, {int(place)})")
+        tensor = _Tensor.of(value.__dlpack__())
+    except NotTaken:
+        raise
+    except Exception as exc:  # whatever its owner says
+        raise NotTaken(f"its owner does not give it away: {exc}") from exc
+    return np.asarray(_Lent(tensor)).view(tensor.dtype.numpy())
+
+
+class _Lent:
+    """A tensor in host memory as NumPy may read it; arrays over it keep its owner alive."""
+
+    def __init__(self, tensor: _Tensor) -> None:
+        size = tensor.dtype.itemsize
+        self.owner = tensor.owner
+        self.__array_interface__ = {
+            "shape": tensor.shape,
+            "typestr": f"<u{size}",
+            "data": (tensor.address, True),
+            "strides": tuple(step * size for step in tensor.strides),
+            "version": 3,
+        }
 
 
 def take(value: Any, stream: int, device: int = 0) -> DeviceArray:
@@ -122,16 +175,32 @@ class _DLTensor(ctypes.Structure):
     )
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """What a DLPack capsule holds; the capsule keeps the memory alive and frees it when dropped."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+    dtype: DType
+    owner: object
+
+    @staticmethod
+    def of(capsule: object) -> _Tensor:
+        get = ctypes.pythonapi.PyCapsule_GetPointer
+        get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        tensor = _DLTensor.from_address(get(capsule, b"dltensor"))
+        dtype = _DLPACK_DTYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
+        if dtype is None:
+            raise NotTaken(f"DLPack elements of code {tensor.code}, {tensor.bits} bits, "
+                           f"{tensor.lanes} lanes are not supported")  # fmt: skip
+        shape = tuple(tensor.shape[: tensor.ndim])
+        strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else None
+        address = (tensor.data or 0) + tensor.byte_offset
+        return _Tensor(address, shape, strides or contiguous_strides(shape), dtype, capsule)
+
+
 def _from_dlpack(capsule: object) -> DeviceArray:
-    """The tensor in a capsule; the capsule keeps the memory alive and frees it when dropped."""
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _DLTensor.from_address(get(capsule, b"dltensor"))
-    dtype = _DLPACK_DTYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
-    if dtype is None:
-        raise NotTaken(f"DLPack elements of code {tensor.code}, {tensor.bits} bits, "
-                       f"{tensor.lanes} lanes are not supported")  # fmt: skip
-    shape = tuple(tensor.shape[: tensor.ndim])
-    if tensor.strides:
-        _require_dense(shape, tuple(tensor.strides[: tensor.ndim]))
-    return DeviceArray(tensor.data + tensor.byte_offset, TensorType(shape, dtype), capsule, None)
+    tensor = _Tensor.of(capsule)
+    _require_dense(tensor.shape, tensor.strides)
+    return DeviceArray(tensor.address, TensorType(tensor.shape, tensor.dtype), capsule, None)

@@ -134,7 +134,8 @@ class Executable:
         """Run the plan once and return the outputs by name, as new arrays.
 
         Every input must be given, with exactly its dtype (bf16 is ml_dtypes.bfloat16), and stay as
-        it is until `run` returns: the CPU reads it where it lies. Shapes that the graph has with
+        it is until `run` returns: the CPU reads it where it lies. Tensors of other libraries are
+        taken by NumPy's protocols or DLPack, also torch.bfloat16. Shapes that the graph has with
         other values of its dims are taken too: the plan for those is made, and the last few such
         plans are kept. Others raise DataError, all mistakes at once. Raises
         ExecutionError when a command fails; the executable stays usable. In a fork of the process

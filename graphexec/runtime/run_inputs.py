@@ -9,8 +9,14 @@ import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
-from graphexec.base.tensor import Array, TensorType, View
-from graphexec.runtime.device_array import DeviceArray, NotTaken, is_device_array, shape_of
+from graphexec.base.tensor import Array, DType, TensorType, View
+from graphexec.runtime.device_array import (
+    DeviceArray,
+    NotTaken,
+    host_array,
+    is_device_array,
+    shape_of,
+)
 from graphexec.runtime.pinned import is_pinned
 
 if TYPE_CHECKING:
@@ -82,15 +88,29 @@ def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
         if name not in inputs:
             mistakes.append(Diagnostic(f"input '{name}' ({type}) is missing"))
             continue
-        given, wanted = inputs[name], type.dtype.numpy()
-        on_device = is_device_array(given)
-        arrays[name] = array = given if on_device else np.asarray(given)
-        if not on_device and array.dtype != wanted:
-            help = f"convert it: {name}.astype({wanted.name!r})"
+        given = inputs[name]
+        if is_device_array(given):
+            arrays[name] = given
+            continue
+        try:
+            arrays[name] = array = host_array(given)
+        except NotTaken as exc:
+            mistakes.append(Diagnostic(f"input '{name}' ({type}) cannot be taken: {exc}"))
+            continue
+        if array.dtype != type.dtype.numpy():
+            help = _conversion(name, array.dtype, type.dtype)
             mistakes.append(_wrong_type(name, type, array.dtype, array.shape, help))
     if mistakes:
         raise DataError(mistakes)
     return arrays
+
+
+def _conversion(name: str, found: np.dtype[Any], wanted: DType) -> str:
+    """What turns an array into one of the dtype that is wanted."""
+    target = "ml_dtypes.bfloat16" if wanted is DType.BF16 else f"'{wanted.numpy().name}'"
+    if found.itemsize == wanted.itemsize and found.kind in "uV":  # how bits are kept
+        return f"if it holds the bits of {wanted}: {name}.view({target})"
+    return f"convert it: {name}.astype({target})"
 
 
 def no_port(name: str, ports: Iterable[str]) -> DataError:

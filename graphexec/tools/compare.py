@@ -33,6 +33,7 @@ from graphexec.ir.approximate import (
 )
 from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedGraph, TypedNode
+from graphexec.runtime.run_inputs import checked
 
 if TYPE_CHECKING:
     from graphexec.planning.options import OptionKeywords, Options
@@ -135,6 +136,7 @@ def compare_executable(
 ) -> Comparison:
     """Like `compare`, for an existing executable."""
     graph = exe.graph
+    inputs = checked(inputs, graph.inputs)
     seen: dict[str, Array] = {}
 
     types, same = graph.types(), exe.rewritten.same

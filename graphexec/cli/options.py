@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graphexec.cli.files import STANDARD, standard_input
 from graphexec.cli.report import note, warn
 
 if TYPE_CHECKING:
@@ -48,12 +49,19 @@ class Loader:
         return load_ops(self.op_folders)
 
     def load(self, path: str) -> Graph:
-        """The graph in a file; its warnings go to standard error."""
-        from graphexec.frontend.load import load
-
-        graph = load(path, dims=self.dims, ops=self.ops(), weight_root=self.weights_root)
+        """The graph in a file, or in standard input for "-"; its warnings go to standard error."""
+        graph = self.quietly(path)
         warn(graph.warnings)
         return graph
+
+    def quietly(self, path: str) -> Graph:
+        """The same without a word."""
+        from graphexec.frontend.load import load, loads
+
+        if path == STANDARD:
+            text = standard_input()
+            return loads(text, "<stdin>", self.dims, self.ops(), self.weights_root)
+        return load(path, self.dims, self.ops(), self.weights_root)
 
 
 def loader_options(command: Command) -> Command:
@@ -158,7 +166,8 @@ def chosen_device(
 
 inputs_option = click.option(
     "-i", "--input", "specs", metavar="SPEC", multiple=True,
-    help="NAME=x.npy, NAME=randn:SEED, or all.npz with an array a name. Repeatable. "
+    help="NAME=x.npy, all.npz with an array a name, or NAME= one of randn:SEED, zeros, ones, "
+    "full:VALUE and arange. Repeatable. "
     "Inputs not given are drawn from a normal distribution.",
 )  # fmt: skip
 

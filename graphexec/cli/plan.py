@@ -18,7 +18,7 @@ from graphexec.cli.drawing import (
     format_of,
     write,
 )
-from graphexec.cli.files import is_plan_file, read_plan
+from graphexec.cli.files import STANDARD, is_plan_file, read_plan
 from graphexec.cli.options import Loader, device_option, loader_options
 from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
@@ -42,7 +42,8 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
     help="text is a table, json the plan file. Default: by OUT's ending, else text.",
 )  # fmt: skip
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
-              help=f"Write to a file instead: {', '.join(ENDINGS)}.")  # fmt: skip
+              help=f"Write to a file instead: {', '.join(ENDINGS)}; or to standard output: -.",
+              )  # fmt: skip
 @click.option(
     "--view", type=click.Choice(["graph", "plan", "memory"]), default="plan", show_default=True,
     help="What to draw: the graph as written; a lane a stream; or bytes over time.",
@@ -72,6 +73,8 @@ def plan(
     """
     from graphexec.base.atomic_file import check_file, write_files
 
+    if str(target) == STANDARD:
+        target = None
     chosen = format or format_of(target)
     if target is not None:
         check_file(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.base.tensor import Array
+from graphexec.cli.files import STANDARD
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
     Loader,
@@ -82,7 +84,8 @@ def prepared(
 @inputs_option
 @loader_options
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
-              help="Save the outputs: an .npz file, or a folder for one .npy each.")  # fmt: skip
+              help="Save the outputs: an .npz file, or a folder for one .npy each; - is the .npz "
+                   "on standard output and nothing else there.")  # fmt: skip
 @device_option
 @planner_options
 @mode_option
@@ -119,10 +122,14 @@ def run(
     Statistics that are NaN or infinite are null.
     """
     from graphexec.base.atomic_file import check_file, write_files
-    from graphexec.formats.arrays import check_writable, write_outputs
+    from graphexec.formats.arrays import check_writable, npz_bytes, write_outputs
 
     progress = Progress()
-    if target is not None:
+    piped = str(target) == STANDARD
+    if piped and (as_json or sys.stdout.isatty()):
+        raise click.UsageError("-o - writes an .npz file to standard output: neither with --json "
+                               "nor to a terminal.")  # fmt: skip
+    if target is not None and not piped:
         check_writable(target)
     if trace is not None:
         check_file(trace)
@@ -140,12 +147,15 @@ def run(
         if trace is not None:
             with progress.step("measuring"):
                 traces[trace] = _trace(ready, trace, file)
-        if target is not None:
+        if target is not None and not piped:
             with progress.step(f"writing {target}"):
                 write_outputs(target, outputs, traces)
         else:
             write_files(traces)
-        _show(ready, outputs, seconds, target, as_json)
+        if piped:
+            click.echo(npz_bytes(outputs), nl=False)
+        else:
+            _show(ready, outputs, seconds, target, as_json)
         return find_nonfinite(ready.exe, ready.inputs, outputs) if check_finite else 0
 
 

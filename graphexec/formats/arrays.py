@@ -1,10 +1,11 @@
 """Arrays given to a run and saved after it: `-i` and `-o` of the command line.
 
-An input is `NAME=file.npy`, `NAME=randn:SEED`, or `all.npz` with one array for each name. Nothing
-is unpickled. The header (dtype, byte order, shape, number of bytes) is checked before the body is
-read. An input of dtype bf16 is read from ml_dtypes.bfloat16, from 2-byte void (as NumPy saves it),
-from uint16 bits, and from float32 values that bf16 holds exactly. Outputs of dtype bf16 are saved
-as float32, which holds them exactly and which every tool reads.
+An input is `NAME=file.npy`, `all.npz` with one array for each name, or made: `NAME=randn:SEED`,
+`NAME=zeros`, `NAME=ones`, `NAME=full:VALUE`, or `NAME=arange` (0, 1, 2 … in row-major order,
+rounded to the dtype). Nothing is unpickled. The header (dtype, byte order, shape, number of bytes)
+is checked before the body is read. An input of dtype bf16 is read from ml_dtypes.bfloat16, from
+2-byte void (as NumPy saves it), from uint16 bits, and from float32 values that bf16 holds exactly.
+Outputs of dtype bf16 are saved as float32, which holds them exactly and which every tool reads.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
+from math import isfinite
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile
@@ -93,6 +96,10 @@ def _understand(spec: str, inputs: Mapping[str, TensorType], opened: ExitStack) 
         yield from _archive(spec, opened)
     elif value.startswith("randn:"):
         yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))
+    elif value == "arange":
+        yield _Given(name, f"'{spec}'", _counted)
+    elif value in _FILLED or value.startswith("full:"):
+        yield _Given(name, f"'{spec}'", partial(_filled, spec, _value(spec, value)))
     elif value.lower().endswith(".npz"):
         raise NpyError(f"'{spec}': an .npz file gives arrays by their own names",
                        help=f"leave out the name: -i {value}")  # fmt: skip
@@ -109,10 +116,35 @@ def _archive(spec: str, opened: ExitStack) -> Iterator[_Given]:
                        help=f"-i NAME={spec}")  # fmt: skip
     if path.suffix.lower() != ".npz":
         raise NpyError(f"'{spec}' is not an input",
-                       help="-i NAME=x.npy, -i all.npz or -i NAME=randn:SEED")  # fmt: skip
+                       help="-i NAME=x.npy, -i all.npz, -i NAME=randn:SEED, zeros, ones, full:V or "
+                            "arange")  # fmt: skip
     archive = opened.enter_context(closing(NpzFile(path)))
     for key in archive.keys:
         yield _Given(key, f"'{spec}'", partial(archive.fetch, key))
+
+
+_FILLED = {"zeros": 0.0, "ones": 1.0}
+
+
+def _value(spec: str, value: str) -> float:
+    """The number that fills an array: any float of Python's, also inf and nan."""
+    try:
+        return _FILLED[value] if value in _FILLED else float(value.removeprefix("full:"))
+    except ValueError:
+        raise NpyError(f"'{spec}': expected a number, such as full:-1e4 or full:-inf") from None
+
+
+def _filled(spec: str, value: float, type: TensorType) -> Array:
+    with np.errstate(all="ignore"):
+        array: Array = np.full(type.shape, value, type.dtype.numpy())
+    if isfinite(value) and not np.isfinite(array.flat[0]):
+        raise NpyError(f"'{spec}' is infinite in {type.dtype}", help="full:inf is infinite")
+    return array
+
+
+def _counted(type: TensorType) -> Array:
+    with np.errstate(all="ignore"):
+        return np.arange(type.elements).reshape(type.shape).astype(type.dtype.numpy())
 
 
 def _seed(spec: str, value: str) -> int:
@@ -147,7 +179,8 @@ def _draw(name: str, seed: int, type: TensorType) -> Array:
 def check_writable(path: Path) -> None:
     """Raise DataError unless outputs could be saved at `path` now; writes nothing.
 
-    `path` is an .npz file, or a folder (made if its parent is there) for one .npy an output.
+    `path` is an .npz file, or a folder for one .npy an output. A folder whose name has no ending is
+    made if its parent is there.
     """
     if path.suffix.lower() == ".npz":
         check_file(path)
@@ -157,6 +190,10 @@ def check_writable(path: Path) -> None:
     elif os.path.exists(path) and not os.path.isdir(path):
         raise DataError([Diagnostic(f"cannot write into '{path}': it is not a folder",
                                     help="name an .npz file or a folder")])  # fmt: skip
+    elif path.suffix and not os.path.isdir(path):
+        raise DataError([Diagnostic(f"outputs cannot be saved as {path.suffix}: '{path}'",
+                                    help="name an .npz file or a folder; make a folder of this "
+                                    "name first if it is one")])  # fmt: skip
     else:
         check_file(path / "output.npy" if os.path.isdir(path) else path)
 
@@ -177,6 +214,13 @@ def write_outputs(
     for name, array in arrays.items():
         files[path / f"{name}.npy"] = partial(_write_npy, array)
     write_files(files, folder=path)
+
+
+def npz_bytes(outputs: Mapping[str, Array]) -> bytes:
+    """The .npz file of arrays by name, for standard output; bf16 as float32."""
+    stream = BytesIO()
+    _write_npz({name: storable(array) for name, array in outputs.items()}, stream)
+    return stream.getvalue()
 
 
 def storable(array: Array) -> Array:

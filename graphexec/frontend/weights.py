@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,10 @@ class WeightError(Exception):
     def __init__(self, message: str, field: str = "file", help: str = "") -> None:
         super().__init__(message)
         self.field, self.help = field, help
+
+
+class OutsideError(WeightError):
+    """A weight's file lies outside the folder that weights may be in; said once of a graph."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,25 @@ def _located(folder: Path, root: Path | None, file: str) -> Path:
         raise WeightError(f"weights file {file!r} cannot be looked up: {exc}") from exc
     allowed = (root or folder).resolve()
     if not path.is_relative_to(allowed):
-        raise WeightError(
-            f"weights file '{file}' lies outside '{allowed}'",
+        link = _link(folder, file)
+        raise OutsideError(
+            f"weights file '{file}' {link}lies outside '{allowed}'",
             help="keep weights beside the YAML file, or allow another folder with --weights-root",
         )
     _check_readable(path, file, folder)
     return path
+
+
+def _link(folder: Path, file: str) -> str:
+    """Which part of the path of a weight is a link, in words; "" if none is."""
+    path = folder
+    for part in Path(file).parts:
+        path /= part
+        with suppress(OSError):
+            if path.is_symlink():
+                what = "" if path == folder / file else f"is in '{path}', which "
+                return f"{what}is a link to '{os.readlink(path)}' and "
+    return ""
 
 
 def _check_readable(path: Path, file: str, folder: Path) -> None:

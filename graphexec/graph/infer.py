@@ -8,6 +8,7 @@ independent nodes are reported together; nodes that depend on a wrong one are sk
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -16,7 +17,7 @@ from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
-from graphexec.frontend.weights import WeightError, WeightFiles
+from graphexec.frontend.weights import OutsideError, WeightError, WeightFiles
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
@@ -36,6 +37,10 @@ class _Inference:
         self.errors: list[Diagnostic] = []
         self.types: dict[str, TensorType] = {}
         self.names: Mapping[str, int | float] = {}
+        self.outside, self.first_outside = (
+            0,
+            0,
+        )  # weights outside the folder; the error of the first
         self.known: dict[Hashable, TensorType] = {}
 
     def run(self) -> TypedGraph:
@@ -47,6 +52,7 @@ class _Inference:
         inputs = {i.name: t for i in graph.inputs.values() if (t := self.input(i))}
         with WeightFiles() as files:
             weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w, files))}
+        self.count_outside()
         nodes = [n for node in topological(graph) if (n := self.node(node))]
         if not graph.outputs:
             self.errors.append(
@@ -74,6 +80,12 @@ class _Inference:
             found = files.find(
                 self.graph.folder, self.graph.weight_root, item.file, item.key, wanted
             )
+        except OutsideError as exc:
+            self.outside += 1
+            if self.outside == 1:  # what helps one helps all
+                self.error(str(exc), item, "file", help=exc.help)
+                self.first_outside = len(self.errors) - 1
+            return None
         except WeightError as exc:
             key = exc.field if exc.field in item.marks else "file"
             self.error(str(exc), item, key, help=exc.help)
@@ -82,6 +94,14 @@ class _Inference:
         if not self.asserted(item, item.shape, type):
             return None
         return TypedWeight(type, found.path, item.key) if self.checked(item, type) else None
+
+    def count_outside(self) -> None:
+        """Say at the first weight outside the folder how many more there are."""
+        more = self.outside - 1
+        if more > 0:
+            each = f"{more} more weights lie" if more > 1 else "1 more weight lies"
+            first = self.errors[self.first_outside]
+            self.errors[self.first_outside] = replace(first, notes=(f"{each} outside of it",))
 
     def node(self, node: Node) -> TypedNode | None:
         op = self.graph.ops[node.op]

@@ -15,6 +15,7 @@ name: a node's name is the name of the tensor it makes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -25,10 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.base.tensor import DType
 from graphexec.ir.names import NAME, SYMBOL
-from graphexec.ir.registry import known_ops
+from graphexec.ir.registry import OWN_OPS, known_ops
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from graphexec.ir.op import Op
     from graphexec.ir.typed import TypedWeight
 
@@ -123,9 +127,12 @@ class Graph:
 
     # Building ---------------------------------------------------------------------------
 
-    def input(self, name: str, shape: Sequence[Dim], dtype: str = "f32") -> str:
-        """Declare an input; returns its name, to be used as an operand."""
-        self.add(Input(name, _dims(shape), _plain(dtype)))
+    def input(self, name: str, shape: Sequence[Dim], dtype: DTypeLike = "f32") -> str:
+        """Declare an input; returns its name, to be used as an operand.
+
+        `dtype` is f16, bf16, f32 or f64, or one of NumPy's: np.float32.
+        """
+        self.add(Input(name, _dims(shape), _plain_dtype(dtype)))
         return name
 
     def weight(
@@ -134,11 +141,11 @@ class Graph:
         file: str | Path,
         key: str | None = None,
         shape: Sequence[Dim] | None = None,
-        dtype: str | None = None,
+        dtype: DTypeLike | None = None,
     ) -> str:
         """Declare a weight read from `file` (.npy, .npz or .safetensors); returns its name."""
         stated = None if shape is None else _dims(shape)
-        self.add(Weight(name, str(file), key, stated, _plain(dtype)))
+        self.add(Weight(name, str(file), key, stated, _plain_dtype(dtype)))
         return name
 
     def node(
@@ -157,7 +164,7 @@ class Graph:
         """
         definition = self.ops.get(op)
         if definition is None:
-            raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops))
+            raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops) or OWN_OPS)
         names = [o.name for o in definition.operands]
         attributes = [a.name for a in definition.attributes]
         if len(operands) > len(names):
@@ -176,7 +183,9 @@ class Graph:
             if operand.name not in given and not operand.optional:
                 raise _mistake(f"op '{op}' needs operand '{operand.name}'")
         name = name or self._fresh_name(op)
-        attrs = {k: _plain(v) for k, v in settings.items() if k in attributes and v is not None}
+        kinds = {a.name: _plain_dtype if a.kind == "dtype" else _plain
+                 for a in definition.attributes}  # fmt: skip
+        attrs = {k: kinds[k](v) for k, v in settings.items() if k in kinds and v is not None}
         after, asserted = tuple(after), None if shape is None else _dims(shape)
         for tensor in (*given.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
@@ -299,6 +308,17 @@ def kind_of(item: Input | Weight | Node) -> str:
 
 def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     return tuple(_plain(extent) for extent in shape)
+
+
+def _plain_dtype(dtype: Any) -> Any:
+    """The name of a dtype, also of one of NumPy's or Python's; `infer` judges it."""
+    if dtype is None or isinstance(dtype, str):
+        return _plain(dtype)
+    for known in DType:
+        with suppress(TypeError, ValueError):
+            if known.numpy() == dtype:
+                return known.value
+    return getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or _plain(dtype)
 
 
 def _plain(value: Any) -> Any:

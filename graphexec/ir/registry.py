@@ -27,6 +27,9 @@ from graphexec.ir.operand import Operand
 
 _GUIDE = "docs/adding-an-op.md shows one"
 
+OWN_OPS = "ops of your own are known by --ops DIR, in Python by ops=load_ops(DIR)"
+"""The help for an op that nobody knows."""
+
 
 @cache
 def known_ops() -> dict[str, Op]:

@@ -172,3 +172,46 @@ def test_bf16_outputs_are_saved_as_float32_and_taken_back(invoke, graph, tmp_pat
     assert out.dtype == np.float32
     np.save(tmp_path / "x.npy", out)
     assert invoke("run", path, *CPU, "-i", f"x={tmp_path}/x.npy").exit_code == 0
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ("zeros", [0, 0, 0]), ("ones", [1, 1, 1]), ("full:-2.5", [-2.5] * 3), ("arange", [0, 1, 2]),
+    ("full:-inf", [-np.inf] * 3), ("full:1e-3", [1e-3] * 3),
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", list(DType))
+def test_inputs_that_are_made(value, expected, dtype):
+    types = {"mask": TensorType((3, 1), dtype)}
+    arrays, drawn = read_inputs([f"mask={value}"], types, 0)
+    assert drawn == []
+    assert arrays["mask"].dtype == dtype.numpy()
+    assert arrays["mask"].ravel().tolist() == np.array(expected).astype(dtype.numpy()).tolist()
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ("full:", "'x=full:': expected a number, such as full:-1e4"),
+    ("full:two", "'x=full:two': expected a number"),
+    ("full:1e39", "'x=full:1e39' is infinite in f32"),
+    ("zero", "there is no file 'zero'"),
+])  # fmt: skip
+def test_inputs_that_cannot_be_made(invoke, graph, value, said):
+    done = invoke("run", graph(), *CPU, "-i", f"x={value}")
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["foo.txt", "out.json", "y.pt", "z.v2"])
+def test_outputs_are_not_saved_as_other_files(invoke, graph, tmp_path, name):
+    """A folder of that name was made."""
+    done = invoke("run", graph(), *CPU, "-o", tmp_path / name)
+    assert done.exit_code == 2
+    assert f"outputs cannot be saved as {(tmp_path / name).suffix}" in done.stderr
+    assert not (tmp_path / name).exists()
+    (tmp_path / name).mkdir()
+    assert invoke("run", graph(), *CPU, "-o", tmp_path / name).exit_code == 0
+    assert (tmp_path / name / "out.npy").exists()
+
+
+def test_an_unknown_op_says_how_own_ops_are_known(invoke, graph):
+    done = invoke("check", graph(("op: softmax", "op: zzz")))
+    assert "unknown op 'zzz'" in done.stderr
+    assert "--ops DIR" in done.stderr

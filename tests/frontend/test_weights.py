@@ -392,9 +392,40 @@ def test_files_outside_the_folder_are_refused(places: tuple[Path, Path]) -> None
         "sub/../../secret.npy",
     ):
         error = refused(inside, file)
-        assert f"weights file '{file}' lies outside" in str(error)
+        assert f"weights file '{file}'" in str(error)
+        assert "lies outside" in str(error)
         assert "--weights-root" in error.help
     assert "lies outside" in str(refused(inside, "../missing.npy"))  # and is not looked at
+
+
+def test_a_link_to_the_outside_is_called_one(places: tuple[Path, Path]) -> None:
+    inside, outside = places
+    (inside / "link.npy").symlink_to(outside)
+    (inside / "up").symlink_to(inside.parent)
+    found = str(refused(inside, "link.npy"))
+    assert found == f"weights file 'link.npy' is a link to '{outside}' and lies outside '{inside}'"
+    found = str(refused(inside, "up/secret.npy"))
+    assert f"is in '{inside}/up', which is a link to '{inside.parent}' and lies outside" in found
+    assert " link " not in str(refused(inside, "../secret.npy"))
+
+
+@pytest.mark.parametrize(("count", "note"), [
+    (1, None), (2, "1 more weight lies outside of it"), (9, "8 more weights lie outside of it"),
+])  # fmt: skip
+def test_many_weights_outside_are_said_once(
+    places: tuple[Path, Path], count: int, note: str | None
+) -> None:
+    inside, outside = places
+    graph = gx.Graph("g", folder=inside)
+    for number in range(count):
+        (inside / f"l{number}.npy").symlink_to(outside)
+        graph.weight(f"w{number}", f"l{number}.npy")
+    graph.output(graph.copy("w0"))
+    with pytest.raises(gx.GraphError) as caught:
+        infer(graph)
+    (found,) = caught.value.diagnostics
+    assert "weight 'w0': weights file 'l0.npy' is a link to" in found.message
+    assert list(found.notes) == ([note] if note else [])
 
 
 def test_files_inside_the_folder_are_read(places: tuple[Path, Path]) -> None:

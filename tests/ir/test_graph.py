@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -278,3 +280,29 @@ def test_a_deep_graph_needs_no_recursion() -> None:
     g.output(name)
     assert len(infer(g).nodes) == 3000
     assert g == g.with_dims(N=4)
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    (np.float16, "f16"), (np.dtype("f4"), "f32"), (float, "f64"),
+    (ml_dtypes.bfloat16, "bf16"), (np.dtype(ml_dtypes.bfloat16), "bf16"),
+    (gx.DType.BF16, "bf16"), ("bf16", "bf16"),
+])  # fmt: skip
+def test_dtypes_of_numpy_are_taken(given: Any, name: str) -> None:
+    graph = gx.Graph()
+    graph.input("x", np.ones((2, 3)).shape, given)
+    graph.weight("w", "w.npy", dtype=given)
+    graph.copy("x", name="y", dtype=given)
+    assert graph.inputs["x"].dtype == graph.weights["w"].dtype == name
+    assert graph.nodes["y"].attrs["dtype"] == name
+
+
+@pytest.mark.parametrize("given", [np.int32, np.dtype("u2"), int, complex, 3, ">f4", object()])
+def test_other_dtypes_are_a_mistake(given: Any) -> None:
+    def planned() -> None:
+        graph = gx.Graph()
+        graph.input("x", (2,), given)
+        graph.output(graph.copy("x"))
+        gx.make_plan(graph)
+
+    with pytest.raises(gx.GraphError, match="unknown dtype"):
+        planned()

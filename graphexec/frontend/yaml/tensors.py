@@ -13,6 +13,7 @@ from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.ir.graph import Graph, Input, Node, Weight
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
+from graphexec.ir.registry import OWN_OPS
 
 INPUT_KEYS = ("shape", "dtype")
 WEIGHT_KEYS = ("file", "key", "shape", "dtype")
@@ -129,6 +130,7 @@ class TensorReader:
                     self.problems.add(
                         value, f"unknown op '{short(op)}'",
                         label=f"expected one of: {', '.join(known)}", wrong=op, known=known,
+                        help=OWN_OPS,
                     )  # fmt: skip
                 return op
         self.problems.add(node, f"node '{short(name)}' needs the key 'op'")

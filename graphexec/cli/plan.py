@@ -60,9 +60,11 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 )  # fmt: skip
 @device_option
 @planner_options
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def plan(
     file: str, loader: Loader, format: str | None, target: Path | None, view: View,
     color: Color | None, most: int | None, trace_file: str | None, device: str, options: Options,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Show the plan of the graph in FILE.
 
@@ -75,7 +77,9 @@ def plan(
 
     if str(target) == STANDARD:
         target = None
-    chosen = format or format_of(target)
+    if as_json and format not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format} exclude each other.")
+    chosen = "json" if as_json else format or format_of(target)
     if target is not None:
         check_file(target)
     elif chosen == "png" and sys.stdout.isatty():

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from graphexec.cli.options import Finite, Loader, chosen_device, device_option, loader_options
-from graphexec.cli.planning import streams_option
+from graphexec.cli.options import (
+    Finite,
+    Loader,
+    chosen_device,
+    device_option,
+    json_option,
+    loader_options,
+)
+from graphexec.cli.planning import options_of, rewrite_options, streams_option
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import failure, note
+from graphexec.cli.report import failure, note, print_json
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graphexec.ir.graph import Graph
     from graphexec.machine.costs import Measured
+    from graphexec.planning.options import Options
     from graphexec.planning.profile import Profile
     from graphexec.planning.profile_cache import Kept
     from graphexec.runtime.device import Device
@@ -29,31 +40,45 @@ if TYPE_CHECKING:
 @click.argument("file")
 @loader_options
 @device_option
-@streams_option
 @click.option("--budget", metavar="SECONDS", type=Finite(min=0), default=60.0,
               show_default=True, help="Seconds to measure; longest commands first.")  # fmt: skip
+@options_of(streams_option, *rewrite_options)
 @click.option("--show", is_flag=True, help="Measure nothing; print what is kept.")
+@json_option
 def tune(
-    file: str, loader: Loader, device: str, streams: int | Literal["auto"], budget: float,
-    show: bool,
+    file: str, loader: Loader, device: str, options: Options, budget: float, show: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Measure the graph in FILE on the device, and keep the times for its next plans.
 
     Each distinct command is timed, GEMMs also with hipBLASLt's algorithms. Then the best
     plans by prediction are run. The result is a file that plan, run, compare, bench, explain and
     compile use from then on, unless --no-profile is given. It is valid for this graph with these
-    dims, this device and these versions.
+    dims, this device and these versions, and replaces the one before.
+
+    \b
+    --json prints one object:
+      path, complete, failed: [text]
+      profile: what the file holds (docs/planner.md)
     """
     progress = Progress()
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
     chosen = chosen_device(device, None, None)
     if show:
-        return _show_kept(graph, chosen)
+        return _show_kept(graph, chosen, as_json)
     from graphexec.tools.tuning.tune import tune as measure
 
     with _bar() as report:
-        tuned = measure(graph, chosen, streams=streams, seconds=budget, report=report)
+        tuned = measure(
+            graph,
+            chosen,
+            streams=options.streams,
+            seconds=budget,
+            report=report,
+            rewrite=options.rewrite,
+            no_rewrite=options.no_rewrite,
+        )
     for what in tuned.failed:
         note(f"could not be measured: {what}")
     if tuned.path is None:
@@ -62,19 +87,28 @@ def tune(
     if not tuned.complete:
         measured, of = len(tuned.profile.commands), tuned.commands
         note(f"not everything was measured: {measured} of {of} commands in {budget:g} s")
-    click.echo(_described(tuned.profile))
-    note(f"kept in {tuned.path}")
+    _print(tuned.profile, tuned.path, as_json, tuned.complete, tuned.failed)
     return 0
 
 
-def _show_kept(graph: Graph, device: Device) -> int:
+def _show_kept(graph: Graph, device: Device, as_json: bool) -> int:
     kept = _kept(graph, device)
     if kept is None:
         failure(f"nothing was measured of '{graph.name}' here: graphexec tune does")
         return 1
-    click.echo(_described(kept.profile))
-    note(f"kept in {kept.path}")
+    _print(kept.profile, kept.path, as_json)
     return 0
+
+
+def _print(
+    profile: Profile, path: Path, as_json: bool, complete: bool = True, failed: Sequence[str] = ()
+) -> None:
+    if as_json:
+        print_json({"path": str(path), "complete": complete, "failed": list(failed),
+                    "profile": json.loads(profile.to_json())})  # fmt: skip
+        return
+    click.echo(_described(profile))
+    note(f"kept in {path}")
 
 
 def _kept(graph: Graph, device: Device) -> Kept | None:

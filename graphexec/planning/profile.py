@@ -66,9 +66,9 @@ class Profile:
         """The model with the profile's times and constants."""
         return replace(model, name=name, profile=dict(self.commands), **self.constants)
 
-    def best_schedule(self, streams: object, resident: bool) -> str:
+    def best_schedule(self, streams: object, resident: bool, changed: str = "") -> str:
         """The name of the fastest schedule candidate; empty if none was measured."""
-        found = self.schedules.get(schedule_key(streams, resident))
+        found = self.schedules.get(schedule_key(streams, resident, changed))
         return found.best if found is not None else ""
 
     @property
@@ -96,9 +96,10 @@ class Profile:
         return json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
 
 
-def schedule_key(streams: object, resident: bool) -> str:
-    """The key of a schedule: the number of streams asked for, and the memory of the inputs."""
-    return f"{streams} streams{', resident' if resident else ''}"
+def schedule_key(streams: object, resident: bool, changed: str = "") -> str:
+    """The key of a schedule: the number of streams asked for, the memory of the inputs, and the
+    rewrites that were not the default ones (graphexec.planning.rewrite.changed_rewrites)."""
+    return ", ".join(filter(None, (f"{streams} streams", "resident" * resident, changed)))
 
 
 def loads(content: str, path: str = "<profile>") -> Profile:

@@ -25,7 +25,12 @@ from graphexec.planning.options import Options, Streams
 from graphexec.planning.profile import Profile
 from graphexec.planning.profile import load as load_profile
 from graphexec.planning.profile_cache import Kept
-from graphexec.planning.rewrite import chosen_rewrites, rewrite_program, without_lengthening
+from graphexec.planning.rewrite import (
+    changed_rewrites,
+    chosen_rewrites,
+    rewrite_program,
+    without_lengthening,
+)
 
 _STREAMS_OF_AUTO = 8  # as rewrites see it
 _STREAMS_OF_REPRODUCIBLE = 4  # as rewrites see any number
@@ -61,9 +66,10 @@ class Job:
     def measured_schedule(self) -> str:
         """The name of the schedule that was the fastest when measured; empty if none was measured
         with these rewrites."""
-        if self.profile is None or self.rewrites != chosen_rewrites():  # `tune` takes the defaults
+        if self.profile is None:
             return ""
-        return self.profile.best_schedule(self.streams, self.resident)
+        changed = changed_rewrites(self.rewrites)
+        return self.profile.best_schedule(self.streams, self.resident, changed)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,13 @@ def chosen_rewrites(on: Collection[str] = (), off: Collection[str] = ()) -> froz
     return frozenset((names | (set(on) - {ALL})) - set(off))
 
 
+def changed_rewrites(names: Collection[str]) -> str:
+    """How `names` differ from the rewrites that are on by default: "with x, without y", or ""."""
+    usual = chosen_rewrites()
+    more = [f"with {name}" for name in sorted(set(names) - usual)]
+    return ", ".join([*more, *(f"without {name}" for name in sorted(usual - set(names)))])
+
+
 def without_lengthening(names: Collection[str]) -> frozenset[str]:
     """The rewrites in `names` that make no tensor live longer."""
     known = known_rewrites()

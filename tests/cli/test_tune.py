@@ -156,3 +156,29 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(graph):
     os.close(control)
     assert b"\x1b[" in shown
     assert b"kept in " in shown
+
+
+def test_json(invoke, graph, folder):
+    done = invoke("tune", graph(), *CPU, *LONG, "--json")
+    found = json.loads(done.stdout)
+    (path,) = folder.iterdir()
+    assert found["path"] == str(path)
+    assert found["complete"] is True
+    assert found["failed"] == []
+    assert found["profile"] == json.loads(path.read_text())
+    assert json.loads(invoke("tune", graph(), *CPU, "--show", "--json").stdout) == found
+
+
+def test_plans_without_a_rewrite_are_measured_and_used_for_those_only(invoke, graph):
+    off = ("--no-rewrite", "batch", "--no-rewrite", "fold-copies")
+    done = invoke("tune", graph(), *CPU, *LONG, *off, "--json")
+    assert done.exit_code == 0, done.stderr
+    profile = json.loads(done.stdout)["profile"]
+    without = "without batch, without fold-copies"
+    assert set(profile["schedules"]) == {f"4 streams, {without}", f"4 streams, resident, {without}"}
+    best = profile["schedules"][f"4 streams, {without}"]["best"]
+    found = json.loads(invoke("explain", graph(), *CPU, *off, "--json").stdout)
+    assert found["time"]["schedule"] == best
+    done = invoke("tune", graph(), *CPU, "--no-rewrite", "batsh")
+    assert done.exit_code == 2
+    assert "did you mean 'batch'?" in done.stderr

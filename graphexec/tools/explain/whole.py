@@ -99,3 +99,30 @@ def _memory(facts: Facts) -> Iterator[str]:
         f"{size(found.lower_bound)} that must be there at once; "
         f"{size(found.naive_bytes)} without reuse."
     )
+
+
+def whole(facts: Facts, more: Compiled | None) -> dict[str, object]:
+    """The same as a document for JSON."""
+    low, places, tasks = facts.prediction.bounds, facts.allocation, facts.prediction.tasks
+    then = None if more is None else more.synchronized.schedule.prediction
+    return {
+        "graph": facts.program.graph,
+        "commands": len(facts.commands),
+        "streams": facts.schedule.streams,
+        "rewrites": [{"name": n.rewrite, "text": n.text} for n in facts.notes if n.applied],
+        "time": {
+            "predicted": facts.timeline.makespan,
+            "costs": facts.prediction.costs,
+            "schedule": facts.prediction.candidate,
+            "bounds": {"best": low.best, "critical_path": low.critical_path,
+                       "capacity": low.capacity, "copies": low.copies, "streams": low.streams,
+                       "together": low.combined, "reason": low.reason},
+            "held_up_by": [facts.title(c) for c in _holding_up(facts)],
+            "one_stream": sum(tasks.time) + tasks.launch * len(tasks),
+            "one_more_stream": None if then is None else then.timeline.makespan,
+        },
+        "waits": [{"command": facts.name(c), "for": facts.name(other), "why": facts.why(other, c)}
+                  for c in facts.schedule.order for other in facts.waits[c]],
+        "memory": {"arena_bytes": places.arena_bytes, "lower_bound": places.lower_bound,
+                   "naive_bytes": places.naive_bytes},
+    }  # fmt: skip

@@ -9,7 +9,7 @@ model estimates what was not measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +20,12 @@ from graphexec.formats.arrays import read_inputs
 from graphexec.graph.infer import infer
 from graphexec.machine.costs import Measured, model_of
 from graphexec.planning import batch
-from graphexec.planning.options import Options, Streams
+from graphexec.planning.options import Options, Streams, options_of
 from graphexec.planning.pipeline import Compiled, alternative_plans
 from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
 from graphexec.planning.profile_cache import check_keepable, keep, signature
 from graphexec.planning.programs import check_graph, prepare, variants
+from graphexec.planning.rewrite import changed_rewrites, chosen_rewrites
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.find import find_device
@@ -72,18 +73,20 @@ class Tuned:
 
 def tune(
     graph: Graph, device: str | Device = "auto", *, streams: Streams = 4, seconds: float = 60.0,
-    report: Report | None = None,
+    report: Report | None = None, rewrite: Collection[str] = (), no_rewrite: Collection[str] = (),
 ) -> Tuned:  # fmt: skip
     """Measure the commands and plans of `graph` on `device` for about `seconds`, and keep that.
 
     The next `compile` for as many `streams` uses it. Nothing is kept unless something was
-    measured. `report(what, done, total)` is called before each measurement. Raises
+    measured. `report(what, done, total)` is called before each measurement. With `rewrite` and
+    `no_rewrite`, as in Options, plans with these rewrites are measured, and used for those. Raises
     DeviceUnavailable for a device that does not measure, DataError, before anything is measured,
     if the profile could not be written, and what compiling the graph raises.
     """
     check_graph(graph)
     chosen = find_device(device) if isinstance(device, str) else device
-    tuner = _Tuner(graph, chosen, streams, Budget(seconds), report)
+    options = options_of(None, {"streams": streams, "rewrite": rewrite, "no_rewrite": no_rewrite})
+    tuner = _Tuner(graph, chosen, options, Budget(seconds), report)
     machine = chosen.machine()
     check_keepable(tuner.typed, machine)  # before minutes are spent measuring
     tuner.measure()
@@ -95,10 +98,11 @@ def tune(
 
 class _Tuner:
     def __init__(
-        self, graph: Graph, device: Device, streams: Streams, budget: Budget,
+        self, graph: Graph, device: Device, options: Options, budget: Budget,
         report: Report | None,
     ) -> None:  # fmt: skip
-        self._graph, self._device, self._options = graph, device, Options(streams=streams)
+        self._graph, self._device, self._options = graph, device, options
+        self._changed = changed_rewrites(chosen_rewrites(options.rewrite, options.no_rewrite))
         self._budget, self._report, self._done = budget, report, 0
         self.typed = infer(graph)
         machine = device.machine()
@@ -126,7 +130,7 @@ class _Tuner:
         self.works += more
         self._alone(more, times)
         for resident in (False, True):
-            if self.profile.commands and self._begin(schedule_key(self._options.streams, resident)):
+            if self.profile.commands and self._begin(self._key(resident)):
                 self._plans(resident)
 
     def _works(self, costs: Profile | None) -> list[Work]:
@@ -134,11 +138,20 @@ class _Tuner:
         their members."""
         off = [(), (batch.REWRITE.name,)] if costs is None else [()]
         programs = [
-            self._program(replace(self._options, resident=resident, costs=costs, no_rewrite=names))
+            self._program(replace(self._without(names), resident=resident, costs=costs))
             for resident in (False, True)
             for names in off
         ]
         return distinct(programs, model_of(self._device.name))
+
+    def _without(self, names: tuple[str, ...]) -> Options:
+        """The options with further rewrites switched off."""
+        on, off = self._options.rewrite, self._options.no_rewrite
+        kept = tuple(name for name in on if name not in names)
+        return replace(self._options, rewrite=kept, no_rewrite=(*off, *names))
+
+    def _key(self, resident: bool) -> str:
+        return schedule_key(self._options.streams, resident, self._changed)
 
     def _program(self, options: Options) -> Program:
         job = prepare(self._graph, self._device.name, options, self._device)
@@ -175,7 +188,7 @@ class _Tuner:
         tried = {name: round(time, 3) for name, time in zip(loaded, times, strict=True)}
         if tried:
             schedule = MeasuredSchedule(_fastest(tried), tried)
-            key = schedule_key(self._options.streams, resident)
+            key = self._key(resident)
             schedules = {**self.profile.schedules, key: schedule}
             self.profile = replace(self.profile, schedules=schedules)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.options import (
     Finite,
     Loader,
@@ -50,7 +51,7 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=GraphFile())
 @inputs_option
 @loader_options
 @device_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.base.printable import printable
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.files import is_plan_file, read_plan
 from graphexec.cli.options import Loader, json_option, loader_options
 from graphexec.cli.planning import options_of, rewrite_options, streams_option
@@ -40,7 +41,7 @@ class _Finding:
 
 
 @click.command(short_help="Check graphs and plan files without running.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=GraphFile())
 @loader_options
 @options_of(streams_option, *rewrite_options)
 @json_option

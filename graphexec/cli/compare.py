@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.options import (
     Finite,
     Loader,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")
-@click.argument("file")
+@click.argument("file", type=GraphFile())
 @inputs_option
 @loader_options
 @device_option

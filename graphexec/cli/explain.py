@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli.completion import GraphFile, nodes
 from graphexec.cli.options import Loader, device_option, json_option, loader_options
 from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file")
-@click.argument("node", required=False)
+@click.argument("file", type=GraphFile())
+@click.argument("node", required=False, shell_complete=nodes)
 @loader_options
 @device_option
 @planner_options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli import completion
 from graphexec.cli.options import json_option, ops_option
 from graphexec.cli.report import print_json
 
@@ -28,7 +29,7 @@ _WIDTH = 96
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.ops)
 @ops_option
 @click.option("--rewrites", is_flag=True, help="List the rewrites instead: what planning replaces.")
 @json_option

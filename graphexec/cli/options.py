@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graphexec.cli import completion
 from graphexec.cli.files import STANDARD, standard_input
 from graphexec.cli.report import note, warn
 
@@ -68,6 +69,7 @@ def loader_options(command: Command) -> Command:
     """Add -D, --ops and --weights-root; the command gets them as `loader`."""
 
     @click.option("-D", "dims", metavar="DIM=N", multiple=True, callback=_dims,
+                  shell_complete=completion.dims,
                   help="Set a dim of the graph. Repeatable.")  # fmt: skip
     @ops_option
     @click.option("--weights-root", metavar="DIR", type=_FOLDER,
@@ -166,6 +168,7 @@ def chosen_device(
 
 inputs_option = click.option(
     "-i", "--input", "specs", metavar="SPEC", multiple=True,
+    shell_complete=completion.inputs,
     help="NAME=x.npy, all.npz with an array a name, or NAME= one of randn:SEED, zeros, ones, "
     "full:VALUE and arange. Repeatable. "
     "Inputs not given are drawn from a normal distribution.",

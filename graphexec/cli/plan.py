@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.drawing import (
     ENDINGS,
     FORMATS,
@@ -35,7 +36,7 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=GraphFile())
 @loader_options
 @click.option(
     "--format", "format", type=click.Choice(FORMATS),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from graphexec.cli import completion
 from graphexec.cli.report import note
 from graphexec.cli.verbosity import level
 
@@ -78,10 +79,11 @@ stream_counts_option = click.option(
 )  # fmt: skip
 
 rewrite_options = (
-    click.option("--rewrite", metavar="NAME", multiple=True,
+    click.option("--rewrite", metavar="NAME", multiple=True, shell_complete=completion.rewrites,
                  help="Switch a rewrite on that is off by default. Repeatable. "
                  "`graphexec ops --rewrites` lists them."),
     click.option("--no-rewrite", metavar="NAME|all", multiple=True,
+                 shell_complete=completion.rewrites,
                  help="Switch a rewrite off, or all of them. Repeatable."),
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.base.tensor import Array
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.files import STANDARD
 from graphexec.cli.numbers import find_nonfinite, statistics
 from graphexec.cli.options import (
@@ -80,7 +81,7 @@ def prepared(
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=GraphFile())
 @inputs_option
 @loader_options
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),

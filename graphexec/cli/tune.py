@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from graphexec.cli.completion import GraphFile
 from graphexec.cli.options import (
     Finite,
     Loader,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=GraphFile())
 @loader_options
 @device_option
 @click.option("--budget", metavar="SECONDS", type=Finite(min=0), default=60.0,

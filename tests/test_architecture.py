@@ -48,7 +48,11 @@ OPTIONAL = "an optional library"
 UPWARD = {
     ("ir.plan", "formats.plan_file"): SHOWS_ITSELF,
     ("ir.plan", "views.dot"): SHOWS_ITSELF,
+    ("ir.plan", "views.lanes"): SHOWS_ITSELF,
+    ("ir.plan", "views.notebook"): SHOWS_ITSELF,
     ("ir.plan", "views.text"): SHOWS_ITSELF,
+    ("ir.graph", "views.notebook"): SHOWS_ITSELF,
+    ("runtime.executable", "views.notebook"): SHOWS_ITSELF,
     ("ir.graph", "frontend.yaml.write"): SHOWS_ITSELF,
 }
 """Imports of a higher floor, all inside functions; they close no circle when modules load."""

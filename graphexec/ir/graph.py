@@ -19,7 +19,6 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import partial
 from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import DType
 from graphexec.ir.names import NAME, SYMBOL
+from graphexec.ir.op_help import method
 from graphexec.ir.registry import OWN_OPS, known_ops
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Graph:
     def __getattr__(self, name: str) -> Any:
         # g.gemm(...), g.softmax(...), and every op of the user's own.
         if not name.startswith("_") and name in self.__dict__.get("ops", {}):
-            return partial(self.node, name)
+            return method(self.ops[name], self.node)
         raise AttributeError(f"'Graph' has no attribute or op '{name}'")
 
     def __dir__(self) -> list[str]:
@@ -255,6 +255,12 @@ class Graph:
             f"Graph({self.name!r}: {len(self.inputs)} inputs, {len(self.weights)} weights, "
             f"{len(self.nodes)} nodes, outputs {', '.join(self.outputs) or 'none'})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from graphexec.views.notebook import graph_cell
+
+        return graph_cell(self)
 
     def with_dims(self, /, **dims: int) -> Graph:
         """A copy, with other values of dims that are given; unknown names are a GraphError.

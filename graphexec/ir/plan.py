@@ -211,6 +211,18 @@ class Plan:
 
         return to_dot(self)
 
+    def to_svg(self) -> str:
+        """The picture of the plan as SVG: a lane a stream."""
+        from graphexec.views.lanes import to_svg
+
+        return to_svg(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from graphexec.views.notebook import plan_cell
+
+        return plan_cell(self)
+
     def __str__(self) -> str:
         from graphexec.views.text import to_text
 

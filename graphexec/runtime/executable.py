@@ -17,6 +17,7 @@ from graphexec.base.progress import tracked
 from graphexec.base.tensor import Array, TensorType
 from graphexec.frontend.weights import WeightError, WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
+from graphexec.ir.names import transferred
 from graphexec.ir.plan import Plan
 from graphexec.proof import prove
 from graphexec.runtime.device_array import DeviceArray, is_device_array
@@ -166,7 +167,11 @@ class Executable:
         return in_order(requests, in_flight, lambda inputs: self._submit(inputs, in_flight))
 
     def run_tapped(self, inputs: Mapping[str, Array], tap: Tap) -> dict[str, Array]:
-        """As `run`, showing what every launch wrote to `tap`."""
+        """As `run`, showing what every launch wrote to `tap`, with the type of its node.
+
+        What is of another size, as a temporary tensor, is shown as bytes. Inputs that are copied
+        are nodes called "<input>.h2d".
+        """
         return self._submit(inputs, 1, tap, lent=True).result()
 
     def _submit(
@@ -187,7 +192,7 @@ class Executable:
             if lent_here:
                 self._collect_all()
             self._ins.put(session, found, lent)
-            session.issue(tap)
+            session.issue(None if tap is None else _typed(tap, self.rewritten))
             for storage in self._outs.storages:
                 session.fetch(storage)
             finish = partial(_finish, self._outs, self.timeout)
@@ -343,6 +348,12 @@ class Executable:
             if exc is None:  # else the first error is raised
                 raise
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from graphexec.views.notebook import plan_cell
+
+        return plan_cell(self.plan, repr(self))
+
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"Executable({self.plan.graph!r} on {self.device_name}{state})"
@@ -351,6 +362,23 @@ class Executable:
 def _finish(outputs: Ports, timeout: float | None, session: Session) -> dict[str, Array]:
     session.wait(timeout)
     return outputs.get(session)
+
+
+def _typed(tap: Tap, graph: TypedGraph) -> Tap:
+    """`tap` as it gets arrays of the nodes' types, where a session gives bytes."""
+    types = graph.types()
+    strided = {node.name for node in graph.nodes if node.layout is not None}
+
+    def typed(node: str, written: Array) -> None:
+        name = node if node in types else transferred(node)
+        type = types.get(name)
+        if type is not None and written.nbytes == type.nbytes:
+            written = written.view(type.dtype.numpy())
+            if name not in strided:
+                written = written.reshape(type.shape)
+        tap(node, written)
+
+    return typed
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 from collections.abc import Callable
 from typing import Any
 
@@ -306,3 +308,21 @@ def test_other_dtypes_are_a_mistake(given: Any) -> None:
 
     with pytest.raises(gx.GraphError, match="unknown dtype"):
         planned()
+
+
+@pytest.mark.parametrize("op", sorted(gx.known_ops().values(), key=lambda op: op.name))
+def test_help_of_an_op_is_the_ops_own_text(op: gx.Op) -> None:
+    graph = gx.Graph()
+    shown = pydoc.plain(pydoc.render_doc(getattr(graph, op.name)))
+    words = " ".join(shown.split())
+    assert words.startswith(f"Python Library Documentation: function {op.name}")
+    assert " ".join(op.doc.split()) in words
+    for part in (*op.operands, *op.attributes):
+        assert f"{part.name}: " in words
+    parameters = inspect.signature(getattr(graph, op.name)).parameters
+    assert [n for n, p in parameters.items() if p.default is p.empty] == [
+        o.name for o in op.operands if not o.optional
+    ]
+    for attribute in op.attributes:
+        assert parameters[attribute.name].default == attribute.default
+    assert {"name", "after", "shape"} <= set(parameters)

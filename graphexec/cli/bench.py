@@ -29,7 +29,7 @@ from graphexec.cli.planning import (
     stream_counts_option,
 )
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import failure, note, print_json
+from graphexec.cli.report import failure, note, print_json, table
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
@@ -139,7 +139,7 @@ def _way(mode: str | None, asked: Streams) -> str:
 
 
 def _show(graph: str, device: str, runs: int, results: list[Result]) -> None:
-    from graphexec.views.table import count, table
+    from graphexec.views.table import count
 
     rows = []
     for r in results:
@@ -157,8 +157,6 @@ def _show(graph: str, device: str, runs: int, results: list[Result]) -> None:
 
 
 def _show_details(r: Result) -> None:
-    from graphexec.views.table import table
-
     if not r.commands and r.waiting is None:
         return
     total = sum(c.median for c in r.commands)

@@ -22,7 +22,7 @@ from graphexec.cli.options import (
 )
 from graphexec.cli.planning import planner_options
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import number, print_json
+from graphexec.cli.report import number, print_json, table
 from graphexec.cli.run import prepared
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ def _element(row: Row) -> str:
 
 
 def _table(what: str, rows: tuple[Row, ...]) -> str:
-    from graphexec.views.table import table
-
     cells = [
         (r.name, r.op, r.dtype, number(r.max_abs), number(r.relative), number(r.tolerance),
          str(list(r.worst.index)), "ok" if r.ok else "OUT")

@@ -11,7 +11,7 @@ import click
 
 from graphexec.cli import completion
 from graphexec.cli.options import json_option, ops_option
-from graphexec.cli.report import print_json
+from graphexec.cli.report import print_json, screen
 
 if TYPE_CHECKING:
     from graphexec.ir.op import Attribute, Op
@@ -25,7 +25,10 @@ _KINDS = {
     "dims": "list of extents",
     "slices": "axis: [start, stop, step]",
 }
-_WIDTH = 96
+
+
+def _width() -> int:
+    return min(96, screen() or 96)
 
 
 @click.command()
@@ -71,7 +74,7 @@ def _list(chosen: list[Op]) -> str:
     width = max(len(op.name) for op in chosen)
     indent = " " * (width + 2)
     texts = [
-        wrap(f"{op.name:<{width}}  {' '.join(op.doc.split())}", _WIDTH, subsequent_indent=indent)
+        wrap(f"{op.name:<{width}}  {' '.join(op.doc.split())}", _width(), subsequent_indent=indent)
         for op in chosen
     ]
     return "\n\n".join([*texts, "`graphexec ops NAME` explains one."])
@@ -91,7 +94,10 @@ def _list_rewrites(as_json: bool) -> None:
 
 
 def _page(op: Op) -> str:
-    parts = [f"{op.name}\n\n{wrap(' '.join(op.doc.split()), _WIDTH)}", f"In YAML:\n\n{_usage(op)}"]
+    parts = [
+        f"{op.name}\n\n{wrap(' '.join(op.doc.split()), _width())}",
+        f"In YAML:\n\n{_usage(op)}",
+    ]
     operands = [
         (o.name, f"{o.text} (optional)" if o.optional else o.text) for o in op.operands
     ]  # fmt: skip
@@ -110,7 +116,7 @@ def _entries(entries: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in entries)
     indent = " " * (width + 4)
     return "\n".join(
-        wrap(f"  {name:<{width}}  {text}", _WIDTH, subsequent_indent=indent)
+        wrap(f"  {name:<{width}}  {text}", _width(), subsequent_indent=indent)
         for name, text in entries
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from math import isfinite
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,6 +68,18 @@ def show_diagnostic(diagnostic: Diagnostic) -> dict[str, object]:
         "notes": list(diagnostic.notes),
         "help": diagnostic.help,
     }
+
+
+def screen() -> int | None:
+    """Columns of the terminal that standard output is; None if it is none."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit: int = 32) -> str:
+    """graphexec.views.table.table as it fits the terminal."""
+    from graphexec.views.table import table as as_text
+
+    return as_text(head, rows, align, limit, screen())
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -31,7 +31,7 @@ from graphexec.cli.options import (
 )
 from graphexec.cli.planning import note_costs, planner_options
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import duration, listed, note, number, print_json
+from graphexec.cli.report import duration, listed, note, number, print_json, table
 
 if TYPE_CHECKING:
     from graphexec.base.atomic_file import Writer
@@ -226,7 +226,7 @@ def _summary(ready: Prepared, launches: int, dry: bool) -> str:
 
 
 def _types_table(what: str, ready: Prepared) -> str:
-    from graphexec.views.table import shape, table
+    from graphexec.views.table import shape
 
     types = ready.exe.inputs if what == "input" else ready.exe.outputs
     rows = [
@@ -239,7 +239,7 @@ def _types_table(what: str, ready: Prepared) -> str:
 
 
 def _outputs_table(ready: Prepared, stats: Mapping[str, Mapping[str, float]]) -> str:
-    from graphexec.views.table import shape, table
+    from graphexec.views.table import shape
 
     figures = ["min", "max", "mean", "std"]
     if any(s["nonfinite"] for s in stats.values()):

@@ -21,7 +21,7 @@ from graphexec.cli.options import (
 )
 from graphexec.cli.planning import options_of, rewrite_options, streams_option
 from graphexec.cli.progress import Progress
-from graphexec.cli.report import failure, note, print_json
+from graphexec.cli.report import failure, note, print_json, table
 from graphexec.cli.verbosity import level
 
 if TYPE_CHECKING:
@@ -143,8 +143,6 @@ def _bar() -> Iterator[Report]:
 
 
 def _described(profile: Profile) -> str:
-    from graphexec.views.table import table
-
     versions = ", ".join(f"{name} {version}" for name, version in profile.versions.items())
     lines = [f"{profile.graph} on {profile.device}", versions, ""]
     if profile.constants:

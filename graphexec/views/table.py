@@ -63,16 +63,45 @@ def shape(extents: Sequence[int]) -> str:
     return f"[{', '.join(map(str, extents))}]"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit: int = 32) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], align: str, limit: int = 32,
+    columns: int | None = None,
+) -> str:  # fmt: skip
     """Rows under a head; `align` has one of < and > a column, no cell is wider than `limit`.
 
-    Without a final newline.
+    What is wider than `columns` is a paragraph a row: its first cell, then a line for each other
+    cell behind its head. Without a final newline.
     """
     cells = [list(head), *([fit(printable(c), limit) for c in row] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
+    if columns is not None and sum(widths) + 2 * (len(head) - 1) > columns:
+        return "\n".join(line for row in cells[1:] for line in _paragraph(head, row, columns))
     lines = [
         "  ".join(pad(c, w, a) for c, w, a in zip(row, widths, align, strict=True)).rstrip()
         for row in cells
     ]
     lines.insert(1, "  ".join("─" * w for w in widths))
     return "\n".join(lines)
+
+
+def _paragraph(head: Sequence[str], row: Sequence[str], columns: int) -> list[str]:
+    before = max(map(width, head[1:]), default=0) + 4
+    lines = _broken(row[0], columns)
+    for name, cell in zip(head[1:], row[1:], strict=True):
+        if cell:
+            first, *others = _broken(cell, max(8, columns - before))
+            lines.append(f"  {pad(name, before - 4)}  {first}")
+            lines += [" " * before + other for other in others]
+    return lines
+
+
+def _broken(text: str, columns: int) -> list[str]:
+    """`text` in lines of at most `columns` columns, broken at blanks where there are any."""
+    lines: list[str] = []
+    while width(text) > columns:
+        taken = _take(text, columns) or text[0]
+        end = taken.rfind(" ") if text[len(taken)] != " " else len(taken)
+        end = end if end > 0 else len(taken)
+        lines.append(text[:end].rstrip())
+        text = text[end:].lstrip()
+    return [*lines, text]

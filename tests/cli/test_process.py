@@ -252,3 +252,28 @@ def test_an_unexpected_exception_asks_for_a_report(program, graph, tmp_path):
     assert "Traceback" not in done.stderr
     traced = program("--debug", "run", path, "--ops", tmp_path / "broken")
     assert "Traceback" in traced.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 58])
+@pytest.mark.parametrize("command", [("run",), ("compare",), ("ops",), ("ops", "gemm")])
+def test_tables_fit_a_narrow_terminal(graph, columns, command):
+    more = () if command[0] == "ops" else (str(graph()), "--device", "cpu")
+    main, terminal = pty.openpty()
+    env = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
+    with subprocess.Popen([PROGRAM, *command, *more], stdout=terminal, stderr=subprocess.DEVNULL,
+                          env=env) as process:  # fmt: skip
+        os.close(terminal)
+        shown = b""
+        try:
+            while part := os.read(main, 1 << 16):
+                shown += part
+        except OSError:  # the end of a terminal on Linux
+            pass
+        assert process.wait(60) == 0
+    os.close(main)
+    lines = shown.decode().splitlines()
+    rows = lines if command[0] == "ops" else lines[2:-1]  # not the sentences around
+    assert rows
+    assert (
+        max(len(line) for line in rows if "In YAML" not in line and "{op:" not in line) <= columns
+    )

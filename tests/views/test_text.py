@@ -151,3 +151,25 @@ def test_hazards_are_told_first_marked_in_the_table_and_red_on_a_terminal(attent
     assert "\x1b[31m✗ refuted" in to_text(racy, True, hazards)
     assert "✗" not in to_text(attention)
     assert "\x1b[m" not in to_text(racy, True, hazards)
+
+
+HEAD = ("node", "dtype", "what it is")
+ROWS = [("encoder.layer_1.query", "f32", "a product of two matrices of some size"), ("k", "", "")]
+
+
+@pytest.mark.parametrize("columns", [22, 40, 60])
+def test_a_table_wider_than_its_place_is_a_paragraph_a_row(columns):
+    whole = table(HEAD, ROWS, "<<<", 90)
+    assert table(HEAD, ROWS, "<<<", 90, columns=max(map(width, whole.splitlines()))) == whole
+    lines = table(HEAD, ROWS, "<<<", 90, columns=columns).splitlines()
+    assert max(map(width, lines)) <= columns
+    assert lines[-1] == "k"
+    assert "".join(lines).replace(" ", "") == (
+        "encoder.layer_1.querydtypef32whatitisaproductoftwomatricesofsomesizek"
+    )
+
+
+def test_wide_letters_are_broken_by_their_columns():
+    lines = table(("a", "b"), [("行列" * 30, "積")], "<<", 200, columns=33).splitlines()
+    assert max(map(width, lines)) <= 33
+    assert "".join(lines[:-1]) == "行列" * 30

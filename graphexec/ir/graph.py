@@ -14,7 +14,7 @@ name: a node's name is the name of the tensor it makes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -300,6 +300,8 @@ class Graph:
 
 
 def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise _mistake(f"a name is a string, not {name!r}")
     if not NAME.match(name):
         raise _mistake(
             f"'{name}' is not a name",
@@ -313,6 +315,8 @@ def kind_of(item: Input | Weight | Node) -> str:
 
 
 def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise _mistake(f"a shape is a sequence of extents, not {shape!r}", help="(3,) has one axis")
     return tuple(_plain(extent) for extent in shape)
 
 

@@ -326,3 +326,14 @@ def test_help_of_an_op_is_the_ops_own_text(op: gx.Op) -> None:
     for attribute in op.attributes:
         assert parameters[attribute.name].default == attribute.default
     assert {"name", "after", "shape"} <= set(parameters)
+
+
+@pytest.mark.parametrize("build", [
+    lambda g: g.input("z", 3), lambda g: g.input("z", "34"), lambda g: g.input("z", None),
+    lambda g: g.input(4, (2,)), lambda g: g.output(7), lambda g: g.copy("x", shape=5),
+])  # fmt: skip
+def test_arguments_of_another_type_are_mistakes(build: Callable[[gx.Graph], Any]) -> None:
+    graph = gx.Graph()
+    graph.input("x", (3, 5))
+    with pytest.raises(gx.GraphError, match="a name is a string|a shape is a sequence"):
+        build(graph)

@@ -127,6 +127,3 @@ def _graph(ctx: click.Context) -> Graph:
 
     # Where the option being typed has no value yet, click leaves the arguments unread.
     return load(ctx.params.get("file") or ctx.args[0], ops=_ops(ctx))
-
-
-__all__ = ["Bash", "Complete", "GraphFile", "dims", "inputs", "nodes", "ops", "rewrites"]

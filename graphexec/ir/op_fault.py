@@ -40,7 +40,8 @@ class Faulty(Protocol):
     name: ClassVar[str]
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """The file."""
 
 
 def guard(cls: type) -> None:
@@ -61,8 +62,8 @@ def told(exc: BaseException) -> str:
     """An exception in one line; its own text may fail."""
     try:
         text = str(exc)
-    except Exception:
-        text = ""
+    except BaseException as another:  # `__str__` is the user's, too
+        text = f"(its text is not known: __str__ raised {type(another).__name__})"
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
@@ -189,5 +190,3 @@ _RESULTS: Mapping[str, tuple[str, Callable[..., bool]]] = {
     "overwrites": ("the name of an operand or None", _is_operand),
     "lower": ("a list of commands", _are_commands),
 }
-
-__all__ = ["BUILT_IN", "frames", "guard", "no_method", "remade", "told"]

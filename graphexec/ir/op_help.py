@@ -69,6 +69,3 @@ def _signature(op: Op) -> Signature:
     for name, default in _COMMON:
         known.setdefault(name, Parameter(name, by_name, default=default))
     return Signature(list(known.values()), return_annotation=str)
-
-
-__all__ = ["method"]

@@ -43,6 +43,3 @@ def graph_cell(graph: Graph) -> str:
     except GraphError as exc:
         return cell(f"{graph!r}\n\n{exc}")
     return cell(repr(graph), picture.to_svg(of_graph(typed)))
-
-
-__all__ = ["cell", "graph_cell", "plan_cell"]

@@ -335,5 +335,5 @@ def test_help_of_an_op_is_the_ops_own_text(op: gx.Op) -> None:
 def test_arguments_of_another_type_are_mistakes(build: Callable[[gx.Graph], Any]) -> None:
     graph = gx.Graph()
     graph.input("x", (3, 5))
-    with pytest.raises(gx.GraphError, match="a name is a string|a shape is a sequence"):
+    with pytest.raises(gx.GraphError, match=r"a name is a string|a shape is a sequence"):
         build(graph)

@@ -157,6 +157,10 @@ def _is_array(found: Any, arrays: object, attrs: object, type: TensorType) -> bo
     return hasattr(found, "dtype") and getattr(found, "shape", None) == type.shape
 
 
+def _is_error(found: Any, operands: object, attrs: object, type: TensorType, exact: object) -> bool:
+    return found is None or _is_array(found, operands, attrs, type)
+
+
 def _is_view(found: object, *args: object) -> bool:
     return found is None or isinstance(found, View)
 
@@ -183,6 +187,7 @@ _RESULTS: Mapping[str, tuple[str, Callable[..., bool]]] = {
     "cost": ("a Cost of whole numbers", _is_cost),
     "ignores": ("a collection of operands", lambda found, *_: hasattr(found, "__contains__")),
     "reference": ("an array of the result's shape", _is_array),
+    "error": ("an array of the result's shape or None", _is_error),
     "view": ("a View or None", _is_view),
     "window": ("a View or None", _is_view),
     "accepts": ("True or False", lambda found, *_: isinstance(found, bool)),

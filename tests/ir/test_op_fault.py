@@ -146,6 +146,13 @@ def test_a_reference_of_another_shape_is_a_fault(tmp_path: Path) -> None:
         gx.compare(loaded, {"x": np.ones((3, 5))}, device="cpu")
 
 
+def test_bounds_of_errors_of_another_shape_are_a_fault(tmp_path: Path) -> None:
+    graph, folder = _written(tmp_path, _method("error(self, *_): return 0.125"))
+    loaded = gx.load(graph, ops=gx.load_ops(folder))
+    with pytest.raises(gx.GraphError, match=r"error\(\) returned 0\.125; an array of the result's"):
+        gx.compare(loaded, {"x": np.ones((3, 5))}, device="cpu")
+
+
 @pytest.mark.parametrize("change", [
     ('(Operand("x", "any"),)', '[Operand("x", "any")]'),
     ('(Operand("x", "any"),)', '("x",)'),

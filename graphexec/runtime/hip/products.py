@@ -12,12 +12,14 @@ the list unless another was chosen. Whether there is one is asked while a plan i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from graphexec.base.errors import ExecutionError
+from graphexec.base.interrupts import own, uninterrupted
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
@@ -144,19 +146,19 @@ class Products:
             None if view is None else self._memory.of(view)
             for view in (call.a, call.b, call.c, call.d, call.bias)
         )
-        product = lt.gemm(
-            self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
+        handle = self._lt_handle(stream)
+        product = self._resources.own(lambda: lt.gemm(
+            handle, call.gemm, a, b, c, self._resources.streams[stream],
             self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
             stride_bias=call.stride_bias, d=d, node=instruction.node, choice=choice,
-        )  # fmt: skip
-        self._resources.own(product, LtGemm.close)
+        ), LtGemm.close)  # fmt: skip
         step: Step = product.step
         return step
 
     def _handle(self, stream: int) -> Handle:
         blas, own = self._hip.blas, self._resources.own
-        handle = own(blas.create(), blas.destroy)
-        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
+        handle = own(blas.create, blas.destroy)
+        workspace = own(lambda: self._hip.malloc(WORKSPACE), self._hip.free)
         # In this order: binding the stream resets the workspace.
         blas.set_stream(handle, self._resources.streams[stream])
         blas.set_workspace(handle, workspace, WORKSPACE)
@@ -166,7 +168,7 @@ class Products:
     def _lt_handle(self, stream: int) -> Handle:
         lt = self._hip.lt
         if stream not in self._lt_handles:
-            self._lt_handles[stream] = self._resources.own(lt.create(), lt.destroy)
+            self._lt_handles[stream] = self._resources.own(lt.create, lt.destroy)
         return self._lt_handles[stream]
 
 
@@ -212,16 +214,11 @@ def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
 
 def _listed(lt: BlasLt, gemm: BlasGemm, epilogue: str, stride_bias: int) -> int:
     """How many algorithms hipBLASLt lists for a product."""
-    handle = lt.create()
-    try:
-        bias = None if epilogue == "DEFAULT" else _SOMEWHERE
-        product = LtGemm(lt, gemm, epilogue, bias, stride_bias)
-        try:
-            return len(product.algorithms(handle, WORKSPACE))
-        finally:
-            product.close()
-    finally:
-        lt.destroy(handle)
+    bias = None if epilogue == "DEFAULT" else _SOMEWHERE
+    with ExitStack() as owned:
+        handle = own(owned, lt.create, lt.destroy)
+        product = own(owned, lambda: LtGemm(lt, gemm, epilogue, bias, stride_bias), LtGemm.close)
+        return len(uninterrupted(lambda: product.algorithms(handle, WORKSPACE)))
 
 
 def _epilogue(call: GemmCall) -> str:

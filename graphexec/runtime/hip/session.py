@@ -12,10 +12,12 @@ import logging
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.base.interrupts import own
 from graphexec.base.tensor import Array, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
@@ -69,9 +71,9 @@ class HipSession:
             self._load(weights)
         except BaseException as exc:
             self._closed = True
-            self._end.detach()
             with suppress(ExecutionError):  # report the first failure
                 self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
+            self._end.detach()
             if isinstance(exc, HipOutOfMemory):
                 raise OutOfMemory(too_little(bound.plan, bindings, exc)) from exc
             raise
@@ -206,10 +208,10 @@ class HipSession:
         if self._closed:
             return
         self._closed = True
-        self._end.detach()
         self._prepared, self._steps, self._run = [], [], []
         try:
             self._resources.close(GRACE if self._hung else None)
+            self._end.detach()  # after Ctrl-C in `close`, it frees what is left
         finally:
             self._memory.forget()
             self._fetched.clear()
@@ -244,7 +246,7 @@ class HipSession:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, self._bound, resources, lender)
-        self._arrival = resources.own(hip.create_event(), hip.destroy_event)
+        self._arrival = resources.own(hip.create_event, hip.destroy_event)
         products = Products(hip, self._bound, resources, self._memory, self._options.algorithms)
         self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
         self._memory.clear()
@@ -264,9 +266,10 @@ class HipSession:
             self._prepared = markers.around_launches(plan, self._prepared)
         self._run = self._steps = [s for s in self._prepared if s is not nothing]
         if LOGGER.isEnabledFor(logging.DEBUG):
-            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
-            resources.own(self._logged, LoggedRun.close)
-            self._run = [self._logged.issue]
+            logged = resources.own(
+                lambda: LoggedRun(hip, plan, self._prepared, resources.streams), LoggedRun.close
+            )
+            self._logged, self._run = logged, [logged.issue]
         elif self._options.mode == "graph" and not self._options.check_access:
             self._capture()
             if markers and self.mode == "graph":
@@ -291,8 +294,10 @@ class HipSession:
     def timed(self) -> RunTimes:
         """Run three times or more, the last one measured by events, whatever the mode."""
         timeout = self._options.timeout
-        run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
-        with closing(run):
+        streams = self._resources.streams
+        with ExitStack() as owned:
+            run = own(owned, lambda: TimedRun(self._hip, self._plan, self._prepared, streams),
+                      TimedRun.close)  # fmt: skip
             with self._issuing():
                 seconds = run.issue()
             self.wait(timeout)
@@ -302,7 +307,8 @@ class HipSession:
                 else:
                     run.issue()
             self.wait(timeout)
-            return run.times()
+            times: RunTimes = run.times()
+            return times
 
     def time_command(self, instruction: int, repeats: int = 20) -> float:
         """Measured by events around batches of the command; see `time_step`."""
@@ -322,9 +328,9 @@ class HipSession:
         """By events before and after it on stream 0, behind another run, so that the host's launch
         is not measured."""
         hip = self._hip
-        if not self._clock:
-            self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
-                           for _ in range(2)]  # fmt: skip
+        while len(self._clock) < 2:
+            timed = partial(hip.create_event, timing=True)
+            self._clock.append(self._resources.own(timed, hip.destroy_event))
         begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
         self.issue()
         with self._issuing():

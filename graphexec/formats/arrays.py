@@ -111,6 +111,8 @@ def _archive(spec: str, opened: ExitStack) -> Iterator[_Given]:
         raise NpyError(f"'{spec}' is not an input",
                        help="-i NAME=x.npy, -i all.npz or -i NAME=randn:SEED")  # fmt: skip
     archive = opened.enter_context(closing(NpzFile(path)))
+    if not archive.keys:
+        raise NpyError(f"'{spec}' holds no array", help="leave it out to draw the inputs")
     for key in archive.keys:
         yield _Given(key, f"'{spec}'", partial(archive.fetch, key))
 

@@ -28,14 +28,17 @@ from graphexec.machine.costs import gemm_signature
 from graphexec.machine.support import YES, Support, no
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
+from graphexec.runtime.hip.blaslt import NoAlgorithm
 from graphexec.runtime.hip.gemm import GemmCall, gemm_call
 from graphexec.runtime.hip.memory import WORKSPACE, Memory
 from graphexec.runtime.hip.resources import Resources
+from graphexec.runtime.hip.status import NO_STATUS
 
 Pointer = Any
 Handle = Any
 
 NO_LIBRARY = "there is no hipBLASLt (hip-python 10 has it)"
+_NOT_TAKEN = (NO_STATUS, 3, 7, 8)  # no library, a value, a combination or a GPU it does not take
 _SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
 
 
@@ -120,13 +123,16 @@ class Products:
         return None if odd or step < 0 else step
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
-        """The product by hipBLASLt; None where it cannot be."""
+        """The product by hipBLASLt; None where it has no such algorithm, does not take the product,
+        or cannot be loaded. HipError where a call fails for another reason."""
         if self._why_not_lt(call):
             return None
         try:
             return self._prepared(call, choice, instruction)
-        except HipError:
-            return None
+        except HipError as exc:
+            if isinstance(exc, NoAlgorithm) or exc.code in _NOT_TAKEN:
+                return None
+            raise
 
     def _why_not_lt(self, call: GemmCall) -> str:
         """Why hipBLASLt cannot be given a product; "" if it can."""

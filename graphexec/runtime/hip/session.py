@@ -23,7 +23,7 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
 from graphexec.runtime.device import Step, Tap, prepare
-from graphexec.runtime.device_array import DeviceArray, take
+from graphexec.runtime.device_array import DeviceArray, NotTaken, take
 from graphexec.runtime.hip.access import checked
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.kernel_cache import KernelCache
@@ -94,6 +94,10 @@ class HipSession:
             staging[...] = array
             upload()
 
+    def apart(self, buffer: str, array: Array) -> Array:
+        """The array: nobody is given the buffers in pinned memory."""
+        return array
+
     def accept(self, value: object) -> DeviceArray:
         """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
         self._make_ready()
@@ -130,6 +134,10 @@ class HipSession:
         """An input or output, written by runs, which begin and end on stream 0."""
         type = TensorType(view.shape, view.dtype)
         return DeviceArray(self._memory.address(view.storage), type, owner, int(self.origin))
+
+    def host_array(self, view: View) -> Array:
+        """Always refused: inputs and outputs are copied from and to the device."""
+        raise NotTaken(f"'{view.storage}' lies in the memory of the GPU")
 
     def holds(self, array: DeviceArray) -> bool:
         """Whether an array shares bytes with inputs or outputs on the device."""

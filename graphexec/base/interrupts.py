@@ -47,6 +47,3 @@ def _deferred(number: signal.Signals, work: Callable[[], Result]) -> Result:
         signal.signal(number, handler)
         if came:
             handler(number, came[0])
-
-
-__all__ = ["own", "uninterrupted"]

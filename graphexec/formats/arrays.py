@@ -119,6 +119,8 @@ def _archive(spec: str, opened: ExitStack) -> Iterator[_Given]:
                        help="-i NAME=x.npy, -i all.npz, -i NAME=randn:SEED, zeros, ones, full:V or "
                             "arange")  # fmt: skip
     archive = opened.enter_context(closing(NpzFile(path)))
+    if not archive.keys:
+        raise NpyError(f"'{spec}' holds no array", help="leave it out to draw the inputs")
     for key in archive.keys:
         yield _Given(key, f"'{spec}'", partial(archive.fetch, key))
 

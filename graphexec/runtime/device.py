@@ -77,6 +77,10 @@ class Session(Protocol):
         NotTaken if the device has none of its own."""
         ...
 
+    def host_array(self, view: View) -> Array:
+        """An input or output in place, on a device without memory of its own."""
+        ...
+
     def holds(self, array: DeviceArray) -> bool:
         """Whether an array shares bytes with inputs or outputs in the session's device memory."""
         ...
@@ -115,6 +119,11 @@ class Session(Protocol):
         """As `put` for several buffers at once, from accepted arrays in device memory, ordered
         after the streams that wrote them. Arrays may lie in these or other buffers of the session:
         all are read before one is overwritten. They are kept until the run is done."""
+        ...
+
+    def apart(self, buffer: str, array: Array) -> Array:
+        """`array`, which is given for an input buffer, or a copy if it lies in another buffer of
+        the session in the host's memory."""
         ...
 
     def fetch(self, buffer: str) -> None:

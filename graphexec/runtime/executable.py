@@ -278,13 +278,33 @@ class Executable:
             raise no_port(name, ports)
         if not session.device_memory:
             message = f"'{name}' lies in the memory of the host: the plan runs on the CPU"
-            help = "device_array is for GPUs; here `run` takes and returns NumPy arrays"
+            help = "device_array is for GPUs, host_array for the CPU"
             raise DataError([Diagnostic(message, help=help)])
         if not self._resident:
             message = f"'{name}' lies in the memory of the host: a run copies it to or from the GPU"
             help = "compile(graph, device='hip', resident=True)"
             raise DataError([Diagnostic(message, help=help)])
         return session.array(ports[name], self)
+
+    def host_array(self, name: str) -> Array:
+        """An input or output where it lies on the CPU; only if compiled for it with
+        `resident=True`.
+
+        Fill the inputs, call `replay`, and read the outputs there: nothing is copied, nor does
+        `run` copy an input that is given there. Raises DataError for another name, and on a GPU.
+        """
+        self._check_open()
+        program, session = self._compiled.program, self._sessions[0]
+        ports = {**program.inputs, **program.outputs}
+        if name not in ports:
+            raise no_port(name, ports)
+        if session.device_memory or not self._resident:
+            where = "in the memory of the GPU" if session.device_memory else "in the arena"
+            message = f"'{name}' lies {where}: host_array is for plans on the CPU that are resident"
+            raise DataError(
+                [Diagnostic(message, help="compile(graph, device='cpu', resident=True)")]
+            )
+        return session.host_array(ports[name])
 
     def replay(self, times: int = 1) -> None:
         """Run the plan on what lies in device memory `times` times, and wait for the last. Without

@@ -64,10 +64,17 @@ class Pending:
         return self._outputs
 
     def __await__(self) -> Generator[Any, None, dict[str, Array]]:
-        """As `result`, while other tasks of the event loop run."""
+        """As `result`, while other tasks of the asyncio event loop run."""
+        return self._arrived().__await__()
+
+    async def _arrived(self) -> dict[str, Array]:
         import asyncio
 
-        return asyncio.to_thread(self.result).__await__()
+        pause = 1e-4
+        while not self.done():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5e-3)
+        return self.result()
 
     @property
     def _collected(self) -> bool:

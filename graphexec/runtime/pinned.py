@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphexec.base.errors import DeviceUnavailable
+from graphexec.base.interrupts import uninterrupted
 from graphexec.base.tensor import Array, DType
+from graphexec.runtime.process import Process
 
 if TYPE_CHECKING:
     from graphexec.runtime.hip.bindings import Bindings
@@ -43,10 +45,14 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
         return np.empty(shape, dtype)
     if nbytes == 0:
         return np.empty(shape, dtype)
-    pointer = hip.host_malloc(nbytes)
-    array = _bytes_at(pointer, nbytes, lambda: hip.host_free(pointer), by_caller=True)
+    array = uninterrupted(lambda: _allocated(hip, nbytes))
     typed: Array = array.view(dtype).reshape(shape)
     return typed
+
+
+def _allocated(hip: Bindings, nbytes: int) -> Array:
+    pointer = hip.host_malloc(nbytes)
+    return _bytes_at(pointer, nbytes, lambda: hip.host_free(pointer), by_caller=True)
 
 
 def is_pinned(array: Array) -> bool:
@@ -70,6 +76,9 @@ class PinnedPool:
 
     def take(self, nbytes: int) -> Array:
         """A block, as uint8. Raises HipOutOfMemory."""
+        return uninterrupted(lambda: self._take(nbytes))
+
+    def _take(self, nbytes: int) -> Array:
         with _lock:
             idle = self._idle.get(nbytes)
             pointer = idle.pop() if idle else None
@@ -100,5 +109,11 @@ def _bytes_at(pointer: Pointer, nbytes: int, dropped: Callable[[], None], by_cal
         "PinnedBytes", (ctypes.c_ubyte * nbytes,), {"pinned_by_caller": by_caller}
     )  # a class of its own, since only instances of such can be referred to weakly
     owner = kind.from_address(int(pointer))
-    weakref.finalize(owner, dropped).atexit = False  # the process's end frees it
+    process = Process()
+
+    def here() -> None:  # a fork must not free what its parent has
+        if process.here:
+            dropped()
+
+    weakref.finalize(owner, here).atexit = False  # the process's end frees it
     return np.frombuffer(owner, dtype=np.uint8)

@@ -56,10 +56,13 @@ class Ports:
                  if isinstance(array := arrays[name], DeviceArray)}  # fmt: skip
         if there:
             session.take(there)
-        for name, storage, *_ in self._places:
-            array = arrays[name]
-            if not isinstance(array, DeviceArray):
-                session.put(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8), lent)
+        puts = [(storage, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+                for name, storage, *_ in self._places
+                if not isinstance(array := arrays[name], DeviceArray)]  # fmt: skip
+        # One that lies in another's buffer is copied before that is filled.
+        apart = [(storage, session.apart(storage, array)) for storage, array in puts]
+        for storage, array in apart:
+            session.put(storage, array, lent)
 
     def get(self, session: Session) -> dict[str, Array]:
         """The outputs of the last run of `session`, as arrays that the caller owns."""

@@ -214,6 +214,12 @@ def test_an_unknown_name_suggests_a_known_one(save):
     assert "'query', 'key'" in text
 
 
+def test_an_npz_file_without_arrays_gives_no_inputs(tmp_path):
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(DataError, match=r"empty\.npz' holds no array"):
+        read_inputs([str(tmp_path / "empty.npz")], {"x": F32}, 0)
+
+
 def test_unknown_keys_of_an_npz_file(tmp_path):
     np.savez(tmp_path / "all.npz", x=X, extra=X)
     assert "gives 'extra', which is not an input" in refused(str(tmp_path / "all.npz"))

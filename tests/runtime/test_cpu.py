@@ -5,6 +5,7 @@ Where order matters, commands block on events that the test controls; nothing de
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -689,6 +690,56 @@ def test_nothing_lies_in_the_memory_of_a_gpu(resident: bool) -> None:
         for wrong, help in (("xs", "did you mean 'x'"), ("out", "there are x, y"), (3, "x, y")):
             with pytest.raises(gx.DataError, match=rf"no input or output '{wrong}'(.|\n)*{help}"):
                 exe.device_array(wrong)  # type: ignore[arg-type]
+
+
+def test_a_resident_executable_copies_nothing() -> None:
+    """Inputs are filled and outputs are read where they lie, in every order."""
+    graph = gx.Graph("resident")
+    for name in "abc":
+        graph.output(**{name.upper(): graph.softmax(graph.input(name, (3, 2)), name=f"s{name}")})
+    graph.output(moved=graph.copy(graph.input("d", (5,)), name="move"))
+    rows = {name: np.arange(6, dtype=np.float32).reshape(3, 2) * n for n, name in enumerate("abc")}
+    with gx.compile(graph, device=CpuDevice(poison=True), resident=True) as exe:
+        lent = np.ones(5, np.float32)
+        wanted = exe.run(**rows, d=lent)
+        moved = exe.host_array("moved")
+        exe.host_array("d")[...] = 7
+        for name, array in rows.items():
+            exe.host_array(name)[...] = array + 1
+        held = {name: exe.host_array(name) for name in "ABC"}
+        exe.replay(2)
+        for name, array in held.items():  # a softmax does not depend on the 1
+            np.testing.assert_allclose(array, wanted[name], rtol=1e-6)
+        assert (moved == 7).all()
+        assert (lent == 1).all()
+        for name in "abc":
+            exe.host_array(name)[...] = rows[name]
+        own = {name: exe.host_array(name) for name in "abcd"}
+        assert np.shares_memory(own["a"], exe.session._memory.buffers["in.a"])  # type: ignore[attr-defined]
+        again = exe.run(**own)
+        assert all(np.array_equal(again[n], wanted[n]) for n in "ABC")
+        turned = exe.run(a=own["b"], b=own["c"], c=own["a"], d=own["d"])
+        assert [turned[n].tolist() for n in "ABC"] == [wanted[n].tolist() for n in "BCA"]
+        given = exe.run(a=own["c"], b=exe.host_array("A"), c=own["c"], d=own["d"])
+        second = wanted["B"].astype(np.float64)  # what the run before left in A
+        e = np.exp(second)
+        np.testing.assert_allclose(given["B"], e / e.sum(-1, keepdims=True), rtol=1e-5)
+    with gx.compile(graph, device=CpuDevice()) as exe:
+        with pytest.raises(gx.DataError, match=r"'a' lies in the arena(.|\n)*resident=True"):
+            exe.host_array("a")
+        with pytest.raises(gx.DataError, match="no input or output 'z'"):
+            exe.host_array("z")
+
+
+def test_a_handle_can_be_awaited() -> None:
+    with gx.compile(two_branches(hooked()), device=CpuDevice(), streams=2) as exe:
+
+        async def several() -> list[dict[str, Array]]:
+            return [await handle for handle in [exe.submit(x=ones() * n) for n in range(5)]]
+
+        assert [float(found["y"][0, 0]) for found in asyncio.run(several())] == [
+            float(exe.run(x=ones() * n)["y"][0, 0]) for n in range(5)
+        ]
 
 
 def test_a_failing_request_does_not_disturb_the_others() -> None:

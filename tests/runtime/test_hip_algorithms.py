@@ -168,6 +168,26 @@ def test_algorithms_are_counted(emulated: Lab) -> None:
     assert emulated.live() == before
 
 
+@pytest.mark.parametrize("code", [2, 5, 6])
+def test_a_failed_call_of_hipblaslt_is_named(emulated: Lab, code: int) -> None:
+    """In `submit` and `map`, too, which prepare products for a second request."""
+    HipDevice().describe()
+    failed = r"node '\w+': hipblasLtMatmulAlgoGetHeuristic failed: \w+ \(" + str(code)
+    emulated.emulator.fail(f"hipblasLtMatmulAlgoGetHeuristic:1={code}")
+    with pytest.raises(gx.ExecutionError, match=failed):
+        tuned(layered("f32"), 0)
+    emulated.emulator.fail("")
+    with emulated.nothing_left(), tuned(layered("f32"), 0) as exe:
+        inputs = inputs_of(exe)
+        first = exe.submit(**inputs)
+        emulated.emulator.fail(f"hipblasLtMatmulAlgoGetHeuristic:1={code}")
+        with pytest.raises(gx.ExecutionError, match=failed):
+            exe.submit(**inputs)
+        emulated.emulator.fail("")
+        assert_right(exe, inputs, first.result())
+        del first
+
+
 def test_what_fails_while_preparing_leaves_nothing(emulated: Lab) -> None:
     """The product then runs by hipBLAS."""
     HipDevice().describe()

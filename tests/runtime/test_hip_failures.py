@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from graphexec.cli.app import app
 from graphexec.ir.plan import Launch, Record, Wait
 from graphexec.runtime.hip.bindings import HipError
 from graphexec.runtime.hip.device import CaptureWarning, HipDevice, Mode
+from graphexec.runtime.hip.status import Checker
 
 APART = ["batch"]  # what is switched off for several streams with a GEMM each
 CAPTURING = {
@@ -426,6 +429,65 @@ def test_ctrl_c_leaves_a_handle_that_says_so(
 
 def _interrupted(timeout: float | None = None) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ctrl_c_while_a_plan_is_loaded_leaks_nothing(
+    emulated: Lab, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """A signal that arrives as a call returns, before its result is anybody's: at each call that
+    makes something in turn."""
+    left = [0]
+    original = Checker.check
+    graph = gx.Graph("all")
+    a = graph.input("a", (4, 4))
+    graph.output(y=graph.gemm(a, a, bias=graph.input("bias", (4,))), p=graph.softmax(a))
+
+    def interrupted(checker: Checker, *arguments: Any) -> Any:
+        found = original(checker, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    with emulated.compile(graph, mode, 2) as exe:  # what is made once a process is made
+        inputs = inputs_of(exe)
+        exe.run(**inputs)
+    monkeypatch.setattr(Checker, "check", interrupted)
+    before, number, finished = emulated.live(), 0, False
+    while not finished:
+        number += 2 if mode == "stream" else 1
+        left[0] = number
+        try:
+            with emulated.compile(graph, mode, 2) as exe:
+                exe.session.timed()
+                left[0] = 0
+                finished = True
+        except KeyboardInterrupt:
+            pass
+        gc.collect()
+        assert emulated.live() == before, f"call {number}"
+    assert number > 60
+
+
+def test_events_of_a_measured_run_are_freed_when_one_cannot_be_made(emulated: Lab) -> None:
+    with emulated.compile("diamond", "stream", 2) as exe:
+        exe.run(**inputs_of(exe))
+        before = emulated.live()
+        for measure in (
+            exe.session.timed,
+            partial(exe.session.time_command, 1),
+            exe.session.time_run,
+        ):
+            for number in (1, 2, 3, 9):
+                emulated.emulator.fail(f"hipEventCreateWithFlags:{number}=2")
+                with suppress(gx.ExecutionError):
+                    measure()
+                    assert number > 2
+                emulated.emulator.fail("")
+                if measure != exe.session.time_run:  # it keeps its two
+                    assert emulated.live() == before
+        assert emulated.live().events == before.events + 2
 
 
 def test_threads_take_turns(emulated: Lab) -> None:

@@ -34,9 +34,11 @@ class Memory:
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
         launches = [*plan.launches.values()]
         fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
+        fixed |= {b.id for b in plan.buffers if b.space == "device"}  # `in_place` gives them
         beside = [b for b in plan.buffers if b.role in _EDGE and b.id in fixed]
         self.buffers: dict[str, Array] = {}
         self._onwards: dict[str, Array] = _side_by_side(beside)  # each, to the end of the last
+        self._edge = self._onwards[beside[0].id] if beside else None
         for b in plan.buffers:
             if b.id in shared:
                 self.buffers[b.id] = shared[b.id]
@@ -57,8 +59,21 @@ class Memory:
         """Copy to an input buffer; a lent array may replace it."""
         if buffer in self._inputs:
             self.buffers[buffer] = array if lent else self._inputs[buffer]
-        if self.buffers[buffer] is not array:
-            self.buffers[buffer][...] = array
+        target = self.buffers[buffer]
+        if array.ctypes.data != target.ctypes.data:
+            target[...] = array
+
+    def apart(self, buffer: str, array: Array) -> Array:
+        """The array, or a copy if it lies in a buffer that is in place, but not all in `buffer`."""
+        if self._edge is None or array.ctypes.data == self.buffers[buffer].ctypes.data:
+            return array
+        return array.copy() if np.may_share_memory(array, self._edge) else array
+
+    def in_place(self, view: View) -> Array:
+        """A tensor that is a whole buffer, which the caller may write."""
+        found = self.array(view)
+        found.flags.writeable = True
+        return found
 
     def hand_over(self, buffer: str) -> Array:
         """An output buffer, which a new one replaces, or a copy."""
@@ -111,7 +126,7 @@ class Memory:
 
     def free(self) -> None:
         """Drop the buffers; lent ones stay alive."""
-        self.buffers, self._inputs, self._onwards = {}, {}, {}
+        self.buffers, self._inputs, self._onwards, self._edge = {}, {}, {}, None
 
     def _from(self, buffer: str) -> Array:
         """A buffer with the following buffers that a view of it may reach."""

@@ -56,6 +56,10 @@ class CpuSession:
     def take(self, arrays: Mapping[str, DeviceArray]) -> None:
         """Nothing: `accept` refuses every array."""
 
+    def apart(self, buffer: str, array: Array) -> Array:
+        """The array, or a copy if it lies in buffers that `host_array` gives."""
+        return self._memory.apart(buffer, array)
+
     def accept(self, value: object) -> DeviceArray:
         """Always refused: this device has no memory of its own."""
         raise NotTaken("the array lies in the memory of a GPU, but the plan runs on the CPU")
@@ -63,6 +67,11 @@ class CpuSession:
     def array(self, view: View, owner: object) -> DeviceArray:
         """Always refused: this device has no memory of its own."""
         raise NotTaken(f"'{view.storage}' lies in the memory of the host: the plan runs on the CPU")
+
+    def host_array(self, view: View) -> Array:
+        """An input or output in place."""
+        self._drain()
+        return self._memory.in_place(view)
 
     def holds(self, array: DeviceArray) -> bool:
         """Never: this device has no memory of its own."""

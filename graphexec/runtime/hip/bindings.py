@@ -21,6 +21,7 @@ from graphexec.runtime.hip.blaslt import BlasLt, LtGemm
 from graphexec.runtime.hip.calls import Bindings, DeviceProperties, Modules, PointerInfo
 from graphexec.runtime.hip.platform import LIBRARIES, RUNTIME, Platform, choose
 from graphexec.runtime.hip.status import HipError, HipOutOfMemory
+from graphexec.runtime.process import Process
 
 __all__ = [
     "Bindings",
@@ -43,17 +44,28 @@ LIBRARY_MODULES = {
 }
 
 
-@functools.cache
 def load() -> Bindings:
     """The bindings to the HIP runtime of this machine, chosen once a process.
 
-    Raises DeviceUnavailable if hip-python is not installed or no HIP runtime reports a device.
+    Raises DeviceUnavailable if hip-python is not installed or no HIP runtime reports a device, and
+    in a fork of a process that has called it: a HIP runtime does not survive a fork.
     """
+    process, bindings = _loaded()
+    if not process.here:
+        raise DeviceUnavailable(
+            "the GPU was in use in the process that this is a fork of: start processes by 'spawn' "
+            "(multiprocessing.get_context('spawn'))"
+        )
+    return bindings
+
+
+@functools.cache
+def _loaded() -> tuple[Process, Bindings]:
     modules = _import_hip_python()
     source = choose(_default_runtime(modules.flavour))
     if source.folder is not None:
         _open_from(source.folder, modules.flavour)
-    return Bindings(modules, source)
+    return Process(), Bindings(modules, source)
 
 
 def _import_hip_python() -> Modules:

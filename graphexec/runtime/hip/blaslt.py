@@ -17,6 +17,10 @@ LISTED = 16
 longer one."""
 
 
+class NoAlgorithm(HipError):
+    """No call failed, but hipBLASLt lists too few algorithms for a product."""
+
+
 class BlasLt:
     """hipBLASLt: handles, which belong to no stream, and prepared products."""
 
@@ -69,7 +73,7 @@ class BlasLt:
         stride_bias -- elements to the bias of the next product of a batch; 0: all have the same.
         d -- what is written, where that is not C: laid out as `gemm` says, or in C's place.
 
-        Raises HipError, also if hipBLASLt has no such algorithm.
+        Raises HipError, and NoAlgorithm if hipBLASLt has no such algorithm.
         """
         operation = LtGemm(self, gemm, epilogue, bias, stride_bias)
         try:
@@ -77,7 +81,7 @@ class BlasLt:
             if len(algorithms) <= choice:
                 call, found = "hipblasLtMatmulAlgoGetHeuristic", len(algorithms)
                 message = f"algorithm {choice} was asked for, {found} are there"
-                raise HipError(call, 0, "too few", message)
+                raise NoAlgorithm(call, 0, "too few", message)
             algorithm = algorithms[choice]
         except BaseException:
             operation.close()

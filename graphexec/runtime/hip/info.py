@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from graphexec.base.errors import DeviceUnavailable
+from graphexec.base.interrupts import own
 from graphexec.runtime.hip import triton as hip_triton
 from graphexec.runtime.hip.bindings import Bindings, HipError, load
 from graphexec.runtime.hip.replay import capture
@@ -51,10 +52,8 @@ def _graphs(hip: Bindings) -> dict[str, Any]:
     """Whether a graph can be captured and launched; tries both."""
     try:
         with ExitStack() as owned:
-            stream = hip.create_stream()
-            owned.callback(hip.destroy_stream, stream)
-            memory = hip.malloc(256)
-            owned.callback(hip.free, memory)
+            stream = own(owned, hip.create_stream, hip.destroy_stream)
+            memory = own(owned, lambda: hip.malloc(256), hip.free)
             step = hip.prepare_fill(memory, 0, 256, stream)
             capture(hip, [step], stream, owned)()
             hip.synchronize_stream(stream)

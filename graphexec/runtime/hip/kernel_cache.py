@@ -25,6 +25,7 @@ from graphexec.base.cache import (
     fingerprint,
 )
 from graphexec.base.errors import ExecutionError
+from graphexec.base.interrupts import own
 from graphexec.base.progress import tracked
 from graphexec.base.version import __version__
 from graphexec.ir.program import Gpu, Kernel, NoKernel, TritonKernel, TritonLaunch
@@ -115,9 +116,10 @@ class KernelCache:
 
     def _module(self, key: str, code: bytes, owned: ExitStack) -> Any:
         if key not in self._modules:
-            module = self._hip.kernels.load_module(code)
-            owned.callback(self._hip.kernels.unload_module, module)
-            self._modules[key] = module
+            kernels = self._hip.kernels
+            self._modules[key] = own(
+                owned, lambda: kernels.load_module(code), kernels.unload_module
+            )
         return self._modules[key]
 
     def compile(self, kernels: Iterable[Code]) -> None:

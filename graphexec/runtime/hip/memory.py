@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from graphexec.base.interrupts import own
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import Array, View
 from graphexec.ir.bound_plan import BoundPlan
@@ -47,8 +48,7 @@ class Memory:
         self._origin = resources.streams[0]
         self._pointers: dict[str, Pointer] = {}
         self._staged: dict[str, tuple[Array, Step]] = {}
-        self.outgoing = PinnedPool(hip)
-        resources.own(self.outgoing, PinnedPool.close)
+        self.outgoing = resources.own(lambda: PinnedPool(hip), PinnedPool.close)
         self.sizes = {b.id: b.bytes for b in plan.buffers}
         self.host: dict[str, Array] = {}
         self.edge = (0, 0)  # addresses of the first byte of inputs and outputs, and after the last
@@ -60,7 +60,7 @@ class Memory:
             if buffer.role == "weights" and lender is not None:
                 self._pointers[buffer.id] = lender._pointers[buffer.id]
             elif buffer.space == "device":
-                self._pointers[buffer.id] = resources.own(hip.malloc(buffer.bytes), hip.free)
+                self._pointers[buffer.id] = self._malloc(buffer.bytes)
             else:
                 self._pointers[buffer.id], self.host[buffer.id] = self._pinned(buffer.bytes)
 
@@ -71,7 +71,7 @@ class Memory:
         if not found:
             return
         places = list(accumulate((aligned(b.bytes) for b in found), initial=0))
-        first = int(self._resources.own(self._hip.malloc(places[-1]), self._hip.free))
+        first = int(self._malloc(places[-1]))
         self.edge = (first, first + places[-1])
         for buffer, place in zip(found, places, strict=False):
             self._pointers[buffer.id] = self._hip.pointer(first + place)
@@ -114,7 +114,7 @@ class Memory:
     def table(self, addresses: Sequence[int]) -> Pointer:
         """An array of pointers in device memory."""
         content = np.array(addresses, dtype=np.uint64).view(np.uint8)
-        pointer = self._resources.own(self._hip.malloc(content.nbytes), self._hip.free)
+        pointer = self._malloc(content.nbytes)
         with ExitStack() as staging:
             pinned, view = self._pinned(content.nbytes, staging)
             view[:] = content
@@ -158,8 +158,7 @@ class Memory:
     def _spare_for(self, buffer: str) -> Pointer:
         """Device memory of the size of a buffer, allocated when it is first needed."""
         if buffer not in self._spare:
-            size = self.sizes[buffer]
-            self._spare[buffer] = self._resources.own(self._hip.malloc(size), self._hip.free)
+            self._spare[buffer] = self._malloc(self.sizes[buffer])
         return self._spare[buffer]
 
     def read(self, buffer: str, low: int, high: int, stream: Any) -> Array:
@@ -194,9 +193,12 @@ class Memory:
         self._pointers.clear()
         self._spare.clear()
 
+    def _malloc(self, nbytes: int) -> Pointer:
+        return self._resources.own(lambda: self._hip.malloc(nbytes), self._hip.free)
+
     def _pinned(self, nbytes: int, owned: ExitStack | None = None) -> tuple[Pointer, Array]:
-        pointer = self._hip.host_malloc(nbytes)
-        (owned or self._resources.stack()).callback(self._hip.host_free, pointer)
+        stack = owned or self._resources.stack()
+        pointer = own(stack, lambda: self._hip.host_malloc(nbytes), self._hip.host_free)
         return pointer, np.frombuffer(self._hip.host_view(pointer, nbytes), dtype=np.uint8)
 
     def _copy(

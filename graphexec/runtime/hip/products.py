@@ -12,12 +12,14 @@ the list unless another was chosen. Whether there is one is asked while a plan i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from graphexec.base.errors import ExecutionError
+from graphexec.base.interrupts import own, uninterrupted
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import ALIGNMENT, Gemm, GemmBatch
@@ -26,14 +28,17 @@ from graphexec.machine.costs import gemm_signature
 from graphexec.machine.support import YES, Support, no
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, BlasGemm, BlasLt, HipError, LtGemm
+from graphexec.runtime.hip.blaslt import NoAlgorithm
 from graphexec.runtime.hip.gemm import GemmCall, gemm_call
 from graphexec.runtime.hip.memory import WORKSPACE, Memory
 from graphexec.runtime.hip.resources import Resources
+from graphexec.runtime.hip.status import NO_STATUS
 
 Pointer = Any
 Handle = Any
 
 NO_LIBRARY = "there is no hipBLASLt (hip-python 10 has it)"
+_NOT_TAKEN = (NO_STATUS, 3, 7, 8)  # no library, a value, a combination or a GPU it does not take
 _SOMEWHERE = 1 << 20  # an address: how aligned a bias is counts when algorithms are listed
 
 
@@ -120,13 +125,16 @@ class Products:
         return None if odd or step < 0 else step
 
     def _by_lt(self, call: GemmCall, choice: int, instruction: Launch) -> Step | None:
-        """The product by hipBLASLt; None where it cannot be."""
+        """The product by hipBLASLt; None where it has no such algorithm, does not take the product,
+        or cannot be loaded. HipError where a call fails for another reason."""
         if self._why_not_lt(call):
             return None
         try:
             return self._prepared(call, choice, instruction)
-        except HipError:
-            return None
+        except HipError as exc:
+            if isinstance(exc, NoAlgorithm) or exc.code in _NOT_TAKEN:
+                return None
+            raise
 
     def _why_not_lt(self, call: GemmCall) -> str:
         """Why hipBLASLt cannot be given a product; "" if it can."""
@@ -146,19 +154,19 @@ class Products:
             None if view is None else self._memory.of(view)
             for view in (call.a, call.b, call.c, call.d, call.bias)
         )
-        product = lt.gemm(
-            self._lt_handle(stream), call.gemm, a, b, c, self._resources.streams[stream],
+        handle = self._lt_handle(stream)
+        product = self._resources.own(lambda: lt.gemm(
+            handle, call.gemm, a, b, c, self._resources.streams[stream],
             self._workspaces[stream], WORKSPACE, epilogue=_epilogue(call), bias=bias,
             stride_bias=call.stride_bias, d=d, node=instruction.node, choice=choice,
-        )  # fmt: skip
-        self._resources.own(product, LtGemm.close)
+        ), LtGemm.close)  # fmt: skip
         step: Step = product.step
         return step
 
     def _handle(self, stream: int) -> Handle:
         blas, own = self._hip.blas, self._resources.own
-        handle = own(blas.create(), blas.destroy)
-        workspace = own(self._hip.malloc(WORKSPACE), self._hip.free)
+        handle = own(blas.create, blas.destroy)
+        workspace = own(lambda: self._hip.malloc(WORKSPACE), self._hip.free)
         # In this order: binding the stream resets the workspace.
         blas.set_stream(handle, self._resources.streams[stream])
         blas.set_workspace(handle, workspace, WORKSPACE)
@@ -168,7 +176,7 @@ class Products:
     def _lt_handle(self, stream: int) -> Handle:
         lt = self._hip.lt
         if stream not in self._lt_handles:
-            self._lt_handles[stream] = self._resources.own(lt.create(), lt.destroy)
+            self._lt_handles[stream] = self._resources.own(lt.create, lt.destroy)
         return self._lt_handles[stream]
 
 
@@ -214,16 +222,11 @@ def count_algorithms(hip: Bindings, work: Gemm, most: int) -> int:
 
 def _listed(lt: BlasLt, gemm: BlasGemm, epilogue: str, stride_bias: int) -> int:
     """How many algorithms hipBLASLt lists for a product."""
-    handle = lt.create()
-    try:
-        bias = None if epilogue == "DEFAULT" else _SOMEWHERE
-        product = LtGemm(lt, gemm, epilogue, bias, stride_bias)
-        try:
-            return len(product.algorithms(handle, WORKSPACE))
-        finally:
-            product.close()
-    finally:
-        lt.destroy(handle)
+    bias = None if epilogue == "DEFAULT" else _SOMEWHERE
+    with ExitStack() as owned:
+        handle = own(owned, lt.create, lt.destroy)
+        product = own(owned, lambda: LtGemm(lt, gemm, epilogue, bias, stride_bias), LtGemm.close)
+        return len(uninterrupted(lambda: product.algorithms(handle, WORKSPACE)))
 
 
 def _epilogue(call: GemmCall) -> str:

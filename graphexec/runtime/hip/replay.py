@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from graphexec.base.collector import collector_paused
+from graphexec.base.interrupts import uninterrupted
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
 
@@ -20,7 +21,12 @@ class CaptureWarning(UserWarning):
 
 
 def capture(hip: Bindings, steps: Sequence[Step], origin: Any, owned: ExitStack) -> Step:
-    """A step that repeats `steps` in one launch. Raises HipError if the capture fails."""
+    """A step that repeats `steps` in one launch. Raises HipError if the capture fails. Ctrl-C comes
+    before or after."""
+    return uninterrupted(lambda: _captured(hip, steps, origin, owned))
+
+
+def _captured(hip: Bindings, steps: Sequence[Step], origin: Any, owned: ExitStack) -> Step:
     graphs = hip.graphs
     with ExitStack() as made:
         graph = _noted_down(hip, steps, origin)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
+from graphexec.base.interrupts import own, uninterrupted
 from graphexec.runtime.hip.bindings import Bindings, HipError
+from graphexec.runtime.process import Process
 
 Stream = Any
 
@@ -30,6 +32,7 @@ class Resources:
     def __init__(self, hip: Bindings, device: int) -> None:
         self._hip, self._device = hip, device
         self._owned = ExitStack()
+        self._process = Process()
         self._threads = threading.local()
         self.streams: list[Stream] = []
         self.kept: list[Any] = []  # arrays in use; kept while the device hangs
@@ -40,14 +43,14 @@ class Resources:
             self._hip.set_device(self._device)
             self._threads.entered = True
 
-    def own(self, resource: Any, release: Callable[[Any], object]) -> Any:
-        """Register `release(resource)` for the end; returns the resource."""
-        self._owned.callback(release, resource)
-        return resource
+    def own(self, acquire: Callable[[], Any], release: Callable[[Any], object]) -> Any:
+        """What `acquire` returns, for which `release` is called at the end. Ctrl-C comes before or
+        after, and not between."""
+        return own(self._owned, acquire, release)
 
     def stream(self) -> Stream:
         """A new non-blocking stream."""
-        stream = self.own(self._hip.create_stream(), self._hip.destroy_stream)
+        stream = self.own(self._hip.create_stream, self._hip.destroy_stream)
         self.streams.append(stream)
         return stream
 
@@ -87,18 +90,23 @@ class Resources:
 
     def close(self, patience: float | None = None) -> None:
         """Drain, then free. If streams are still busy after `patience` seconds, nothing on that
-        device is freed while it hangs: freeing memory waits for the whole device."""
+        device is freed while it hangs: freeing memory waits for the whole device. Interrupted
+        while it drains, it can be called again. In a fork of the process nothing is freed."""
+        if not self._process.here:
+            return
         self.enter_thread()
-        owned = self._owned.pop_all()
         _abandoned[:] = [other for other in _abandoned if not other.is_idle()]
         if any(other._device == self._device for other in _abandoned):
             return
         if not self.drain(patience):
             _abandoned.append(self)
             return
-        owned.close()
+        owned = self._owned.pop_all()
         self.streams.clear()
-        self.kept.clear()
+        try:
+            uninterrupted(owned.close)
+        finally:
+            self.kept.clear()
 
     def _is_done(self, stream: Stream) -> bool:
         try:

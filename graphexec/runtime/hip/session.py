@@ -12,16 +12,18 @@ import logging
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.base.interrupts import own
 from graphexec.base.tensor import Array, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
 from graphexec.ir.program import Kernel, TritonKernel
 from graphexec.runtime.device import Step, Tap, prepare
-from graphexec.runtime.device_array import DeviceArray, take
+from graphexec.runtime.device_array import DeviceArray, NotTaken, take
 from graphexec.runtime.hip.access import checked
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.kernel_cache import KernelCache
@@ -69,9 +71,9 @@ class HipSession:
             self._load(weights)
         except BaseException as exc:
             self._closed = True
-            self._end.detach()
             with suppress(ExecutionError):  # report the first failure
                 self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
+            self._end.detach()
             if isinstance(exc, HipOutOfMemory):
                 raise OutOfMemory(too_little(bound.plan, bindings, exc)) from exc
             raise
@@ -91,6 +93,10 @@ class HipSession:
             staging, upload = self._memory.staging(buffer)
             staging[...] = array
             upload()
+
+    def apart(self, buffer: str, array: Array) -> Array:
+        """The array: nobody is given the buffers in pinned memory."""
+        return array
 
     def accept(self, value: object) -> DeviceArray:
         """`value`, an array in device memory, as one for `take`. Raises NotTaken."""
@@ -128,6 +134,10 @@ class HipSession:
         """An input or output, written by runs, which begin and end on stream 0."""
         type = TensorType(view.shape, view.dtype)
         return DeviceArray(self._memory.address(view.storage), type, owner, int(self.origin))
+
+    def host_array(self, view: View) -> Array:
+        """Always refused: inputs and outputs are copied from and to the device."""
+        raise NotTaken(f"'{view.storage}' lies in the memory of the GPU")
 
     def holds(self, array: DeviceArray) -> bool:
         """Whether an array shares bytes with inputs or outputs on the device."""
@@ -206,10 +216,10 @@ class HipSession:
         if self._closed:
             return
         self._closed = True
-        self._end.detach()
         self._prepared, self._steps, self._run = [], [], []
         try:
             self._resources.close(GRACE if self._hung else None)
+            self._end.detach()  # after Ctrl-C in `close`, it frees what is left
         finally:
             self._memory.forget()
             self._fetched.clear()
@@ -244,7 +254,7 @@ class HipSession:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
         self._memory = Memory(hip, self._bound, resources, lender)
-        self._arrival = resources.own(hip.create_event(), hip.destroy_event)
+        self._arrival = resources.own(hip.create_event, hip.destroy_event)
         products = Products(hip, self._bound, resources, self._memory, self._options.algorithms,
                             self._options.reproducible)  # fmt: skip
         self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
@@ -265,9 +275,10 @@ class HipSession:
             self._prepared = markers.around_launches(plan, self._prepared)
         self._run = self._steps = [s for s in self._prepared if s is not nothing]
         if LOGGER.isEnabledFor(logging.DEBUG):
-            self._logged = LoggedRun(hip, plan, self._prepared, resources.streams)
-            resources.own(self._logged, LoggedRun.close)
-            self._run = [self._logged.issue]
+            logged = resources.own(
+                lambda: LoggedRun(hip, plan, self._prepared, resources.streams), LoggedRun.close
+            )
+            self._logged, self._run = logged, [logged.issue]
         elif self._options.mode == "graph" and not self._options.check_access:
             self._capture()
             if markers and self.mode == "graph":
@@ -292,8 +303,10 @@ class HipSession:
     def timed(self) -> RunTimes:
         """Run three times or more, the last one measured by events, whatever the mode."""
         timeout = self._options.timeout
-        run = TimedRun(self._hip, self._plan, self._prepared, self._resources.streams)
-        with closing(run):
+        streams = self._resources.streams
+        with ExitStack() as owned:
+            run = own(owned, lambda: TimedRun(self._hip, self._plan, self._prepared, streams),
+                      TimedRun.close)  # fmt: skip
             with self._issuing():
                 seconds = run.issue()
             self.wait(timeout)
@@ -303,7 +316,8 @@ class HipSession:
                 else:
                     run.issue()
             self.wait(timeout)
-            return run.times()
+            times: RunTimes = run.times()
+            return times
 
     def time_command(self, instruction: int, repeats: int = 20) -> float:
         """Measured by events around batches of the command; see `time_step`."""
@@ -323,9 +337,9 @@ class HipSession:
         """By events before and after it on stream 0, behind another run, so that the host's launch
         is not measured."""
         hip = self._hip
-        if not self._clock:
-            self._clock = [self._resources.own(hip.create_event(timing=True), hip.destroy_event)
-                           for _ in range(2)]  # fmt: skip
+        while len(self._clock) < 2:
+            timed = partial(hip.create_event, timing=True)
+            self._clock.append(self._resources.own(timed, hip.destroy_event))
         begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
         self.issue()
         with self._issuing():

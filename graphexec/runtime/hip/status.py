@@ -18,6 +18,9 @@ from graphexec.base.errors import ExecutionError, OutOfMemory
 
 Step = Callable[[], object]
 
+NO_STATUS = -1
+"""The code of a call that returned none: the library or the function is missing."""
+
 # Statuses that mean "no memory", by enumeration.
 OUT_OF_MEMORY = {"hipError_t": 2, "hipblasStatus_t": 2, "hiprtcResult": 1}
 
@@ -120,7 +123,7 @@ class Checker:
         hip-python raises RuntimeError where a library or a function is missing, and ValueError
         where the library returned a code that its enumeration does not have.
         """
-        return HipError(call, -1, "no status", str(error), node)
+        return HipError(call, NO_STATUS, "no status", str(error), node)
 
     def _meaning(self, status: IntEnum, kind: str) -> str:
         if kind == "hipblasStatus_t":

@@ -33,7 +33,7 @@ class Steps:
         self._hip, self._resources, self._memory, self._kernels = hip, resources, memory, kernels
         self._streams = resources.streams
         self.events: Mapping[int, Any] = {
-            i.event: resources.own(hip.create_event(), hip.destroy_event)
+            i.event: resources.own(hip.create_event, hip.destroy_event)
             for i in plan.instructions
             if isinstance(i, Record)
         }
@@ -98,7 +98,7 @@ class Steps:
         """Scratch memory of a kernel, cleared like other memory; 0 if it needs none."""
         if not nbytes:
             return 0
-        pointer = self._resources.own(self._hip.malloc(nbytes), self._hip.free)
+        pointer = self._resources.own(lambda: self._hip.malloc(nbytes), self._hip.free)
         self._hip.prepare_fill(pointer, 0, nbytes, self._streams[0])()
         return pointer
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import ceil
 from statistics import median
 from typing import Any
 
+from graphexec.base.interrupts import own
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
@@ -41,6 +43,15 @@ class TimedRun:
         """`steps` has one step for each of the plan's instructions; those of `kinds` are timed."""
         self._hip, self._plan, self._events = hip, plan, ExitStack()
         self._origin = streams[0]
+        with ExitStack() as made:  # frees the events if one cannot be made
+            made.callback(self.close)
+            self._prepare(steps, streams, kinds)
+            made.pop_all()
+
+    def _prepare(
+        self, steps: Sequence[Step], streams: Sequence[Any], kinds: tuple[type, ...]
+    ) -> None:
+        hip, plan = self._hip, self._plan
         self._begin, self._end = self._event(), self._event()
         self._around: dict[int, tuple[Any, Any]] = {}
         self._steps: list[Step] = [hip.prepare_record(self._begin, self._origin)]
@@ -94,9 +105,8 @@ class TimedRun:
         self._events.close()
 
     def _event(self) -> Any:
-        event = self._hip.create_event(timing=True)
-        self._events.callback(self._hip.destroy_event, event)
-        return event
+        create = partial(self._hip.create_event, timing=True)
+        return own(self._events, create, self._hip.destroy_event)
 
 
 class LoggedRun(TimedRun):
@@ -127,9 +137,8 @@ def time_step(
     the stream. Raises HipError.
     """
     with ExitStack() as owned:
-        start, stop = hip.create_event(timing=True), hip.create_event(timing=True)
-        owned.callback(hip.destroy_event, start)
-        owned.callback(hip.destroy_event, stop)
+        create = partial(hip.create_event, timing=True)
+        start, stop = (own(owned, create, hip.destroy_event) for _ in range(2))
         begin, end = hip.prepare_record(start, stream), hip.prepare_record(stop, stream)
 
         def once(work: Sequence[Step]) -> float:

@@ -20,6 +20,8 @@ from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.profile import Profile
 from graphexec.runtime.hip.device import HipDevice
 
+pytestmark = pytest.mark.hip
+
 CHOICES = range(2 + ALTERNATIVES)
 """The usual kernel, that for Hopper (the usual one elsewhere), and those that `tune` tries."""
 

@@ -1,6 +1,7 @@
 """graphexec run: outputs, inputs, saving, and what goes wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from graphexec.base.tensor import DType, TensorType
 from graphexec.formats.arrays import read_inputs
 
 CPU = ("--device", "cpu")
+BRANCHES = Path(__file__).parents[2] / "graphs" / "parallel_branches.yaml"
 X = np.arange(16, dtype=np.float32).reshape(4, 4) / 16
 
 
@@ -215,3 +217,13 @@ def test_an_unknown_op_says_how_own_ops_are_known(invoke, graph):
     done = invoke("check", graph(("op: softmax", "op: zzz")))
     assert "unknown op 'zzz'" in done.stderr
     assert "--ops DIR" in done.stderr
+
+
+def test_reproducible_runs_save_the_same_bits(invoke, tmp_path):
+    for streams in ("1", "8"):
+        options = ("--reproducible", "--streams", streams, "-o", str(tmp_path / streams))
+        done = invoke("run", BRANCHES, *CPU, "--seed", "4", *options)
+        assert done.exit_code == 0, done.stderr
+    one, eight = (sorted((tmp_path / streams).iterdir()) for streams in ("1", "8"))
+    assert [path.name for path in one] == [path.name for path in eight]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in eight]

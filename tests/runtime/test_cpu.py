@@ -409,6 +409,29 @@ def test_an_exception_without_a_text_hangs_no_run() -> None:
         assert (exe.run(x=ones())["y"] == 32).all()
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), Trouble("no"), ValueError("no")])
+def test_what_an_op_raises_while_a_plan_is_loaded_is_its_nodes(error: BaseException) -> None:
+    class Unready:
+        def prepare(self) -> Unready:
+            raise error
+
+        def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
+            raise AssertionError
+
+    class Unprepared(Hook):
+        def lower(self, call: Call) -> list[Command]:
+            (command,) = super().lower(call)
+            assert isinstance(command.work, Kernel)
+            return [replace(command, work=replace(command.work, compute=Unready()))]
+
+    graph = gx.Graph("one", ops={"hook": Unprepared()})
+    graph.output(y=graph.hook(graph.input("x", (2, 2)), name="only"))
+    before = own_threads()
+    with pytest.raises(gx.ExecutionError, match=f"node 'only': {type(error).__name__}: "):
+        gx.compile(graph, device=CpuDevice())
+    assert own_threads() == before
+
+
 def test_warnings_of_numpy_do_not_stop_a_run() -> None:
     """Infinities and NaN are valid results, as on a GPU, with any warning filter."""
     graph = gx.Graph("g")

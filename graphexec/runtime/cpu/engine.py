@@ -76,7 +76,7 @@ class Engine:
         """Queue the command; its failure stops the run but not the session."""
         try:
             command = prepare_command(instruction, work, self.memory, self.cores)
-        except Exception as exc:  # of a `compute` that wanted to be told
+        except (Exception, SystemExit) as exc:  # of a `compute` that wanted to be told
             raise _failure(exc, instruction) from exc
         if self.access is not None:
             command = partial(self.access.run, instruction, work, command)

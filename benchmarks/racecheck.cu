@@ -15,38 +15,48 @@
 __device__ void block_barrier() { asm volatile("barrier.sync 1;" ::: "memory"); }
 __device__ void own_barrier() { asm volatile("barrier.sync 2, 128;" ::: "memory"); }
 
-enum { WORK = 0, END = 9 };
+enum { ROLES = 2, END = 9 };
 
 template <int LOCAL> __global__ void dispatch(int *out, int rounds) {
-    __shared__ volatile unsigned char state[4];
-    int thread = threadIdx.x, warp = thread / 32;
+    __shared__ unsigned char shared[8];
+    volatile unsigned char *state = shared;
+    int t = threadIdx.x, warp = t / 32, *to = out + blockIdx.x * 512;
     if (warp < 4) {
-        for (int round = 0; round <= rounds; round++) {
+        for (int round = 0; round < rounds; round++) {
             if (warp == 0)
                 for (int worker = 0; worker < 4; worker++)
-                    state[worker] = round < rounds ? WORK : END;
-            block_barrier(); // the workers read
-            if (round == rounds)
-                return;
+                    state[worker] = worker % ROLES;
+            block_barrier(); // the workers begin
+            to[t] = round;
             for (int n = 0; n < LOCAL; n++)
                 own_barrier();
-            out[blockIdx.x * 256 + thread] = round;
+            to[t + 3] = round;
             block_barrier(); // the workers are done
         }
+        if (warp == 0)
+            for (int worker = 0; worker < 4; worker++)
+                state[worker] = END;
+        block_barrier();
     } else {
         while (true) {
             block_barrier();
-            if (state[warp - 4] == END)
-                return;
-            out[blockIdx.x * 256 + thread] = warp;
-            block_barrier();
+            int role = state[warp - 4];
+            if (role == END)
+                break;
+            if (role == 0) {
+                to[t] = 10;
+                block_barrier();
+            } else {
+                to[t + 1] = 20 * t;
+                block_barrier();
+            }
         }
     }
 }
 
 int main(int count, char **arguments) {
     int *out, local = count > 1 ? atoi(arguments[1]) : 1;
-    cudaMalloc(&out, 2 * 256 * sizeof *out);
+    cudaMalloc(&out, 1 << 16);
     if (local == 0)
         dispatch<0><<<2, 256>>>(out, 2);
     else if (local == 1)

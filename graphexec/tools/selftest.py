@@ -46,14 +46,40 @@ class Wrong(Exception):
 
 
 def selftest(device: Device) -> Iterator[Check]:
-    """Run every check on `device`, each reported as soon as it is done."""
-    for name, test in checks().items():
+    """Run every check on `device`, each reported as soon as it is done.
+
+    A device that a failed check leaves unusable is reported once; the other checks are not made.
+    """
+    pending = checks()
+    while pending:
+        name, test = next(iter(pending.items()))
+        del pending[name]
         start = time.perf_counter()
+        lost = ""
         try:
             ok, detail = True, test(device)
-        except (Wrong, GraphexecError) as exc:
+        except Wrong as exc:
             ok, detail = False, str(exc)
+        except GraphexecError as exc:
+            ok, detail = False, str(exc)
+            lost = _why_lost(device)
         yield Check(name, ok, detail, time.perf_counter() - start)
+        if lost:
+            text = f"lost in check '{name}': {lost}; {len(pending)} checks were not made"
+            yield Check("the device", False, text, 0.0)
+            return
+
+
+def _why_lost(device: Device) -> str:
+    """Why a device cannot even copy any more; empty if it can."""
+    graph = Graph("probe")
+    graph.output(y=graph.copy(graph.input("x", (4,), "f32")))
+    try:
+        with compile(graph, device=device, use_profile=False) as exe:
+            exe.run(x=np.zeros(4, np.float32))
+    except GraphexecError as exc:
+        return str(exc)
+    return ""
 
 
 def checks() -> dict[str, Test]:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -261,3 +261,34 @@ def test_no_device_is_exit_code_3(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stdout == ""
     assert f"{tmp_path} holds no libamdhip64.so" in done.stderr
+
+
+class Losing(gx.CpuDevice):
+    """A device that is lost, as a GPU after an illegal address, when the third plan is loaded."""
+
+    left: ClassVar = [2]
+
+    def open(self, *args: Any, **more: Any) -> Any:
+        if not self.left[0]:
+            raise gx.ExecutionError("hipErrorIllegalAddress (700)")
+        self.left[0] -= 1
+        return super().open(*args, **more)
+
+
+def test_a_lost_device_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Losing, "left", [2])
+    found = list(selftest(Losing()))
+    assert [check.ok for check in found] == [True, True, False, False]
+    assert found[-1].name == "the device"
+    assert f"'{found[-2].name}': hipErrorIllegalAddress" in found[-1].detail
+    assert f"{len(checks()) - 3} checks were not made" in found[-1].detail
+
+
+def test_a_check_that_fails_alone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(device: Any) -> str:
+        raise gx.ExecutionError("one kernel does not compile")
+
+    some = dict(list(checks().items())[:1])
+    monkeypatch.setattr(module, "checks", lambda: {"bad": failing} | some)
+    found = list(selftest(gx.CpuDevice()))
+    assert [check.ok for check in found] == [False, True]

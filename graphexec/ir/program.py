@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from graphexec.base.tensor import Array, Space, View
+from graphexec.ir.body import Body
 
 Parallel = Callable[[int, Callable[[int, int], None]], None]
 """`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
@@ -29,6 +30,20 @@ class Preparable(Protocol):
     def prepare(self) -> Compute:
         """The function that is called in its place. A session on the CPU calls this when it is
         loaded."""
+
+
+class Generates(Protocol):
+    """What makes the kernel of a body, over views in the order of its operands and its results."""
+
+    body: Body
+
+    def __call__(self, *views: View) -> Kernel:
+        """The kernel over these views."""
+        ...
+
+    def with_body(self, body: Body) -> Generates:
+        """The same for another body."""
+        ...
 
 
 ALIGNMENT = 256
@@ -104,7 +119,8 @@ class Kernel:
     preprocessor definitions the source is compiled with. `compute` does the same work on the CPU;
     it may be Preparable. `factors` are given if the result is the sum of the views that the command
     reads, each times its factor. Then a product may be able to add them itself
-    (graphexec.planning.fuse_epilogue).
+    (graphexec.planning.fuse_epilogue). `generated` makes the kernel, if it is generated from a
+    body; it may be fused with others then (graphexec.planning.fuse_maps).
     """
 
     source: Path
@@ -116,6 +132,7 @@ class Kernel:
     shared_bytes: int = 0
     defines: tuple[tuple[str, str], ...] = ()
     factors: tuple[float, ...] = ()
+    generated: Generates | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +261,8 @@ class Command:
     Both are dense and of one size. `recipe` makes the work of a kernel over other views.
 
     A command that does the work of several nodes at once lists them in `nodes`, the first being
-    `node`; `reads` are then those of the first, of the second and so on, and writes[i] is the
-    result of nodes[i]. (The work's own views reach over all of them.)
+    `node`; writes[i] is the result of nodes[i]. In a batch, `reads` are those of the first node, of
+    the second and so on, the work's own views reach over all of them, and there is no recipe.
     """
 
     node: str
@@ -264,6 +281,11 @@ class Command:
     def members(self) -> tuple[str, ...]:
         """The nodes whose work this is."""
         return self.nodes or (self.node,)
+
+    @property
+    def batch(self) -> int:
+        """How many nodes of one kind are a batch; 1 for other commands."""
+        return 1 if self.recipe is not None else max(1, len(self.nodes))
 
 
 Role = Literal["arena", "input", "output", "weights"]

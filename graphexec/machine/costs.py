@@ -95,8 +95,8 @@ class CostModel:
         if self.profile:
             work = self.work(command.cost, engine)
             found = self.profile.get(signature(command))
-            if found is None and command.nodes:
-                member = self.profile.get(_signature(command, len(command.nodes)))
+            if found is None and command.batch > 1:
+                member = self.profile.get(_signature(command, command.batch))
                 found = None if member is None else Measured(max(member.us, work))
             if found is not None:
                 share = found.share or work / max(found.us, 1e-9)
@@ -164,9 +164,9 @@ def signature(command: Command) -> str:
     the shared operands; for a single GEMM, the strides show these."""
     if isinstance(command.work, Gemm):
         return gemm_signature(command.work)
-    if not command.nodes:
+    if command.batch == 1:
         return _signature(command)
-    count, reads = len(command.nodes), command.reads
+    count, reads = command.batch, command.reads
     each = len(reads) // count
     shared = [str(n) for n in range(each) if len(set(reads[n::each])) == 1]
     how = f" (operands shared: {', '.join(shared)})" if shared else ""

@@ -16,7 +16,7 @@ from graphexec.machine.costs import Measured, signature
 def variants(command: Command) -> Sequence[Kernel | TritonKernel]:
     """The alternative kernels of a command; none for a batch."""
     recipe: object = command.recipe
-    if command.nodes or not isinstance(recipe, Varied):
+    if not isinstance(recipe, Varied):
         return ()
     return tuple(recipe.variants(command.reads, command.writes))
 

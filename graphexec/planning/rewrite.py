@@ -15,9 +15,13 @@ from graphexec.graph import rewrite as of_graphs
 from graphexec.graph.rewriting import Note, ProgramRewrite, Rewrite, Target
 from graphexec.ir.program import Gemm, Program, Work
 from graphexec.machine.support import Asking, Support, no
-from graphexec.planning import batch, fuse_epilogue
+from graphexec.planning import batch, fuse_epilogue, fuse_maps
 
-PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (batch.REWRITE, fuse_epilogue.REWRITE)
+PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (
+    fuse_maps.REWRITE,
+    batch.REWRITE,
+    fuse_epilogue.REWRITE,
+)
 ALL = "all"  # instead of a name: every rewrite
 
 

@@ -15,6 +15,7 @@ from graphexec.cli.report import print_json, screen
 
 if TYPE_CHECKING:
     from graphexec.ir.op import Attribute, Op
+    from graphexec.ir.operand import Operand
 
 _KINDS = {
     "bool": "true or false",
@@ -24,6 +25,7 @@ _KINDS = {
     "axes": "list of axes",
     "dims": "list of extents",
     "slices": "axis: [start, stop, step]",
+    "expression": "expression over tensors",
 }
 
 
@@ -44,7 +46,7 @@ def ops(
     \b
     --json prints one object:
       ops: [{name, doc,
-             operands:   [{name, doc, optional}],
+             operands:   [{name, doc, optional, many}],
              attributes: [{name, kind, default, choices, doc}]}]
     with --rewrites:
       rewrites: [{name, default, doc}]          default: true if on unless switched off
@@ -101,15 +103,20 @@ def _page(op: Op) -> str:
     operands = [
         (o.name, f"{o.text} (optional)" if o.optional else o.text) for o in op.operands
     ]  # fmt: skip
-    parts.append("Operands, each the name of a tensor:\n\n" + _entries(operands))
+    if operands:
+        parts.append("Operands, each the name of a tensor:\n\n" + _entries(operands))
     if op.attributes:
         parts.append("Attributes:\n\n" + _entries([(a.name, _explain(a)) for a in op.attributes]))
     return "\n\n".join(parts)
 
 
 def _usage(op: Op) -> str:
-    needed = "".join(f", {o.name}: {o.name}" for o in op.operands if not o.optional)
+    needed = "".join(f", {o.name}: {_written(o)}" for o in op.operands if not o.optional)
     return f"  y: {{op: {op.name}{needed}}}"
+
+
+def _written(operand: Operand) -> str:
+    return f"[{operand.name}, …]" if operand.many else operand.name
 
 
 def _entries(entries: list[tuple[str, str]]) -> str:
@@ -136,7 +143,8 @@ def _document(op: Op) -> dict[str, object]:
         "name": op.name,
         "doc": op.doc,
         "operands": [
-            {"name": o.name, "doc": o.text, "optional": o.optional} for o in op.operands
+            {"name": o.name, "doc": o.text, "optional": o.optional, "many": o.many}
+            for o in op.operands
         ],
         "attributes": [
             {"name": a.name, "kind": a.kind, "default": json.loads(_yaml(a.default)),

@@ -126,7 +126,9 @@ def _op(op: Op) -> Schema:
         "shape": {"description": "the shape this node must have", **_ref("shape")},
     }
     for operand in op.operands:
-        properties[operand.name] = {"description": operand.text, **_ref("tensor")}
+        one = _ref("tensor")
+        value = _list(one, minItems=1) if operand.many else one
+        properties[operand.name] = {"description": operand.text, **value}
     for attribute in op.attributes:
         properties[attribute.name] = _attribute(attribute)
     required = ["op", *(o.name for o in op.operands if not o.optional)]
@@ -158,4 +160,5 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
             {"anyOf": [_ref("integer"), {"type": "null"}]}, minItems=1, maxItems=3
         ),
     },
+    "expression": lambda attribute: {"type": "string"},
 }  # fmt: skip

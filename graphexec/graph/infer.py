@@ -337,4 +337,5 @@ _VALUES: dict[str, Any] = {
     "axes": lambda given, attribute, names: _list(given, names),
     "dims": lambda given, attribute, names: _list(given, names),
     "slices": lambda given, attribute, names: _slices(given, names),
+    "expression": lambda given, attribute, names: given,
 }

@@ -151,7 +151,7 @@ class Graph:
     def node(
         self,
         op: str,
-        *operands: str,
+        *operands: str | Sequence[str],
         name: str | None = None,
         after: Sequence[str] = (),
         shape: Sequence[Dim] | None = None,
@@ -160,40 +160,26 @@ class Graph:
         """Add a node; returns its name (made from the op's name when none is given).
 
         Positional operands follow the order of the op's definition; `settings` are further
-        operands and attributes by name. Raises GraphError for unknown ones.
+        operands and attributes by name. An operand that is a list of tensors is given as one.
+        Raises GraphError for unknown ones.
         """
         definition = self.ops.get(op)
         if definition is None:
             raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops) or OWN_OPS)
-        names = [o.name for o in definition.operands]
-        attributes = [a.name for a in definition.attributes]
-        if len(operands) > len(names):
-            raise _mistake(f"op '{op}' takes at most {len(names)} operands, got {len(operands)}")
-        given: dict[str, Any] = dict(zip(names, operands, strict=False))
-        for key in settings:
-            if key not in names and key not in attributes:
-                raise _mistake(
-                    f"op '{op}' has no operand or attribute '{key}'",
-                    help=did_you_mean(key, names + attributes),
-                )
-            if key in given:
-                raise _mistake(f"op '{op}' got operand '{key}' twice")
-        given |= {k: v for k, v in settings.items() if k in names and v is not None}
-        for operand in definition.operands:
-            if operand.name not in given and not operand.optional:
-                raise _mistake(f"op '{op}' needs operand '{operand.name}'")
+        given = _given(definition, operands, settings)
+        tensors = _tensors(definition, given)
         name = name or self._fresh_name(op)
         kinds = {a.name: _plain_dtype if a.kind == "dtype" else _plain
                  for a in definition.attributes}  # fmt: skip
-        attrs = {k: kinds[k](v) for k, v in settings.items() if k in kinds and v is not None}
+        attrs = {k: kinds[k](v) for k, v in given.items() if k in kinds and v is not None}
         after, asserted = tuple(after), None if shape is None else _dims(shape)
-        for tensor in (*given.values(), *after):
+        for tensor in (*tensors.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
                 raise _mistake(
                     f"node '{name}' refers to {tensor!r}, which is not a tensor of the graph",
                     help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
                 )
-        self.add(Node(name, op, given, attrs, after, asserted))
+        self.add(Node(name, op, tensors, attrs, after, asserted))
         return name
 
     def output(self, /, *names: str, **outputs: str) -> None:
@@ -312,6 +298,48 @@ def _check_name(name: str) -> None:
 def kind_of(item: Input | Weight | Node) -> str:
     """The kind of a declaration, for messages."""
     return type(item).__name__.lower()
+
+
+def _given(op: Op, operands: Sequence[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node is given, by the names of operands and attributes. After the operands, an
+    expression may be given by position, and the tensors in it by name."""
+    expressions = [a.name for a in op.attributes if a.kind == "expression"]
+    by_position = [o.name for o in op.operands] + expressions
+    if len(operands) > len(by_position):
+        most = len(op.operands)
+        raise _mistake(f"op '{op.name}' takes at most {most} operands, got {len(operands)}")
+    given = dict(zip(by_position, operands, strict=False))
+    known = [o.name for o in op.operands] + [a.name for a in op.attributes]
+    for key, value in settings.items():
+        if key not in known and not expressions:
+            raise _mistake(
+                f"op '{op.name}' has no operand or attribute '{key}'",
+                help=did_you_mean(key, known),
+            )
+        if key in given:
+            raise _mistake(f"op '{op.name}' got operand '{key}' twice")
+        given[key] = value
+    return given
+
+
+def _tensors(op: Op, given: Mapping[str, Any]) -> dict[str, str]:
+    """The operands of a node; the tensors of a list one by one."""
+    tensors: dict[str, str] = {}
+    for operand in op.operands:
+        value = given.get(operand.name)
+        if value is None:
+            if not operand.optional:
+                raise _mistake(f"op '{op.name}' needs operand '{operand.name}'")
+        elif not operand.many:
+            tensors[operand.name] = value
+        elif isinstance(value, str) or not isinstance(value, Sequence) or not value:
+            raise _mistake(
+                f"operand '{operand.name}' of op '{op.name}' is a list of tensors, not {value!r}"
+            )
+        else:
+            tensors |= {operand.member(i).name: tensor for i, tensor in enumerate(value)}
+    known = {*(o.name for o in op.operands), *(a.name for a in op.attributes)}
+    return tensors | {k: v for k, v in given.items() if k not in known and v is not None}
 
 
 def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:

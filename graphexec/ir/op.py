@@ -8,7 +8,7 @@ place in the user's file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -28,7 +28,7 @@ from graphexec.ir.access import (
 )  # fmt: skip
 from graphexec.ir.op_error import OpError
 from graphexec.ir.op_fault import BUILT_IN, guard, no_method
-from graphexec.ir.operand import FLOATS, Operand, Shapes
+from graphexec.ir.operand import FLOATS, Operand, Shapes, operand_of
 from graphexec.ir.program import Command, Cost, Gemm, Kernel, Memcpy, Recipe, TritonKernel, Work
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Array]
 Types = Mapping[str, TensorType]
 Views = Mapping[str, View]
-Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices"]
+Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Attribute:
     axes      list of integers                          tuple of int
     dims      list of extents or expressions            tuple of int, one may be -1
     slices    mapping axis: [start, stop, step]         dict of int to (start, stop, step)
+    expression  text over tensors, dims and consts      its syntax tree, with numbers for the rest
+
+    The tensors of an expression are operands of the node, by the names that they have in it.
     """
 
     name: str
@@ -148,13 +151,20 @@ class Op:
         if not cls.__module__.startswith(BUILT_IN):
             guard(cls)
 
+    def operands_of(self, names: Iterable[str]) -> tuple[Operand, ...]:
+        """What the operands `names` of a node are declared as.
+
+        x[0], x[1], … are the members of a list x; any further name is a tensor of an expression.
+        """
+        return tuple(operand_of(self.operands, name) or Operand(name) for name in names)
+
     def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result; OpError when the op does not apply.
 
         By default the operands are checked against what they are declared as, and the result has
         the shape of the pattern `result` and the dtype of the first operand, in device memory.
         """
-        shapes = Shapes(self.operands, types, attrs, self.result)
+        shapes = Shapes(self.operands_of(types), types, attrs, self.result)
         return TensorType(shapes.shape(self.result), next(iter(types.values())).dtype)
 
     def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:

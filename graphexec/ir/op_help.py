@@ -17,7 +17,7 @@ _COMMON = (("name", None), ("after", ()), ("shape", None))
 def method(op: Op, node: Callable[..., str]) -> Callable[..., str]:
     """`node(op.name, …)` as a function that says in `help` what the op is."""
 
-    def add(*operands: str, **settings: Any) -> str:
+    def add(*operands: str | Sequence[str], **settings: Any) -> str:
         return node(op.name, *operands, **settings)
 
     add.__name__, add.__qualname__ = op.name, f"Graph.{op.name}"
@@ -33,7 +33,8 @@ def _told(op: Op) -> tuple[str, Signature]:
 def _text(op: Op) -> str:
     parts = [fill(" ".join(op.doc.split()), _WIDTH)]
     operands = [(o.name, f"{o.text}{' (optional)' if o.optional else ''}") for o in op.operands]
-    parts.append(_entries("Operands, each the name of a tensor:", operands))
+    if operands:
+        parts.append(_entries("Operands, each the name of a tensor:", operands))
     if op.attributes:
         parts.append(_entries("Attributes:", [(a.name, _explained(a)) for a in op.attributes]))
     parts.append(fill(

@@ -8,8 +8,9 @@ a pattern, the name of an operand, or `out` for the result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import zip_longest
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from graphexec.ir.op_error import OpError
 
 FLOATS = (DType.F16, DType.BF16, DType.F32, DType.F64)
 Extent = str | int
+
+_MEMBER = re.compile(r"(.+)\[(\d+)\]\Z")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Operand:
     space    -- the memory it lies in
     turned   -- a bool attribute: if true, the last two axes are stored in the other order
     optional -- may be left out of a node
+    many     -- a list of one or more tensors, which a node has as operands x[0], x[1], …
     """
 
     name: str
@@ -39,6 +43,7 @@ class Operand:
     dtype: tuple[DType, ...] | str = FLOATS
     space: Literal["device", "host", "any"] = "device"
     turned: str = ""
+    many: bool = False
 
     def __post_init__(self) -> None:
         if self.target.startswith("(") or not self.is_broadcast:
@@ -54,6 +59,10 @@ class Operand:
         """The pattern or name in `shape`."""
         return self.shape.removeprefix("broadcast to ").strip()
 
+    def member(self, index: int) -> Operand:
+        """The operand that an element of the list is."""
+        return replace(self, name=f"{self.name}[{index}]", many=False)
+
     @property
     def text(self) -> str:
         """What it is, for people."""
@@ -67,8 +76,34 @@ class Operand:
         elif self.dtype != FLOATS:
             dtype = " or ".join(self.dtype)
         space = "in host memory" if self.space == "host" else ""
-        parts = (shape, dtype, space, self.doc)
+        number = "a list of tensors" if self.many else ""
+        parts = (number, shape, dtype, space, self.doc)
         return "; ".join(part for part in parts if part) or "any tensor"
+
+
+def operand_of(operands: Sequence[Operand], name: str) -> Operand | None:
+    """The operand that a node calls `name`: a declared one, or a member of a list."""
+    found = _MEMBER.match(name)
+    for operand in operands:
+        if operand.many and found and found[1] == operand.name:
+            return operand.member(int(found[2]))
+        if not operand.many and operand.name == name:
+            return operand
+    return None
+
+
+def listed(operands: Mapping[str, str]) -> dict[str, str | list[str]]:
+    """The tensors of a node as its author gives them: members of one list in a list."""
+    given: dict[str, str | list[str]] = {}
+    for name, tensor in operands.items():
+        found = _MEMBER.match(name)
+        if found is None:
+            given[name] = tensor
+        else:
+            members = given.setdefault(found[1], [])
+            assert isinstance(members, list)
+            members.append(tensor)
+    return given
 
 
 @dataclass(frozen=True)

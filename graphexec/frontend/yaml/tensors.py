@@ -7,12 +7,13 @@ from typing import Any
 
 from graphexec.base.diagnostics import Mark
 from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
-from graphexec.frontend.yaml.problems import short
+from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.ir.graph import Graph, Input, Node, Weight
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
+from graphexec.ir.operand import Operand, listed
 from graphexec.ir.registry import OWN_OPS
 
 INPUT_KEYS = ("shape", "dtype")
@@ -113,10 +114,12 @@ class TensorReader:
                 continue
             elif not isinstance(slot, str) or slot not in slots:
                 self.doc.unknown_key(field, f"op '{op}'", [*NODE_KEYS, *slots])
-            elif (attribute := slots[slot]) is None:
-                operands[slot] = self._reference(name, item, f"operand '{slot}'", needs)
+            elif isinstance(known := slots[slot], Attribute):
+                attrs[slot] = self.fields.attribute(known, item)
+            elif known.many:
+                operands |= self._list(name, known, item, marks, needs)
             else:
-                attrs[slot] = self.fields.attribute(attribute, item)
+                operands[slot] = self._reference(name, item, f"operand '{slot}'", needs)
         if slots is not None:
             self._check_operands(name, key, self.graph.ops[op], operands)
         self.graph.nodes[name] = Node(name, op, operands, attrs, after, shape, marks)
@@ -136,11 +139,30 @@ class TensorReader:
         self.problems.add(node, f"node '{short(name)}' needs the key 'op'")
         return ""
 
+    def _list(
+        self, name: str, operand: Operand, value: Value, marks: dict[str, Mark], needs: list[str]
+    ) -> dict[str, str]:
+        """The members of an operand that is a list of tensors; notes their places in `marks`."""
+        if not isinstance(value, ListNode) or not value.items:
+            empty = " without tensors" if isinstance(value, ListNode) else ""
+            self.problems.add(
+                value, f"expected a list of tensors such as [a, b] for operand '{operand.name}', "
+                f"found {found(value)}{empty}",
+            )  # fmt: skip
+            return {operand.member(0).name: ""}
+        members = {}
+        for index, item in enumerate(value.items):
+            member = operand.member(index).name
+            marks[member] = item.mark
+            members[member] = self._reference(name, item, f"operand '{member}'", needs)
+        return members
+
     def _check_operands(
         self, name: str, key: ScalarNode, op: Op, operands: Mapping[str, str]
     ) -> None:
+        given = listed(operands)
         for operand in op.operands:
-            if operand.name not in operands and not operand.optional:
+            if operand.name not in given and not operand.optional:
                 self.problems.add(
                     key, f"node '{short(name)}' lacks operand '{operand.name}' of op '{op.name}'",
                     label=f"{operand.name}: {operand.text}",
@@ -202,7 +224,7 @@ def _is_empty(value: Value) -> bool:
     return not (value.items if isinstance(value, ListNode) else value.pairs)
 
 
-def _slots(op: Op) -> dict[str, Attribute | None]:
-    """What a node of `op` may set: None stands for an operand."""
-    slots: dict[str, Attribute | None] = {operand.name: None for operand in op.operands}
+def _slots(op: Op) -> dict[str, Attribute | Operand]:
+    """What a node of `op` may set."""
+    slots: dict[str, Attribute | Operand] = {operand.name: operand for operand in op.operands}
     return slots | {attribute.name: attribute for attribute in op.attributes}

@@ -15,6 +15,7 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.frontend.yaml.scalars import resolve
 from graphexec.ir.graph import Graph, Input, Node, Weight
+from graphexec.ir.operand import listed
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
 _WORDS_OF_YAML_1_1 = frozenset(("y", "n", "yes", "no", "on", "off"))
@@ -56,7 +57,7 @@ def _weight(item: Weight) -> dict[str, Any]:
 
 
 def _node(item: Node) -> dict[str, Any]:
-    fields: dict[str, Any] = {"op": item.op, **item.operands, **item.attrs}
+    fields: dict[str, Any] = {"op": item.op, **listed(item.operands), **item.attrs}
     if item.after:
         fields["after"] = item.after
     if item.shape is not None:

@@ -16,12 +16,27 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 class DType(StrEnum):
-    """Element type. GEMM and softmax accumulate in f32 (f64 for f64)."""
+    """Element type. Floats are summed in f32 (f64 for f64). A bool is a byte, 0 or 1."""
 
     F16 = "f16"
     BF16 = "bf16"
     F32 = "f32"
     F64 = "f64"
+    I8 = "i8"
+    U8 = "u8"
+    I32 = "i32"
+    I64 = "i64"
+    BOOL = "bool"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is a floating type."""
+        return self in _FLOATS
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is an integer type; bool is none."""
+        return self in _INTEGERS
 
     @property
     def itemsize(self) -> int:
@@ -45,8 +60,16 @@ class DType(StrEnum):
         return bfloat16
 
 
-_NUMPY_NAMES = {DType.F16: "float16", DType.F32: "float32", DType.F64: "float64"}
-_ITEMSIZE = {DType.F16: 2, DType.BF16: 2, DType.F32: 4, DType.F64: 8}
+_NUMPY_NAMES = {
+    DType.F16: "float16", DType.F32: "float32", DType.F64: "float64", DType.I8: "int8",
+    DType.U8: "uint8", DType.I32: "int32", DType.I64: "int64", DType.BOOL: "bool",
+}  # fmt: skip
+_ITEMSIZE = {
+    DType.F16: 2, DType.BF16: 2, DType.F32: 4, DType.F64: 8, DType.I8: 1, DType.U8: 1,
+    DType.I32: 4, DType.I64: 8, DType.BOOL: 1,
+}  # fmt: skip
+_FLOATS = frozenset((DType.F16, DType.BF16, DType.F32, DType.F64))
+_INTEGERS = frozenset((DType.I8, DType.U8, DType.I32, DType.I64))
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

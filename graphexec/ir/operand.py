@@ -19,6 +19,8 @@ from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.op_error import OpError
 
 FLOATS = (DType.F16, DType.BF16, DType.F32, DType.F64)
+INTEGERS = (DType.I8, DType.U8, DType.I32, DType.I64)
+ANY = (*FLOATS, *INTEGERS, DType.BOOL)
 Extent = str | int
 
 _MEMBER = re.compile(r"(.+)\[(\d+)\]\Z")

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from graphexec.base.tensor import View
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
-from graphexec.ir.access import In, Out, in_place, moved_bytes, recipe_of
+from graphexec.ir.access import Access, In, Out, in_place, moved_bytes, recipe_of
 from graphexec.ir.body import Body, Writer
 from graphexec.ir.op_error import OpError
 from graphexec.ir.program import Command, Cost, Generates, Kernel, Program
@@ -289,7 +289,7 @@ class _Fusing:
         """The command of a loop."""
         reads = [In(view, strided=True) for view in loop.reads]
         writes = [Out(view, over=loop.reads) for view in loop.writes]
-        accesses = (*reads, *writes)
+        accesses: tuple[Access, ...] = (*reads, *writes)
         several = len(loop.writes) > 1 and bool(loop.nodes)
         parts = dict.fromkeys((*one.label.split(" + "), *two.label.split(" + ")))
         return replace(

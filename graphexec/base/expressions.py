@@ -10,17 +10,18 @@ before they are computed.
 
 from __future__ import annotations
 
-import ast
 import keyword
 import math
 import operator
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
+from graphexec.base import grammar
 from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import did_you_mean
+from graphexec.base.grammar import Binary, Call, Expression, Name, Unary, walk
+from graphexec.base.grammar import ExpressionError as ExpressionError
 from graphexec.base.tensor import INT64_MAX
 
 Number = int | float
@@ -32,21 +33,6 @@ GRAMMAR = "numbers, dims and consts with + - * / // % ** ( ) min max sqrt"
 FUNCTIONS = ("max", "min", "sqrt")
 RESERVED = (*keyword.kwlist, "__debug__", *FUNCTIONS)
 """Words that are no names of dims or consts: Python's keywords and the functions."""
-
-_TOKEN = re.compile(
-    r"[ \t]*(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![A-Za-z0-9_.])"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\*\*|//|[-+*/%(),])"
-)
-
-
-class ExpressionError(Exception):
-    """An expression has no value. `start` and `length`: the place, without leading blanks."""
-
-    def __init__(
-        self, message: str, help: str = "", start: int | None = None, length: int = 1
-    ) -> None:
-        super().__init__(message)
-        self.message, self.help, self.start, self.length = message, help, start, length
 
 
 def evaluate(value: Number | str, names: Mapping[str, Number], want: Want = "number") -> Number:
@@ -62,12 +48,12 @@ def evaluate(value: Number | str, names: Mapping[str, Number], want: Want = "num
         return _checked(value)
     if value in names:  # most extents are a bare name
         return _wanted(_checked(names[value]), want)
-    return _wanted(_Evaluator(names, want).value(parse(value.strip(" \t"))), want)
+    return _wanted(_Evaluator(names, want).value(parse(value)), want)
 
 
 def names_in(text: str) -> set[str]:
     """The names an expression refers to; ExpressionError if the text is no expression."""
-    return {m["name"] for m in _tokens(text) if m["name"] and m["name"] not in FUNCTIONS}
+    return {node.name for node in walk(parse(text)) if isinstance(node, Name)}
 
 
 def evaluate_consts(
@@ -115,43 +101,30 @@ def resolve_consts(
     return values, errors
 
 
-# Parsing ---------------------------------------------------------------------------------
-
-
-def _tokens(text: str) -> Iterator[re.Match[str]]:
-    # Only these tokens reach Python's parser: it warns about some others.
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Expression:
+    """The syntax tree of arithmetic over dims and consts. Raises ExpressionError."""
     if len(text) > MAX_LENGTH:
         raise ExpressionError(
             f"an expression of {len(text):,} characters; at most {MAX_LENGTH} are allowed"
         )
-    at = 0
-    while text[at:].strip(" \t"):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            at += len(text[at:]) - len(text[at:].lstrip(" \t"))
-            raise _not_arithmetic(text, at)
-        yield match
-        at = match.end()
-
-
-@lru_cache(maxsize=4096)
-def parse(text: str) -> ast.expr:
-    """The syntax tree; ExpressionError if the text is no arithmetic."""
-    for _ in _tokens(text):
-        pass
-    if not text:
-        raise ExpressionError("an empty expression", GRAMMAR)
     try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
-        raise _not_arithmetic(text) from exc
+        tree = grammar.parse(text)
+    except ExpressionError as exc:
+        help = exc.help or f"an expression is made of {GRAMMAR}"
+        raise ExpressionError(exc.message, help, exc.start, exc.length) from None
+    for node in walk(tree):
+        if isinstance(node, Call) and node.function not in FUNCTIONS:
+            raise _not_here(node, f"{node.function}()")
+        if isinstance(node, (Unary, Binary)) and node.operator not in _OPERATORS:
+            raise _not_here(node, f"'{node.operator}'")
+    return tree
 
 
-def _not_arithmetic(text: str, start: int | None = None) -> ExpressionError:
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    return ExpressionError(
-        f"'{shown}' is not an arithmetic expression", f"an expression is made of {GRAMMAR}", start
-    )
+def _not_here(node: Expression, what: str) -> ExpressionError:
+    message = f"{what} has no meaning in dims and consts"
+    help = f"an expression of them is made of {GRAMMAR}"
+    return ExpressionError(message, help, node.start, node.length)
 
 
 # Evaluating ------------------------------------------------------------------------------
@@ -161,15 +134,12 @@ class _Evaluator:
     def __init__(self, names: Mapping[str, Number], want: Want) -> None:
         self.names, self.want, self.depth = names, want, 0
 
-    def value(self, node: ast.expr) -> Number:
-        rule = _RULES.get(type(node))
-        if rule is None:
-            raise _at(node, "this is not arithmetic", f"an expression is made of {GRAMMAR}")
+    def value(self, node: Expression) -> Number:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _at(node, f"nested deeper than {MAX_DEPTH} levels")
         try:
-            return _checked(rule(self, node))
+            return _checked(self.computed(node))
         except ZeroDivisionError:
             raise _at(node, "division by zero") from None
         except OverflowError:
@@ -179,31 +149,28 @@ class _Evaluator:
         finally:
             self.depth -= 1
 
-    def constant(self, node: ast.Constant) -> Number:
-        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-            raise ExpressionError("this is not a number")
+    def computed(self, node: Expression) -> Number:
+        match node:
+            case Name():
+                return self.name(node.name)
+            case Unary():
+                operand = self.value(node.operand)
+                return -operand if node.operator == "-" else operand
+            case Binary():
+                left, right = self.value(node.left), self.value(node.right)
+                if node.operator == "/":
+                    return self.divide(left, right)
+                return _BINARY[node.operator](left, right)
+            case Call():
+                return _CALLS[node.function]([self.value(each) for each in node.arguments])
         return node.value
 
-    def name(self, node: ast.Name) -> Number:
-        if node.id in self.names:
-            return self.names[node.id]
-        if node.id.lower() in ("nan", "inf", "infinity"):
-            raise ExpressionError(f"'{node.id}' is not a finite number")
-        raise ExpressionError(f"unknown name '{node.id}'", _known(node.id, self.names))
-
-    def unary(self, node: ast.UnaryOp) -> Number:
-        operand = self.value(node.operand)
-        if isinstance(node.op, ast.USub):
-            return -operand
-        if isinstance(node.op, ast.UAdd):
-            return operand
-        raise ExpressionError("this is not arithmetic", f"an expression is made of {GRAMMAR}")
-
-    def binary(self, node: ast.BinOp) -> Number:
-        left, right = self.value(node.left), self.value(node.right)
-        if isinstance(node.op, ast.Div):
-            return self.divide(left, right)
-        return _BINARY[type(node.op)](left, right)
+    def name(self, name: str) -> Number:
+        if name in self.names:
+            return self.names[name]
+        if name.lower() in ("nan", "inf", "infinity"):
+            raise ExpressionError(f"'{name}' is not a finite number")
+        raise ExpressionError(f"unknown name '{name}'", _known(name, self.names))
 
     def divide(self, left: Number, right: Number) -> Number:
         if isinstance(left, float) or isinstance(right, float):
@@ -213,16 +180,6 @@ class _Evaluator:
         if self.want == "int":
             raise ExpressionError(f"{left} / {right} does not divide exactly", "'//' rounds down")
         return left / right
-
-    def call(self, node: ast.Call) -> Number:
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name not in FUNCTIONS or node.keywords:
-            known = did_you_mean(name, FUNCTIONS) or f"functions: {', '.join(FUNCTIONS)}"
-            raise ExpressionError(f"unknown function '{name}'" if name else "not a function", known)
-        values = [self.value(argument) for argument in node.args]
-        if not values or (name == "sqrt" and len(values) != 1):
-            raise ExpressionError(f"{name}() takes {'one' if name == 'sqrt' else 'some'} number")
-        return _sqrt(values[0]) if name == "sqrt" else (min if name == "min" else max)(values)
 
 
 def _power(base: Number, exponent: Number) -> Number:
@@ -246,20 +203,19 @@ def _sqrt(value: Number) -> Number:
     return math.sqrt(value)
 
 
-_RULES: dict[type[ast.expr], Callable[[_Evaluator, Any], Number]] = {
-    ast.Constant: _Evaluator.constant,
-    ast.Name: _Evaluator.name,
-    ast.UnaryOp: _Evaluator.unary,
-    ast.BinOp: _Evaluator.binary,
-    ast.Call: _Evaluator.call,
+_BINARY: dict[str, Callable[[Number, Number], Number]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": _power,
 }
-_BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: _power,
+_OPERATORS = frozenset((*_BINARY, "/"))
+_CALLS: dict[str, Callable[[list[Number]], Number]] = {
+    "max": max,
+    "min": min,
+    "sqrt": lambda values: _sqrt(values[0]),
 }
 
 
@@ -284,6 +240,5 @@ def _known(name: str, names: Mapping[str, Number]) -> str:
     return did_you_mean(name, [*some, *FUNCTIONS]) or listed
 
 
-def _at(node: ast.expr, message: str, help: str = "") -> ExpressionError:
-    end = node.end_col_offset or node.col_offset + 1
-    return ExpressionError(message, help, node.col_offset, end - node.col_offset)
+def _at(node: Expression, message: str, help: str = "") -> ExpressionError:
+    return ExpressionError(message, help, node.start, node.length)

@@ -24,6 +24,7 @@ LANES = 32  # that shuffle with one another, in wavefronts of 32 and of 64
 MOST_THREADS = 1024  # of a block
 HELD = 128  # bytes of accumulators that a thread keeps at most
 AT_EASE = 64  # ... as a rule, so that more blocks fit beside one another
+IN_FLIGHT = 64  # bytes that a thread loads before it needs the first: that many hide the latency
 SHORT_ROW_THREADS = 256
 LONG_ROW_THREADS = 512
 COLUMN_THREADS = (64, 128, 256, 512, 1024)
@@ -68,6 +69,11 @@ class Problem:
         shape = tuple(self.x.shape[i] for i in others)
         collapsed: tuple[tuple[int, ...], list[tuple[int, ...]]] = collapse(shape, *strides)
         return collapsed
+
+    @property
+    def loaded(self) -> int:
+        """How many elements a thread loads as a rule."""
+        return min(IN_FLIGHT // self.x.dtype.itemsize, self.held(HELD))
 
     def held(self, nbytes: int) -> int:
         """How many accumulators `nbytes` hold."""
@@ -127,10 +133,10 @@ def _row_block(p: Problem, vector: int) -> tuple[int, int, int]:
     """(threads of a block, threads of a row, vectors of a thread)."""
     vectors = p.length // vector
     if p.length <= LANES * p.held(HELD):
-        lanes = min(LANES, power_of_two(vectors))
+        lanes = min(LANES, power_of_two(-(-vectors // max(1, p.loaded // vector))))
         return SHORT_ROW_THREADS, lanes, -(-vectors // lanes)
-    for nbytes, most in ((AT_EASE, MOST_THREADS // 2), (HELD, MOST_THREADS)):
-        threads = -(-p.length // p.held(nbytes) // 64) * 64
+    for elements, most in ((p.loaded, MOST_THREADS // 2), (p.held(HELD), MOST_THREADS)):
+        threads = -(-p.length // elements // 64) * 64
         if threads <= most:
             return threads, threads, -(-vectors // threads)
     return LONG_ROW_THREADS, LONG_ROW_THREADS, max(1, p.held(AT_EASE) // vector)

@@ -33,8 +33,8 @@ from graphexec.ops.kit.strides import collapse, power_of_two
 _ROWS = 64  # queries of a program, at most
 _KEYS = 128  # of a part, at least, about
 _MOST, _MOST_OF_ONE = 64, 16  # parts, and those of a single head
-# With less, the second kernel costs the gain: parts, keys, and keys of many queries.
-_FEWEST, _FEWEST_KEYS, _KEYS_OF_MANY = 3, 512, 1024
+# With less, the second kernel costs the gain: keys, and parts and keys of many queries.
+_FEWEST_KEYS, _FEWEST_OF_MANY, _KEYS_OF_MANY = 512, 3, 1024
 _MANY = 16  # queries: more than that fill the rows of a matrix instruction
 _BEHIND = 16  # elements behind a row of a part: largest logit, sum, and what keeps rows aligned
 
@@ -46,9 +46,11 @@ def parts_of(problem: Problem, programs: int) -> int:
     heads = prod(problem.q.shape[:-2])
     most = _MOST if heads > 1 else _MOST_OF_ONE if tiles == 1 else 1
     count = min(programs // tiles, ceil(keys / _KEYS), most)
-    least = _KEYS_OF_MANY if problem.q.shape[-2] > _MANY else _FEWEST_KEYS
+    fewest, least = 2, _FEWEST_KEYS
+    if problem.q.shape[-2] > _MANY:
+        fewest, least = _FEWEST_OF_MANY, _KEYS_OF_MANY
     narrow = problem.q.dtype is not DType.F64  # parts are of f32
-    return count if narrow and keys >= least and count >= _FEWEST else 1
+    return count if narrow and keys >= least and count >= fewest else 1
 
 
 def as_parts(call: Call, label: str, problem: Problem, count: int, flops: int) -> list[Command]:

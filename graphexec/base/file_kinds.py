@@ -51,6 +51,9 @@ _BY_KEY = {
         "the trace of a run",
         "graphexec plan GRAPH --trace FILE draws it, and https://ui.perfetto.dev shows it",
     ),
+    "weight_map": FileKind(
+        "the index of a sharded model", "a graph names such files as the `file` of its weights"
+    ),
     "nodes": FileKind("a graph", "a graph's file has a name that does not end in .json"),
     "$schema": FileKind("a JSON Schema", "editors check graphs with it"),
 }

@@ -7,11 +7,13 @@ int64 where floats are allowed, and axes that are sliced twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphexec.base.expressions import RESERVED
 from graphexec.base.tensor import INT64_MAX, DType
+from graphexec.ir.names import REPETITION
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.registry import known_ops
 
@@ -21,6 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_.\-]*$"}
 VARIABLE = {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$", "not": {"enum": list(RESERVED)}}
 AXIS = {"pattern": r"^(0|-?[1-9][0-9]{0,8})$"}
+FILES = ".npy, .npz, .safetensors or .safetensors.index.json, relative to this file"
 EXPRESSION = r"^[A-Za-z0-9_ \t.,+*/%()\-]+$"
 
 
@@ -33,6 +36,8 @@ def schema(ops: Mapping[str, Op] | None = None) -> Schema:
         "title": "graphexec graph",
         "description": "A graph of GEMM, softmax, copy and other nodes.",
         **_object(_SECTIONS, ["version", "outputs"]),
+        "if": {"not": {"required": ["file"]}},
+        "then": {"properties": {"weights": {"additionalProperties": _NAMES_A_FILE}}},
         "$defs": {
             **_DEFINITIONS,
             "node": _node(ops),
@@ -61,6 +66,12 @@ def _list(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
+def _text(doc: str) -> Schema:
+    return {"description": doc, "type": "string", "minLength": 1,
+            "not": {"pattern": re.escape(REPETITION)}}  # fmt: skip
+
+
+_NAMES_A_FILE = {"type": "object", "required": ["file"]}
 _INTEGER = {"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}
 _EXTENT = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
 _DTYPE = {"enum": [d.value for d in DType], "description": "element type"}
@@ -78,15 +89,12 @@ _DEFINITIONS: Schema = {
     "input": _object({"shape": _ref("shape"), "dtype": _ref("dtype")}, ["shape", "dtype"]),
     "weight": _object(
         {
-            "file": {
-                "description": ".npy, .npz or .safetensors, relative to this file",
-                "type": "string", "minLength": 1,
-            },
-            "key": {"description": "name of the array in it", "type": "string", "minLength": 1},
+            "file": _text(f"{FILES}; by default that of the graph"),
+            "key": _text("name of the array in it; the prefix of the graph is put before it"),
             "shape": _ref("shape"),
             "dtype": _ref("dtype"),
         },
-        ["file"],
+        [],
     ),
 }  # fmt: skip
 
@@ -96,7 +104,12 @@ _SECTIONS: Schema = {
     "dims": _map(VARIABLE, _EXTENT, "extents by name; the command line may set others"),
     "consts": _map(VARIABLE, _ref("number"), "numbers by name"),
     "inputs": _map(NAME, _ref("input"), "tensors given at every run"),
-    "weights": _map(NAME, _ref("weight"), "tensors read from files once"),
+    "file": _text(f"the file of weights that name none: {FILES}"),
+    "prefix": _text("a text before the keys of all weights"),
+    "weights": _map(
+        NAME, {"anyOf": [_text("a key in the file of the graph"), _ref("weight")]},
+        "tensors read from files once: their keys, or what else is known of them",
+    ),
     "nodes": _map(NAME, _ref("node"), "ops; a node's name is that of the tensor it makes"),
     "outputs": {
         "description": "tensors to give back: name: tensor, or a list of tensors",

@@ -1,19 +1,20 @@
-"""Weight files (.npy, .npz, .safetensors) inside the graph's folder. They are never unpickled."""
+"""Weight files (.npy, .npz, .safetensors, sharded .safetensors). They are never unpickled."""
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graphexec.base.diagnostics import did_you_mean
 from graphexec.base.reading import open_file
 from graphexec.base.tensor import Array, DType, TensorType
+from graphexec.frontend.shards import ENDING, Index, is_index, read_index
+from graphexec.frontend.weight_paths import FileError, WeightError, located
+from graphexec.frontend.yaml.problems import suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,23 +25,12 @@ if TYPE_CHECKING:
 _MOST_OPEN = 64  # files at a time
 
 
-class WeightError(Exception):
-    """A weight cannot be read; `field` is the YAML key that is wrong."""
-
-    def __init__(self, message: str, field: str = "file", help: str = "") -> None:
-        super().__init__(message)
-        self.field, self.help = field, help
-
-
-class OutsideError(WeightError):
-    """A weight's file lies outside the folder that weights may be in; said once of a graph."""
-
-
 @dataclass(frozen=True)
 class Found:
-    """What a weight file's header says."""
+    """What a weight file's header says; `path` and `key` are of the array, also in a shard."""
 
     path: Path
+    key: str | None
     shape: tuple[int, ...]
     dtype: DType
 
@@ -53,6 +43,8 @@ class WeightFiles:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, _File] = OrderedDict()  # the one used last stands last
+        self._paths: dict[tuple[Path, Path, str], Path] = {}
+        self._indexes: dict[Path, Index | FileError] = {}
 
     def __enter__(self) -> WeightFiles:
         return self
@@ -69,63 +61,52 @@ class WeightFiles:
         `root` defaults to `folder`; symbolic links are followed before the check. `dtype` is
         asserted; with bf16, 2-byte void and uint16 data (as NumPy saves bf16) is read as bf16.
         """
-        path = _located(folder, root, file)
-        with _as_weight_error():
-            opened = self._opened(path)
-            shape, stored = opened.describe(_chosen(path, opened, key))
-        return Found(path, _extents(shape), _meaning(stored, dtype))
+        root = root or folder
+        path = self._located(folder, root, file)
+        if is_index(path):
+            index = self._index(path)
+            key = _chosen(path, index, key)
+            assert key is not None  # an index has keys
+            path = self._located((folder / file).parent, root, index.shard(key))
+            index.check(key, path, self._opened(path).keys)
+        opened = self._opened(path)
+        key = _chosen(path, opened, key)
+        with _as_error(WeightError):
+            shape, stored = opened.describe(key)
+        return Found(path, key, _extents(shape), _meaning(stored, dtype))
 
     def read(self, weight: TypedWeight) -> Array:
         """The elements of a weight as a C-contiguous array of its dtype."""
-        with _as_weight_error():
-            opened = self._opened(weight.path)
+        opened = self._opened(weight.path)
+        with _as_error(WeightError):
             return opened.fetch(_chosen(weight.path, opened, weight.key), weight.type)
 
+    def _located(self, folder: Path, root: Path, file: str) -> Path:
+        place = folder, root, file
+        if place not in self._paths:
+            self._paths[place] = located(folder, root, file)
+        return self._paths[place]
+
+    def _index(self, path: Path) -> Index:
+        if path not in self._indexes:
+            try:
+                self._indexes[path] = read_index(path)
+            except FileError as exc:
+                self._indexes[path] = exc  # it is large, and every weight asks for it
+        found = self._indexes[path]
+        if isinstance(found, FileError):
+            raise found
+        return found
+
     def _opened(self, path: Path) -> _File:
-        found = self._open.pop(path, None) or _open(path)
+        found = self._open.pop(path, None)
+        if found is None:
+            with _as_error(FileError):
+                found = _open(path)
         self._open[path] = found
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)[1].close()
         return found
-
-
-def _located(folder: Path, root: Path | None, file: str) -> Path:
-    try:
-        path = (folder / file).resolve()
-    except (OSError, ValueError, RuntimeError) as exc:
-        raise WeightError(f"weights file {file!r} cannot be looked up: {exc}") from exc
-    allowed = (root or folder).resolve()
-    if not path.is_relative_to(allowed):
-        link = _link(folder, file)
-        raise OutsideError(
-            f"weights file '{file}' {link}lies outside '{allowed}'",
-            help="keep weights beside the YAML file, or allow another folder with --weights-root",
-        )
-    _check_readable(path, file, folder)
-    return path
-
-
-def _link(folder: Path, file: str) -> str:
-    """Which part of the path of a weight is a link, in words; "" if none is."""
-    path = folder
-    for part in Path(file).parts:
-        path /= part
-        with suppress(OSError):
-            if path.is_symlink():
-                what = "" if path == folder / file else f"is in '{path}', which "
-                return f"{what}is a link to '{os.readlink(path)}' and "
-    return ""
-
-
-def _check_readable(path: Path, file: str, folder: Path) -> None:
-    """Raise WeightError unless `path` is a regular file that may be read."""
-    try:
-        open_file(path).close()
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        text = f"there is no weights file '{file}' in '{folder.resolve()}'"
-        raise WeightError(text) from exc
-    except OSError as exc:
-        raise WeightError(f"cannot read the weights file '{file}': {exc.strerror}") from exc
 
 
 class _File(Protocol):
@@ -150,7 +131,7 @@ def _open(path: Path) -> _File:
     if path.suffix not in kinds:
         raise WeightError(
             f"weights file '{path.name}' has an unknown ending",
-            help=f"known are {', '.join(kinds)}",
+            help=f"known are {', '.join(kinds)} and {ENDING}",
         )
     return kinds[path.suffix](path)
 
@@ -202,13 +183,17 @@ class _Safetensors:
 
 
 @contextmanager
-def _as_weight_error() -> Iterator[None]:
+def _as_error(kind: type[WeightError]) -> Iterator[None]:
     from graphexec.base.npy import NpyError
 
     try:
         yield
     except NpyError as exc:
-        raise WeightError(str(exc), help=exc.help) from exc
+        raise kind(str(exc), help=exc.help) from exc
+    except WeightError as exc:
+        if isinstance(exc, kind):
+            raise
+        raise kind(str(exc), exc.field, exc.help) from exc
 
 
 def _safetensors_dtype(name: str) -> np.dtype[Any]:
@@ -222,7 +207,7 @@ def _unsupported(name: str, help: str = "f16, bf16, f32 or f64") -> WeightError:
     return WeightError(f"the stored array has elements of type {name}", help=help)
 
 
-def _chosen(path: Path, file: _File, key: str | None) -> str | None:
+def _chosen(path: Path, file: _File | Index, key: str | None) -> str | None:
     names = file.keys
     if path.suffix == ".npy":
         if key is not None:
@@ -237,7 +222,7 @@ def _chosen(path: Path, file: _File, key: str | None) -> str | None:
         raise WeightError(f"'{path.name}' holds several arrays: {listed}", help="choose by `key`")
     raise WeightError(
         f"there is no array '{key}' in '{path.name}'; it holds {listed}", "key",
-        help=did_you_mean(key, names),
+        help=suggestion(key, names),
     )  # fmt: skip
 
 
@@ -254,7 +239,8 @@ def _meaning(stored: np.dtype[Any], asserted: DType | None) -> DType:
         if stored == dtype.numpy() or (raw_bf16 and dtype is asserted is DType.BF16):
             if asserted not in (None, dtype):
                 raise WeightError(f"the stored array is {dtype}, stated is {asserted}", "dtype",
-                                  help="a copy node with dtype casts")  # fmt: skip
+                                  help=f"state {dtype} or nothing, and cast it by a node: "
+                                  f"{{op: copy, x: …, dtype: {asserted}}}")  # fmt: skip
             return dtype
     if raw_bf16:
         raise _unsupported(stored.name, "`dtype: bf16` reads 2-byte data as bf16")

@@ -17,7 +17,8 @@ from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
-from graphexec.frontend.weights import OutsideError, WeightError, WeightFiles
+from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
+from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
@@ -76,24 +77,39 @@ class _Inference:
             good = self.asserted(item, item.shape, known.type) and self.checked(item, known.type)
             return known if good else None
         wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
+        file = self.graph.weight_file if item.file is None else item.file
+        assert file is not None  # Graph.add and load see to it
+        key = None if item.key is None else self.graph.weight_prefix + item.key
         try:
-            found = files.find(
-                self.graph.folder, self.graph.weight_root, item.file, item.key, wanted
-            )
-        except OutsideError as exc:
-            self.outside += 1
-            if self.outside == 1:  # what helps one helps all
-                self.error(str(exc), item, "file", help=exc.help)
-                self.first_outside = len(self.errors) - 1
+            found = files.find(self.graph.folder, self.graph.weight_root, file, key, wanted)
+        except FileError as exc:
+            self.file_error(exc, item)
             return None
         except WeightError as exc:
-            key = exc.field if exc.field in item.marks else "file"
-            self.error(str(exc), item, key, help=exc.help)
+            field = next((f for f in (exc.field, "file", "key") if f in item.marks), "")
+            self.error(str(exc), item, field, help=exc.help)
             return None
         type = TensorType(found.shape, found.dtype)
         if not self.asserted(item, item.shape, type):
             return None
-        return TypedWeight(type, found.path, item.key) if self.checked(item, type) else None
+        return TypedWeight(type, found.path, found.key) if self.checked(item, type) else None
+
+    def file_error(self, exc: FileError, item: Weight) -> None:
+        """Note that a weights file cannot be used: once of the file that weights share."""
+        if isinstance(exc, OutsideError):
+            self.outside += 1
+            if self.outside > 1:  # what helps one helps all
+                return
+            self.first_outside = len(self.errors)
+        if item.file is not None:
+            self.error(str(exc), item, "file", help=exc.help)
+            return
+        mark = self.graph.weight_marks.get("file")
+        fault = Diagnostic(
+            str(exc), source=self.graph.source if mark else None, mark=mark, help=exc.help
+        )
+        if fault not in self.errors:
+            self.errors.append(fault)
 
     def count_outside(self) -> None:
         """Say at the first weight outside the folder how many more there are."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.tensor import DType
-from graphexec.ir.names import NAME, SYMBOL
+from graphexec.ir.names import NAME, NO_REPETITION, REPETITION, SYMBOL
 from graphexec.ir.op_help import method
 from graphexec.ir.registry import OWN_OPS, known_ops
 
@@ -57,11 +57,12 @@ class Input:
 class Weight:
     """A tensor from a file, uploaded once. `shape` and `dtype`, if given, are asserted.
 
-    `dtype: bf16` also gives 2-byte void or uint16 data (how NumPy stores bf16) its meaning.
+    Without `file` it is in the graph's. The graph's prefix stands before `key`. `dtype: bf16`
+    also gives 2-byte void or uint16 data (how NumPy stores bf16) its meaning.
     """
 
     name: str
-    file: str
+    file: str | None = None
     key: str | None = None
     shape: tuple[Dim, ...] | None = None
     dtype: str | None = None
@@ -94,12 +95,15 @@ class Graph:
         folder: Path | None = None,
         weight_root: Path | None = None,
         source: Source | None = None,
+        file: str | Path | None = None,
+        prefix: str = "",
     ) -> None:
         """An empty graph.
 
         `consts` may be expressions over `dims`. `ops` are the known ops (the built-in and
         installed ones by default). Weight files are looked up relative to `folder` (the
         working directory by default) and must lie inside `weight_root` (by default `folder`).
+        `file` is the file of weights that name none; `prefix` stands before the keys of weights.
         """
         if ops is None:
             ops = known_ops()
@@ -109,6 +113,8 @@ class Graph:
             if not SYMBOL.match(symbol) or iskeyword(symbol):
                 raise _mistake(f"'{symbol}' is not a name for a dim or const",
                                help="a letter or '_', then letters, digits, '_'")  # fmt: skip
+        _check_literal("the file of weights", file)
+        _check_literal("the prefix of keys", prefix)
         self.name = name
         self.dims: dict[str, int] = dict(dims or {})
         self.consts: dict[str, int | float | str] = dict(consts or {})
@@ -119,8 +125,11 @@ class Graph:
         self.ops = ops
         self.folder = folder or Path()
         self.weight_root = weight_root
+        self.weight_file = None if file is None else str(file)
+        self.weight_prefix = prefix
         self.source = source
         self.output_marks: dict[str, Mark] = {}
+        self.weight_marks: dict[str, Mark] = {}  # of "file" and "prefix"
         self.warnings: list[Diagnostic] = []
         self.stored: Mapping[str, TypedWeight] = {}  # whose files are not looked at any more
         self._numbers: dict[str, int] = {}  # of each op, below which no name made from it is free
@@ -138,14 +147,19 @@ class Graph:
     def weight(
         self,
         name: str,
-        file: str | Path,
+        file: str | Path | None = None,
         key: str | None = None,
         shape: Sequence[Dim] | None = None,
         dtype: DTypeLike | None = None,
     ) -> str:
-        """Declare a weight read from `file` (.npy, .npz or .safetensors); returns its name."""
+        """Declare a weight read from `file`; returns its name.
+
+        A file is .npy, .npz, .safetensors or the index of a sharded model,
+        .safetensors.index.json; by default it is the graph's.
+        """
         stated = None if shape is None else _dims(shape)
-        self.add(Weight(name, str(file), key, stated, _plain_dtype(dtype)))
+        path = None if file is None else str(file)
+        self.add(Weight(name, path, key, stated, _plain_dtype(dtype)))
         return name
 
     def node(
@@ -200,9 +214,19 @@ class Graph:
         if isinstance(item, Input):
             self.inputs[item.name] = item
         elif isinstance(item, Weight):
+            self._check_weight(item)
             self.weights[item.name] = item
         else:
             self.nodes[item.name] = item
+
+    def _check_weight(self, item: Weight) -> None:
+        if item.file is None and self.weight_file is None:
+            raise _mistake(
+                f"weight '{item.name}' names no file, and the graph has none",
+                help="Graph(file=…) is the file of weights that name none",
+            )
+        _check_literal(f"the file of weight '{item.name}'", item.file)
+        _check_literal(f"the key of weight '{item.name}'", item.key)
 
     def __getattr__(self, name: str) -> Any:
         # g.gemm(...), g.softmax(...), and every op of the user's own.
@@ -234,7 +258,7 @@ class Graph:
 
     def _content(self) -> tuple[object, ...]:
         parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
-        return (self.name, *parts)
+        return (self.name, self.weight_file, self.weight_prefix, *parts)
 
     def __repr__(self) -> str:
         return (
@@ -259,7 +283,9 @@ class Graph:
         other = Graph(
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=dict(self.ops),
             folder=self.folder, weight_root=self.weight_root, source=self.source,
+            file=self.weight_file, prefix=self.weight_prefix,
         )  # fmt: skip
+        other.weight_marks = dict(self.weight_marks)
         other.inputs, other.weights = dict(self.inputs), dict(self.weights)
         other.nodes = {
             name: replace(node, operands=dict(node.operands), attrs=deepcopy(dict(node.attrs)))
@@ -293,6 +319,11 @@ def _check_name(name: str) -> None:
             f"'{name}' is not a name",
             help="letters, digits, '_', '-' and '.', beginning with a letter or '_'",
         )
+
+
+def _check_literal(what: str, text: object) -> None:
+    if REPETITION in str(text):
+        raise _mistake(f"{what} has '{REPETITION}': '{text}'", help=NO_REPETITION)
 
 
 def kind_of(item: Input | Weight | Node) -> str:

@@ -16,6 +16,12 @@ RESERVED = frozenset({"add", "error", "input", "node", "output", "to_yaml", "wei
 """Names no op may have: graphs have methods of these names."""
 
 
+REPETITION = "{i}"
+"""In a weight's file, key and prefix: the number of a repetition of a block."""
+
+NO_REPETITION = f"{REPETITION} is the number of a repetition of a block, and this is in none"
+
+
 def transfer_name(tensor: str, direction: Direction) -> str:
     """The node of the copy that brings `tensor` from or to the host: "x.h2d", "y.d2h"."""
     return f"{tensor}.{direction}"

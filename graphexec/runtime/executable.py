@@ -15,7 +15,8 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, SessionClosed
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import Array, TensorType
-from graphexec.frontend.weights import WeightError, WeightFiles
+from graphexec.frontend.weight_paths import WeightError
+from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.names import transferred
 from graphexec.ir.plan import Plan

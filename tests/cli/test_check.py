@@ -93,6 +93,7 @@ TOLD = {
     "bench.json": "this is what graphexec bench --json prints, not a plan",
     "profile.json": "this is a profile of measured times, not a plan",
     "schema.json": "this is a JSON Schema, not a plan",
+    "m.safetensors.index.json": "this is the index of a sharded model, not a plan",
     "graph.json": "this is a graph, not a plan",
     "plan.txt": "this is a plan, not a graph",
     "plan.html": "this is a page for browsers, not a graph",
@@ -103,7 +104,7 @@ TOLD = {
 HELPS = {
     "out.npz": "graphexec run GRAPH -i", "w.safetensors": "`weights`", "trace.json": "--trace FILE",
     "bench.json": "--baseline FILE", "profile.json": "--costs FILE", "plan.txt": "end in .json",
-    "plan.svg": "graphexec plan -o writes such files",
+    "plan.svg": "graphexec plan -o writes such files", "m.safetensors.index.json": "`file`",
 }  # fmt: skip
 
 
@@ -131,6 +132,8 @@ def written(tmp_path_factory) -> Path:
     (folder / "schema.json").write_text(CliRunner().invoke(app, ["schema"]).stdout)
     np.save(folder / "x.npy", np.ones(3))
     save_file({"w": np.ones(3)}, folder / "w.safetensors")
+    index = json.dumps({"metadata": {}, "weight_map": {"w": "w.safetensors"}})
+    (folder / "m.safetensors.index.json").write_text(index)
     return folder
 
 
@@ -172,3 +175,28 @@ def test_an_unused_node_is_a_warning(invoke, graph):
     assert done.exit_code == 0
     assert "(1 warning)" in done.stdout
     assert "idle" in done.stderr
+
+
+def test_every_mistake_of_weights_at_once(invoke, tmp_path):
+    """A missing shard at the file, a missing key at the weight, a type where it is stated."""
+    save_file({"l.a": np.ones(3, np.float32)}, tmp_path / "m-1.safetensors")
+    shards = {"l.a": "m-1.safetensors", "l.b": "m-2.safetensors"}
+    index = tmp_path / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    (tmp_path / "g.yaml").write_text(
+        f"version: 1\nfile: {index.name}\nprefix: l.\nweights:\n  a: {{key: a, dtype: f16}}\n"
+        "  b: b\n  c: c\noutputs: [a, b, c]\n"
+    )
+    done = invoke("check", tmp_path / "g.yaml")
+    assert done.exit_code == 2
+    places = [line.rpartition("g.yaml:")[2] for line in done.stderr.splitlines() if "-->" in line]
+    assert places == ["5:22", "2:7", "7:6"]
+    assert "the stored array is f32, stated is f16" in done.stderr
+    assert "{op: copy, x: …, dtype: f16}" in done.stderr
+    assert "there is no weights file 'm-2.safetensors' in" in done.stderr
+    assert "there is no array 'l.c' in 'm.safetensors.index.json'" in done.stderr
+    save_file({"l.b": np.ones(3, np.float32), "l.c": np.ones(1)}, tmp_path / "m-2.safetensors")
+    index.write_text(json.dumps({"weight_map": {**shards, "l.c": "m-2.safetensors"}}))
+    text = (tmp_path / "g.yaml").read_text().replace("f16", "f32")
+    (tmp_path / "g.yaml").write_text(text)
+    assert invoke("check", tmp_path / "g.yaml").exit_code == 0

@@ -259,7 +259,7 @@ BAD = {
     ),
     "bad_weights": (
         graph_with(COPY % "").replace("nodes:", "weights:\n  w: {key: 1}\n  v: w.npy\nnodes:"),
-        "weight 'w' needs the key 'file'", "put it in quotes", "found the text 'w.npy'",
+        "weight 'w' needs the key 'file'", "put it in quotes", "the text 'w.npy' is the key",
     ),
     "bad_names": (
         graph_with("1: {op: copy, x: x}", "a b: {op: copy, x: x}", "on: {op: copy, x: x}",

@@ -37,7 +37,12 @@ GOOD = {
     "dims": {"S": 8, "D": 64},
     "consts": {"scale": "D ** -0.5", "half": 0.5},
     "inputs": {"x": {"shape": ["S", "D"], "dtype": "f16"}, "m": {"shape": [], "dtype": "f16"}},
-    "weights": {"w": {"file": "w.npz", "key": "w", "shape": ["D", "D"], "dtype": "f16"}},
+    "file": "m.safetensors",
+    "prefix": "m.",
+    "weights": {
+        "w": {"file": "w.npz", "key": "w", "shape": ["D", "D"], "dtype": "f16"}, "v": "v",
+        "u": {},
+    },
     "nodes": {
         "a": {"op": "gemm", "a": "x", "b": "w", "alpha": "scale", "trans_b": True, "beta": None},
         "s": {"op": "softmax", "x": "a", "axis": -1, "scale": 0.5, "causal": False, "mask": "m"},
@@ -131,6 +136,11 @@ EDITS = [
     (("inputs", "1x"), {"shape": [1], "dtype": "f16"}), (("inputs", "w"), GOOD["inputs"]["x"]),
     (("weights", "w", "file"), ...), (("weights", "w", "file"), ""), (("weights", "w", "file"), 1),
     (("weights", "w", "key"), ...), (("weights", "w", "key"), None), (("weights", "w"), "w.npy"),
+    (("weights", "w"), ""), (("weights", "w"), None), (("weights", "w"), 1),
+    (("weights", "w"), "l.{i}"), (("weights", "w", "key"), "{i}"), (("weights", "w"), "{j}"),
+    (("weights", "u"), ...), (("weights", "v"), ...), (("weights",), None), (("weights",), {}),
+    (("file",), ...), (("file",), ""), (("file",), None), (("file",), {"file": "w.npz"}),
+    (("prefix",), ...), (("prefix",), ""), (("prefix",), 1), (("prefix",), "l.{i}."),
     (("nodes",), []), (("nodes", "a"), None), (("nodes", "a", "op"), ...),
     (("nodes", "a", "op"), "gem"), (("nodes", "a", "op"), None), (("nodes", "a", "op"), "copy"),
     (("nodes", "a", "a"), ...), (("nodes", "a", "a"), "no"), (("nodes", "a", "a"), ["x"]),
@@ -172,7 +182,7 @@ def test_roots(document):
 paths = sorted({path for path, _ in EDITS} | {("nodes", "a"), ("nodes", "s"), ("nodes", "c")})
 known = st.sampled_from(
     ["x", "w", "a", "s", "c", "S", "scale", "S * 2", "gemm", "copy", "f16", "host", "op", "shape",
-     "0", "-1", "", "a b", "1x", "alpha", "dtype", "file", "axis"]
+     "0", "-1", "", "a b", "1x", "alpha", "dtype", "file", "axis", "key", "{i}"]
 )  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | known,

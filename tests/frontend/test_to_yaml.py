@@ -57,10 +57,12 @@ def test_a_built_graph():
      "{x}", "'\"\\", " x ", "*a", "...", "---", "0x1F", "1_000", "=", "<<", "a  b", "a,b", "%x"],
 )  # fmt: skip
 def test_odd_strings(file):
-    g = Graph(file if file.isprintable() else "g")
-    g.output(w=g.weight("w", file, file))
+    g = Graph(file if file.isprintable() else "g", file=file, prefix=file)
+    g.output(w=g.weight("w", file, file), v=g.weight("v", key=file))
     assert loads(to_yaml(g)) == g
-    assert yaml.safe_load(to_yaml(g))["weights"]["w"]["file"] == file
+    read = yaml.safe_load(to_yaml(g))
+    assert read["weights"] == {"w": {"file": file, "key": file}, "v": file}
+    assert (read["file"], read["prefix"]) == (file, file)
 
 
 def test_what_utf8_cannot_hold():
@@ -97,16 +99,18 @@ attributes = {
 def graphs(draw):
     shapes = st.lists(extents, max_size=4).map(tuple)
     dims = {**draw(st.dictionaries(variables, st.integers(1, 2**63 - 1), max_size=2)), "S": 4}
+    file = draw(st.none() | texts)
     g = Graph(
-        draw(texts.filter(str.isprintable)), dims=dims,
+        draw(texts.filter(str.isprintable)), dims=dims, file=file, prefix=draw(st.just("") | texts),
         consts={**draw(st.dictionaries(st.sampled_from(["on", "z"]), numbers)), "scale": "S ** -1"},
     )  # fmt: skip
     tensors = draw(st.lists(names, min_size=2, max_size=7, unique=True))
     g.add(Input(tensors[0], draw(shapes), "f32"))
     for i, name in enumerate(tensors[1:], 1):
         if draw(st.integers(0, 3)) == 0:
+            own = draw(texts if file is None else st.none() | texts)
             key, shape = draw(st.none() | texts), draw(st.none() | shapes)
-            g.add(Weight(name, draw(texts), key, shape, draw(st.sampled_from([None, "f64"]))))
+            g.add(Weight(name, own, key, shape, draw(st.sampled_from([None, "f64"]))))
             continue
         op = draw(st.sampled_from(["gemm", "softmax", "copy"]))
         earlier = st.sampled_from(tensors[:i])

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
 from graphexec.frontend import weights
-from graphexec.frontend.weights import WeightError, WeightFiles
+from graphexec.frontend.weight_paths import WeightError
+from graphexec.frontend.weights import WeightFiles
 from graphexec.graph.infer import infer
 from graphexec.ir.typed import TypedWeight
 

@@ -34,7 +34,8 @@ from graphexec.cli.tune import _described
 from graphexec.formats.arrays import read_inputs
 from graphexec.formats.plan_file import loads as read_plan
 from graphexec.frontend.load import load
-from graphexec.frontend.weights import WeightError, WeightFiles
+from graphexec.frontend.weight_paths import WeightError
+from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.typed import TypedWeight
 from graphexec.planning import profile
 from graphexec.proof import find_hazards, lint

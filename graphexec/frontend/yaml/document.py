@@ -11,7 +11,9 @@ from graphexec.frontend.yaml.problems import Problems, found, short
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 
 VERSION = 1
-SECTIONS = ("version", "name", "dims", "consts", "inputs", "weights", "nodes", "outputs")
+SECTIONS = (
+    "version", "name", "dims", "consts", "inputs", "file", "prefix", "weights", "nodes", "outputs",
+)  # fmt: skip
 NO_OUTPUTS = "the graph has no outputs"
 OUTPUTS_HELP = "name them, as in 'outputs: {out: x}'"
 

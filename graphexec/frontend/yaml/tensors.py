@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphexec.base.diagnostics import Mark
-from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document, Members
+from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document
 from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
-from graphexec.ir.graph import Graph, Input, Node, Weight
+from graphexec.frontend.yaml.weights import read_dtype, read_weights
+from graphexec.ir.graph import Graph, Input, Node
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.operand import Operand, listed
 from graphexec.ir.registry import OWN_OPS
 
 INPUT_KEYS = ("shape", "dtype")
-WEIGHT_KEYS = ("file", "key", "shape", "dtype")
 NODE_KEYS = ("op", "after", "shape")
 
 
@@ -39,8 +39,7 @@ class TensorReader:
             self._declare(key)
         for key, value in sections["inputs"]:
             self._input(str(key.value), value, {"": key.mark})
-        for key, value in sections["weights"]:
-            self._weight(str(key.value), value, {"": key.mark})
+        read_weights(self.doc, self.graph)
         for key, value in sections["nodes"]:
             self._node(str(key.value), key, value)
         self._outputs()
@@ -59,33 +58,11 @@ class TensorReader:
                 help="inputs, weights and nodes share one set of names",
             )  # fmt: skip
 
-    # Inputs and weights -----------------------------------------------------------------
-
     def _input(self, name: str, value: Value, marks: dict[str, Mark]) -> None:
         members = self.doc.members(value, f"input '{short(name)}'", INPUT_KEYS, INPUT_KEYS)
         shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else ()
-        dtype = self._dtype(members, marks) or ""
+        dtype = read_dtype(self.doc, members, marks) or ""
         self.graph.inputs[name] = Input(name, shape, dtype, marks)
-
-    def _weight(self, name: str, value: Value, marks: dict[str, Mark]) -> None:
-        members = self.doc.members(value, f"weight '{short(name)}'", WEIGHT_KEYS, ("file",))
-        file = self._text(members, "file", "the path of a file", marks) or ""
-        key = self._text(members, "key", "the name of an array", marks)
-        shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else None
-        dtype = self._dtype(members, marks)
-        self.graph.weights[name] = Weight(name, file, key, shape, dtype, marks)
-
-    def _text(self, members: Members, field: str, what: str, marks: dict[str, Mark]) -> str | None:
-        if field not in members:
-            return None
-        marks[field] = members[field][1].mark
-        return self.fields.text(members[field][1], what)
-
-    def _dtype(self, members: Members, marks: dict[str, Mark]) -> str | None:
-        if "dtype" not in members:
-            return None
-        marks["dtype"] = members["dtype"][1].mark
-        return self.fields.dtype(members["dtype"][1])
 
     # Nodes ------------------------------------------------------------------------------
 

@@ -63,4 +63,16 @@ def unused(graph: Graph) -> list[Diagnostic]:
         for name in (n for n in marks if n not in used):
             message = f"{kind} '{name}' is not used"
             problems.add(marks[name][""], message, label=why, severity="warning")
+    _note_unused_defaults(problems, graph)
     return problems.diagnostics()
+
+
+def _note_unused_defaults(problems: Problems, graph: Graph) -> None:
+    """Warn of a `file` and a `prefix` at the top that are of no weight."""
+    weights = graph.weights.values()
+    uses = {"file": any(w.file is None for w in weights),
+            "prefix": any(w.key is not None for w in weights)}  # fmt: skip
+    why = {"file": "no weight is read from it", "prefix": "no weight has a key"}
+    for name, mark in graph.weight_marks.items():
+        if not uses[name]:
+            problems.add(mark, f"'{name}' is not used", label=why[name], severity="warning")

@@ -35,12 +35,16 @@ def _lines(graph: Graph) -> Iterator[str]:
         if values:
             yield f"{section}: {_flow(values)}"
     yield from _section("inputs", ((i.name, _input(i)) for i in graph.inputs.values()))
+    if graph.weight_file is not None:
+        yield f"file: {_flow(graph.weight_file)}"
+    if graph.weight_prefix:
+        yield f"prefix: {_flow(graph.weight_prefix)}"
     yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
     yield from _section("nodes", ((n.name, _node(n)) for n in graph.nodes.values()))
     yield f"outputs: {_flow(graph.outputs)}"
 
 
-def _section(name: str, entries: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[str]:
+def _section(name: str, entries: Iterable[tuple[str, dict[str, Any] | str]]) -> Iterator[str]:
     lines = [f"  {_flow(key)}: {_flow(value)}" for key, value in entries]
     if lines:
         yield f"{name}:"
@@ -51,9 +55,10 @@ def _input(item: Input) -> dict[str, Any]:
     return {"shape": item.shape, "dtype": item.dtype}
 
 
-def _weight(item: Weight) -> dict[str, Any]:
+def _weight(item: Weight) -> dict[str, Any] | str:
     fields = {"file": item.file, "key": item.key, "shape": item.shape, "dtype": item.dtype}
-    return {key: value for key, value in fields.items() if value is not None}
+    given = {key: value for key, value in fields.items() if value is not None}
+    return item.key if item.key is not None and len(given) == 1 else given
 
 
 def _node(item: Node) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""The keys `file` and `prefix` at the top of a graph, and the section `weights`."""
+
+from __future__ import annotations
+
+from graphexec.base.diagnostics import Mark
+from graphexec.frontend.yaml.document import Document, Members
+from graphexec.frontend.yaml.problems import found, short
+from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
+from graphexec.ir.graph import Graph, Weight
+from graphexec.ir.names import NO_REPETITION, REPETITION
+
+WEIGHT_KEYS = ("file", "key", "shape", "dtype")
+NO_FILE_HELP = "or 'file: …' at the top of the graph, for all weights that name none"
+
+
+def read_weights(doc: Document, graph: Graph) -> None:
+    """Fill `graph.weights`, and what the graph says of all of them."""
+    places = graph.weight_marks
+    graph.weight_file = _text(doc, doc.sections, "file", "the path of a file", places)
+    prefix = _text(doc, doc.sections, "prefix", "a text before the keys of weights", places)
+    graph.weight_prefix = prefix or ""
+    for key, value in doc.entries("weights"):
+        graph.weights[str(key.value)] = _weight(doc, str(key.value), value, {"": key.mark})
+
+
+def _weight(doc: Document, name: str, value: Node, marks: dict[str, Mark]) -> Weight:
+    known = ", ".join(WEIGHT_KEYS)
+    if isinstance(value, ScalarNode) and isinstance(value.value, str) and value.value:
+        members: Members = {"key": (value, value)}  # a text is the key
+    elif isinstance(value, MapNode):
+        members = doc.members(value, f"weight '{short(name)}'", WEIGHT_KEYS)
+    else:
+        doc.fields.expected(value, f"a key, or a mapping with the keys {known}")
+        return Weight(name)
+    if "file" not in members and "file" not in doc.sections:
+        _note_no_file(doc, name, value)
+    file = _text(doc, members, "file", "the path of a file", marks)
+    key = _text(doc, members, "key", "the name of an array", marks)
+    shape = doc.fields.shape(members["shape"][1], marks) if "shape" in members else None
+    return Weight(name, file, key, shape, read_dtype(doc, members, marks), marks)
+
+
+def _note_no_file(doc: Document, name: str, value: Node) -> None:
+    message, label = f"weight '{short(name)}' needs the key 'file'", ""
+    if isinstance(value, ScalarNode):
+        label = f"{found(value)} is the key of an array, not a file"
+    doc.problems.add(value, message, label=label, help=f"{{file: …}}, {NO_FILE_HELP}")
+
+
+def _text(
+    doc: Document, members: Members, field: str, what: str, marks: dict[str, Mark]
+) -> str | None:
+    if field not in members:
+        return None
+    node = members[field][1]
+    marks[field] = node.mark
+    text = doc.fields.text(node, what)
+    if REPETITION in text:
+        doc.problems.add(node, f"'{REPETITION}' has no value here", help=NO_REPETITION)
+    return text
+
+
+def read_dtype(doc: Document, members: Members, marks: dict[str, Mark]) -> str | None:
+    """The key `dtype` of an input or weight, if it is there."""
+    if "dtype" not in members:
+        return None
+    marks["dtype"] = members["dtype"][1].mark
+    return doc.fields.dtype(members["dtype"][1])

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.base.grammar import FUNCTIONS
 from graphexec.base.tensor import DType
 from graphexec.ir.names import NAME, NO_REPETITION, REPETITION, SYMBOL
 from graphexec.ir.op_help import method
 from graphexec.ir.registry import OWN_OPS, known_ops
+from graphexec.ir.tensor_name import Tensor, call
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -136,13 +138,13 @@ class Graph:
 
     # Building ---------------------------------------------------------------------------
 
-    def input(self, name: str, shape: Sequence[Dim], dtype: DTypeLike = "f32") -> str:
+    def input(self, name: str, shape: Sequence[Dim], dtype: DTypeLike = "f32") -> Tensor:
         """Declare an input; returns its name, to be used as an operand.
 
-        `dtype` is f16, bf16, f32 or f64, or one of NumPy's: np.float32.
+        `dtype` is f16, bf16, f32, f64, i8, u8, i32, i64 or bool, or one of NumPy's: np.float32.
         """
         self.add(Input(name, _dims(shape), _plain_dtype(dtype)))
-        return name
+        return Tensor.of(name, self)
 
     def weight(
         self,
@@ -151,7 +153,7 @@ class Graph:
         key: str | None = None,
         shape: Sequence[Dim] | None = None,
         dtype: DTypeLike | None = None,
-    ) -> str:
+    ) -> Tensor:
         """Declare a weight read from `file`; returns its name.
 
         A file is .npy, .npz, .safetensors or the index of a sharded model,
@@ -160,7 +162,7 @@ class Graph:
         stated = None if shape is None else _dims(shape)
         path = None if file is None else str(file)
         self.add(Weight(name, path, key, stated, _plain_dtype(dtype)))
-        return name
+        return Tensor.of(name, self)
 
     def node(
         self,
@@ -170,7 +172,7 @@ class Graph:
         after: Sequence[str] = (),
         shape: Sequence[Dim] | None = None,
         **settings: Any,
-    ) -> str:
+    ) -> Tensor:
         """Add a node; returns its name (made from the op's name when none is given).
 
         Positional operands follow the order of the op's definition; `settings` are further
@@ -181,12 +183,12 @@ class Graph:
         if definition is None:
             raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops) or OWN_OPS)
         given = _given(definition, operands, settings)
-        tensors = _tensors(definition, given)
+        tensors = {key: _plain_name(t) for key, t in _tensors(definition, given).items()}
         name = name or self._fresh_name(op)
         kinds = {a.name: _plain_dtype if a.kind == "dtype" else _plain
                  for a in definition.attributes}  # fmt: skip
         attrs = {k: kinds[k](v) for k, v in given.items() if k in kinds and v is not None}
-        after, asserted = tuple(after), None if shape is None else _dims(shape)
+        after, asserted = tuple(map(_plain_name, after)), None if shape is None else _dims(shape)
         for tensor in (*tensors.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
                 raise _mistake(
@@ -194,7 +196,7 @@ class Graph:
                     help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
                 )
         self.add(Node(name, op, tensors, attrs, after, asserted))
-        return name
+        return Tensor.of(name, self)
 
     def output(self, /, *names: str, **outputs: str) -> None:
         """Declare outputs: `g.output("ctx")`, or under another name, `g.output(out="ctx")`."""
@@ -204,7 +206,7 @@ class Graph:
                 raise _mistake(f"output '{name}' names no tensor of the graph: '{tensor}'")
             if name in self.outputs:
                 raise _mistake(f"output '{name}' is declared twice")
-            self.outputs[name] = tensor
+            self.outputs[_plain_name(name)] = _plain_name(tensor)
 
     def add(self, item: Input | Weight | Node) -> None:
         """Append a declaration as it is; its name must be new and well-formed."""
@@ -232,10 +234,12 @@ class Graph:
         # g.gemm(...), g.softmax(...), and every op of the user's own.
         if not name.startswith("_") and name in self.__dict__.get("ops", {}):
             return method(self.ops[name], self.node)
+        if name in FUNCTIONS and name not in ("index", "cast", "T"):
+            return lambda *terms, **settings: call(self, name, terms, settings)
         raise AttributeError(f"'Graph' has no attribute or op '{name}'")
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.ops]
+        return [*super().__dir__(), *self.ops, *FUNCTIONS]
 
     def _fresh_name(self, op: str) -> str:
         if op not in self:
@@ -371,6 +375,11 @@ def _tensors(op: Op, given: Mapping[str, Any]) -> dict[str, str]:
             tensors |= {operand.member(i).name: tensor for i, tensor in enumerate(value)}
     known = {*(o.name for o in op.operands), *(a.name for a in op.attributes)}
     return tensors | {k: v for k, v in given.items() if k not in known and v is not None}
+
+
+def _plain_name(name: Any) -> Any:
+    """A name as a text that takes no operators."""
+    return str(name) if isinstance(name, str) else name
 
 
 def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:

@@ -26,12 +26,15 @@ class OutsideError(FileError):
 
 
 def located(folder: Path, root: Path | None, file: str) -> Path:
-    """The path of a weights file, with links followed; `root` defaults to `folder`.
+    """The path of a weights file, whose folder is without links; `root` defaults to `folder`.
 
-    FileError where it is outside of `root`, or no file that may be read.
+    Its name is as given also if it is a link: its ending says what it is, and in the cache of a
+    hub, where the files of models are links, those that they lead to have no ending.
+    FileError where it leads outside of `root`, or to no file that may be read.
     """
+    given = folder / file
     try:
-        path = (folder / file).resolve()
+        path = given.resolve()
     except (OSError, ValueError, RuntimeError) as exc:
         raise FileError(f"weights file {file!r} cannot be looked up: {exc}") from exc
     allowed = (root or folder).resolve()
@@ -42,7 +45,7 @@ def located(folder: Path, root: Path | None, file: str) -> Path:
             help="keep weights beside the YAML file, or allow another folder with --weights-root",
         )
     _check_readable(path, file, folder)
-    return path
+    return given.parent.resolve() / given.name
 
 
 def _link(folder: Path, file: str) -> str:

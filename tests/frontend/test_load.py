@@ -421,7 +421,8 @@ def test_mutated_text(data):
 words = st.sampled_from(
     ["version", "name", "dims", "consts", "inputs", "weights", "nodes", "outputs", "op", "copy",
      "gemm", "softmax", "x", "a", "b", "shape", "dtype", "f32", "after", "slice", "permute",
-     "reshape", "to", "host", "axis", "alpha", "S", "S // 0", "min", "file", "key"]
+     "reshape", "to", "host", "axis", "alpha", "S", "S // 0", "min", "file", "key",
+     "prefix", "{i}"]
 )  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2**64) | st.floats() | words | st.text(max_size=3),
@@ -431,7 +432,9 @@ values = st.recursive(
 )  # fmt: skip
 sections = st.fixed_dictionaries(
     {"version": st.just(1) | values, "outputs": values},
-    optional=dict.fromkeys(("name", "dims", "consts", "inputs", "weights", "nodes"), values),
+    optional=dict.fromkeys(
+        ("name", "dims", "consts", "inputs", "file", "prefix", "weights", "nodes"), values
+    ),
 )
 
 

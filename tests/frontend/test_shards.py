@@ -140,6 +140,21 @@ def test_a_shard_that_is_a_link_to_the_outside(model: Path) -> None:
     assert np.array_equal(read(inside, "c", root=model), ARRAYS["two"]["c"])
 
 
+def test_the_cache_of_a_hub(model: Path) -> None:
+    """Files have their names only as links; what they lead to is named by its hash."""
+    snapshot = model / "snapshots" / "1f"
+    snapshot.mkdir(parents=True)
+    (model / "blobs").mkdir()
+    for number, name in enumerate((INDEX, shard("one"), shard("two"))):
+        (model / name).rename(model / "blobs" / f"{number:040x}")
+        (snapshot / name).symlink_to(f"../../blobs/{number:040x}")
+    for name, arrays in ARRAYS.items():
+        for key, array in arrays.items():
+            assert np.array_equal(read(snapshot, key, model), array)
+            assert np.array_equal(read(snapshot, key, model, shard(name)), array)
+    assert "lies outside" in str(refused(snapshot))
+
+
 def test_an_index_outside_the_folder(model: Path) -> None:
     inside = model / "graphs"
     inside.mkdir()

@@ -11,14 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.ir.names import SYMBOL
+from graphexec.ir.op import Op
 
-if TYPE_CHECKING:
-    from graphexec.ir.graph import Graph
+class Graph(Protocol):
+    """A graph, as far as its tensors need it."""
+
+    name: str
+    dims: dict[str, int]
+    consts: dict[str, int | float | str]
+    ops: Mapping[str, Op]
+
+    def node(self, op: str, *operands: Any, **settings: Any) -> Tensor:
+        """Add a node."""
+        ...
+
 
 Term: TypeAlias = "str | int | float | Transposed"
 

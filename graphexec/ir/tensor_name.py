@@ -18,6 +18,7 @@ from graphexec.base.errors import GraphError
 from graphexec.ir.names import SYMBOL
 from graphexec.ir.op import Op
 
+
 class Graph(Protocol):
     """A graph, as far as its tensors need it."""
 

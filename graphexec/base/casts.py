@@ -1,9 +1,13 @@
 """Casts between element types by NumPy that round once, as a GPU's do.
 
+Floats become integers by truncation; what is outside the range saturates, NaN gives 0. Integers
+become narrower ones by wrapping. Everything becomes a bool by `!= 0`. Integers and floats become
+floats by rounding to nearest, ties to even, once.
+
 ml_dtypes rounds float64 to bfloat16 by way of float32, which rounds twice: 1 + 2⁻⁸ + 2⁻⁴⁰ becomes
 1. So such a cast rounds to float32 by rounding to odd, which leaves the second rounding the exact
 one (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Transactions on
-Computers 57(4), 2008). NumPy's own casts round once.
+Computers 57(4), 2008). Integers go the same way. NumPy's other casts round once.
 """
 
 from __future__ import annotations
@@ -14,12 +18,23 @@ import numpy as np
 
 from graphexec.base.tensor import Array, DType
 
+_EXACT = 2**53  # integers up to here are float64 numbers
+_LOW = 2**11 - 1  # bits of a larger one that float64 may lack
+
 
 def cast_into(target: Array, source: Array) -> None:
-    """target[...] = source, to the nearest value, ties to even."""
-    if source.dtype == np.float64 and target.dtype == DType.BF16.numpy():
-        source = _to_odd(source)
-    target[...] = source
+    """target[...] = source, as the module says."""
+    kind, into = source.dtype.kind, target.dtype.kind
+    if into == "b":
+        target[...] = source != 0
+    elif into in "iu":
+        target[...] = _saturated(source, target.dtype) if kind not in "biu" else source
+    elif target.dtype == DType.BF16.numpy() and source.dtype.itemsize > 2 and kind in "iuf":
+        wide = source if kind == "f" else _to_float64(source)
+        target[...] = _to_odd(wide) if wide.dtype == np.float64 else wide
+    else:
+        with np.errstate(over="ignore"):  # infinity is the nearest value
+            target[...] = source
 
 
 def cast(source: Array, dtype: np.dtype[Any]) -> Array:
@@ -29,6 +44,29 @@ def cast(source: Array, dtype: np.dtype[Any]) -> Array:
     target = np.empty_like(source, dtype=dtype, subok=False)
     cast_into(target, source)
     return target
+
+
+def _saturated(source: Array, dtype: np.dtype[Any]) -> Array:
+    """Floats as integers."""
+    limits = np.iinfo(dtype)
+    wide = source.astype(np.float64)  # exact, and the limits of 32 bits are too
+    low, past = float(limits.min), float(limits.max) + (1.0 if dtype.itemsize < 8 else 0.0)
+    inside = (
+        (wide > low - 1) & (wide < past) if dtype.itemsize < 8 else (wide >= low) & (wide < past)
+    )
+    found = np.where(inside, wide, 0.0).astype(dtype)
+    found = np.where(~inside & (wide > 0), limits.max, found)
+    result: Array = np.where(~inside & (wide < 0), limits.min, found).astype(dtype)
+    return result
+
+
+def _to_float64(source: Array) -> Array:
+    """Integers as float64, with their last bit 1 if bits were lost: rounding on is then exact."""
+    if source.dtype.itemsize < 8:
+        return source.astype(np.float64)
+    lost = (np.abs(source) > _EXACT) & ((source & _LOW) != 0)
+    odd = np.where(lost, (source & ~_LOW) | (_LOW + 1), source)
+    return odd.astype(np.float64)
 
 
 def _to_odd(source: Array) -> Array:

@@ -32,6 +32,9 @@ CONSTANTS = {"inf": math.inf, "nan": math.nan, "pi": math.pi}
 MAP = "map"
 """The op of a node that is nothing but an expression."""
 
+WITH = "with"
+"""The key that gives tensors names of their own in an expression."""
+
 _WITH_HYPHENS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)+")
 
 

@@ -28,7 +28,8 @@ BEYOND = re.compile(
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.
 PARTLY = re.compile(
-    r"past int64|has no meaning in expressions|is not a number|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
+    r"past int64|has no meaning in expressions|is not a number"
+    r"|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
 )
 
 VALIDATOR = Draft202012Validator(schema(known_ops()))

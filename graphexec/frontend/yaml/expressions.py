@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -16,13 +17,10 @@ from graphexec.base.grammar import WORDS, parse
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.problems import Problems, short
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
-from graphexec.ir.expression import MAP, names_in, tensors_of
+from graphexec.ir.expression import MAP, WITH, names_in, tensors_of
 from graphexec.ir.graph import Node as GraphNode
 from graphexec.ir.names import SYMBOL
 from graphexec.ir.op import Op
-
-WITH = "with"
-"""The key that gives tensors other names in an expression."""
 
 COMMAS = "commas split what stands in {…} and […]; put the expression in quotes"
 
@@ -163,9 +161,11 @@ class Expressions:
             end = starts[node.line - 1] + node.column - 1 + node.length
             match = _CUT.match(source.text, end)
             if match is not None:
-                column = end - starts[node.line - 1] + match[0].index("#") + 1
+                at = end + match[0].index("#")
+                number = bisect_right(starts, at)
                 problems.add(
-                    Mark(node.line, column), "the expression ends here: ' #' begins a comment",
+                    Mark(number, at - starts[number - 1] + 1),
+                    "the expression ends here: ' #' begins a comment",
                     help="put the expression in quotes if it goes on", severity="warning",
                 )  # fmt: skip
         return problems.diagnostics()

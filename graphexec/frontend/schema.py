@@ -142,9 +142,8 @@ def _op(op: Op) -> Schema:
         properties[attribute.name] = _attribute(attribute)
     required = ["op", *(o.name for o in op.operands if not o.optional)]
     if op.expression is not None:
-        properties[WITH] = _map(
-            TENSOR_VARIABLE, _ref("tensor"), "tensors under names of the expression's own"
-        )
+        names = _map(TENSOR_VARIABLE, _ref("tensor"), "tensors under names of the expression's own")
+        properties[WITH] = {**names, "type": "object"}
         required.append(op.expression)
     return _object(properties, required, description=op.doc)
 

@@ -1,15 +1,18 @@
 """Nodes that are expressions: what their names mean, where errors point, and YAML's traps."""
 
+import json
 import time
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 import graphexec as gx
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.grammar import Binary, Name, Number, parse
 from graphexec.base.tensor import DType, TensorType
 from graphexec.frontend.load import loads
+from graphexec.frontend.schema import schema
 from graphexec.graph.infer import infer
 from graphexec.ir.graph import Graph, Node
 from graphexec.ir.op import Attribute, Attrs, Op, Types
@@ -291,6 +294,34 @@ def test_to_yaml(node: str, written: str) -> None:
     text = first.to_yaml()
     assert f'  "y": {written}\n' in text
     assert loads(text, ops=OPS) == first
+
+
+# The schema -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "good"),
+    [
+        ("x + 1", True), ("", False), (3, False), (None, False), (["x"], False),
+        ({"op": "map", "expr": "u * 2", "with": {"u": "a-b"}, "dtype": "f16"}, True),
+        ({"op": "map", "expr": 0.5, "shape": ["S"]}, True), ({"op": "map", "expr": True}, False),
+        ({"op": "map", "expr": "x", "with": {"a-b": "x"}}, False),
+        ({"op": "map", "expr": "x", "with": {"not": "x"}}, False),
+        ({"op": "map", "expr": "x", "with": None}, False), ({"op": "map"}, False),
+        ({"op": "map", "expr": "x", "x": "x"}, False),
+        ({"op": "copy", "x": "x", "with": {"u": "x"}}, False),
+    ],
+)  # fmt: skip
+def test_the_schema_agrees(node: Any, good: bool) -> None:
+    document = {"version": 1, "nodes": {"y": node}, "outputs": ["y"]}
+    assert Draft202012Validator(schema(OPS)).is_valid(document) == good
+    text = f"{HEAD}  y: {json.dumps(node)}\noutputs: [y]\n"
+    try:
+        loads(text, ops=OPS)
+    except gx.GraphError:
+        assert not good
+    else:
+        assert good
 
 
 # In code ----------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ BEYOND = re.compile(
     "|division by zero|not a finite number|an expression of|nested deeper|too large"
     "|of a negative number|is sliced twice|the value must be an integer"
     "|an extent must be at least 1, found .* = "
+    "|is no tensor, dim or const|expression has no name|'@'|^T|is a dtype|is a tensor and a dim"
+    "|is a subtraction"
 )
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.

@@ -90,6 +90,38 @@ def _location(source: Source, mark: Mark | None, label: str) -> list[str]:
     return [header, f"{gutter} |", f"{mark.line} | {shown}", f"{gutter} | {pointer}".rstrip()]
 
 
+def place_within(source: Source | None, scalar: Mark, text: str, start: int, length: int) -> Mark:
+    """Where the characters of `text` from `start` on stand in the file, if `scalar` is the place of
+    the text in it: plain, in quotes, or over several lines. If they are not found, `scalar`."""
+    quotes = scalar.length - len(text)
+    if quotes == 0 or quotes == 2:  # written as it is, without or with quotes
+        return Mark(scalar.line, scalar.column + quotes // 2 + start, length)
+    before = sum(not c.isspace() for c in text[:start])
+    at = _visible(source.text, scalar) if source is not None else []
+    skipped = next((n for n in range(8) if _follows(at[n:], text)), None)
+    if skipped is None or len(at) <= skipped + before:
+        return scalar
+    return Mark(*at[skipped + before][1:], length)
+
+
+def _visible(text: str, scalar: Mark) -> list[tuple[str, int, int]]:
+    """The characters of a scalar without blanks, each with its line and column."""
+    lines, left, found = text.splitlines()[scalar.line - 1 :], scalar.length, []
+    for number, line in enumerate(lines, scalar.line):
+        first = scalar.column if number == scalar.line else 1
+        part = line[first - 1 : first - 1 + left]
+        found += [(c, number, first + i) for i, c in enumerate(part) if not c.isspace()]
+        left -= len(part) + 1
+        if left <= 0:
+            break
+    return found
+
+
+def _follows(visible: list[tuple[str, int, int]], text: str) -> bool:
+    wanted = "".join(text.split())
+    return "".join(c for c, *_ in visible[: len(wanted)]) == wanted
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """A suggestion such as "did you mean 'softmax'?", or "" when nothing is close."""
     close = get_close_matches(wrong, list(known), n=1, cutoff=0.6)

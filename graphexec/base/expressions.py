@@ -108,6 +108,9 @@ def parse(text: str) -> Expression:
         raise ExpressionError(
             f"an expression of {len(text):,} characters; at most {MAX_LENGTH} are allowed"
         )
+    if "\n" in text:
+        message = "a line break has no meaning in dims and consts"
+        raise ExpressionError(message, "", text.index("\n"))
     try:
         tree = grammar.parse(text)
     except ExpressionError as exc:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from graphexec.base.diagnostics import did_you_mean
+from graphexec.base.tokens import WORDS as WORDS
 from graphexec.base.tokens import ExpressionError as ExpressionError
 from graphexec.base.tokens import Token, number, tokens
 

@@ -31,7 +31,9 @@ _TOKEN = re.compile(
 )
 _BLANKS = re.compile(r"[ \t\n]*")
 _NOT_A_NUMBER = re.compile(r"[0-9.][A-Za-z0-9_.]*")
-_WORDS = ("and", "or", "not")
+WORDS = ("and", "or", "not")
+"""Operators that are words: no names."""
+
 _INSTEAD = {
     "&": "write 'and'", "|": "write 'or'", "!": "write 'not'", "~": "write 'not'",
     "=": "equality is '=='", "^": "a power is '**'",
@@ -52,7 +54,7 @@ def tokens(text: str) -> Iterator[Token]:
         if match is None:
             raise _no_token(text, at)
         kind = match.lastgroup or match[0]
-        yield Token(match[0] if match[0] in _WORDS else kind, match[0], at)
+        yield Token(match[0] if match[0] in WORDS else kind, match[0], at)
         at = _BLANKS.match(text, match.end()).end()  # type: ignore[union-attr]
     yield Token("end", "", len(text.rstrip(" \t\n")))
 

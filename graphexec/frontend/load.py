@@ -91,6 +91,7 @@ def _read_graph(
     tensors = TensorReader(doc, graph)
     tensors.read()
     note_cycles(doc, graph, tensors.needs)
+    graph.warnings.extend(tensors.expressions.cut_short())
     return graph
 
 

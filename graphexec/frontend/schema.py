@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphexec.base.expressions import RESERVED
+from graphexec.base.grammar import WORDS
 from graphexec.base.tensor import INT64_MAX, DType
+from graphexec.ir.expression import MAP, WITH
 from graphexec.ir.names import REPETITION
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.registry import known_ops
@@ -22,9 +24,13 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAME = {"pattern": r"^[A-Za-z_][A-Za-z0-9_.\-]*$"}
 VARIABLE = {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$", "not": {"enum": list(RESERVED)}}
+TENSOR_VARIABLE = {"pattern": VARIABLE["pattern"], "not": {"enum": list(WORDS)}}
 AXIS = {"pattern": r"^(0|-?[1-9][0-9]{0,8})$"}
 FILES = ".npy, .npz, .safetensors or .safetensors.index.json, relative to this file"
 EXPRESSION = r"^[A-Za-z0-9_ \t.,+*/%()\-]+$"
+
+
+_TENSOR_EXPRESSION = {"type": "string", "minLength": 1}
 
 
 def schema(ops: Mapping[str, Op] | None = None) -> Schema:
@@ -129,7 +135,10 @@ def _node(ops: Mapping[str, Op]) -> Schema:
         {"if": {"properties": {"op": {"const": name}}}, "then": _ref(f"op.{name}")} for name in ops
     ]
     docs = {"oneOf": [{"const": name, "description": op.doc} for name, op in ops.items()]}
-    return {"type": "object", "properties": {"op": docs}, "required": ["op"], "allOf": cases}
+    node = {"type": "object", "properties": {"op": docs}, "required": ["op"], "allOf": cases}
+    if MAP not in ops:
+        return node
+    return {"anyOf": [{"description": ops[MAP].doc, **_TENSOR_EXPRESSION}, node]}
 
 
 def _op(op: Op) -> Schema:
@@ -145,6 +154,10 @@ def _op(op: Op) -> Schema:
     for attribute in op.attributes:
         properties[attribute.name] = _attribute(attribute)
     required = ["op", *(o.name for o in op.operands if not o.optional)]
+    if op.expression is not None:
+        names = _map(TENSOR_VARIABLE, _ref("tensor"), "tensors under names of the expression's own")
+        properties[WITH] = {**names, "type": "object"}
+        required.append(op.expression)
     return _object(properties, required, description=op.doc)
 
 
@@ -173,5 +186,5 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
             {"anyOf": [_ref("integer"), {"type": "null"}]}, minItems=1, maxItems=3
         ),
     },
-    "expression": lambda attribute: {"type": "string"},
+    "expression": lambda attribute: {"anyOf": [_TENSOR_EXPRESSION, {"type": "number"}]},
 }  # fmt: skip

@@ -16,9 +16,11 @@ from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
+from graphexec.base.grammar import parse
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.ir.expression import with_numbers
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
@@ -173,7 +175,7 @@ class _Inference:
                 values[attribute.name] = attribute.default
                 continue
             try:
-                values[attribute.name] = self.value(attribute, given)
+                values[attribute.name] = self.value(attribute, given, node)
             except (ExpressionError, ValueError) as exc:
                 help = exc.help if isinstance(exc, ExpressionError) else ""
                 message = f"{node.op} '{node.name}': {attribute.name}: {exc}"
@@ -181,7 +183,9 @@ class _Inference:
                 good = False
         return values if good else None
 
-    def value(self, attribute: Attribute, given: Any) -> Any:
+    def value(self, attribute: Attribute, given: Any, node: Node) -> Any:
+        if attribute.kind == "expression":
+            return with_numbers(parse(str(given)), node.operands, self.names)
         return _VALUES[attribute.kind](given, attribute, self.names)
 
     def shape(self, dims: tuple[Dim, ...], item: Input | Weight | Node) -> tuple[int, ...] | None:
@@ -353,5 +357,4 @@ _VALUES: dict[str, Any] = {
     "axes": lambda given, attribute, names: _list(given, names),
     "dims": lambda given, attribute, names: _list(given, names),
     "slices": lambda given, attribute, names: _slices(given, names),
-    "expression": lambda given, attribute, names: given,
 }

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
-from graphexec.base.grammar import FUNCTIONS
+from graphexec.base.grammar import FUNCTIONS, ExpressionError
 from graphexec.base.tensor import DType
+from graphexec.ir.expression import tensors_of
 from graphexec.ir.names import NAME, NO_REPETITION, REPETITION, SYMBOL
 from graphexec.ir.op_help import method
+from graphexec.ir.operand import operand_of
 from graphexec.ir.registry import OWN_OPS, known_ops
 from graphexec.ir.tensor_name import Tensor, call
 
@@ -184,6 +186,8 @@ class Graph:
             raise _mistake(f"unknown op '{op}'", help=did_you_mean(op, self.ops) or OWN_OPS)
         given = _given(definition, operands, settings)
         tensors = {key: _plain_name(t) for key, t in _tensors(definition, given).items()}
+        if definition.expression is not None:
+            tensors |= self._read_by(given.get(definition.expression), definition, tensors)
         name = name or self._fresh_name(op)
         kinds = {a.name: _plain_dtype if a.kind == "dtype" else _plain
                  for a in definition.attributes}  # fmt: skip
@@ -240,6 +244,25 @@ class Graph:
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.ops, *FUNCTIONS]
+
+    def _read_by(self, text: Any, op: Op, tensors: Mapping[str, str]) -> dict[str, str]:
+        """The tensors of an expression: those given under names of their own, and the graph's."""
+        given = {k: t for k, t in tensors.items() if operand_of(op.operands, k) is None}
+        if not isinstance(text, str):
+            raise _mistake(f"op '{op.name}' needs '{op.expression}', an expression")
+        names = [*self.inputs, *self.weights, *self.nodes]
+        try:
+            found = tensors_of(text, given, names, {*self.dims, *self.consts})
+        except ExpressionError as exc:
+            source = Source("expression", text)
+            mark = None if exc.start is None else Mark(1, exc.start + 1, exc.length)
+            more = {} if mark is None else {"source": source, "mark": mark}
+            raise _mistake(exc.message, help=exc.help, **more) from exc
+        for name in given:
+            if name not in found:
+                help = did_you_mean(name, found)
+                raise _mistake(f"the expression '{text}' has no name '{name}'", help=help)
+        return found
 
     def _fresh_name(self, op: str) -> str:
         if op not in self:

@@ -151,6 +151,11 @@ class Op:
         if not cls.__module__.startswith(BUILT_IN):
             guard(cls)
 
+    @property
+    def expression(self) -> str | None:
+        """The attribute that is an expression over tensors; an op has at most one."""
+        return next((a.name for a in self.attributes if a.kind == "expression"), None)
+
     def operands_of(self, names: Iterable[str]) -> tuple[Operand, ...]:
         """What the operands `names` of a node are declared as.
 

@@ -91,6 +91,7 @@ def test_value(text, value):
         ("2.0 ** 5000", "too large"),
         ("9223372036854775807 + 1", "past int64"),
         ("True", "unknown name 'True'"),
+        ("S\n", "a line break has no meaning in dims and consts"),
         ("x" * 300, "at most 200"),
         ("-" * 150 + "1", "nested deeper"),
         (True, "expected a number, found true"),
@@ -129,6 +130,9 @@ def test_place_and_help():
         evaluate("D * (heds + 1)", {"D": 1, "heads": 2})
     error = caught.value
     assert (error.start, error.length, error.help) == (5, 4, "did you mean 'heads'?")
+    with pytest.raises(ExpressionError) as caught:
+        evaluate("\t heds", {"heads": 2})
+    assert (caught.value.start, caught.value.length) == (2, 4)
 
 
 def test_consts_in_any_order():

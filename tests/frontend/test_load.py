@@ -233,7 +233,8 @@ BAD = {
         ATTENTION.replace("{scale: D ** -0.5}", "{scale: d ** -0.5, a: b, b: a, huge: 9 ** 9 ** 9, "
                           "no: [1], nan: .nan, wrong: 1 +}"),
         "bad.yaml:4:17", "unknown name 'd'", "cycle: a → b → a", "9 ** 387420489 is past int64",
-        "found a list", "nan is not a finite number", "the expression ends where a number or a name is expected",
+        "found a list", "nan is not a finite number",
+        "the expression ends where a number or a name is expected",
     ),
     "bad_alpha": (
         graph_with(GEMM % ", alpha: .nan, beta: .inf, out_dtype: f8, trans_a: yes, trans_b: 1"),

@@ -18,15 +18,20 @@ from graphexec.ir.registry import known_ops
 # What the loader says about mistakes that a schema of single values cannot express ...
 BEYOND = re.compile(
     "there is no tensor|is used twice|uses itself|^cycle|defined by itself|unknown name"
-    "|unknown function|takes (one|some) number|this is not|an empty expression|divide exactly"
+    "|unknown function|takes (at least )?[0-9]+ arguments?|an empty expression|divide exactly"
+    "|expected (an operator|a number or a name|'[)]'), found|expression ends where|is not closed"
+    "|has no meaning in dims|begins with 0"
     "|division by zero|not a finite number|an expression of|nested deeper|too large"
     "|of a negative number|is sliced twice|the value must be an integer"
     "|an extent must be at least 1, found .* = "
+    "|is no tensor, dim or const|expression has no name|'@'|^T|is a dtype|is a tensor and a dim"
+    "|is a subtraction"
 )
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.
 PARTLY = re.compile(
-    r"past int64|not an arithmetic expression|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
+    r"past int64|has no meaning in expressions|is not a number"
+    r"|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
 )
 
 VALIDATOR = Draft202012Validator(schema(known_ops()))

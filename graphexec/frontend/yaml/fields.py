@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphexec.base.diagnostics import Mark
+from graphexec.base.diagnostics import Mark, place_within
 from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, names_in
 from graphexec.base.tensor import DType
 from graphexec.frontend.yaml.problems import Problems, found, short
@@ -89,9 +89,9 @@ class Fields:
     def note_expression(self, node: ScalarNode, error: ExpressionError) -> None:
         """Note an expression's error at its place inside the expression where it is known."""
         mark = node.mark
-        verbatim = node.plain and node.length == len(str(node.value))  # also on one line
-        if error.start is not None and verbatim:
-            mark = Mark(node.line, node.column + error.start, error.length)
+        if error.start is not None:
+            source, text = self.problems.source, str(node.value)
+            mark = place_within(source, mark, text, error.start, error.length)
         self.problems.add(mark, error.message, help=error.help)
 
     def _value(self, value: str | Number, want: Want) -> Number | ExpressionError:

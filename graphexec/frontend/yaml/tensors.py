@@ -7,6 +7,7 @@ from typing import Any
 
 from graphexec.base.diagnostics import Mark
 from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document
+from graphexec.frontend.yaml.expressions import Expressions
 from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
@@ -30,6 +31,7 @@ class TensorReader:
         self.declared: dict[str, ScalarNode] = {}
         self.needs: dict[str, list[str]] = {}  # node → tensors it waits for
         self.slots = {name: _slots(op) for name, op in graph.ops.items()}
+        self.expressions = Expressions(doc, self.declared, graph.ops, self._reference)
 
     def read(self) -> None:
         """Read all four sections; names are collected first, so their order does not matter."""
@@ -67,17 +69,20 @@ class TensorReader:
     # Nodes ------------------------------------------------------------------------------
 
     def _node(self, name: str, key: ScalarNode, value: Value) -> None:
+        marks = {"": key.mark}
+        needs = self.needs[name] = []
+        if self.expressions.is_node(value):
+            self.graph.nodes[name] = self.expressions.node(name, value, marks, needs)
+            return
         if not isinstance(value, MapNode):
             self.fields.expected(value, f"a mapping such as {{op: …}} for node '{short(name)}'")
             return
         op = self._op(name, value)
         slots = self.slots.get(op)
-        marks = {"": key.mark}
-        operands: dict[str, str] = {}
         attrs: dict[str, Any] = {}
         after: tuple[str, ...] = ()
         shape = None
-        needs = self.needs[name] = []
+        operands, value = self.expressions.attribute(name, op, value, attrs, marks, needs)
         for field, item in value.pairs:
             slot = field.value
             marks[str(slot)] = item.mark

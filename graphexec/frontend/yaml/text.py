@@ -34,6 +34,23 @@ _OLD_BREAKS = "\x85\u2028\u2029"
 would end a comment at one of them and read the rest of the line as content."""
 
 
+_OPERAND_FIRST = "; an expression has an operand before it"
+BEGINS_OTHERWISE = {
+    "-": "'- ' begins an item of a list in YAML; write '-x', or put the expression in quotes",
+    ">": "'>' begins a block of text in YAML" + _OPERAND_FIRST,
+    "*": "'*' begins an alias in YAML" + _OPERAND_FIRST,
+    "%": "'%' begins a directive in YAML" + _OPERAND_FIRST,
+    "@": "'@' begins no value in YAML" + _OPERAND_FIRST,
+}
+"""Operators that mean something else to YAML where a value begins."""
+
+
+def _trap(source: Source, mark: Mark) -> str:
+    line = source.line(mark.line) or ""
+    character, before = line[mark.column - 1 : mark.column], line[: mark.column - 1].rstrip()
+    return BEGINS_OTHERWISE.get(character, "") if before.endswith(":") else ""
+
+
 def fatal(source: Source, message: str, mark: Mark | None = None, **more: Any) -> GraphError:
     """The error that ends the reading."""
     return GraphError([Diagnostic(message, source=source, mark=mark, **more)])
@@ -120,8 +137,14 @@ def _syntax_error(source: Source, exc: Any) -> GraphError:
             source, "a tab is used for indentation", mark, label="this is a tab",
             help="indent with spaces",
         )  # fmt: skip
+    trap = _trap(source, mark)
+    if trap:
+        return fatal(source, f"not valid YAML: {exc.problem}", mark, help=trap)
     notes = []
     if exc.context and exc.context_mark:
         start = mark_of(exc.context_mark)
+        trap = _trap(source, start)
+        if trap:
+            return fatal(source, f"not valid YAML: {exc.problem}", start, help=trap)
         notes.append(f"{exc.context} that begins at {source.path}:{start.line}:{start.column}")
     return fatal(source, f"not valid YAML: {exc.problem}", mark, notes=tuple(notes))

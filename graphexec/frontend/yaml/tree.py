@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, TypeAlias
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.frontend.yaml.scalars import NUMBER_STARTS, WORDS, ScalarValue, resolve
-from graphexec.frontend.yaml.text import MAX_DEPTH, TOO_DEEP, events, fatal, mark_of
+from graphexec.frontend.yaml.text import (
+    BEGINS_OTHERWISE,
+    MAX_DEPTH,
+    TOO_DEEP,
+    events,
+    fatal,
+    mark_of,
+)
 
 MAX_NODES = 4_000_000  # written in a file
 MAX_SCALAR = 10_000  # characters
@@ -174,7 +181,8 @@ class _Composer:
             raise self.fatal(
                 f"the anchor '&{event.anchor}' contains itself" if inside
                 else f"no anchor '&{event.anchor}' stands above this place", event,
-                help="" if inside else did_you_mean(event.anchor, list(self.anchors)[:1000]),
+                help="" if inside else did_you_mean(event.anchor, list(self.anchors)[:1000])
+                or BEGINS_OTHERWISE["*"],
             )  # fmt: skip
         node, size = found
         self.aliased += size

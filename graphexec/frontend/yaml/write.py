@@ -14,10 +14,13 @@ from typing import Any
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.frontend.yaml.scalars import resolve
+from graphexec.ir.expression import MAP
 from graphexec.ir.graph import Graph, Input, Node, Weight
+from graphexec.ir.op import Op
 from graphexec.ir.operand import listed
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
+_PLAIN_ENTRY = re.compile(r"[A-Za-z_(.0-9](?:[A-Za-z0-9_./+*()%\-,<>=!@]| (?! ))*(?<! )\Z")
 _WORDS_OF_YAML_1_1 = frozenset(("y", "n", "yes", "no", "on", "off"))
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -40,15 +43,24 @@ def _lines(graph: Graph) -> Iterator[str]:
     if graph.weight_prefix:
         yield f"prefix: {_flow(graph.weight_prefix)}"
     yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
-    yield from _section("nodes", ((n.name, _node(n)) for n in graph.nodes.values()))
+    yield from _section(
+        "nodes", ((n.name, _node(n, graph.ops[n.op])) for n in graph.nodes.values())
+    )
     yield f"outputs: {_flow(graph.outputs)}"
 
 
 def _section(name: str, entries: Iterable[tuple[str, dict[str, Any] | str]]) -> Iterator[str]:
-    lines = [f"  {_flow(key)}: {_flow(value)}" for key, value in entries]
+    lines = [f"  {_flow(key)}: {_entry(value)}" for key, value in entries]
     if lines:
         yield f"{name}:"
         yield from lines
+
+
+def _entry(value: dict[str, Any] | str) -> str:
+    """A value that stands outside of {…} and […]."""
+    if isinstance(value, str) and _PLAIN_ENTRY.match(value) and _is_text(value):
+        return value
+    return _flow(value)
 
 
 def _input(item: Input) -> dict[str, Any]:
@@ -61,8 +73,20 @@ def _weight(item: Weight) -> dict[str, Any] | str:
     return item.key if item.key is not None and len(given) == 1 else given
 
 
-def _node(item: Node) -> dict[str, Any]:
-    fields: dict[str, Any] = {"op": item.op, **listed(item.operands), **item.attrs}
+def _node(item: Node, op: Op) -> dict[str, Any] | str:
+    operands: dict[str, Any] = listed(item.operands)
+    slot, renamed = op.expression, {}
+    if slot is not None:
+        declared = {name: operands.pop(name) for name in [o.name for o in op.operands]
+                    if name in operands}  # fmt: skip
+        renamed = {name: tensor for name, tensor in operands.items() if name != tensor}
+        plain = not (declared or renamed or item.after) and item.shape is None
+        if plain and op.name == MAP and set(item.attrs) == {slot}:
+            return str(item.attrs[slot])
+        operands = declared
+    fields: dict[str, Any] = {"op": item.op, **operands, **item.attrs}
+    if renamed:
+        fields["with"] = renamed
     if item.after:
         fields["after"] = item.after
     if item.shape is not None:

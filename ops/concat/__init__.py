@@ -9,7 +9,7 @@ import numpy as np
 
 from graphexec.base.tensor import Array
 from graphexec.ir.approximate import Approximates
-from graphexec.ir.operand import Shapes
+from graphexec.ir.operand import ANY, Shapes
 from graphexec.ops.concat.kernel import MOST_PARTS, Concatenate, block_of
 from graphexec.ops.kit import (
     Arrays,
@@ -34,11 +34,10 @@ class Concat(Op):
 
     name = "concat"
     doc = (
-        "The tensors of x one after another along `axis`. They have one dtype, and one shape but for "
-        "that axis. A part that nothing else reads is written where it belongs, so that no byte of "
-        "it moves."
+        "The tensors of x one after another along `axis`. They have one dtype, and one shape but "
+        "for that axis."
     )
-    operands = (Operand("x", "the parts, in order", many=True),)
+    operands = (Operand("x", "the parts, in order", dtype=ANY, many=True),)
     attributes = (Attribute("axis", "int", 0, "axis along which they follow one another"),)
 
     def infer(self, types: Types, attrs: Attrs) -> TensorType:
@@ -58,7 +57,7 @@ class Concat(Op):
     def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
         """That of each part."""
         errors = [
-            np.zeros_like(x.exact) if x.error is None else x.error for x in operands.values()
+            np.zeros(x.values.shape) if x.error is None else x.error for x in operands.values()
         ]
         return np.concatenate(errors, axis=attrs["axis"])
 

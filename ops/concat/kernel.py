@@ -37,6 +37,7 @@ class Concatenate:
     apart: bool = False
 
     def __call__(self, *views: View) -> Kernel:
+        """The kernel that writes every part where it belongs."""
         parts, targets = _split(views, self.axis, self.apart)
         blocks = [_needed(view, self.axis) for view in (*parts, *targets)]
         word = _word(blocks)

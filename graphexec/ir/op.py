@@ -180,6 +180,13 @@ class Op:
         """Operands that the commands do not read with these attributes, such as c if beta is 0."""
         return ()
 
+    def indexes(self, types: Types, attrs: Attrs) -> Mapping[str, int]:
+        """Integer operands that count along an axis, with its extent: from -extent to extent - 1.
+
+        Those that a run is given in host memory are checked before it begins.
+        """
+        return {}
+
     @property
     def source(self) -> str:
         """The file that defines the op."""

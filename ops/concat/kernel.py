@@ -49,15 +49,16 @@ class Concatenate:
             steps = (v.strides[0] * v.dtype.itemsize // word for v in (x, y))
             args += [x, y, *integers(begin, *steps)]
         words = rows * begin
-        defines = {
+        per_thread = UNDER_WAY if words >= MANY_WORDS else 1
+        defines: dict[str, str | int] = {
             "WORD": word,
             "PARTS": len(parts),
             "THREADS": THREADS,
-            "PER_THREAD": UNDER_WAY if words >= MANY_WORDS else 1,
+            "PER_THREAD": per_thread,
             "INDEX": index_type(words),
         }
         launched = integers(words, begin, *divisor(begin))
-        threads = THREADS * int(defines["PER_THREAD"])
+        threads = THREADS * per_thread
         return launch(
             SOURCE, "concat", (*launched, *args), -(-words // threads), THREADS, defines,
             _copy_on_cpu,

@@ -19,6 +19,7 @@ from graphexec.ir.program import Kernel
 from graphexec.ir.registry import load_ops
 from graphexec.ops.concat import OP as CONCAT
 from graphexec.ops.copy import OP as COPY
+from graphexec.ops.gather import OP as GATHER
 from graphexec.ops.gemm import OP as GEMM
 from graphexec.ops.softmax import OP as SOFTMAX
 
@@ -43,6 +44,7 @@ def cases() -> list[Case]:
         *_softmax_cases(),
         *_copy_cases(),
         *_concat_cases(),
+        *_gather_cases(),
         *_affine_cases(),
         *_example_cases(),
     ]
@@ -125,6 +127,15 @@ def _concat_cases() -> Iterator[Case]:
     ):  # fmt: skip
         types = {f"x[{n}]": tensor(dtype, 6, extent) for n, extent in enumerate(extents)}
         yield Case(f"concat of {extents} {dtype}", CONCAT, types, {"axis": 1})
+
+
+def _gather_cases() -> Iterator[Case]:
+    for dtype, row, integer in (
+        ("f32", 8, "i32"), ("f16", 4, "i64"), ("f32", 1, "i32"), ("bf16", 3, "i32"),
+        ("i8", 5, "i64"), ("f64", 2, "i32"),
+    ):  # fmt: skip
+        types = {"x": tensor(dtype, 6, row), "index": tensor(integer, 5)}
+        yield Case(f"gather rows of {row} {dtype} by {integer}", GATHER, types)
 
 
 def _affine_cases() -> Iterator[Case]:

@@ -173,5 +173,6 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
             {"anyOf": [_ref("integer"), {"type": "null"}]}, minItems=1, maxItems=3
         ),
     },
+    "named": lambda attribute: {"type": "string", "minLength": 1},
     "expression": lambda attribute: {"type": "string"},
 }  # fmt: skip

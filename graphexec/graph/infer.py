@@ -19,6 +19,7 @@ from graphexec.base.expressions import ExpressionError, evaluate, evaluate_const
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
@@ -344,6 +345,12 @@ def _slices(
     return slices
 
 
+def _named(given: Any, names: Mapping[str, int | float]) -> Axes:
+    if not isinstance(given, str):
+        raise ValueError(f"expected axes such as 'B S (H D) -> B H S D', found {given!r}")
+    return parse_axes(given, names)
+
+
 _VALUES: dict[str, Any] = {
     "bool": lambda given, attribute, names: _bool(given),
     "int": lambda given, attribute, names: _integer(given, names),
@@ -353,5 +360,6 @@ _VALUES: dict[str, Any] = {
     "axes": lambda given, attribute, names: _list(given, names),
     "dims": lambda given, attribute, names: _list(given, names),
     "slices": lambda given, attribute, names: _slices(given, names),
+    "named": lambda given, attribute, names: _named(given, names),
     "expression": lambda given, attribute, names: given,
 }

@@ -38,7 +38,9 @@ Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Array]
 Types = Mapping[str, TensorType]
 Views = Mapping[str, View]
-Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression"]
+Kind = Literal[
+    "bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression", "named"
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Attribute:
     axes      list of integers                          tuple of int
     dims      list of extents or expressions            tuple of int, one may be -1
     slices    mapping axis: [start, stop, step]         dict of int to (start, stop, step)
+    named       text such as B S (H D) -> B H S D        Axes
     expression  text over tensors, dims and consts      its syntax tree, with numbers for the rest
 
     The tensors of an expression are operands of the node, by the names that they have in it.

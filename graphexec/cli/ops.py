@@ -25,6 +25,7 @@ _KINDS = {
     "axes": "list of axes",
     "dims": "list of extents",
     "slices": "axis: [start, stop, step]",
+    "named": "named axes -> named axes",
     "expression": "expression over tensors",
 }
 

@@ -187,4 +187,5 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
         ),
     },
     "expression": lambda attribute: {"anyOf": [_TENSOR_EXPRESSION, {"type": "number"}]},
+    "named": lambda attribute: {"type": "string", "minLength": 1},
 }  # fmt: skip

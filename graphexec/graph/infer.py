@@ -20,6 +20,7 @@ from graphexec.base.grammar import parse
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
@@ -348,6 +349,12 @@ def _slices(
     return slices
 
 
+def _named(given: Any, names: Mapping[str, int | float]) -> Axes:
+    if not isinstance(given, str):
+        raise ValueError(f"expected axes such as 'B S (H D) -> B H S D', found {given!r}")
+    return parse_axes(given, names)
+
+
 _VALUES: dict[str, Any] = {
     "bool": lambda given, attribute, names: _bool(given),
     "int": lambda given, attribute, names: _integer(given, names),
@@ -357,4 +364,5 @@ _VALUES: dict[str, Any] = {
     "axes": lambda given, attribute, names: _list(given, names),
     "dims": lambda given, attribute, names: _list(given, names),
     "slices": lambda given, attribute, names: _slices(given, names),
+    "named": lambda given, attribute, names: _named(given, names),
 }

@@ -38,7 +38,9 @@ Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Array]
 Types = Mapping[str, TensorType]
 Views = Mapping[str, View]
-Kind = Literal["bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression"]
+Kind = Literal[
+    "bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression", "named"
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Attribute:
     axes      list of integers                          tuple of int
     dims      list of extents or expressions            tuple of int, one may be -1
     slices    mapping axis: [start, stop, step]         dict of int to (start, stop, step)
+    named       text such as B S (H D) -> B H S D        Axes
     expression  text over tensors, dims and consts      its syntax tree, with numbers for the rest
 
     The tensors of an expression are operands of the node, by the names that they have in it.
@@ -184,6 +187,13 @@ class Op:
     def ignores(self, attrs: Attrs) -> Collection[str]:
         """Operands that the commands do not read with these attributes, such as c if beta is 0."""
         return ()
+
+    def indexes(self, types: Types, attrs: Attrs) -> Mapping[str, int]:
+        """Integer operands that count along an axis, with its extent: from -extent to extent - 1.
+
+        Those that a run is given in host memory are checked before it begins.
+        """
+        return {}
 
     @property
     def source(self) -> str:

@@ -186,6 +186,7 @@ _RESULTS: Mapping[str, tuple[str, Callable[..., bool]]] = {
     "flops": ("a number of operations", _is_count),
     "cost": ("a Cost of whole numbers", _is_cost),
     "ignores": ("a collection of operands", lambda found, *_: hasattr(found, "__contains__")),
+    "indexes": ("a mapping from operands to extents", lambda found, *_: isinstance(found, Mapping)),
     "reference": ("an array of the result's shape", _is_array),
     "error": ("an array of the result's shape or None", _is_error),
     "view": ("a View or None", _is_view),

@@ -22,6 +22,7 @@ from graphexec.ir.names import transferred
 from graphexec.ir.plan import Plan
 from graphexec.proof import prove
 from graphexec.runtime.device_array import DeviceArray, is_device_array
+from graphexec.runtime.indexes import check_indexes, index_inputs
 from graphexec.runtime.pending import Pending, in_order
 from graphexec.runtime.pinned import is_pinned
 from graphexec.runtime.plan_cache import PlanCache, does_not_fit
@@ -75,6 +76,7 @@ class Executable:
         }
         self._ins = Ports(self.inputs, compiled.program.inputs)
         self._outs = Ports({}, compiled.program.outputs)
+        self._indexes = index_inputs(compiled.graph)
         self.timeout = timeout
         self.lock = threading.RLock()  # held by whoever uses the sessions
         self._closing = threading.Lock()  # held while sessions are closed
@@ -187,6 +189,7 @@ class Executable:
             other = None if plain else self._other_for(arrays)
             if other is not None:
                 return other._submit(arrays, in_flight, tap, lent=lent)
+            check_indexes(self._indexes, arrays)
             session = self._take(in_flight)
             found = arrays if plain else accepted(session, arrays, self.inputs)
             lent_here = not plain and self._lies_in_other(session, found.values())

@@ -42,8 +42,9 @@ class Copy(Op):
     name = "copy"
     doc = (
         "Move x. In this order, each only if given: take `slice`, `permute` the axes, `reshape`, "
-        "cast to `dtype`, place in `to`. A reshape of elements that already lie side by side "
-        "moves no bytes: the result is another name for them."
+        "or instead of these two, say by `axes` where every axis goes; cast to `dtype`, place in "
+        "`to`. A reshape of elements that already lie side by side moves no bytes: the result is "
+        "another name for them."
     )
     operands = (Operand("x", space="any"),)
     attributes = (
@@ -55,6 +56,11 @@ class Copy(Op):
         Attribute("permute", "axes", None, "axis i of the result is axis permute[i] of x"),
         Attribute("reshape", "dims", None, "new shape; one extent may be -1"),
         Attribute(
+            "axes", "named", None,
+            "axes by name, such as B S (H D) -> B H S D: dims, consts or 1, … for what is left; "
+            "instead of permute and reshape",
+        ),
+        Attribute(
             "to", "choice", None, "memory to place the result in (default: where x is)",
             ("host", "device"),
         ),
@@ -65,6 +71,8 @@ class Copy(Op):
         x = types["x"]
         window = _window(View.dense("x", x), attrs)
         shape = _reshaped(window.shape, attrs)
+        if attrs["axes"]:
+            shape = attrs["axes"].joined(window.shape)
         return TensorType(shape, attrs["dtype"] or x.dtype, attrs["to"] or x.space)
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
@@ -72,6 +80,9 @@ class Copy(Op):
         x = arrays["x"]
         for axis, (start, stop, step) in (attrs["slice"] or {}).items():
             x = x[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)]
+        if attrs["axes"]:
+            moved = attrs["axes"].moved(x.shape)
+            x = x.reshape(moved.split).transpose(moved.order)
         if attrs["permute"]:
             x = x.transpose(attrs["permute"])
         return x.reshape(type.shape)
@@ -87,7 +98,7 @@ class Copy(Op):
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """A reshape of dense elements, without cast or change of memory, moves nothing."""
-        if not attrs["reshape"]:
+        if not attrs["reshape"] and not attrs["axes"]:
             return None
         found = self.window(operands, attrs, types, type)
         return found if found is not None and found.is_dense else None
@@ -178,6 +189,8 @@ def _window(x: View, attrs: Attrs) -> View:
         offset += first * strides[axis]
         shape[axis], strides[axis] = count, strides[axis] * by
     view = replace(x, shape=tuple(shape), strides=tuple(strides), offset=offset)
+    if attrs["axes"]:
+        return _by_name(view, attrs)
     axes = attrs["permute"]
     if axes is None:
         return view
@@ -187,6 +200,18 @@ def _window(x: View, attrs: Attrs) -> View:
             f"permute needs each of the axes 0 to {rank - 1} once, found {list(axes)}", "permute"
         )
     return view.transpose(normal)
+
+
+def _by_name(view: View, attrs: Attrs) -> View:
+    """The view with the axes on the right of `axes`, not yet joined."""
+    for key in ("permute", "reshape"):
+        if attrs[key] is not None:
+            raise OpError(f"`axes` and `{key}` exclude one another", key,
+                          help="`axes` says where every axis goes")  # fmt: skip
+    moved = attrs["axes"].moved(view.shape)
+    split = view.reshaped(moved.split)
+    assert split is not None, "strides can always express that an axis is split"
+    return split.transpose(moved.order)
 
 
 def _reshaped(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:

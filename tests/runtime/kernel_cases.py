@@ -17,7 +17,9 @@ from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.op import Op
 from graphexec.ir.program import Kernel
 from graphexec.ir.registry import load_ops
+from graphexec.ops.concat import OP as CONCAT
 from graphexec.ops.copy import OP as COPY
+from graphexec.ops.gather import OP as GATHER
 from graphexec.ops.gemm import OP as GEMM
 from graphexec.ops.softmax import OP as SOFTMAX
 
@@ -38,7 +40,14 @@ class Case:
 
 
 def cases() -> list[Case]:
-    return [*_softmax_cases(), *_copy_cases(), *_affine_cases(), *_example_cases()]
+    return [
+        *_softmax_cases(),
+        *_copy_cases(),
+        *_concat_cases(),
+        *_gather_cases(),
+        *_affine_cases(),
+        *_example_cases(),
+    ]
 
 
 def kernels() -> dict[str, Kernel]:
@@ -110,6 +119,23 @@ def _copy_cases() -> Iterator[Case]:
     yield _copy("transposed steps", "f32", (60, 128), slice={1: (1, None, 2)}, permute=(1, 0))
     yield _copy("misaligned cast", "f16", (1000,), "f32", slice={0: (3, None, None)})
     yield _copy("many", "f32", (1 << 21,), "f16", slice={0: (1, None, None)})
+
+
+def _concat_cases() -> Iterator[Case]:
+    for dtype, extents in (
+        ("f32", (4, 8)), ("f16", (4, 12, 8)), ("f32", (3, 2)), ("bf16", (3, 2)), ("i8", (5, 2)),
+    ):  # fmt: skip
+        types = {f"x[{n}]": tensor(dtype, 6, extent) for n, extent in enumerate(extents)}
+        yield Case(f"concat of {extents} {dtype}", CONCAT, types, {"axis": 1})
+
+
+def _gather_cases() -> Iterator[Case]:
+    for dtype, row, integer in (
+        ("f32", 8, "i32"), ("f16", 4, "i64"), ("f32", 1, "i32"), ("bf16", 3, "i32"),
+        ("i8", 5, "i64"), ("f64", 2, "i32"),
+    ):  # fmt: skip
+        types = {"x": tensor(dtype, 6, row), "index": tensor(integer, 5)}
+        yield Case(f"gather rows of {row} {dtype} by {integer}", GATHER, types)
 
 
 def _affine_cases() -> Iterator[Case]:

@@ -16,6 +16,7 @@ from graphexec.base.expressions import ExpressionError, Number, Want, evaluate, 
 from graphexec.base.tensor import DType
 from graphexec.frontend.yaml.problems import Problems, found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, Node, ScalarNode
+from graphexec.ir.axes import names_of, parse_axes
 from graphexec.ir.graph import Dim
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute
@@ -200,6 +201,15 @@ class Fields:
                 slices[axis] = self._slice(value)
         return slices
 
+    def _named(self, attribute: Attribute, node: Node) -> str:
+        text = self.text(node, f"axes such as B S (H D) -> B H S D for '{attribute.name}'")
+        if isinstance(node, ScalarNode) and text and self.faulty.isdisjoint(names_of(text)):
+            try:
+                parse_axes(text, self.names)
+            except ExpressionError as exc:
+                self.note_expression(node, exc)
+        return text
+
     def _slice(self, node: Node) -> list[Any]:
         if not isinstance(node, ListNode) or not 1 <= len(node.items) <= 3:
             size = f" of {len(node.items)}" if isinstance(node, ListNode) else ""
@@ -232,4 +242,5 @@ _KINDS: dict[str, Callable[[Fields, Attribute, Node], Any]] = {
     "axes": Fields._axes,
     "dims": Fields._dims,
     "slices": Fields._slices,
+    "named": Fields._named,
 }

@@ -56,7 +56,7 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
 
 
 def _only_casts(copy: TypedNode, source: TypedNode) -> bool:  # 4
-    moves = any(copy.attrs[key] is not None for key in ("slice", "permute", "reshape"))
+    moves = any(copy.attrs[key] is not None for key in ("slice", "permute", "reshape", "axes"))
     return not moves and copy.type.space == source.type.space
 
 

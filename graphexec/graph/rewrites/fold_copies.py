@@ -109,7 +109,8 @@ class _Folding:
 
 
 def _how(copy: TypedNode) -> str:
-    words = {"slice": "sliced", "permute": "permuted", "reshape": "reshaped"}
+    words = {"slice": "sliced", "permute": "permuted", "reshape": "reshaped",
+             "axes": "rearranged"}  # fmt: skip
     return " and ".join(word for key, word in words.items() if copy.attrs[key]) or "plain"
 
 

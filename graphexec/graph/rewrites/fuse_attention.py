@@ -177,7 +177,7 @@ def _addend(site: _Site) -> dict[str, str]:
 
 def _only_casts(node: TypedNode) -> bool:
     """Whether a node is a copy that does nothing but cast."""
-    others = ("to", "permute", "reshape", "slice")
+    others = ("to", "permute", "reshape", "axes", "slice")
     return node.op.name == "copy" and all(node.attrs[key] is None for key in others)
 
 

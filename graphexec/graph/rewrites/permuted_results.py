@@ -36,6 +36,8 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
         if source is None or not _moves(copy, source, layouts):
             continue
         layout = _layout(copy, source)
+        if layout is None:
+            continue
         operands, out = layouts.operands(source), layouts.out(source)
         both = (copy.name, source.name)
         if not source.op.accepts(operands, source.attrs, layout):  # 4
@@ -71,13 +73,15 @@ def _moves(copy: TypedNode, source: TypedNode, layouts: Layouts) -> bool:  # 1, 
     return layouts.free(copy) is None and layouts.free(source) is None
 
 
-def _layout(copy: TypedNode, source: TypedNode) -> View:
-    """The source's result as a window on the copy's dense bytes."""
-    rank = len(source.type.shape)
-    axes = [a % rank for a in copy.attrs["permute"] or range(rank)]
-    shape = tuple(source.type.shape[a] for a in axes)
-    moved = View(copy.name, shape, copy.type.dtype, contiguous_strides(shape))
-    return moved.transpose(tuple(axes.index(a) for a in range(rank)))
+def _layout(copy: TypedNode, source: TypedNode) -> View | None:
+    """The source's result as a window on the copy's dense bytes, if it is one."""
+    shape = source.type.shape
+    split, order = shape, [a % len(shape) for a in copy.attrs["permute"] or range(len(shape))]
+    if copy.attrs["axes"]:
+        split, order = copy.attrs["axes"].moved(shape)
+    taken = tuple(split[a] for a in order)
+    moved = View(copy.name, taken, copy.type.dtype, contiguous_strides(taken))
+    return moved.transpose(tuple(order.index(a) for a in range(len(order)))).reshaped(shape)
 
 
 REWRITE = GraphRewrite(

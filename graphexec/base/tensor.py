@@ -48,6 +48,14 @@ class DType(StrEnum):
         """The type of sums."""
         return DType.F64 if self is DType.F64 else DType.F32
 
+    @staticmethod
+    def of(dtype: np.dtype[Any]) -> DType:
+        """The DType of a NumPy dtype; ValueError where there is none."""
+        for known in DType:
+            if known.numpy() == dtype:
+                return known
+        raise ValueError(f"there is no element type for {dtype}")
+
     def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype; bfloat16 is the one of ml_dtypes."""
         import numpy as np

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from graphexec.base.cycles import topological_order
-from graphexec.base.diagnostics import Diagnostic, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
@@ -129,6 +129,8 @@ class _Inference:
         attrs = self.attrs(op, node)
         if attrs is None:
             return None
+        if op.expression is not None:  # a stated shape takes part in broadcasting
+            attrs["shape"] = None if node.shape is None else self.shape(node.shape, node)
         types = {key: self.types[name] for key, name in node.operands.items()}
         try:
             type = self.inferred(op, types, attrs)
@@ -137,7 +139,7 @@ class _Inference:
                 self.origin(node.operands[key], t) for key, t in types.items() if key == exc.key
             ]
             self.error(
-                f"{node.op} '{node.name}': {exc}", node, exc.key, placed=True,
+                f"{node.op} '{node.name}': {exc}", node, exc.key, placed=True, place=exc.place,
                 notes=(*exc.notes, *origin), help=exc.help,
             )  # fmt: skip
             return None
@@ -264,14 +266,25 @@ class _Inference:
 
     def error(
         self, message: str, item: Input | Weight | Node, key: str, placed: bool = False,
-        **more: Any,
+        place: tuple[int, int] | None = None, **more: Any,
     ) -> None:  # fmt: skip
         if not placed:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
+        if place is not None and found.mark is not None and isinstance(item, Node):
+            inside = _within(found.mark, str(item.attrs.get(key, "")), *place)
+            found = replace(found, mark=inside)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)
         self.errors.append(found)
+
+
+def _within(mark: Mark, text: str, start: int, length: int) -> Mark:
+    """The place of a part of an expression; that of the whole where it was written otherwise."""
+    quotes = mark.length - len(text)
+    if quotes not in (0, 2):
+        return mark
+    return Mark(mark.line, mark.column + quotes // 2 + start, length)
 
 
 def topological(graph: Graph) -> list[Node]:

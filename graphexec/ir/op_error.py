@@ -13,3 +13,4 @@ class OpError(Exception):
     ) -> None:
         super().__init__(message)
         self.key, self.notes, self.help = key, tuple(notes), help
+        self.place: tuple[int, int] | None = None  # start and length within an expression

@@ -35,7 +35,10 @@ class Preparable(Protocol):
 class Generates(Protocol):
     """What makes the kernel of a body, over views in the order of its operands and its results."""
 
-    body: Body
+    @property
+    def body(self) -> Body:
+        """The body."""
+        ...
 
     def __call__(self, *views: View) -> Kernel:
         """The kernel over these views."""

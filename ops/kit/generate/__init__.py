@@ -1,0 +1,50 @@
+"""Kernels that are generated from a body (graphexec.ir.body)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphexec.base.tensor import View
+from graphexec.ir.access import Access, In, Out
+from graphexec.ir.body import Body
+from graphexec.ir.op import Call
+from graphexec.ir.program import Command, Kernel
+from graphexec.ops.kit.generate.on_cpu import compute_of
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The kernel of a body, over its operands and then its results, all over one iteration shape.
+
+    Results of reductions have extent 1 along the last axis, which is the one that is reduced.
+    """
+
+    body: Body
+
+    def __call__(self, *views: View) -> Kernel:
+        """The kernel over these views."""
+        return Kernel(Path("generated"), "generated", views, (1, 1, 1), (1, 1, 1),
+                      compute_of(self.body), generated=self)  # fmt: skip
+
+    def with_body(self, body: Body) -> Generated:
+        """The same for another body."""
+        return Generated(body)
+
+
+def generated(
+    call: Call, label: str, body: Body, reads: Sequence[View], writes: Sequence[View],
+    shape: tuple[int, ...] | None = None,
+) -> Command:  # fmt: skip
+    """The command of a body. Operands are broadcast to the iteration shape, by default that of the
+    first result. A result may lie over any operand: elements are read before they are written."""
+    shape = writes[0].shape if shape is None else shape
+    views = tuple(view.broadcast_to(shape) for view in reads)
+    accesses: list[Access] = [In(view, strided=True) for view in views]
+    accesses += [Out(view, over=views) for view in writes]
+    elements = 1
+    for extent in shape:
+        elements *= extent
+    flops = max(1, body.flops) * elements
+    return call.kernel(label, Generated(body), *accesses, flops=flops)

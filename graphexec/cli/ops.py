@@ -23,6 +23,7 @@ _KINDS = {
     "number": "number",
     "dtype": "f16, bf16, f32 or f64",
     "axes": "list of axes",
+    "axis": "axis or list of axes",
     "dims": "list of extents",
     "slices": "axis: [start, stop, step]",
     "named": "named axes -> named axes",

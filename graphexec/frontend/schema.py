@@ -175,6 +175,7 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
     "dtype": lambda attribute: _ref("dtype"),
     "choice": lambda attribute: {"enum": list(attribute.choices)},
     "axes": lambda attribute: _list(_ref("integer")),
+    "axis": lambda attribute: {"anyOf": [_ref("integer"), _list(_ref("integer"))]},
     "dims": lambda attribute: _list(
         {"anyOf": [{"const": -1}, _ref("extent")]},
         contains={"const": -1}, minContains=0, maxContains=1,

@@ -375,6 +375,9 @@ _VALUES: dict[str, Any] = {
     "dtype": lambda given, attribute, names: _dtype(given),
     "choice": lambda given, attribute, names: _choice(given, attribute),
     "axes": lambda given, attribute, names: _list(given, names),
+    "axis": lambda given, attribute, names: (
+        _list(given, names) if isinstance(given, list | tuple) else (_integer(given, names),)
+    ),
     "dims": lambda given, attribute, names: _list(given, names),
     "slices": lambda given, attribute, names: _slices(given, names),
     "named": lambda given, attribute, names: _named(given, names),

@@ -39,8 +39,9 @@ Arrays = Mapping[str, Array]
 Types = Mapping[str, TensorType]
 Views = Mapping[str, View]
 Kind = Literal[
-    "bool", "int", "number", "dtype", "choice", "axes", "dims", "slices", "expression", "named"
-]
+    "bool", "int", "number", "dtype", "choice", "axis", "axes", "dims", "slices", "expression",
+    "named",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Attribute:
     number    number or expression over dims            int or float, finite
     dtype     f16, bf16, f32, f64                       DType
     choice    one of `choices`                          str
+    axis      an integer or a list of integers          tuple of int
     axes      list of integers                          tuple of int
     dims      list of extents or expressions            tuple of int, one may be -1
     slices    mapping axis: [start, stop, step]         dict of int to (start, stop, step)

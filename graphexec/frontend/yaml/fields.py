@@ -173,6 +173,9 @@ class Fields:
             self.evaluate(item, "int")
         return [item.value if isinstance(item, ScalarNode) else 0 for item in node.items]
 
+    def _axis(self, attribute: Attribute, node: Node) -> Any:
+        return (self._axes if isinstance(node, ListNode) else self._int)(attribute, node)
+
     def _dims(self, attribute: Attribute, node: Node) -> list[Dim]:
         if not isinstance(node, ListNode):
             self.expected(node, f"a list of extents such as [B, -1, 64] for '{attribute.name}'")
@@ -240,6 +243,7 @@ _KINDS: dict[str, Callable[[Fields, Attribute, Node], Any]] = {
     "dtype": Fields._dtype,
     "choice": Fields._choice,
     "axes": Fields._axes,
+    "axis": Fields._axis,
     "dims": Fields._dims,
     "slices": Fields._slices,
     "named": Fields._named,

@@ -1,0 +1,282 @@
+"""rope: rotary position embedding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from graphexec.base.tensor import Array, DType
+from graphexec.ir.body import Body, Value, Writer
+from graphexec.ir.operand import FLOATS
+from graphexec.ops.gather.kernel import GatherRows
+from graphexec.ops.kit import (
+    Arrays,
+    Attribute,
+    Attrs,
+    Call,
+    Command,
+    In,
+    Op,
+    Operand,
+    OpError,
+    Out,
+    TensorType,
+    Types,
+    View,
+    Views,
+)
+from graphexec.ops.kit.generate import generated
+
+_INDEX = (DType.I32, DType.I64)
+
+
+class Rope(Op):
+    """See `doc`."""
+
+    name = "rope"
+    doc = (
+        "Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of x (…, S, D): pairs (u, v) "
+        "of features become (u·cos - v·sin, v·cos + u·sin) of position · theta^(-2i / rotate), or "
+        "of the tables `cos` and `sin`. The position is `position`, or `at` plus the index of S. "
+        "A position outside the tables gives NaN."
+    )
+    operands = (
+        Operand("x", shape="(…, S, D)"),
+        Operand("position", "broadcasts to (…, S)", optional=True, dtype=_INDEX),
+        Operand("at", "position of the first of S: [], or [n] for each of axis 0", optional=True,
+                dtype=_INDEX),
+        Operand("cos", "(positions, rotate / 2)", optional=True, dtype=FLOATS),
+        Operand("sin", "(positions, rotate / 2)", optional=True, dtype=FLOATS),
+    )  # fmt: skip
+    attributes = (
+        Attribute("theta", "number", 10000, "base of the frequencies, without tables"),
+        Attribute("pairs", "choice", "halves", "pairs are (i, i + rotate / 2), or (2i, 2i + 1)",
+                  ("halves", "interleaved")),
+        Attribute("rotate", "int", None, "leading features that are rotated (default: all)"),
+    )  # fmt: skip
+
+    def infer(self, types: Types, attrs: Attrs) -> TensorType:
+        """The type of x."""
+        x = types["x"]
+        for operand in self.operands_of(types):
+            _check_operand(operand, types[operand.name])
+        if len(x.shape) < 2:
+            raise OpError(f"x must have at least two axes, (…, S, D), found {list(x.shape)}", "x")
+        if ("position" in types) == ("at" in types):
+            raise OpError("one of position and at is needed, and only one",
+                          "at" if "at" in types else "x")  # fmt: skip
+        rotate = _rotate(types, attrs)
+        if not 2 <= rotate <= x.shape[-1] or rotate % 2:
+            raise OpError(f"rotate must be even, from 2 to {x.shape[-1]}, found {rotate}", "rotate")
+        if ("cos" in types) != ("sin" in types):
+            raise OpError("cos and sin are given together", "cos" if "cos" in types else "sin")
+        for name in ("cos", "sin"):
+            if name in types and (len(types[name].shape) != 2
+                                  or types[name].shape[1] != rotate // 2):  # fmt: skip
+                raise OpError(f"{name} must have the shape (positions, {rotate // 2}), found "
+                              f"{list(types[name].shape)}", name)  # fmt: skip
+        if "cos" in types and types["cos"] != types["sin"]:
+            raise OpError(f"cos is {types['cos']}, sin is {types['sin']}", "sin")
+        if attrs["theta"] <= 0:
+            raise OpError(f"theta must be positive, found {attrs['theta']}", "theta")
+        _check_position(types, x.shape)
+        return TensorType(x.shape, x.dtype)
+
+    def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
+        """Three a feature, and the angles."""
+        return (3 if "cos" in types else 13) * type.elements
+
+    def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
+        """The definition, in float64."""
+        x = arrays["x"]
+        rotate = attrs["rotate"] or x.shape[-1]
+        position = _position_array(arrays, x.shape)
+        if "cos" in arrays:
+            cos, sin = (_rows(arrays[name], position) for name in ("cos", "sin"))
+        else:
+            frequency = float(attrs["theta"]) ** (-np.arange(0, rotate, 2) / rotate)
+            angle = position[..., None].astype(np.float64) * frequency
+            cos, sin = np.cos(angle), np.sin(angle)
+        y = np.array(x)
+        first, second = _slices(rotate, attrs["pairs"])
+        u, v = x[..., first], x[..., second]
+        y[..., first], y[..., second] = u * cos - v * sin, v * cos + u * sin
+        return y
+
+    def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
+        """Any strides of x and of the result along axes before the last; other operands dense."""
+        near = all(v.strides[-1] == 1 or v.shape[-1] == 1 for v in (operands["x"], out))
+        return near and all(v.is_dense for name, v in operands.items() if name != "x")
+
+    def lower(self, call: Call) -> list[Command]:
+        """One kernel for the pairs, one that copies other features, two that look up tables."""
+        x, out, attrs = call.operands["x"], call.out, call.attrs
+        rotate = _rotate(call.types, attrs)
+        shape = (*x.shape[:-1], rotate // 2)
+        position = _position_view(call, x.shape)
+        commands: list[Command] = []
+        first, second = _slices(rotate, attrs["pairs"])
+        u, v = _window(x, first), _window(x, second)
+        written = [_window(out, first), _window(out, second)]
+        if "cos" in call.types:
+            tables = [_looked_up(call, name, position, commands) for name in ("cos", "sin")]
+            body = _body_of_tables(x.dtype, tables[0].dtype)
+            reads = [u, v, *tables]
+        else:
+            body = _body(call.types, attrs, rotate)
+            reads = [u, v, *([] if position is None else [_spread(position, shape)])]
+        commands.append(generated(call, "rope", body, reads, written, shape))
+        if rotate < x.shape[-1]:
+            rest = slice(rotate, x.shape[-1], 1)
+            writer = Writer()
+            same = writer.body(writer.load(0, x.dtype))
+            commands.append(generated(call, "rope", same, [_window(x, rest)], [_window(out, rest)]))
+        return commands
+
+
+def _rotate(types: Types, attrs: Attrs) -> int:
+    rotate: int | None = attrs["rotate"]
+    return types["x"].shape[-1] if rotate is None else rotate
+
+
+def _check_operand(operand: Operand, type: TensorType) -> None:
+    if type.space != "device":
+        raise OpError(f"operand '{operand.name}' is in host memory", operand.name,
+                      help="copy it with `to: device`")  # fmt: skip
+    if type.dtype not in operand.dtype:
+        wanted = ", ".join(operand.dtype)
+        raise OpError(f"operand '{operand.name}' is {type}, but its dtype must be {wanted}",
+                      operand.name)  # fmt: skip
+
+
+def _check_position(types: Types, shape: tuple[int, ...]) -> None:
+    if "at" in types:
+        at = types["at"].shape
+        if at not in ((), (shape[0],)) or (at and len(shape) < 3):
+            raise OpError(f"at must have the shape [] or [{shape[0]}], found {list(at)}", "at")
+        return
+    found = types["position"].shape
+    try:
+        fits = np.broadcast_shapes(found, shape[:-1]) == shape[:-1]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise OpError(f"position of shape {list(found)} does not broadcast to {list(shape[:-1])}",
+                      "position")  # fmt: skip
+
+
+def _slices(rotate: int, pairs: str) -> tuple[slice, slice]:
+    """The features u and v of the pairs."""
+    if pairs == "halves":
+        return slice(0, rotate // 2, 1), slice(rotate // 2, rotate, 1)
+    return slice(0, rotate, 2), slice(1, rotate, 2)
+
+
+def _window(x: View, features: slice) -> View:
+    step = x.strides[-1]
+    count = len(range(features.start, features.stop, features.step))
+    return replace(
+        x, shape=(*x.shape[:-1], count), strides=(*x.strides[:-1], step * features.step),
+        offset=x.offset + features.start * step,
+    )  # fmt: skip
+
+
+def _position_view(call: Call, shape: tuple[int, ...]) -> View | None:
+    """`position` or `at` over (…, S)."""
+    if "position" in call.operands:
+        return call.operands["position"].broadcast_to(shape[:-1])
+    at = call.operands["at"]
+    if at.shape:
+        at = at.reshape((*at.shape, *(1,) * (len(shape) - 2)))
+    return at.broadcast_to(shape[:-1])
+
+
+def _spread(position: View, shape: tuple[int, ...]) -> View:
+    """The same for each pair."""
+    return replace(position, shape=shape, strides=(*position.strides, 0))
+
+
+def _body(types: Types, attrs: Attrs, rotate: int) -> Body:
+    """u', v' by angles in f64, of which cos and sin are taken in f32 after whole turns are left
+    out: positions of millions keep their digits."""
+    writer = Writer()
+    dtype = types["x"].dtype
+    u, v = writer.load(0, dtype), writer.load(1, dtype)
+    place = writer.load(2, types["at" if "at" in types else "position"].dtype)
+    if "at" in types:
+        place = place + writer.index(-2)
+    scale = writer.cast(writer.index(-1), DType.F64) * (-2 * math.log(attrs["theta"]) / rotate)
+    angle = writer.cast(place, DType.F64) * writer.floating("exp", scale)
+    turns = writer.numeric("round", angle * (0.5 / math.pi))
+    angle = writer.cast(angle - turns * (2 * math.pi), dtype.accumulator)
+    cos, sin = writer.floating("cos", angle), writer.floating("sin", angle)
+    return _rotated(writer, u, v, cos, sin)
+
+
+def _body_of_tables(dtype: DType, table: DType) -> Body:
+    writer = Writer()
+    u, v = writer.load(0, dtype), writer.load(1, dtype)
+    return _rotated(writer, u, v, writer.load(2, table), writer.load(3, table))
+
+
+def _rotated(writer: Writer, u: Value, v: Value, cos: Value, sin: Value) -> Body:
+    results = u * cos - v * sin, v * cos + u * sin
+    return writer.body(*(writer.cast(result, u.dtype) for result in results))
+
+
+def _looked_up(call: Call, name: str, position: View | None, commands: list[Command]) -> View:
+    """The rows of a table at the positions, over (…, S, rotate / 2)."""
+    table = call.operands[name]
+    half = table.shape[-1]
+    places = _places(call, commands)
+    rows = call.scratch(f"{name}_rows", TensorType((*places.shape, half), table.dtype))
+    flat = rows.reshape((1, places.elements, half))
+    accesses = (
+        In(table.reshape((1, *table.shape)), True),
+        In(places.reshape((places.elements,)), True),
+    )
+    commands.append(call.kernel("gather", GatherRows(), *accesses, Out(flat)))
+    return rows.broadcast_to((*call.out.shape[:-1], half))
+
+
+def _places(call: Call, commands: list[Command]) -> View:
+    """The positions in scratch memory, as they come before they broadcast; those below 0, which
+    would count from the end, past every table. Both tables share them."""
+    known = [command for command in commands if command.label == "positions"]
+    if known:
+        return known[0].writes[0]
+    given = call.operands["at" if "at" in call.operands else "position"]
+    shape, writer = given.shape, Writer()
+    place = writer.load(0, given.dtype)
+    if "at" in call.operands:
+        rank = len(call.out.shape) - 1
+        shape = (
+            (*shape, *(1,) * (rank - 1 - len(shape)), call.out.shape[-2])
+            if shape
+            else (call.out.shape[-2],)
+        )
+        given = given.reshape((*given.shape, *(1,) * (len(shape) - len(given.shape))))
+        place = place + writer.index(-1)
+    body = writer.body(writer.where(place < 0, 2**31 - 1, place))
+    places = call.scratch("positions", TensorType(shape, given.dtype))
+    commands.append(generated(call, "positions", body, [given], [places]))
+    return places
+
+
+def _position_array(arrays: Arrays, shape: tuple[int, ...]) -> Array:
+    if "position" in arrays:
+        return np.broadcast_to(arrays["position"], shape[:-1])
+    at = arrays["at"].reshape(*arrays["at"].shape, *(1,) * (len(shape) - 1 - arrays["at"].ndim))
+    return np.broadcast_to(at + np.arange(shape[-2]), shape[:-1])
+
+
+def _rows(table: Array, position: Array) -> Array:
+    """Rows of a table; NaN where there is none."""
+    place = position.astype(np.int64)
+    inside = (place >= 0) & (place < len(table))
+    return np.where(inside[..., None], table[np.where(inside, place, 0)], np.nan)
+
+
+OP = Rope()

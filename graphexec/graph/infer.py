@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from graphexec.base.cycles import topological_order
-from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, did_you_mean, place_within
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
@@ -281,7 +281,8 @@ class _Inference:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
         if place is not None and found.mark is not None and isinstance(item, Node):
-            inside = _within(found.mark, str(item.attrs.get(key, "")), *place)
+            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
+            inside = place_within(self.graph.source, found.mark, text, *place)
             found = replace(found, mark=inside)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)

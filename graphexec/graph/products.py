@@ -23,19 +23,21 @@ _TURN = re.compile(r"trans_([ab]): (true|false) would fit\Z")
 
 
 def without_products(graph: Graph) -> tuple[Mapping[str, Node], list[Diagnostic]]:
-    """The nodes of a graph by name with gemms in place of `@`, and the names that are taken."""
+    """The nodes of a graph by name with gemms in place of `@`, and errors.
+
+    A node whose gemm would have the name of another tensor is left out.
+    """
     slot = graph.ops[MAP].expression if MAP in graph.ops and GEMM in graph.ops else None
     if slot is None:
         return graph.nodes, []
     nodes: dict[str, Node] = {}
     taken: list[Diagnostic] = []
     for node in graph.nodes.values():
-        made = {n.name: n for n in _made_of(graph, node, slot)} if node.op == MAP else {}
-        for name in made.keys() - {node.name}:
-            if name in graph:
-                taken.append(_is_taken(graph, node, name, slot))
-                made = {node.name: node}
-        nodes |= made or {node.name: node}
+        made = list(_made_of(graph, node, slot)) if node.op == MAP else [node]
+        names = [n.name for n in made if n.name != node.name and n.name in graph]
+        taken += [_is_taken(graph, node, name, slot) for name in names]
+        if not names:
+            nodes |= {n.name: n for n in made}
     return nodes, taken
 
 

@@ -152,7 +152,7 @@ def test_errors_of_the_map_point_at_the_product() -> None:
 
 
 def test_a_name_that_is_taken() -> None:
-    message = told("y.gemm: {op: copy, x: x}", "y: c + x @ w")
+    message = told("y.gemm: {op: copy, x: x}", "z: {op: copy, x: y}", "y: c + x @ w")
     assert "the product in 'y' makes a tensor 'y.gemm', and there is one of that name" in message
     assert "declared at <text>:9:3" in message
     assert message.count("error") == 1

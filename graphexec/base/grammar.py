@@ -12,8 +12,8 @@ users of the tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -115,6 +115,18 @@ def children(node: Expression) -> tuple[Expression, ...]:
         case Call():
             return node.arguments
     return ()
+
+
+def rebuilt(node: Expression, change: Callable[[Expression], Expression]) -> Expression:
+    """The node with what `change` gives in place of each of its children."""
+    match node:
+        case Unary():
+            return replace(node, operand=change(node.operand))
+        case Binary():
+            return replace(node, left=change(node.left), right=change(node.right))
+        case Call():
+            return replace(node, arguments=tuple(map(change, node.arguments)))
+    return node
 
 
 def walk(node: Expression) -> Iterator[Expression]:

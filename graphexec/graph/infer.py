@@ -13,13 +13,14 @@ from math import isfinite
 from typing import Any
 
 from graphexec.base.cycles import topological_order
-from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
+from graphexec.base.diagnostics import Diagnostic, did_you_mean, place_within
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
 from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.graph.products import in_expression, without_products
 from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
@@ -38,6 +39,7 @@ def infer(graph: Graph) -> TypedGraph:
 class _Inference:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.nodes: Mapping[str, Node] = {}
         self.errors: list[Diagnostic] = []
         self.types: dict[str, TensorType] = {}
         self.names: Mapping[str, int | float] = {}
@@ -57,7 +59,9 @@ class _Inference:
         with WeightFiles() as files:
             weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w, files))}
         self.count_outside()
-        nodes = [n for node in topological(graph) if (n := self.node(node))]
+        self.nodes, taken = without_products(graph)
+        self.errors += taken
+        nodes = [n for node in topological(graph, self.nodes) if (n := self.node(node))]
         if not graph.outputs:
             self.errors.append(
                 Diagnostic(f"graph '{graph.name}' has no outputs", source=graph.source)
@@ -140,7 +144,7 @@ class _Inference:
             ]
             self.error(
                 f"{node.op} '{node.name}': {exc}", node, exc.key, placed=True, place=exc.place,
-                notes=(*exc.notes, *origin), help=exc.help,
+                notes=(*exc.notes, *origin), help=self.help(node, exc.help),
             )  # fmt: skip
             return None
         except GraphError as exc:  # the op is the user's, and at fault
@@ -155,6 +159,10 @@ class _Inference:
         mark = node.marks.get("")
         line = mark.line if mark else None
         return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
+
+    def help(self, node: Node, help: str) -> str:
+        """An op's help in the words of the expression that the node comes from, if any."""
+        return help if self.graph.nodes.get(node.name) is node else in_expression(node, help)
 
     def inferred(
         self, op: Op, types: Mapping[str, TensorType], attrs: Mapping[str, Any]
@@ -188,7 +196,8 @@ class _Inference:
 
     def value(self, attribute: Attribute, given: Any, node: Node) -> Any:
         if attribute.kind == "expression":
-            return with_numbers(parse(str(given)), node.operands, self.names)
+            tree = parse(given) if isinstance(given, str) else given
+            return with_numbers(tree, node.operands, self.names)
         return _VALUES[attribute.kind](given, attribute, self.names)
 
     def shape(self, dims: tuple[Dim, ...], item: Input | Weight | Node) -> tuple[int, ...] | None:
@@ -258,7 +267,7 @@ class _Inference:
     def origin(self, tensor: str, type: TensorType) -> str:
         """The origin of a tensor, for a message about it."""
         graph = self.graph
-        item = graph.inputs.get(tensor) or graph.weights.get(tensor) or graph.nodes[tensor]
+        item = graph.inputs.get(tensor) or graph.weights.get(tensor) or self.nodes[tensor]
         mark = item.marks.get("")
         what = f"{item.op} node" if isinstance(item, Node) else kind_of(item)
         place = f", {graph.source.path}:{mark.line}" if mark and graph.source else ""
@@ -272,36 +281,29 @@ class _Inference:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
         if place is not None and found.mark is not None and isinstance(item, Node):
-            inside = _within(found.mark, str(item.attrs.get(key, "")), *place)
+            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
+            inside = place_within(self.graph.source, found.mark, text, *place)
             found = replace(found, mark=inside)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)
         self.errors.append(found)
 
 
-def _within(mark: Mark, text: str, start: int, length: int) -> Mark:
-    """The place of a part of an expression; that of the whole where it was written otherwise."""
-    quotes = mark.length - len(text)
-    if quotes not in (0, 2):
-        return mark
-    return Mark(mark.line, mark.column + quotes // 2 + start, length)
-
-
-def topological(graph: Graph) -> list[Node]:
-    """The nodes, producers first; in the order of the file if that is topological."""
+def topological(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:
+    """`nodes`, producers first; in the order of the file if that is topological."""
     seen = {*graph.inputs, *graph.weights}
-    for name, node in graph.nodes.items():
+    for name, node in nodes.items():
         if not seen.issuperset((*node.operands.values(), *node.after)):
             break
         seen.add(name)
     else:
-        return list(graph.nodes.values())
-    needs = {n: (*node.operands.values(), *node.after) for n, node in graph.nodes.items()}
+        return list(nodes.values())
+    needs = {n: (*node.operands.values(), *node.after) for n, node in nodes.items()}
     order, cycles = topological_order(needs)
     if cycles:
         shown = " → ".join([*cycles[0], cycles[0][0]])
         raise GraphError([Diagnostic(f"the graph has a cycle: {shown}")])
-    return [graph.nodes[name] for name in order]
+    return [nodes[name] for name in order]
 
 
 # Attribute values by kind; each raises ValueError or ExpressionError.

@@ -20,9 +20,9 @@ from graphexec.base.grammar import (
     ExpressionError,
     Name,
     Number,
-    Unary,
     children,
     parse,
+    rebuilt,
     walk,
 )
 
@@ -75,16 +75,9 @@ def with_numbers(
             raise _unknown(tree, list(numbers))
         case Name() if tree.name in numbers:
             raise _both(tree)
-        case Unary():
-            return replace(tree, operand=with_numbers(tree.operand, tensors, numbers))
-        case Binary():
-            left = with_numbers(tree.left, tensors, numbers)
-            return replace(tree, left=left, right=with_numbers(tree.right, tensors, numbers))
-        case Call(function, arguments):
-            kept = arguments[1:] if function == "cast" else ()
-            changed = (with_numbers(a, tensors, numbers) for a in _values(tree))
-            return replace(tree, arguments=(*changed, *kept))
-    return tree
+        case Call("cast", (value, dtype)):
+            return replace(tree, arguments=(with_numbers(value, tensors, numbers), dtype))
+    return rebuilt(tree, lambda inner: with_numbers(inner, tensors, numbers))
 
 
 def names_in(tree: Expression) -> Iterator[Name]:

@@ -251,6 +251,7 @@ class Graph:
         if not isinstance(text, str):
             raise _mistake(f"op '{op.name}' needs '{op.expression}', an expression")
         names = [*self.inputs, *self.weights, *self.nodes]
+        text = str(text)  # a tensor is a text with operators of its own
         try:
             found = tensors_of(text, given, names, {*self.dims, *self.consts})
         except ExpressionError as exc:

@@ -282,7 +282,8 @@ def test_a_comment_that_cuts_an_expression(node: str, cut: bool) -> None:
     [
         ("y: x + attn", "x + attn"), ("y: 'where(x > S, a, -b)'", "where(x > S, a, -b)"),
         ("y: x @ T(a) + b", "x @ T(a) + b"), ("y: -x", '"-x"'), ("y: '3'", '"3"'),
-        ("y: {op: map, expr: x + a}", "x + a"), ("y: 'x != a'", "x != a"), ("y: .5 * x", ".5 * x"),
+        ("y: {op: map, expr: x + a}", "x + a"), ("y: 'x != a'", "x != a"),
+        ("y: .5 * x", '".5 * x"'),
         ("y: {op: map, expr: u, with: {u: a-b}}", "{op: map, expr: u, with: {u: a-b}}"),
         ("y: {op: map, expr: x, dtype: f16}", "{op: map, expr: x, dtype: f16}"),
         ("y: {op: map, expr: 'max(x, a)', shape: [S]}",

@@ -274,7 +274,8 @@ BAD = {
     "empty_outputs": (ATTENTION.replace("{out: ctx}", "{}"), "bad.yaml:13:1", "no outputs"),
     "bad_output": (ATTENTION.replace("{out: ctx}", "{out: ctxt, 'a b': v, w: 1}"), "bad.yaml:13:16",
                    "did you mean 'ctx'?", "'a b' is not a name", "found the number 1"),
-    "node_not_a_mapping": (graph_with("y: copy"), "bad.yaml:6:6", "a mapping such as {op: …}"),
+    "node_not_a_mapping": (graph_with("y: 3"), "bad.yaml:6:6", "a mapping such as {op: …}"),
+    "node_is_an_op": (graph_with("y: copy"), "bad.yaml:6:6", "written as {op: copy, …}"),
     "alias_unknown": (graph_with("y: *yy"), "bad.yaml:6:6", "no anchor '&yy'"),
     "many_at_once": (
         ATTENTION.replace("op: gemm", "op: gem").replace("f16", "f17").replace("S: 128", "S: 0"),

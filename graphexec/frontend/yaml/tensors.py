@@ -75,7 +75,8 @@ class TensorReader:
             self.graph.nodes[name] = self.expressions.node(name, value, marks, needs)
             return
         if not isinstance(value, MapNode):
-            self.fields.expected(value, f"a mapping such as {{op: …}} for node '{short(name)}'")
+            what = f"an expression or a mapping such as {{op: …}} for node '{short(name)}'"
+            self.fields.expected(value, what)
             return
         op = self._op(name, value)
         slots = self.slots.get(op)

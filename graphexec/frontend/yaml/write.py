@@ -20,7 +20,7 @@ from graphexec.ir.op import Op
 from graphexec.ir.operand import listed
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
-_PLAIN_ENTRY = re.compile(r"[A-Za-z_(.0-9](?:[A-Za-z0-9_./+*()%\-,<>=!@]| (?! ))*(?<! )\Z")
+_PLAIN_ENTRY = re.compile(r"[A-Za-z_(](?:[A-Za-z0-9_./+*()%\-,<>=!@]| (?! ))*(?<! )\Z")
 _WORDS_OF_YAML_1_1 = frozenset(("y", "n", "yes", "no", "on", "off"))
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -14,6 +14,7 @@ name: a node's name is the name of the tensor it makes.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -250,7 +251,7 @@ class Graph:
         given = {k: t for k, t in tensors.items() if operand_of(op.operands, k) is None}
         if not isinstance(text, str):
             raise _mistake(f"op '{op.name}' needs '{op.expression}', an expression")
-        names = [*self.inputs, *self.weights, *self.nodes]
+        names = ChainMap[str, Any](self.nodes, self.inputs, self.weights)
         text = str(text)  # a tensor is a text with operators of its own
         try:
             found = tensors_of(text, given, names, {*self.dims, *self.consts})

@@ -5,6 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import graphexec as gx
@@ -323,6 +325,26 @@ def test_the_schema_agrees(node: Any, good: bool) -> None:
         assert not good
     else:
         assert good
+
+
+pieces = st.sampled_from(
+    ["x", "a", "attn", "S", "eps", "inf", "2", "0.5", "1e3", "u", "-", "+", "* ", " / ", " < ", "@",
+     " and ", "not ", "(", ")", ", ", "where(", "max(", "exp(", "T(", "cast(", "f32", " #", ": ",
+     "\n", "  ", "'", '"', "a-b", "null", "#", "&", "*"]
+)  # fmt: skip
+
+
+@given(st.lists(pieces, max_size=8).map("".join), st.booleans())
+def test_any_text_is_a_node_or_a_located_mistake(text: str, quoted: bool) -> None:
+    node = f"y: {json.dumps(text)}" if quoted else f"y: {text}"
+    try:
+        first = graph(node)
+    except gx.GraphError as exc:
+        found = exc.diagnostics
+    else:
+        assert loads(first.to_yaml(), ops=OPS) == first
+        found = first.warnings
+    assert all(d.mark is not None for d in found)
 
 
 # In code ----------------------------------------------------------------------------------

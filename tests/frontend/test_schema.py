@@ -18,7 +18,7 @@ from graphexec.ir.registry import known_ops
 # What the loader says about mistakes that a schema of single values cannot express ...
 BEYOND = re.compile(
     "there is no tensor|is used twice|uses itself|^cycle|defined by itself|unknown name"
-    "|unknown function|takes (at least )?[0-9]+ arguments?|an empty expression|divide exactly"
+    "|unknown function|takes (at least )?[0-9]+ arguments?|divide exactly"
     "|expected (an operator|a number or a name|'[)]'), found|expression ends where|is not closed"
     "|has no meaning in dims|begins with 0"
     "|division by zero|not a finite number|an expression of|nested deeper|too large"
@@ -30,7 +30,7 @@ BEYOND = re.compile(
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.
 PARTLY = re.compile(
-    r"past int64|has no meaning in expressions|is not a number"
+    r"past int64|an empty expression|has no meaning in expressions|is not a number"
     r"|found (the number )?-?[\d.]+(\.0|e\+\d+)$"
 )
 
@@ -56,6 +56,8 @@ GOOD = {
             "permute": [1, 0], "reshape": [-1, "D"], "to": "host", "dtype": None,
             "after": ["x", "w"], "shape": ["D", 4],
         },
+        "t": "gelu(a) + S",
+        "e": {"op": "map", "expr": "where(u < 0, u, half * a)", "with": {"u": "s"}, "dtype": "f16"},
     },
     "outputs": {"out": "c"},
 }  # fmt: skip
@@ -167,6 +169,14 @@ EDITS = [
     (("nodes", "c", "slice"), {"0": 1}), (("nodes", "c", "slice"), {}),
     (("nodes", "c", "after"), "x"), (("nodes", "c", "after"), [1]), (("nodes", "c", "after"), []),
     (("nodes", "c", "shape"), None), (("nodes", "c", "shape"), [0]),
+    (("nodes", "t"), "a +"), (("nodes", "t"), ""), (("nodes", "t"), 3), (("nodes", "t"), "a @ w"),
+    (("nodes", "t"), "a-b"), (("nodes", "t"), "gleu(a)"), (("nodes", "t"), "gelu(a, a)"),
+    (("nodes", "e", "expr"), ...), (("nodes", "e", "expr"), 0.5), (("nodes", "e", "expr"), True),
+    (("nodes", "e", "expr"), "u"), (("nodes", "e", "expr"), "u + S + S_"),
+    (("nodes", "e", "with"), {}), (("nodes", "e", "with"), None), (("nodes", "e", "with"), ["u"]),
+    (("nodes", "e", "with", "u"), "S"), (("nodes", "e", "with", "not"), "s"),
+    (("nodes", "e", "with", "a-b"), "s"), (("nodes", "e", "with", "half"), "s"),
+    (("nodes", "e", "u"), "s"), (("nodes", "e", "dtype"), "f8"),
     (("outputs",), ...), (("outputs",), None), (("outputs",), {}), (("outputs",), []),
     (("outputs",), ["c", "a"]), (("outputs",), ["c", "c"]), (("outputs",), "c"),
     (("outputs",), [1]), (("outputs", "out"), 1), (("outputs", "a b"), "c"),
@@ -184,7 +194,9 @@ def test_roots(document):
     agree(document)
 
 
-paths = sorted({path for path, _ in EDITS} | {("nodes", "a"), ("nodes", "s"), ("nodes", "c")})
+paths = sorted(
+    {path for path, _ in EDITS} | {("nodes", "a"), ("nodes", "s"), ("nodes", "c"), ("nodes", "e")}
+)
 known = st.sampled_from(
     ["x", "w", "a", "s", "c", "S", "scale", "S * 2", "gemm", "copy", "f16", "host", "op", "shape",
      "0", "-1", "", "a b", "1x", "alpha", "dtype", "file", "axis", "key", "{i}"]

@@ -95,9 +95,10 @@ def _again(plan: Plan, launches: Sequence[Launch]) -> dict[int, tuple[float, flo
     rates = model(plan)
     each = _costs(plan)
     found = [rates.modelled(*cost) for cost in each]
+    beside = rates.beside if len(plan.streams) > 1 else 0.0
     needs = _predecessors(plan)
     tasks = Tasks(
-        [time for time, _ in found], [share for _, share in found],
+        [time + beside for time, _ in found], [share for _, share in found],
         [engine for _, engine in each], rates.launch, rates.wait, needs, successors_of(needs),
         rates.fork,
     )  # fmt: skip

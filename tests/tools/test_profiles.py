@@ -318,8 +318,8 @@ def test_profiles_are_written_and_read_back() -> None:
     assert loads(FULL.to_json()) == FULL
     assert json.loads(FULL.to_json())["commands"]["softmax"] == 7.0
     assert FULL.algorithms == {"gemm: a": 1}
-    assert FULL.best_schedule("auto", True) == "heft"
-    assert FULL.best_schedule("auto", False) == ""
+    assert FULL.measured("auto", True).best == "heft"
+    assert FULL.measured("auto", False) is None
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -66,6 +66,8 @@ class Profile:
     def applied_to(self, model: CostModel, name: str = "profile") -> CostModel:
         """The model with the profile's times and constants."""
         constants: dict[str, Any] = dict(self.constants)
+        if constants:  # measured beside those, shares have what commands cost each other
+            constants["beside"] = 0.0
         return replace(model, name=name, profile=dict(self.commands), **constants)
 
     def measured(

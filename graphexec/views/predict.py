@@ -55,7 +55,9 @@ class Times:
 
 def model(plan: Plan) -> costs.CostModel:
     """The cost model the plan was made with."""
-    return costs.CPU if plan.device == "cpu" else costs.GPU
+    found = costs.CPU if plan.device == "cpu" else costs.GPU
+    named = {known.name: known for known in (costs.CPU, costs.GPU)}
+    return named.get(figures(plan).costs, found)
 
 
 def microseconds(plan: Plan, known: Prediction | None = None) -> list[float]:

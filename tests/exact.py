@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import graphexec as gx
+from graphexec.machine.costs import GPU
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +61,8 @@ def assert_within(found: Array, expected: Array, dtype: str, error: Any = 0.0) -
 
 
 def run(graph: gx.Graph, inputs: dict[str, Array], streams: int = 2) -> dict[str, Array]:
-    """Outputs of one run on the CPU, its arena poisoned with NaN."""
+    """Outputs of one run on the CPU, its arena poisoned with NaN. By the costs of a GPU, which lead
+    to more streams."""
     device = gx.CpuDevice(poison=True)
-    with gx.compile(graph, device=device, streams=streams) as exe:
+    with gx.compile(graph, device=device, streams=streams, costs=GPU) as exe:
         return exe.run(**inputs)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.machine.costs import GPU
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -102,7 +103,7 @@ def test_numbers(file: Path, streams: int) -> None:
     graph = gx.load(file)
     assert not graph.warnings
     device = gx.CpuDevice(poison=True, delays=streams)
-    with gx.compile(graph, device=device, streams=streams) as exe:
+    with gx.compile(graph, device=device, streams=streams, costs=GPU) as exe:
         assert len(exe.plan.streams) <= streams
         inputs = drawn(exe)
         found = exe.run(**inputs)
@@ -148,8 +149,25 @@ def test_to_yaml_round_trips(file: Path) -> None:
 
 
 def test_independent_branches_run_side_by_side() -> None:
-    plan = gx.make_plan(gx.load(FOLDER / "parallel_branches.yaml", dims={"N": 512}), streams=8)
+    graph = gx.load(FOLDER / "parallel_branches.yaml", dims={"N": 192})
+    plan = gx.make_plan(graph, streams=8, no_rewrite=["batch"])
     assert len(plan.streams) > 1
+
+
+@pytest.mark.parametrize("batch", [(), ("batch",)])
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_more_streams_are_never_predicted_slower(file: Path, batch: tuple[str, ...]) -> None:
+    for dims in ({}, {"N": 192} if "N" in gx.load(file).dims else {}):
+        graph = gx.load(file, dims=dims)
+        plans = [gx.make_plan(graph, streams=n, no_rewrite=batch) for n in (1, 2, 3, 4, 5)]
+        found = [plan.stats.predicted_ns for plan in plans if plan.stats is not None]
+        assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_small_graphs_stay_on_one_stream_of_the_cpu(file: Path) -> None:
+    graph = gx.load(file)
+    assert gx.make_plan(graph).instructions == gx.make_plan(graph, streams=1).instructions
 
 
 def test_the_branches_reuse_memory() -> None:

@@ -1,4 +1,7 @@
-"""Any graph on any number of streams: right numbers, an accepted plan, no redundant wait."""
+"""Any graph on any number of streams: right numbers, an accepted plan, no redundant wait.
+
+The plans run on the CPU but are made with the costs of a GPU, so that many streams pay.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from strategies import graphs, repeated_graphs, stream_counts
 import graphexec as gx
 from graphexec.ir.graph import Node
 from graphexec.ir.plan import Wait
+from graphexec.machine.costs import GPU
 
 Array = np.ndarray[Any, Any]
 
@@ -106,7 +110,7 @@ def explained(graph: gx.Graph, types: dict[str, Any], values: dict[str, Array]) 
 @given(any_graphs, stream_counts())
 def test_numbers(graph: gx.Graph, streams: int) -> None:
     device = gx.CpuDevice(delays=streams, poison=True)
-    with gx.compile(graph, device=device, streams=streams) as exe:
+    with gx.compile(graph, device=device, streams=streams, costs=GPU) as exe:
         types = exe.graph.types()
         rng = np.random.default_rng(len(graph.nodes))
         inputs = {
@@ -128,7 +132,7 @@ def test_numbers(graph: gx.Graph, streams: int) -> None:
 def test_the_verifier_accepts_and_refuses_every_plan_with_a_wait_less(
     graph: gx.Graph, streams: int
 ) -> None:
-    plan = gx.make_plan(graph, streams=streams, verify=False)
+    plan = gx.make_plan(graph, streams=streams, costs=GPU, verify=False)
     assert gx.find_hazards(plan) == []
     assert len(plan.streams) <= streams
     for index, step in enumerate(plan.instructions):
@@ -140,9 +144,11 @@ def test_the_verifier_accepts_and_refuses_every_plan_with_a_wait_less(
 @settings(max_examples=40, deadline=None)
 @given(any_graphs, stream_counts())
 def test_plans_are_deterministic(graph: gx.Graph, streams: int) -> None:
-    assert gx.make_plan(graph, streams=streams) == gx.make_plan(graph, streams=streams)
+    assert gx.make_plan(graph, streams=streams, costs=GPU) == gx.make_plan(
+        graph, streams=streams, costs=GPU
+    )
     again = gx.loads(graph.to_yaml())
     assert (
-        gx.make_plan(again, streams=streams).to_json()
-        == gx.make_plan(graph, streams=streams).to_json()
+        gx.make_plan(again, streams=streams, costs=GPU).to_json()
+        == gx.make_plan(graph, streams=streams, costs=GPU).to_json()
     )

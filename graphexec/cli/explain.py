@@ -39,6 +39,7 @@ def explain(
       graph, commands, streams
       rewrites: [{name, text}]
       time:     {predicted, costs, schedule, held_up_by, one_stream, one_more_stream,
+                 measured: {schedule: µs},
                  bounds: {best, critical_path, capacity, copies, streams, together, reason}}
       waits:    [{command, for, why}]
       memory:   {arena_bytes, lower_bound, naive_bytes}

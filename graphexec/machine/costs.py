@@ -60,6 +60,11 @@ class CostModel:
     empty command on an idle stream, `wait` the time that waiting for another stream adds, `fork`
     the time that each further stream adds to the start, `wave` the time of the shortest useful
     command. `profile` has the measurements by signature.
+
+    Of a device of several `cores`: computing of less than `split` µs of the device runs on one of
+    them, more is split over all, which adds `wake` for waking their threads. `beside` is what every
+    command takes longer while several streams run, because they take turns in the interpreter.
+    `gain` is the part of the time that a further stream must save to be used.
     """
 
     flops: float
@@ -70,6 +75,11 @@ class CostModel:
     wave: float = 0.0
     start: float = 0.0
     fork: float = 0.0
+    cores: int = 1
+    split: float = 0.0
+    wake: float = 0.0
+    beside: float = 0.0
+    gain: float = 0.0
     name: str = "model"
     profile: Mapping[str, Measured] = field(default_factory=dict)
 
@@ -85,6 +95,10 @@ class CostModel:
             return work, 1.0
         if work == 0.0:
             return 0.0, _LEAST_SHARE
+        if self.cores > 1 and cost.flops / self.flops == work:  # moving bytes fills the memory bus
+            if work < self.split:
+                return work * self.cores, 1 / self.cores
+            return work + self.wake, work / (work + self.wake)
         time = max(work, self.wave)
         return time, max(_LEAST_SHARE, work / time)
 
@@ -109,8 +123,13 @@ class CostModel:
         return self.launch + self.alone(command)[0]
 
 
-CPU = CostModel(100e3, 10e3, 10e3, launch=15.0, wait=60.0, wave=10.0, name="cpu model")
-"""A few cores with NumPy."""
+CPU = CostModel(
+    190e3, 20e3, 20e3, launch=10.0, wait=60.0, start=70.0, fork=20.0, cores=2, split=2**25 / 190e3,
+    wake=80.0, beside=25.0, gain=0.1, name="cpu model",
+)  # fmt: skip
+"""Two cores with NumPy, measured by benchmarks/cpu_streams.py: the same on every machine, so that
+plans are. `wait` is the time to wake a thread, `start` that to wake a worker and then the host.
+`split` is where matrix products are split (graphexec.runtime.cpu.gemm)."""
 
 GPU = CostModel(200e6, 3e6, 50e3, launch=1.0, wait=1.5, wave=2.5, start=5.0, name="gpu model")
 """A data-centre GPU that replays captured graphs of f16 GEMMs of moderate size. `start` is one
@@ -133,8 +152,9 @@ def engine_of_copy(direction: Direction) -> int:
     return _ENGINES.get(direction, COMPUTE)
 
 
-def tasks_of(program: Program, model: CostModel) -> Tasks:
-    """The commands of a program as the simulator sees them."""
+def tasks_of(program: Program, model: CostModel, streams: int = 1) -> Tasks:
+    """The commands of a program as the simulator sees them, on one stream or several."""
+    beside = model.beside if streams > 1 else 0.0
     known: dict[object, tuple[float, float]] = {}
     time, share, engine = [], [], []
     for command in program.commands:
@@ -143,7 +163,7 @@ def tasks_of(program: Program, model: CostModel) -> Tasks:
         found = known.get(key)
         if found is None:
             found = known[key] = model.alone(command)
-        time.append(found[0])
+        time.append(found[0] + beside)
         share.append(found[1])
         engine.append(of)
     return Tasks(

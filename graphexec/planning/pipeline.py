@@ -27,7 +27,7 @@ from graphexec.machine.support import Hardware
 from graphexec.planning.allocate import allocate
 from graphexec.planning.assemble import assemble
 from graphexec.planning.options import OptionKeywords, Options, options_of
-from graphexec.planning.profile import Profile
+from graphexec.planning.profile import MeasuredSchedule, Profile
 from graphexec.planning.programs import FindProfile, Job, Variant, prepare, variants
 from graphexec.planning.schedule import alternatives, schedule, schedule_frugally
 from graphexec.planning.scheduled import Allocation, Schedule, Synchronized
@@ -61,13 +61,15 @@ class Finished:
 class Compiled(Finished):
     """A plan with the graph it computes, as inferred and as rewritten.
 
-    `notes` say what the rewrites did; `profile` has the measured times that were used, if any.
+    `notes` say what the rewrites did; `profile` has the measured times that were used, if any;
+    `measured` those of whole plans.
     """
 
     graph: TypedGraph
     rewritten: TypedGraph
     notes: tuple[Note, ...]
     profile: Profile | None
+    measured: MeasuredSchedule | None = None
 
 
 def plan_graph(
@@ -86,7 +88,8 @@ def plan_graph(
     too_large = []
     with collector_paused():
         job = prepare(graph, device, chosen, hardware, kept)
-        prefer = job.measured_schedule
+        measured = job.measured
+        prefer = measured.best if measured is not None else ""
         if prefer == ONE_STREAM:  # batches pay or not depending on the number of streams
             job = job.on_streams(1)
         for variant in _admitted(job, device, chosen.memory_limit):
@@ -96,7 +99,7 @@ def plan_graph(
                 except DoesNotFit as exc:
                     too_large.append(exc.bytes)
                 else:
-                    return _compiled(job, variant, finished)
+                    return _compiled(job, variant, finished, measured)
     assert chosen.memory_limit is not None
     raise _no_plan_fits(min(too_large), chosen.memory_limit)
 
@@ -194,8 +197,10 @@ def _no_plan_fits(smallest: int, limit: int) -> InputError:
     return InputError([Diagnostic(message, help=help)])
 
 
-def _compiled(job: Job, variant: Variant, made: Finished) -> Compiled:
+def _compiled(
+    job: Job, variant: Variant, made: Finished, measured: MeasuredSchedule | None = None
+) -> Compiled:
     return Compiled(
         made.bound, made.synchronized, made.allocation, job.graph, variant.rewritten,
-        variant.notes, job.profile,
+        variant.notes, job.profile, measured,
     )  # fmt: skip

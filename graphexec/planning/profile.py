@@ -33,6 +33,7 @@ from graphexec.formats.plan_file.values import (
     text,
 )
 from graphexec.machine.costs import CONSTANTS, GEMM, CostModel, Measured
+from graphexec.planning.scheduling import ONE_STREAM
 
 VERSION = 1
 
@@ -64,12 +65,26 @@ class Profile:
 
     def applied_to(self, model: CostModel, name: str = "profile") -> CostModel:
         """The model with the profile's times and constants."""
-        return replace(model, name=name, profile=dict(self.commands), **self.constants)
+        constants: dict[str, Any] = dict(self.constants)
+        if constants:  # measured beside those, shares have what commands cost each other
+            constants["beside"] = 0.0
+        return replace(model, name=name, profile=dict(self.commands), **constants)
 
-    def best_schedule(self, streams: object, resident: bool, changed: str = "") -> str:
-        """The name of the fastest schedule candidate; empty if none was measured."""
+    def measured(
+        self, streams: int | str, resident: bool, changed: str = ""
+    ) -> MeasuredSchedule | None:
+        """The schedules that were measured for so many streams; or for more, if one stream was the
+        fastest there, because then it is the fastest here."""
         found = self.schedules.get(schedule_key(streams, resident, changed))
-        return found.best if found is not None else ""
+        if found is not None or streams == "auto":
+            return found
+        for key, wider in self.schedules.items():
+            asked = key.split(" ", 1)[0]
+            more = asked == "auto" or (asked.isdecimal() and int(asked) > int(streams))
+            same = key == schedule_key(asked, resident, changed)
+            if more and same and wider.best == ONE_STREAM:
+                return wider
+        return None
 
     @property
     def algorithms(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from graphexec.machine.support import Hardware
 from graphexec.machine.variants import with_choices
 from graphexec.planning.lower import lower
 from graphexec.planning.options import Options, Streams
-from graphexec.planning.profile import Profile
+from graphexec.planning.profile import MeasuredSchedule, Profile
 from graphexec.planning.profile import load as load_profile
 from graphexec.planning.profile_cache import Kept
 from graphexec.planning.rewrite import (
@@ -60,16 +60,16 @@ class Job:
         """The same on another number of streams."""
         most = _STREAMS_OF_AUTO if streams == "auto" else streams
         most = _STREAMS_OF_REPRODUCIBLE if self.reproducible else most
+        most = 1 if self.target.costs.gain else most  # streams seldom pay there, and batches do
         return replace(self, streams=streams, target=replace(self.target, streams=most))
 
     @property
-    def measured_schedule(self) -> str:
-        """The name of the schedule that was the fastest when measured; empty if none was measured
-        with these rewrites."""
+    def measured(self) -> MeasuredSchedule | None:
+        """The schedules that were measured with these rewrites."""
         if self.profile is None:
-            return ""
+            return None
         changed = changed_rewrites(self.rewrites)
-        return self.profile.best_schedule(self.streams, self.resident, changed)
+        return self.profile.measured(self.streams, self.resident, changed)
 
 
 @dataclass(frozen=True)

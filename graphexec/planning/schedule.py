@@ -6,8 +6,10 @@ streams, numbered by first use. Deterministic: same program, same costs, same sc
 A portfolio (graphexec.planning.scheduling): every candidate is simulated. The shortest makespan
 wins; among equal ones, the fewest dependencies between streams. A search within a budget improves
 the winner: greedy with perturbed priorities, justification, and moves between streams. One stream
-is always a candidate, so by prediction no schedule is slower than one stream. Large programs get
-fewer candidates:
+is always a candidate, so by prediction no schedule is slower than one stream. If a further stream
+must save a part of the time (CostModel.gain, as on the CPU), portfolios for fewer streams come
+first, so at most N streams are never slower than at most N - 1. Large programs get fewer
+candidates:
 
 1. up to 6 commands: every schedule is tried, so there is nothing to search;
 2. up to 500: all candidates, then the search;
@@ -23,7 +25,7 @@ from typing import Literal
 from graphexec.ir.program import Program
 from graphexec.machine.bounds import bounds
 from graphexec.machine.costs import CostModel, tasks_of
-from graphexec.machine.simulate import Tasks, Timeline, simulate
+from graphexec.machine.simulate import NEVER, Tasks, Timeline, simulate
 from graphexec.planning.scheduled import Prediction, Schedule
 from graphexec.planning.scheduling import (
     ONE_STREAM,
@@ -71,7 +73,13 @@ def schedule(
 
     `prefer` is the name of a candidate that is taken, if it exists, without comparing makespans.
     """
-    return next(iter(alternatives(program, streams, costs, 1, prefer)))
+    if prefer:
+        (found,) = alternatives(program, streams, costs, 1, prefer)
+        if found.prediction is not None and found.prediction.candidate == prefer:
+            return found
+    best = _best(program, streams, costs)
+    most = best.streams if streams == "auto" else streams
+    return _scheduled(program, best.tasks, best.name, best.best, best.timeline, most, costs)
 
 
 def alternatives(
@@ -79,12 +87,14 @@ def alternatives(
 ) -> list[Schedule]:
     """Up to `most` different schedules, the best by simulation first, but before it the one
     called `first`."""
-    tasks = tasks_of(program, costs)
-    found = _auto(tasks) if streams == "auto" else _Portfolio(tasks, streams)
+    if streams == "auto":
+        found = _fewest(program, _tries(program), costs, _AUTO_GAIN)
+    else:
+        found = _Portfolio(tasks_of(program, costs, streams), streams)
     tried = found.tried | {found.name: (found.best, found.timeline)}
     schedules: dict[object, Schedule] = {}
     for name in sorted(tried, key=lambda n: (n != first, n != found.name, tried[n][1].makespan)):
-        made = _scheduled(program, tasks, name, *tried[name], found.streams, costs)
+        made = _scheduled(program, found.tasks, name, *tried[name], found.streams, costs)
         schedules.setdefault((made.order, made.stream), made)
         if len(schedules) == most:
             break
@@ -107,7 +117,9 @@ def _scheduled(
 ) -> Schedule:  # fmt: skip
     stream = _by_first_use(found.order, found.stream)
     low = bounds(tasks, streams)
-    prediction = Prediction(name, costs.name, timeline, low, tasks, costs.start)
+    alone = tasks_of(program, costs)
+    one = sum(alone.time) + alone.launch * len(alone)
+    prediction = Prediction(name, costs.name, timeline, low, tasks, costs.start, one)
     return Schedule(program, tasks.predecessors, tuple(found.order), tuple(stream), prediction)
 
 
@@ -205,30 +217,46 @@ def _names(commands: int, streams: int) -> Sequence[str]:
     return tuple(CANDIDATES)
 
 
-def _auto(tasks: Tasks) -> _Portfolio:
-    """The fewest streams that are within 1 % of the best number tried."""
-    widest = _width(tasks)
-    tries = [k for k in AUTO_STREAMS if k <= max(widest, 1)]
-    if len(tasks) > _ALL_UP_TO:
-        tries = [k for k in (1, 4, 16) if k in tries]
+def _best(program: Program, streams: int | Literal["auto"], costs: CostModel) -> _Portfolio:
+    """The portfolio on at most `streams` streams, or on as few as pay."""
+    if streams == "auto":
+        return _fewest(program, _tries(program), costs, min(_AUTO_GAIN, 1 - costs.gain))
+    if not costs.gain:
+        return _Portfolio(tasks_of(program, costs, streams), streams)
+    widest = min(streams, _width(program))
+    return _fewest(program, [k for k in AUTO_STREAMS if k <= widest], costs, 1 - costs.gain)
+
+
+def _fewest(program: Program, tries: Sequence[int], costs: CostModel, enough: float) -> _Portfolio:
+    """The first number of streams; another one if it takes less than `enough` of the time."""
     best: _Portfolio | None = None
     for streams in tries:
+        tasks = tasks_of(program, costs, streams)
+        limit = NEVER if best is None else best.timeline.makespan * enough
+        if bounds(tasks, streams).best >= limit:
+            continue  # no schedule gets there
         found = _Portfolio(tasks, streams)
-        if best is None or found.timeline.makespan < best.timeline.makespan * _AUTO_GAIN:
+        if found.timeline.makespan < limit:
             best = found
     assert best is not None
     return best
 
 
-def _width(tasks: Tasks) -> int:
-    """The largest number of commands at the same depth."""
-    level = [0] * len(tasks)
-    for command, needs in enumerate(tasks.predecessors):
+def _tries(program: Program) -> list[int]:
+    """The numbers of streams to compare for "auto"."""
+    few = (1, 4, 16) if len(program.commands) > _ALL_UP_TO else AUTO_STREAMS
+    return [k for k in few if k <= _width(program)]
+
+
+def _width(program: Program) -> int:
+    """The largest number of commands at the same depth, at least 1."""
+    level = [0] * len(program.commands)
+    for command, needs in enumerate(program.predecessors):
         level[command] = 1 + max((level[need] for need in needs), default=-1)
     counts = [0] * (max(level, default=0) + 1)
     for depth in level:
         counts[depth] += 1
-    return max(counts)
+    return max(1, *counts)
 
 
 def _by_first_use(order: Sequence[int], stream: Sequence[int]) -> list[int]:

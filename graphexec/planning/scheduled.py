@@ -17,7 +17,8 @@ class Prediction:
 
     `candidate` is the name of the candidate that won, `costs` the cost model or profile; `bounds`
     are for the number of streams allowed. The timeline begins with the first command, `start`
-    microseconds after the launch of the plan.
+    microseconds after the launch of the plan. `one_stream` is its makespan for the same program on
+    one stream.
     """
 
     candidate: str
@@ -26,6 +27,7 @@ class Prediction:
     bounds: Bounds
     tasks: Tasks
     start: float = 0.0
+    one_stream: float = 0.0
 
     @property
     def makespan(self) -> float:

@@ -19,6 +19,7 @@ from graphexec.base.errors import GraphexecError
 from graphexec.base.tensor import Array
 from graphexec.formats.arrays import read_inputs
 from graphexec.ir.graph import Graph
+from graphexec.machine.costs import GPU
 from graphexec.runtime.device import Device
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import HipDevice, HipSession
@@ -216,7 +217,8 @@ def _weights(device: Device) -> str:
 
 
 def _branches() -> Graph:
-    """Two chains of unequal length that meet, so that a missing wait changes the result."""
+    """Two chains of unequal length that meet, so that a missing wait changes the result. Two
+    streams pay by the costs of a GPU, but not on a CPU."""
     g = Graph("branches")
     x, w = g.input("x", (192, 192)), g.input("w", (192, 192))
     long = x
@@ -228,7 +230,7 @@ def _branches() -> Graph:
 
 
 def _race(device: Device) -> str:
-    with compile(_branches(), device=device, streams=2) as exe:
+    with compile(_branches(), device=device, streams=2, costs=GPU) as exe:
         if len(exe.plan.streams) != 2:
             raise Wrong(f"the plan has {len(exe.plan.streams)} streams, not 2")
         inputs = _drawn(exe)
@@ -244,7 +246,7 @@ def _replay(device: Device) -> str:
         return "does not apply: this device has no graphs"
     results = {}
     for mode in ("stream", "graph"):
-        with compile(_branches(), device=replace(device, mode=mode), streams=2) as exe:
+        with compile(_branches(), device=replace(device, mode=mode), streams=2, costs=GPU) as exe:
             session = exe.session
             if isinstance(session, HipSession) and session.mode != mode:
                 raise Wrong(f"no graph: {session.fallback}")
@@ -255,7 +257,7 @@ def _replay(device: Device) -> str:
 
 
 def _requests(device: Device) -> str:
-    with compile(_branches(), device=device, streams=2) as exe:
+    with compile(_branches(), device=device, streams=2, costs=GPU) as exe:
         requests = [_drawn(exe, seed) for seed in range(4)]
         expected = [_bits(exe.run(**inputs)) for inputs in requests]
         for depth in (2, 3):

@@ -55,7 +55,9 @@ class Times:
 
 def model(plan: Plan) -> costs.CostModel:
     """The cost model the plan was made with."""
-    return costs.CPU if plan.device == "cpu" else costs.GPU
+    found = costs.CPU if plan.device == "cpu" else costs.GPU
+    named = {known.name: known for known in (costs.CPU, costs.GPU)}
+    return named.get(figures(plan).costs, found)
 
 
 def microseconds(plan: Plan, known: Prediction | None = None) -> list[float]:
@@ -95,9 +97,10 @@ def _again(plan: Plan, launches: Sequence[Launch]) -> dict[int, tuple[float, flo
     rates = model(plan)
     each = _costs(plan)
     found = [rates.modelled(*cost) for cost in each]
+    beside = rates.beside if len(plan.streams) > 1 else 0.0
     needs = _predecessors(plan)
     tasks = Tasks(
-        [time for time, _ in found], [share for _, share in found],
+        [time + beside for time, _ in found], [share for _, share in found],
         [engine for _, engine in each], rates.launch, rates.wait, needs, successors_of(needs),
         rates.fork,
     )  # fmt: skip

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import graphexec as gx
 from graphexec.cli.app import app
+from graphexec.machine.costs import GPU
 
 PROGRAM = Path(sys.executable).with_name("graphexec")
 
@@ -106,12 +108,12 @@ def slow_ops(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def racy(invoke, tmp_path) -> Path:
+def racy(tmp_path) -> Path:
     """A plan file with a dependency wait taken out."""
     import json
 
-    diamond = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
-    plan = json.loads(invoke("plan", diamond, "--device", "cpu", "--format", "json").stdout)
+    diamond = gx.load(Path(__file__).parents[2] / "graphs" / "diamond.yaml")
+    plan = json.loads(gx.make_plan(diamond, costs=GPU).to_json())
     waits = [i for i in plan["instructions"] if i.get("role") == "dependency"]
     plan["instructions"].remove(waits[-1])  # of a stream that has begun
     plan["graph"] = "tiny"

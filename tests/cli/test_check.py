@@ -71,7 +71,7 @@ def test_json(invoke, graph, racy):
     assert "gem" in bad["diagnostics"][0]["message"]
     assert not race["ok"]
     hazard = next(h for h in race["hazards"] if h["kind"] == "RAW")
-    assert hazard["second"]["node"] == "out"
+    assert hazard["second"]["node"] == "join.d2h"
     assert hazard["range"][0] == "arena"
 
 

@@ -1,5 +1,6 @@
 """-v, -q, GRAPHEXEC_LOG, NO_COLOR and completion: what is said besides the results."""
 
+import json
 import os
 import pty
 import re
@@ -77,9 +78,11 @@ def test_every_command_takes_them():
         assert {"-v", "-q", "--debug"} <= {o for p in command.params for o in p.opts}
 
 
-def test_the_log_has_every_instruction_twice(program):
+def test_the_log_has_every_instruction_twice(program, tmp_path):
+    waits = {"profile_version": 1, "commands": {}, "constants": {"wait": 1.5, "fork": 0.0}}
+    (tmp_path / "costs.json").write_text(json.dumps(waits))  # by which streams pay
     env = {**os.environ, "GRAPHEXEC_LOG": "debug"}
-    done = program("run", DIAMOND, *CPU, env=env)
+    done = program("run", DIAMOND, *CPU, "--costs", tmp_path / "costs.json", env=env)
     assert done.returncode == 0
     issued = re.findall(r"issued    (#\d+ .*)", done.stderr)
     completed = re.findall(r"completed (#\d+ .*) after \d+ µs", done.stderr)

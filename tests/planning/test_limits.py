@@ -46,22 +46,27 @@ def wide(branches: int = 8, steps: int = 3) -> gx.Graph:
 
 
 def test_a_limit_is_kept_at_the_price_of_streams():
-    free = gx.make_plan(wide(), streams=8)
-    tight = gx.make_plan(wide(), streams=8, memory_limit=free.stats.arena_bytes - 1)
+    free = gx.make_plan(wide(), streams=8, costs=costs.GPU)
+    tight = gx.make_plan(
+        wide(), streams=8, costs=costs.GPU, memory_limit=free.stats.arena_bytes - 1
+    )
     assert tight.stats.arena_bytes < free.stats.arena_bytes
     assert tight.stats.streams < free.stats.streams
 
 
 def test_a_limit_that_is_large_enough_changes_nothing():
-    free = gx.make_plan(wide(), streams=8)
-    assert gx.make_plan(wide(), streams=8, memory_limit=free.stats.arena_bytes) == free
+    free = gx.make_plan(wide(), streams=8, costs=costs.GPU)
+    assert (
+        gx.make_plan(wide(), streams=8, costs=costs.GPU, memory_limit=free.stats.arena_bytes)
+        == free
+    )
 
 
 def test_the_smallest_size_found_is_said_and_works():
     with pytest.raises(InputError) as caught:
         gx.make_plan(wide(), memory_limit=1000)
     smallest = int(str(caught.value).split("at least ")[1].split(" bytes")[0].replace(",", ""))
-    assert smallest < gx.make_plan(wide(), streams=8).stats.arena_bytes
+    assert smallest < gx.make_plan(wide(), streams=8, costs=costs.GPU).stats.arena_bytes
     assert gx.make_plan(wide(), memory_limit=smallest).stats.arena_bytes <= smallest
     with pytest.raises(InputError):
         gx.make_plan(wide(), memory_limit=smallest - 1)
@@ -236,8 +241,17 @@ def test_options(file, options, code, words):
     assert words in found.output
 
 
-def test_explain_the_whole(file):
-    found = run("explain", file, "--device", "cpu", "--streams", "3")
+@pytest.fixture
+def quick_waits(tmp_path):
+    """A profile by which streams pay on the CPU, too: threads wake and wait in no time."""
+    profile = {"profile_version": 1, "commands": {}, "constants": {"wait": 1.5, "fork": 0.0}}
+    path = tmp_path / "fast.json"
+    path.write_text(json.dumps(profile))
+    return path
+
+
+def test_explain_the_whole(file, quick_waits):
+    found = run("explain", file, "--device", "cpu", "--streams", "3", "--costs", quick_waits)
     assert found.exit_code == 0, found.output
     for words in ("Time: predicted", "critical path", "One stream would take", "further stream",
                   "Waits: ", "which that writes (RAW)", "Memory: arena"):  # fmt: skip
@@ -257,7 +271,7 @@ EXAMPLES = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
 def explained_plans():
     """Every example and a wide graph, on both devices, on few and many streams."""
     for device in ("cpu", "hip"):
-        for streams in (2, 4):
+        for streams in (2, 4, 8):
             yield plan_graph(wide(5), device=device, streams=streams)
             for name in EXAMPLES:
                 yield plan_graph(gx.load(f"graphs/{name}.yaml"), device=device, streams=streams)
@@ -298,8 +312,8 @@ def test_what_holds_a_plan_up_is_what_its_picture_marks():
         assert said.split(" → ") == names
 
 
-def test_explain_tells_the_commands_of_one_node_apart():
-    found = run("explain", "graphs/diamond.yaml", "--device", "cpu")
+def test_explain_tells_the_commands_of_one_node_apart(quick_waits):
+    found = run("explain", "graphs/diamond.yaml", "--device", "cpu", "--costs", quick_waits)
     assert found.exit_code == 0, found.output
     assert "out (gemm, s" in found.stdout
     assert "waits for out (memcpy, s" in found.stdout

@@ -17,7 +17,7 @@ from graphexec.planning.pipeline import alternative_plans, plan_graph
 
 def two_products() -> gx.Graph:
     g = gx.Graph("two")
-    x = g.input("x", (512, 512), "f32")
+    x = g.input("x", (240, 240), "f32")
     g.output(a=g.gemm(x, x, alpha=0.5), b=g.gemm(x, x, alpha=2.0))
     return g
 

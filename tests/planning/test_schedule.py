@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,6 +103,33 @@ def test_a_stream_is_not_worth_a_wait_for_short_work() -> None:
     model = CostModel(flops=1, bytes=1, link_bytes=1, launch=1, wait=1000)
     program = program_of(accesses, cost=Cost(10, 0))
     assert schedule(program, 4, model).streams == 1
+
+
+CAREFUL = replace(MODEL, beside=5, gain=0.1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(access_lists(), st.integers(2, 6), st.sampled_from([CAREFUL, costs.CPU]))
+def test_at_most_n_streams_are_never_slower_than_at_most_one_less(
+    accesses: list[Access], streams: int, model: CostModel
+) -> None:
+    program = program_of(accesses, cost=Cost(3 * 10**7, 0))
+    more, fewer = (schedule(program, n, model).prediction for n in (streams, streams - 1))
+    assert more is not None
+    assert fewer is not None
+    assert more.makespan <= fewer.makespan
+    assert more.one_stream == fewer.one_stream
+    if more.timeline != fewer.timeline:
+        assert more.timeline.makespan < 0.9 * fewer.timeline.makespan
+
+
+@pytest.mark.parametrize(("wait", "streams"), [(75, 2), (77, 1)])
+def test_a_further_stream_must_save_a_part_of_the_time(wait: float, streams: int) -> None:
+    """Two commands take 202 µs on one stream, of which a tenth must be saved; on two, each takes
+    106 µs, and the second begins after a wait."""
+    program = program_of([does("-> a"), does("-> b")], cost=SPLIT)
+    assert schedule(program, 2, replace(CAREFUL, wait=wait)).streams == streams
+    assert schedule(program, 2, replace(MODEL, wait=wait)).streams == 2
 
 
 def test_an_empty_program() -> None:

@@ -30,6 +30,8 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.op import Attrs, Call, In, Op, Operand, Out
 from graphexec.ir.plan import Launch, Range, Wait
 from graphexec.ir.program import Command, Kernel, Parallel
+from graphexec.machine.costs import GPU
+from graphexec.planning.options import Options
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.cpu.cores import Cores, single_threaded_blas
 from graphexec.runtime.cpu.device import CpuDevice
@@ -71,7 +73,7 @@ class Hook(Op):
             Path("hook.hip"), "hook", (x, *reads[1:], out), (1, 1, 1), (1, 1, 1), compute
         )
         return [
-            call.command("hook", kernel, *map(In, reads), Out(out), flops=10**9)
+            call.command("hook", kernel, *map(In, reads), Out(out), flops=2**25 - 1)
         ]  # worth a stream
 
 
@@ -95,7 +97,8 @@ def wrong(
     """The graph on the CPU with its plan changed, and not verified."""
 
     def plan(source: gx.Graph, resident: bool) -> Any:
-        compiled = plan_graph(source, streams=streams, verify=False, resident=resident)
+        options = Options(streams=streams, costs=GPU, verify=False)
+        compiled = plan_graph(source, options=options, resident=resident)
         return replace(compiled, bound=change(compiled.bound))
 
     return Executable(graph, plan, CpuDevice(**device))
@@ -215,7 +218,7 @@ def test_a_deleted_wait_gives_wrong_numbers() -> None:
             joined.set()
 
     graph = two_branches(hooked(before))
-    bound = plan_graph(graph, streams=2).bound
+    bound = plan_graph(graph, streams=2, costs=GPU).bound
     plan = bound.plan
     stream = {i.node: i.stream for i in plan.instructions if isinstance(i, Launch)}
     late |= {node for node in ("slow", "quick") if stream[node] != stream["join"]}
@@ -259,7 +262,7 @@ def test_overlapping_tensors_give_wrong_numbers() -> None:
         return replace(bound, plan=plan, places={**bound.places, "quick": slow})
 
     inputs = {"x": ones(), "z": 2 * ones()}
-    with gx.compile(graph, device=CpuDevice(), streams=2) as exe:
+    with gx.compile(graph, device=CpuDevice(), streams=2, costs=GPU) as exe:
         assert (exe.run(**inputs)["y"] == 2 * 3 * 8).all()
         assert gx.find_hazards(overlap(exe.bound).plan)
     with wrong(graph, overlap, delays=0) as exe:

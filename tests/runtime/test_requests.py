@@ -11,6 +11,7 @@ from strategies import graphs, stream_counts
 
 import graphexec as gx
 from graphexec.ir.plan import HostWait, Launch, Plan, Range, Record, Wait
+from graphexec.machine.costs import GPU
 from graphexec.runtime.requests import in_flight
 
 
@@ -22,13 +23,13 @@ def plan() -> Plan:
     graph.softmax("x", axis=0, name="t")
     graph.gemm("s", "t", name="m", after=["s"])
     graph.output("s", "m")
-    return gx.make_plan(graph, streams=3)
+    return gx.make_plan(graph, streams=3, costs=GPU)
 
 
 @settings(max_examples=30, deadline=None)
 @given(graphs(max_nodes=8), stream_counts())
 def test_requests_with_memory_of_their_own_are_safe(graph: gx.Graph, streams: int) -> None:
-    plan = gx.make_plan(graph, streams=streams)
+    plan = gx.make_plan(graph, streams=streams, costs=GPU)
     for requests in (1, 2, 3):
         assert not gx.find_hazards(in_flight(plan, requests))
 
@@ -112,7 +113,7 @@ def test_requests_in_flight_give_what_they_give_alone() -> None:
     graph.output(graph.gemm("x", graph.softmax("x", name="s"), name="m"))
     rng = np.random.default_rng(0)
     requests = [{"x": rng.standard_normal((16, 16), np.float32)} for _ in range(6)]
-    with gx.compile(graph, device=gx.CpuDevice(delays=1, poison=True), streams=2) as exe:
+    with gx.compile(graph, device=gx.CpuDevice(delays=1, poison=True), streams=2, costs=GPU) as exe:
         alone = [exe.run(**r)["m"] for r in requests]
         together = [out["m"] for out in exe.map(requests, in_flight=4)]
     assert all(np.array_equal(a, t) for a, t in zip(alone, together, strict=True))

@@ -16,6 +16,7 @@ from test_cpu import hooked, ones, two_branches
 import graphexec as gx
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.ir.program import Parallel
+from graphexec.machine.costs import GPU
 from graphexec.runtime.executable import Executable
 
 DIAMOND = Path(__file__).parents[2] / "graphs" / "diamond.yaml"
@@ -73,7 +74,7 @@ def assert_ordered(plan: Plan, said: list[tuple[str, int]]) -> None:
 
 def test_lines_are_in_the_order_of_what_happens(log: pytest.LogCaptureFixture) -> None:
     """Also in the order of their times. Without care, a run in three is not."""
-    with gx.compile(gx.load(DIAMOND), device="cpu", streams=3) as exe:
+    with gx.compile(gx.load(DIAMOND), device="cpu", streams=3, costs=GPU) as exe:
         assert len(exe.plan.streams) == 3
         for _ in range(40):
             assert_ordered(exe.plan, run_logged(exe, log))
@@ -87,7 +88,7 @@ def test_lines_are_in_the_order_of_what_happens(log: pytest.LogCaptureFixture) -
 def test_lines_of_any_plan_are(
     log: pytest.LogCaptureFixture, graph: gx.Graph, streams: int
 ) -> None:
-    with gx.compile(graph, device=gx.CpuDevice(delays=1), streams=streams) as exe:
+    with gx.compile(graph, device=gx.CpuDevice(delays=1), streams=streams, costs=GPU) as exe:
         assert_ordered(exe.plan, run_logged(exe, log))
 
 
@@ -109,7 +110,7 @@ def test_what_fails_or_is_left_out_is_not_completed(log: pytest.LogCaptureFixtur
 
 def test_a_measured_run_is_told_once(log: pytest.LogCaptureFixture) -> None:
     """Measuring replaces the listener of the log."""
-    with gx.compile(gx.load(DIAMOND), device="cpu", streams=3) as exe:
+    with gx.compile(gx.load(DIAMOND), device="cpu", streams=3, costs=GPU) as exe:
         run_logged(exe, log)
         times = exe.session.timed()
         steps = exe.plan.instructions

@@ -41,7 +41,7 @@ def test_a_detailed_result_has_every_launch_and_stream():
 
 
 def test_a_table_by_default():
-    done = run(FILE, *QUICK, "--streams", "1,2", "--detailed")
+    done = run(FILE, "-D", "M=250", "-D", "N=250", *QUICK, "--streams", "1,2", "--detailed")
     assert done.exit_code == 0, done.stderr
     for said in ("1 of 1 streams", "2 of 2 streams", "whole", "device", "resident", "requests/s",
                  "every launch", "waiting for other streams", "in runs of their own"):  # fmt: skip

@@ -21,6 +21,7 @@ from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.op import Attrs, Call, In, Op, Operand, Out
 from graphexec.ir.plan import Launch, Wait
 from graphexec.ir.program import Command, Kernel, Parallel
+from graphexec.machine.costs import GPU
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.executable import Executable
 from graphexec.tools.compare import TOLERANCE, Comparison, compare_executable, evaluate
@@ -248,7 +249,7 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
     graph.output(y=graph.softmax("join", name="after"))
 
     def plan(source: gx.Graph, resident: bool) -> Any:
-        compiled = plan_graph(source, streams=2, verify=False, resident=resident)
+        compiled = plan_graph(source, streams=2, verify=False, resident=resident, costs=GPU)
         steps = compiled.plan.instructions
         join = next(i for i, s in enumerate(steps) if isinstance(s, Launch) and s.node == "join")
         assert isinstance(steps[join - 1], Wait)

@@ -21,6 +21,7 @@ from graphexec.planning import profile_cache
 from graphexec.planning.pipeline import alternative_plans, plan_graph
 from graphexec.planning.profile import MeasuredSchedule, Profile, load, loads, schedule_key
 from graphexec.planning.scheduling import ONE_STREAM
+from graphexec.tools.explain import explain
 from graphexec.views.text import to_text
 
 HERE = Machine("gfx000", {"graphexec": "1", "numpy": "2"})
@@ -257,7 +258,8 @@ def test_inputs_of_other_sizes_find_their_own(folder: Path) -> None:
 
 def test_times_constants_and_the_schedule_of_a_profile_are_used() -> None:
     graph, key = branches(), schedule_key(4, False)
-    profile = replace(measured(graph), constants={"start": 30.0, "launch": 2.0, "wait": 0.5})
+    measurements = {"start": 30.0, "launch": 2.0, "wait": 0.5, "fork": 0.5}
+    profile = replace(measured(graph), constants=measurements)
     free = plan_graph(graph, costs=profile)
     assert len(free.plan.streams) > 1
     last = max(end for _, end in free.bound.prediction.spans.values())
@@ -272,6 +274,29 @@ def test_times_constants_and_the_schedule_of_a_profile_are_used() -> None:
     assert len(plan_graph(graph, costs=told, streams=8).plan.streams) > 1
     gone = replace(profile, schedules={key: MeasuredSchedule("no longer there", {})})
     assert plan_graph(graph, costs=gone).plan == free.plan
+
+
+def test_one_stream_that_was_the_fastest_of_many_is_so_of_few() -> None:
+    """What `explain` says of a further stream follows from the measured plans."""
+    graph = branches()
+    profile = replace(measured(graph), constants={"launch": 2.0, "wait": 0.5, "fork": 0.5})
+    tried = {ONE_STREAM: 387.9, "exhaustive": 538.8}
+    told = replace(profile, schedules={schedule_key(4, False): MeasuredSchedule(ONE_STREAM, tried)})
+    for streams in (2, 3, 4):
+        assert len(plan_graph(graph, costs=told, streams=streams).plan.streams) == 1
+    for streams in (5, "auto"):
+        assert len(plan_graph(graph, costs=told, streams=streams).plan.streams) > 1
+    assert len(plan_graph(graph, costs=told, streams=2, resident=True).plan.streams) > 1
+    more = plan_graph(graph, costs=told, streams=2)
+    words = explain(plan_graph(graph, costs=told), more=more)
+    assert "Measured: 387.9 µs (one stream), 538.8 µs (exhaustive)." in words
+    assert "One stream would take 387.9 µs (1.00 × as long)." in words
+    assert "A further stream would bring nothing." in words
+    kept = replace(told, schedules={schedule_key(4, False): MeasuredSchedule("exhaustive", {
+        ONE_STREAM: 500.0, "exhaustive": 400.0})})  # fmt: skip
+    assert "One stream would take 500 µs (1.25 × as long)." in explain(
+        plan_graph(graph, costs=kept)
+    )
 
 
 def test_one_stream_means_the_program_that_is_best_on_one() -> None:
@@ -295,7 +320,7 @@ def test_one_stream_means_the_program_that_is_best_on_one() -> None:
 
 def test_a_share_that_was_measured_decides_whether_streams_pay() -> None:
     graph = branches()
-    alone = measured(graph, 100.0)
+    alone = measured(graph, 1000.0)
     for share, streams in ((0.1, 2), (1.0, 1)):
         commands = {k: Measured(m.us, share) for k, m in alone.commands.items()
                     if k.startswith("gemm")}  # fmt: skip
@@ -318,8 +343,8 @@ def test_profiles_are_written_and_read_back() -> None:
     assert loads(FULL.to_json()) == FULL
     assert json.loads(FULL.to_json())["commands"]["softmax"] == 7.0
     assert FULL.algorithms == {"gemm: a": 1}
-    assert FULL.best_schedule("auto", True) == "heft"
-    assert FULL.best_schedule("auto", False) == ""
+    assert FULL.measured("auto", True).best == "heft"
+    assert FULL.measured("auto", False) is None
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 import graphexec as gx
+from graphexec.machine.costs import GPU
 from graphexec.views.lanes import to_svg
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
@@ -28,7 +29,7 @@ def _shown(html: str) -> tuple[str, str]:
 
 
 def test_a_plan_is_its_picture() -> None:
-    plan = gx.make_plan(gx.load(GRAPHS / "diamond.yaml"), streams=2)
+    plan = gx.make_plan(gx.load(GRAPHS / "diamond.yaml"), streams=2, costs=GPU)
     text, svg = _shown(plan._repr_html_())
     assert text == "plan of diamond on cpu: 11 launches on 2 streams"
     assert svg == plan.to_svg() == to_svg(plan)

@@ -7,6 +7,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan
+from graphexec.machine.costs import GPU
 from graphexec.planning.pipeline import plan_graph
 from graphexec.proof import Hazard
 from graphexec.runtime.trace import Span, Trace
@@ -17,7 +18,8 @@ from graphexec.views.text import to_text
 
 @pytest.fixture(scope="module")
 def compiled():
-    return plan_graph(gx.load("graphs/multi_head_attention.yaml"), no_rewrite=["all"])
+    graph = gx.load("graphs/multi_head_attention.yaml")
+    return plan_graph(graph, costs=GPU, no_rewrite=["all"])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import pytest
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan, Wait
+from graphexec.machine.costs import GPU
 from graphexec.runtime.cpu.device import CpuDevice
 from graphexec.tools.measure import measure
 from graphexec.views.chrome import to_json
@@ -84,7 +85,7 @@ def perfetto(browser) -> Iterator[Callable[[str], Callable[[str], list]]]:
 @pytest.fixture(scope="module")
 def measured() -> tuple[Plan, str]:
     device = CpuDevice(delays=1)
-    with gx.compile(gx.load(FILE), device=device, streams=3, no_rewrite=["all"]) as exe:
+    with gx.compile(gx.load(FILE), device=device, streams=3, costs=GPU, no_rewrite=["all"]) as exe:
         _, trace = measure(exe, {"x": np.ones((2, 64, 64), np.float32)})
         return exe.plan, to_json(exe.plan, trace, file=FILE)
 

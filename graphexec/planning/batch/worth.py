@@ -38,6 +38,8 @@ def faster_as_one(
     """Whether `count` commands like `member` take clearly less time as the commands `found`, or,
     if these are not known yet, as a single command."""
     time, share = costs.alone(member)
+    if costs.cores > 1:  # cores share a batch, and separate commands only on streams that pay
+        share = 1.0
     work = max(time, count * time * share)
     launches = costs.launch * max(1, len(found))
     together = max(work, sum(costs.alone(command)[0] for command in found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from graphexec.ir.plan import Record, Wait, title
@@ -27,6 +27,9 @@ class Facts:
         self.graph, self.rewritten = compiled.graph, compiled.rewritten
         self.program, self.plan = compiled.program, compiled.plan
         self.notes = compiled.notes
+        self.measured: Mapping[str, float] = {}  # µs of whole runs, by schedule candidate
+        if compiled.measured is not None:
+            self.measured = compiled.measured.tried
         self.commands = self.program.commands
         prediction = self.schedule.prediction
         assert prediction is not None, "plans of the pipeline are predicted"

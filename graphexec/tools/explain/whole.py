@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from graphexec.base.units import shown
+from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
 
@@ -55,11 +56,21 @@ def _time(facts: Facts, more: Compiled | None) -> Iterator[str]:
     yield f"  It is bounded most by {low.reason}."
     path = [facts.title(c) for c in _holding_up(facts)]
     yield f"  What holds it up: {' → '.join(cut(path))}."
-    tasks = facts.prediction.tasks
-    alone = sum(tasks.time) + tasks.launch * len(tasks)
-    yield f"  One stream would take {shown(alone, 4)} ({alone / makespan:.2f} × as long)."
+    if facts.measured:
+        each = sorted((time, name) for name, time in facts.measured.items())
+        yield f"  Measured: {', '.join(f'{shown(time, 4)} ({name})' for time, name in each)}."
+    alone, here = _one_stream(facts)
+    yield f"  One stream would take {shown(alone, 4)} ({alone / here:.2f} × as long)."
     if more is not None:
         yield _further(facts, more)
+
+
+def _one_stream(facts: Facts) -> tuple[float, float]:
+    """Microseconds on one stream, and of this plan: measured if both were."""
+    one, here = (facts.measured.get(name) for name in (ONE_STREAM, facts.prediction.candidate))
+    if one is not None and here is not None:
+        return one, here
+    return facts.prediction.one_stream, facts.timeline.makespan
 
 
 def _further(facts: Facts, more: Compiled) -> str:
@@ -103,7 +114,7 @@ def _memory(facts: Facts) -> Iterator[str]:
 
 def whole(facts: Facts, more: Compiled | None) -> dict[str, object]:
     """The same as a document for JSON."""
-    low, places, tasks = facts.prediction.bounds, facts.allocation, facts.prediction.tasks
+    low, places = facts.prediction.bounds, facts.allocation
     then = None if more is None else more.synchronized.schedule.prediction
     return {
         "graph": facts.program.graph,
@@ -118,7 +129,8 @@ def whole(facts: Facts, more: Compiled | None) -> dict[str, object]:
                        "capacity": low.capacity, "copies": low.copies, "streams": low.streams,
                        "together": low.combined, "reason": low.reason},
             "held_up_by": [facts.title(c) for c in _holding_up(facts)],
-            "one_stream": sum(tasks.time) + tasks.launch * len(tasks),
+            "one_stream": _one_stream(facts)[0],
+            "measured": dict(facts.measured),
             "one_more_stream": None if then is None else then.timeline.makespan,
         },
         "waits": [{"command": facts.name(c), "for": facts.name(other), "why": facts.why(other, c)}

@@ -132,6 +132,23 @@ def generated_kernels() -> dict[str, Kernel]:
         across = [window(f"x{n}", dtype, (40, 72), order=(n, 1 - n)) for n in range(2)]
         out = [window(f"y{n}", d, (40, 72), offset=n) for n, d in enumerate(body.dtypes)]
         found[f"generated windows {dtype}"] = Run(body, across, out).kernel
+        rows = body_of([dtype], _every_reduction)
+        for length in (24, 1003, 4096, 100_003):
+            found[f"generated rows of {length} {dtype}"] = dense(rows, (9, length), True).kernel
+        turned = [window("x0", dtype, (3, 40, 500), order=(0, 2, 1))]
+        out = [window(f"y{n}", d, (3, 40, 1)) for n, d in enumerate(rows.dtypes)]
+        found[f"generated columns {dtype}"] = Run(rows, turned, out).kernel
+    return found
+
+
+def _every_reduction(w: Writer, x: Value) -> tuple[Value, ...]:
+    kinds = ("argmin", "argmax", "any", "all")
+    if x.dtype is not DType.BOOL:
+        kinds = ("sum", "prod", "min", "max", *kinds)
+    found = tuple(w.reduce(kind, x) for kind in kinds)
+    if x.dtype.is_float:
+        power = w.floating("exp", x - found[0])
+        return (*found, w.reduce("sum", power))
     return found
 
 

@@ -8,7 +8,7 @@ i2 for the one before. steps.h has the functions that C++ lacks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -62,17 +62,20 @@ def coordinate(axis: int) -> str:
     return f"i{-axis}"
 
 
-def statements(body: Body, numbers: Sequence[int]) -> Iterator[str]:
-    """The statements of these steps, none of them a reduction."""
+def statements(
+    body: Body, numbers: Sequence[int], element: Callable[[int], str] = "x{}".format
+) -> Iterator[str]:
+    """The statements of these steps, none of them a reduction. `element` gives the expression of
+    an operand's element."""
     for number in numbers:
         step = body.steps[number]
-        yield f"const {value_type(step.dtype)} t{number} = {_expression(body, step)};"
+        yield f"const {value_type(step.dtype)} t{number} = {_expression(body, step, element)};"
 
 
-def _expression(body: Body, step: Step) -> str:
+def _expression(body: Body, step: Step, element: Callable[[int], str]) -> str:
     match step.function:
         case "load":
-            return f"widen(x{step.value})"
+            return f"widen({element(int(step.value or 0))})"
         case "constant":
             return literal(step.value or 0, step.dtype)
         case "index":

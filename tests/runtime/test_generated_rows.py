@@ -102,6 +102,20 @@ def test_layer_norm(harness: Harness, length: int, dtype: DType) -> None:
     assert_close(actual, normalized(*given), dtype)
 
 
+def test_weights_of_long_rows_are_loaded_late(device: Harness) -> None:
+    """Registers hold the row; what all rows share comes from a cache."""
+    shape = (2, 16384)
+    body = body_of([DType.F32] * 3, norm(shape[1]))
+    reads = [window("x", DType.F32, shape)]
+    reads += [window(name, DType.F32, shape, broadcast=(0,)) for name in ("w", "b")]
+    given = [draw(TensorType(shape, DType.F32), 0)]
+    given += [np.broadcast_to(draw(TensorType(shape[1:], DType.F32), n), shape) for n in (1, 2)]
+    run = Run(body, reads, [window("y", DType.F32, shape)])
+    assert "base" not in run.kernel.text
+    assert "const Vector<f32, 4> a1 =" in run.kernel.text
+    assert_close(run(device, given)[0], normalized(*given), DType.F32)
+
+
 @pytest.mark.parametrize("length", [33, 1000, 40003])
 def test_softmax(device: Harness, place: str, length: int) -> None:
     body = body_of([DType.F32], softmax)

@@ -39,7 +39,7 @@ class _Source:
         self.rows, self.body, self.block = rows, rows.body, rows.block
         self.stages = rows.stages(keep=rows.one_pass)
         self.warps = self.block.threads // 32
-        self.is_shared = bool(self.block.columns) or self.block.lanes > 32
+        self.is_shared = self.block.lanes > (1 if self.block.columns else 32)
         # Indices reach to the end of the last chunk.
         reach = index_type(rows.length + MOST_CHUNK)
         self.index = "int" if reach == "u32" else "i64"
@@ -49,7 +49,8 @@ class _Source:
         rows = self.rows
         yield '#include "rows.h"'
         yield ""
-        yield f"constexpr {self.index} length = {rows.length};  // of a row"
+        if not self.is_full:
+            yield f"constexpr {self.index} length = {rows.length};  // of a row"
         if rows.steps:
             yield f"struct Steps {{ i64 step[{len(rows.steps)}]; }};  // along a row"
         yield ""
@@ -61,9 +62,9 @@ class _Source:
         rows = self.rows
         parameters = [f"const {element_type(v.dtype)}* x{n}" for n, v in enumerate(rows.reads)]
         parameters += [f"{element_type(v.dtype)}* y{n}" for n, v in enumerate(rows.writes)]
-        steps = "Steps steps, " if rows.steps else ""
+        parameters += ["i64 rows", *(["Steps steps"] if rows.steps else [])]
         yield f'extern "C" __global__ void __launch_bounds__({self.block.threads})'
-        yield f"rows({', '.join(parameters)}, i64 rows, {steps}"
+        yield f"rows({', '.join(parameters)},"
         yield f"     Axes<{len(rows.places)}, {len(rows.extents)}> axes) {{"
 
     def _whole(self) -> Iterator[str]:
@@ -96,7 +97,7 @@ class _Source:
         yield from self._statements(self.stages.before)
         if rows.one_pass:
             loaded = {n for each in self.stages.passes for n in self._operands(each)}
-            yield from self._loads(sorted(loaded))
+            yield from self._loads(sorted(loaded - set(rows.late)))
             for number in self.stages.kept:
                 kind = value_type(self.body.steps[number].dtype)
                 yield f"{kind} k{number}[{self.block.per_thread * self.block.vector}];"
@@ -177,6 +178,9 @@ class _Source:
     def _results(self, last: Pass) -> Iterator[str]:
         """What the last pass does with a vector."""
         rows = self.rows
+        for n in rows.late:
+            kind = element_type(rows.reads[n].dtype)
+            yield f"const Vector<{kind}, VECTOR> a{n} = {self._gathered(n)};"
         for n in rows.stored:
             yield f"Vector<{element_type(rows.writes[n].dtype)}, VECTOR> b{n};"
         yield "UNROLL for (int j = 0; j < VECTOR; ++j) {"
@@ -218,20 +222,19 @@ class _Source:
         for n in operands:
             kind = element_type(self.rows.reads[n].dtype)
             yield f"Vector<{kind}, {block.vector}> a{n}[{block.per_thread}];"
-        body = [
-            f"a{n}[v] = gather<{block.vector}, {self.rows.piece(n)}>"
-            f"({self._address(f'x{n}', n)}, {self._step(n)});"
-            for n in operands
-        ]
-        if body:
-            yield from self._vectors(body, base)
+        if operands:
+            yield from self._vectors((f"a{n}[v] = {self._gathered(n)};" for n in operands), base)
+
+    def _gathered(self, operand: int) -> str:
+        form = f"gather<{self.block.vector}, {self.rows.piece(operand)}>"
+        return f"{form}({self._address(f'x{operand}', operand)}, {self._step(operand)})"
 
     def _statements(self, numbers: Sequence[int]) -> Iterator[str]:
         return statements(self.body, numbers, self._loaded)
 
     def _loaded(self, operand: int) -> str:
         if self.rows.varies(operand):
-            return f"a{operand}[v].get(j)"
+            return f"a{operand}{'' if operand in self.rows.late else '[v]'}.get(j)"
         return f"x{operand}[at[{self.rows.place[operand]}]]"
 
     def _merged(self, reductions: Sequence[int]) -> Iterator[str]:

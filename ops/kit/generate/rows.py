@@ -32,6 +32,7 @@ SHORT_ROW_THREADS = 256
 LONG_ROW_THREADS = 512
 COLUMN_THREADS = 256
 MANY_BLOCKS = 256  # fill a large GPU; fewer blocks get more threads
+SHARED = 32 << 10  # bytes of shared memory of a block at most
 FEW_LANES = 8  # that share a row at least: their accesses lie side by side
 FEW_COLUMNS = 8  # are not worth a block of them
 
@@ -122,6 +123,23 @@ class Rows:
         varying = [self.body.results[n] for n in self.stored]
         return stages(self.body, self.alike, varying, keep)
 
+    @cached_property
+    def _can_be_late(self) -> list[int]:
+        """Operands that all rows share, so that a cache has them, and that only results need."""
+        *reducing, _ = self.stages(keep=True).passes
+        early = {n for each in reducing for n in each.steps}
+        loads = enumerate(self.body.steps)
+        needed = {s.value for n, s in loads if s.function == "load" and n in early}
+        return [n for n in range(len(self.reads))
+                if self.varies(n) and not any(self.strides[n]) and n not in needed]  # fmt: skip
+
+    @cached_property
+    def late(self) -> list[int]:
+        """Operands that are loaded when results are computed, because registers are scarce."""
+        elements = self.block.per_thread * self.block.vector
+        scarce = elements * self._held() > self._room(self.block.threads)
+        return self._can_be_late if self.one_pass and scarce else []
+
     def piece(self, number: int) -> int:
         """Elements of view `number` that one instruction moves."""
         if self.along[number] != 1:
@@ -150,18 +168,20 @@ class Rows:
         few = -(-self.rows // columns) < MANY_BLOCKS
         depth = (MOST_THREADS if few else COLUMN_THREADS) // columns
         depth = min(depth, power_of_two(self.length))
+        while depth > 1 and columns * depth * self._shared_bytes() > SHARED:
+            depth //= 2
         threads = columns * depth
         held = -(-self.length // depth)
-        if self._held(held) > self._room(threads):
+        if not self._fits(held, HELD_BY_MANY):
             held = max(1, min(held, IN_FLIGHT // self._loaded()))
-        while held > 1 and self._held(held) > max(HELD, self._room(threads)):
+        while held > 1 and not self._fits(held, HELD):
             held //= 2
         return Block(threads, depth, held, 1, columns)
 
     def _lanes(self) -> Block:
         vector = self._vector()
         each = max(vector, IN_FLIGHT // self._loaded() // vector * vector)
-        while each > vector and self._held(each) > HELD:
+        while each > vector and not self._fits(each, HELD):
             each = max(vector, each // 2 // vector * vector)
         lanes = max(-(-self.length // each), min(FEW_LANES, -(-self.length // vector)))
         if lanes <= WARP:
@@ -169,7 +189,7 @@ class Rows:
             return self._shared(SHORT_ROW_THREADS, lanes, vector)
         threads = min(MOST_THREADS, -(-lanes // WARP) * WARP)
         block = self._shared(threads, threads, vector)
-        if self._held(block.per_thread * vector) <= self._room(threads):
+        if self._fits(block.per_thread * vector, self._room(threads)):
             return block
         return Block(LONG_ROW_THREADS, LONG_ROW_THREADS, each // vector, vector)
 
@@ -197,11 +217,22 @@ class Rows:
         streamed = [n for n in moving if any(self.strides[n])]
         return sum(self.views[n].dtype.itemsize for n in streamed or moving) or 4
 
-    def _held(self, elements: int) -> int:
-        """Bytes of so many elements in registers."""
-        loaded = sum(v.dtype.itemsize for n, v in enumerate(self.reads) if self.varies(n))
+    def _fits(self, elements: int, room: int) -> bool:
+        """Whether a thread can keep so many elements; what can be late need not be kept."""
+        return elements * self._held(self._can_be_late) <= room
+
+    def _held(self, late: Sequence[int] = ()) -> int:
+        """Bytes that an element of a row takes in registers: 4 at least, since 16 bits are computed
+        with as 32."""
         kept = self.stages(keep=True).kept
-        return elements * (loaded + sum(max(4, self.body.steps[n].dtype.itemsize) for n in kept))
+        sizes = [max(4, self.body.steps[n].dtype.itemsize) for n in kept]
+        sizes += [v.dtype.itemsize for n, v in enumerate(self.reads)
+                  if self.varies(n) and n not in late]  # fmt: skip
+        return max(4, sum(sizes))
+
+    def _shared_bytes(self) -> int:
+        """Bytes that a thread puts into shared memory for all reductions."""
+        return sum(16 if "arg" in s.function else 8 for s in self.body.steps if s.reduces)
 
     def _room(self, threads: int) -> int:
         return HELD_BY_MANY if threads > LONG_ROW_THREADS else HELD

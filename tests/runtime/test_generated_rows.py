@@ -18,7 +18,7 @@ from numbers_table import array, edges, wrapped
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.body import Body, Value, Writer
 from graphexec.ops.kit import strides
-from graphexec.ops.kit.generate.rows import Rows
+from graphexec.ops.kit.generate.row_blocks import Rows
 
 Array = np.ndarray[Any, Any]
 
@@ -47,7 +47,7 @@ def device(opened: Harness) -> Harness:
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Rows of more than a few elements are held in registers, or read in every pass."""
     if request.param == "memory":
-        module = import_module("graphexec.ops.kit.generate.rows")
+        module = import_module("graphexec.ops.kit.generate.row_blocks")
         for name in ("HELD", "HELD_BY_MANY"):
             monkeypatch.setattr(module, name, 0)
         for name in ("MOST_THREADS", "LONG_ROW_THREADS", "COLUMN_THREADS"):

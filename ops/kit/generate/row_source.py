@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from graphexec.base.tensor import DType
 from graphexec.ir.body import Step
 from graphexec.ops.kit.generate.hip import coordinate, element_type, statements, value_type
+from graphexec.ops.kit.generate.row_blocks import Rows
 from graphexec.ops.kit.generate.stages import Pass
 from graphexec.ops.kit.strides import index_type
-
-if TYPE_CHECKING:
-    from graphexec.ops.kit.generate.rows import Rows
 
 PATH = Path(__file__)
 MOST_CHUNK = 1 << 16  # elements of a row that a block holds at a time

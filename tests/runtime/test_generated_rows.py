@@ -322,6 +322,31 @@ def test_beyond_the_limits(
         np.testing.assert_allclose(actual, power / power.sum(-1, keepdims=True), 4e-6, 1e-30)
 
 
+def test_blocks_that_take_several_rows_keep_them_apart(
+    device: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one reduction, a thread may be at the next row while others read this one's sum."""
+    monkeypatch.setattr(import_module("graphexec.ops.kit.launch"), "GRID_LIMIT", 1024)
+    for length, order in ((2050, (0, 1)), (600, (1, 0))):
+        shape = (300, length)
+        body = body_of([DType.F32], lambda w, x: w.reduce("max", x))
+        x = draw(TensorType(shape, DType.F32), 0)
+        run = Run(body, [window("x", DType.F32, shape, order=order)],
+                  [window("y", DType.F32, (300, 1))])  # fmt: skip
+        np.testing.assert_array_equal(run(device, [x])[0][:, 0], x.max(-1))
+
+
+@pytest.mark.parametrize("length", [40, 2050])
+def test_a_result_over_an_operand(device: Harness, place: str, length: int) -> None:
+    """Threads without a row of their own write nothing."""
+    x = draw(TensorType((5, length), DType.F32), 0)
+    here = window("x", DType.F32, x.shape)
+    run = Run(body_of([DType.F32], softmax), [here], [here])
+    power = np.exp(x.astype(np.float64) - x.max(-1, keepdims=True))
+    (actual,) = run(device, [x])
+    np.testing.assert_allclose(actual, power / power.sum(-1, keepdims=True), 4e-6, 1e-30)
+
+
 def test_the_order_of_sums_is_fixed(opened: Harness) -> None:
     """The same bits with wavefronts of 32 and of 64, and run after run."""
     body = body_of([DType.F32], lambda w, x: w.reduce("sum", x))

@@ -58,9 +58,9 @@ template <class A, class Operation> struct Place {
     static DEVICE Place none() { return {Operation::template none<A>(), Limits<i64>::high}; }
     DEVICE void take(A x, i64 k) { merge({x, k}); }
     DEVICE void merge(const Place& other) {
-        const bool known = value == value, comes = other.value == other.value;
-        const bool equal = value == other.value || (!known && !comes);
-        const bool wins = known && (!comes || Operation::first(other.value, value));
+        const bool is_nan = value != value, comes_nan = other.value != other.value;
+        const bool equal = value == other.value || (is_nan && comes_nan);
+        const bool wins = comes_nan || Operation::first(other.value, value);
         if (equal ? other.place < place : wins) *this = other;
     }
     DEVICE Place shuffled(int mask) const {

@@ -118,6 +118,8 @@ class Scalar:
 class Kernel:
     """One launch of `entry` in the HIP source `source`.
 
+    With a `text`, that is the source, and `source` the file that made it, beside which its includes
+    lie. `options` are for the compiler, besides those of all kernels.
     `args` are passed in order, a View as the address of its first element. `defines` are
     preprocessor definitions the source is compiled with. `compute` does the same work on the CPU;
     it may be Preparable. `factors` are given if the result is the sum of the views that the command
@@ -135,6 +137,8 @@ class Kernel:
     shared_bytes: int = 0
     defines: tuple[tuple[str, str], ...] = ()
     factors: tuple[float, ...] = ()
+    text: str = ""
+    options: tuple[str, ...] = ()
     generated: Generates | None = field(default=None, compare=False)
 
 

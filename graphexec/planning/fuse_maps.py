@@ -110,7 +110,10 @@ def _joined(
     if len(views) > MAX_OPERANDS or len(writes) > MAX_RESULTS or len(body.steps) > MAX_STEPS:
         return "the one kernel would be too large"
     nodes = (*(first.nodes[number] for number in keep), *second.nodes)
-    return Loop(first.generated.with_body(body), tuple(views), writes, nodes)
+    loop = Loop(first.generated.with_body(body), tuple(views), writes, nodes)
+    if loop.shape != second.shape:  # coordinates alone were reduced
+        return "nothing that the one kernel reads or stores would tell how long its rows are"
+    return loop
 
 
 # Orders of elements ---------------------------------------------------------------------------
@@ -134,7 +137,9 @@ def _ways(first: Loop, second: Loop, wanted: tuple[int, View]) -> Iterator[Moved
     if _elements(first.shape) != _elements(shape):
         return
     rows = first.body.reduces
-    plain = not first.body.indexes or _trimmed(first.shape) == _trimmed(shape)
+    plain = not first.body.indexes or (
+        _trimmed(first.shape) == _trimmed(shape) and -min(first.body.indexes) <= len(shape)
+    )
     if plain and not (rows and first.shape[-1:] != shape[-1:]):
         reduced = (*shape[:-1], 1)
         yield lambda view: view.reshaped(shape if _elements(view.shape) > 1 and

@@ -4,13 +4,18 @@
 // nothing, since NVRTC need not have headers. f16 and bf16 are kept as their bits everywhere.
 #pragma once
 
+typedef signed char i8;
+typedef unsigned char u8;
+typedef int i32;
 typedef long long i64;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 
 struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
 typedef float f32;
 typedef double f64;
+struct bool8 { u8 bits; };  // a bool in memory; any byte but 0 is true, and 1 is stored
 
 #define DEVICE __device__ __forceinline__
 
@@ -32,6 +37,11 @@ DEVICE float from_bits(u32 x) { return __uint_as_float(x); }
 DEVICE float widen(bf16 x) { return from_bits(u32(x.bits) << 16); }
 DEVICE float widen(f32 x) { return x; }
 DEVICE double widen(f64 x) { return x; }
+DEVICE i8 widen(i8 x) { return x; }
+DEVICE u8 widen(u8 x) { return x; }
+DEVICE i32 widen(i32 x) { return x; }
+DEVICE i64 widen(i64 x) { return x; }
+DEVICE bool widen(bool8 x) { return x.bits != 0; }
 
 DEVICE unsigned short bf16_bits(float x) {
     const u32 bits = bits_of(x);
@@ -77,8 +87,13 @@ DEVICE void put(double x, f16& y) { put(round_to_odd(x), y); }
 DEVICE void put(double x, bf16& y) { put(round_to_odd(x), y); }
 DEVICE void put(double x, f32& y) { y = static_cast<float>(x); }
 DEVICE void put(double x, f64& y) { y = x; }
+DEVICE void put(i8 x, i8& y) { y = x; }
+DEVICE void put(u8 x, u8& y) { y = x; }
+DEVICE void put(i32 x, i32& y) { y = x; }
+DEVICE void put(i64 x, i64& y) { y = x; }
+DEVICE void put(bool x, bool8& y) { y.bits = x ? 1 : 0; }
 
-// x, a float or double, in the type To: to nearest, ties to even.
+// x in the type To that is stored. A float or double: to nearest, ties to even.
 template <class To, class A> DEVICE To narrow(A x) {
     To y;
     put(x, y);
@@ -104,7 +119,14 @@ template <class Part, int n> struct Native;
         static DEVICE void spread(name v, part (&to)[n]) { take; }     \
         static DEVICE name collect(const part (&x)[n]) { return give; } \
     };
+NATIVE(u8, 1, u8, to[0] = v, x[0])
 NATIVE(unsigned short, 1, unsigned short, to[0] = v, x[0])
+NATIVE(i32, 1, i32, to[0] = v, x[0])
+NATIVE(i32, 2, int2, (to[0] = v.x, to[1] = v.y), make_int2(x[0], x[1]))
+NATIVE(i32, 4, int4, (to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w),
+       make_int4(x[0], x[1], x[2], x[3]))
+NATIVE(i64, 1, i64, to[0] = v, x[0])
+NATIVE(i64, 2, longlong2, (to[0] = v.x, to[1] = v.y), make_longlong2(x[0], x[1]))
 NATIVE(u32, 1, u32, to[0] = v, x[0])
 NATIVE(u32, 2, uint2, (to[0] = v.x, to[1] = v.y), make_uint2(x[0], x[1]))
 NATIVE(u32, 4, uint4, (to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w),
@@ -139,6 +161,30 @@ template <class T, int N> struct Vector<T, N, 2> {
         pair = i % 2 ? pair | u32(x.bits) << 16 : x.bits;
     }
 };
+// ... fours of 8 bits,
+DEVICE u8 byte_of(i8 x) { return static_cast<u8>(x); }
+DEVICE u8 byte_of(u8 x) { return x; }
+DEVICE u8 byte_of(bool8 x) { return x.bits; }
+DEVICE void put_byte(u32 byte, i8& x) { x = static_cast<i8>(byte); }
+DEVICE void put_byte(u32 byte, u8& x) { x = static_cast<u8>(byte); }
+DEVICE void put_byte(u32 byte, bool8& x) { x.bits = static_cast<u8>(byte); }
+template <class T, class Word, int N, int all> struct Bytes {
+    typedef Word Part;
+    static constexpr int parts = N / all;
+    Word part[parts];
+    DEVICE T get(int i) const {
+        T x;
+        put_byte(u32(part[i / all]) >> 8 * (i % all) & 0xFF, x);
+        return x;
+    }
+    DEVICE void set(int i, T x) {
+        Word& word = part[i / all];  // the first is set first
+        word = static_cast<Word>(i % all ? word | u32(byte_of(x)) << 8 * (i % all) : byte_of(x));
+    }
+};
+template <class T, int N> struct Vector<T, N, 1> : Bytes<T, u32, N, 4> {};
+template <class T> struct Vector<T, 2, 1> : Bytes<T, unsigned short, 2, 2> {};
+template <class T> struct Vector<T, 1, 1> : Bytes<T, u8, 1, 1> {};
 // ... or 16 bits alone.
 template <class T> struct Vector<T, 1, 2> {
     typedef unsigned short Part;
@@ -178,6 +224,17 @@ template <int N, int W, class T> DEVICE Vector<T, N> gather(const T* from, i64 s
         UNROLL for (int j = 0; j < W; ++j) result.set(i + j, piece.get(j));
     }
     return result;
+}
+
+// The reverse: N elements of `value` to places `stride` apart.
+template <int N, int W, class T>
+DEVICE void scatter(T* to, i64 stride, const Vector<T, N>& value) {
+    static_assert(N % W == 0, "");
+    UNROLL for (int i = 0; i < N; i += W) {
+        Vector<T, W> piece;
+        UNROLL for (int j = 0; j < W; ++j) piece.set(j, value.get(i + j));
+        store(to + (W == 1 ? i * stride : i), piece);
+    }
 }
 
 // ---- wavefronts ----------------------------------------------------------------------------

@@ -21,6 +21,8 @@ def launch(
     threads: int,
     defines: Mapping[str, str | int],
     compute: Compute,
+    text: str = "",
+    options: tuple[str, ...] = (),
 ) -> Kernel:
     """A launch of at most `blocks` blocks of `threads` threads: the kernel loops over the rest."""
     return Kernel(
@@ -31,6 +33,8 @@ def launch(
         block=(threads, 1, 1),
         compute=compute,
         defines=tuple((name, str(value)) for name, value in defines.items()),
+        text=text,
+        options=options,
     )
 
 

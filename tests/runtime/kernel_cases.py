@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from generated_bodies import generated_kernels
 from kernel_harness import Applied, tensor
 
 from graphexec.base.tensor import DType, TensorType
@@ -51,12 +52,13 @@ def cases() -> list[Case]:
 
 
 def kernels() -> dict[str, Kernel]:
-    """Every kernel of the cases that differs from the others in source or definitions."""
+    """Every kernel of the cases that differs from the others in source or definitions, and
+    generated ones."""
     distinct = {}
     for case in cases():
         for kernel in case.apply().kernels:
-            distinct.setdefault((kernel.source, kernel.defines), (case.name, kernel))
-    return {f"{name}-{k.entry}": k for name, k in distinct.values()}
+            distinct.setdefault((kernel.source, kernel.defines, kernel.text), (case.name, kernel))
+    return {f"{name}-{k.entry}": k for name, k in distinct.values()} | generated_kernels()
 
 
 def _softmax(

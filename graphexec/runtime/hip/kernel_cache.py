@@ -150,7 +150,8 @@ class KernelCache:
             )
         except (OSError, ValueError) as exc:
             raise ExecutionError(f"the kernel '{kernel.entry}' cannot be read: {exc}") from exc
-        return f"{fingerprint(*self._environment, text)}.kernel", text
+        options = kernel.options if isinstance(kernel, Kernel) else ()
+        return f"{fingerprint(*self._environment, *options, text)}.kernel", text
 
     def _code(self, kernel: Code, key: str, text: str) -> bytes:
         with _lock:
@@ -170,7 +171,8 @@ class KernelCache:
         if isinstance(kernel, TritonKernel):
             return hip_triton.compile_kernel(kernel, self._gpu).to_bytes()
         try:
-            return self._hip.kernels.compile(text, kernel.source.name, self._options)
+            options = (*self._options, *kernel.options)
+            return self._hip.kernels.compile(text, kernel.source.name, options)
         except HipError as exc:
             defines = " ".join(f"{name}={value}" for name, value in kernel.defines)
             what = f"the kernel '{kernel.entry}' of {kernel.source} ({defines})"

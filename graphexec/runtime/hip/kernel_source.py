@@ -26,13 +26,22 @@ def self_contained(kernel: Kernel) -> str:
     """The text to compile for `kernel`. Raises OSError if its source cannot be read."""
     # Not as options: those would also apply to the compiler's own headers.
     lines = [f"#define {name} {value}" for name, value in kernel.defines]
-    return "\n".join([*lines, *_lines(kernel.source, kernel.source.parent, set())]) + "\n"
+    home = kernel.source.parent
+    if kernel.text:
+        found = _inlined(kernel.text, kernel.source, home, set())
+    else:
+        found = _lines(kernel.source, home, set())
+    return "\n".join([*lines, *found]) + "\n"
 
 
 def _lines(path: Path, home: Path, seen: set[Path]) -> Iterator[str]:
     seen.add(path)
+    yield from _inlined(read_file(path).decode(), path, home, seen)
+
+
+def _inlined(text: str, path: Path, home: Path, seen: set[Path]) -> Iterator[str]:
     yield f'#line 1 "{path.name}"'
-    for number, line in enumerate(read_file(path).decode().splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if _ONCE.match(line):
             yield ""
             continue

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from graphexec.base.tensor import View
 from graphexec.ir.access import Access, In, Out
 from graphexec.ir.body import Body
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Kernel
+from graphexec.ops.kit.generate.elementwise import elementwise
 from graphexec.ops.kit.generate.on_cpu import compute_of
+from graphexec.ops.kit.generate.rows import rows
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,12 @@ class Generated:
 
     def __call__(self, *views: View) -> Kernel:
         """The kernel over these views."""
-        return Kernel(Path("generated"), "generated", views, (1, 1, 1), (1, 1, 1),
-                      compute_of(self.body), generated=self)  # fmt: skip
+        shape = tuple(max(extents) for extents in zip(*(v.shape for v in views), strict=True))
+        count = len(views) - len(self.body.results)
+        reads = [view.broadcast_to(shape) for view in views[:count]]
+        make = rows if self.body.reduces else elementwise
+        kernel = make(self.body, reads, views[count:], compute_of(self.body))
+        return replace(kernel, generated=self)
 
     def with_body(self, body: Body) -> Generated:
         """The same for another body."""

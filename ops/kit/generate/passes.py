@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphexec.base.tensor import DType
 from graphexec.ir.body import Body, Step
 
-_COMPUTED_AGAIN = ("constant", "index")
+_HALVES = (DType.F16, DType.BF16)
 
 
 @dataclass
@@ -51,12 +52,17 @@ def passes_of(body: Body) -> Passes:
         elif uniform[number]:
             passes[level[number]].before.append(number)
         elif needed[number]:
-            again = step.function in _COMPUTED_AGAIN
+            again = _is_cheap(step)
             for each in sorted(needed[number]) if again else [min(needed[number])]:
                 passes[each].steps.append(number)
             if len(needed[number]) > 1 and not again:
                 kept.append(number)
     return Passes(passes, tuple(kept), uniform)
+
+
+def _is_cheap(step: Step) -> bool:
+    """Whether a step is computed again rather than kept; what is not a half is read again."""
+    return not step.args and not (step.function == "load" and step.dtype in _HALVES)
 
 
 def _uniform(body: Body) -> list[bool]:

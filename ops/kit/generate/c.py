@@ -147,7 +147,11 @@ class _Row:
             yield f"char *to{array} = at[{array}] + first * step[{array}];"
             yield f"{wide} *y{array} = place_{kind}(r{array}, to{array}, step[{array}]);"
         for number in self._reduced(each):
-            yield f"{computed(self.steps[number].dtype)} s{number}[CHUNK];"
+            kind = computed(self.steps[number].dtype)
+            if self._is_loaded(number, each):
+                yield f"const {kind} *s{number} = x{number};"
+            else:
+                yield f"{kind} s{number}[CHUNK];"
         yield "VECTORS for (word i = 0; i < some; i++) {"
         yield from (f"    {line}" for line in self._loop(each, results))
         yield "}"
@@ -179,7 +183,8 @@ class _Row:
             if number in self.plan.kept:
                 yield f"k{number}[first + i] = v{number};"
         for number in self._reduced(each):
-            yield f"s{number}[i] = v{number};"
+            if not self._is_loaded(number, each):
+                yield f"s{number}[i] = v{number};"
         for array, number in results:
             yield f"y{array}[i] = v{number};"
 
@@ -188,6 +193,10 @@ class _Row:
     def _reduced(self, each: Pass) -> list[int]:
         """The steps of which a pass reduces the elements."""
         return sorted({self.steps[number].args[0] for number in each.reductions})
+
+    def _is_loaded(self, number: int, each: Pass) -> bool:
+        """Whether a pass has the elements of a step in an array already."""
+        return self.steps[number].function == "load" and number in each.steps
 
     def _begin(self, number: int) -> Iterator[str]:
         step = self.steps[number]

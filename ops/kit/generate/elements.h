@@ -29,8 +29,15 @@ typedef int64_t i64;
 #define VECTORS _Pragma("GCC ivdep")
 #endif
 
-/* Elements come in pieces of this many. */
-enum { CHUNK = 256, LANES = 16 };
+/* Elements come in pieces of CHUNK. Registers have WIDE bytes. */
+enum { CHUNK = 512 };
+#if defined(__AVX512F__)
+enum { WIDE = 64 };
+#elif defined(__AVX__)
+enum { WIDE = 32 };
+#else
+enum { WIDE = 16 };
+#endif
 
 /* With one rounding where the CPU can, for speed; both ways are accurate enough. */
 #if defined(__FMA__) || defined(__aarch64__)
@@ -312,22 +319,23 @@ INLINE f32 near_erf(f32 x) {
     return FMA(p, x, x);
 }
 
-/* erfc for x ≥ 0.5: e^(-x²) / (1 + 2x) times what varies little (Shepherd and Laframboise 1981, as in
+/* erfc for x ≥ 0: e^(-x²) / (1 + 2x) times what varies little (Shepherd and Laframboise 1981, as in
 error_function.py). */
 INLINE f32 far_erfc(f32 x) {
-    x = x < 0.5f ? 0.5f : x > 10.5f ? 10.5f : x;
+    x = x > 10.5f ? 10.5f : x;
     f32 high = as_float(as_bits(x) & 0xfffff000), low = x - high;
     f32 square = x * x, rest = ((high * high - square) + 2.0f * high * low) + low * low;
-    f32 t = (x - 2.0f) / (x + 2.0f), p = 0x1.f9ae2cp-13f;
-    p = FMA(p, t, -0x1.522612p-12f);
-    p = FMA(p, t, -0x1.871b68p-10f);
-    p = FMA(p, t, 0x1.40fb60p-10f);
-    p = FMA(p, t, 0x1.1e33f2p-7f);
-    p = FMA(p, t, -0x1.07026cp-7f);
-    p = FMA(p, t, -0x1.bc2ec0p-5f);
-    p = FMA(p, t, 0x1.4ff9d8p-3f);
-    p = FMA(p, t, -0x1.5407b6p-3f);
-    p = FMA(p, t, -0x1.7bf5eap-4f);
+    f32 t = (x - 2.0f) / (x + 2.0f), p = 0x1.5fa490p-14f;
+    p = FMA(p, t, 0x1.74e3e0p-13f);
+    p = FMA(p, t, -0x1.a55aa2p-12f);
+    p = FMA(p, t, -0x1.76e7bcp-10f);
+    p = FMA(p, t, 0x1.47d7c2p-10f);
+    p = FMA(p, t, 0x1.1d8024p-7f);
+    p = FMA(p, t, -0x1.071eb6p-7f);
+    p = FMA(p, t, -0x1.bc284ep-5f);
+    p = FMA(p, t, 0x1.4ff9e8p-3f);
+    p = FMA(p, t, -0x1.5407cap-3f);
+    p = FMA(p, t, -0x1.7bf5e8p-4f);
     p = FMA(p, t, 0x1.46e80ep+0f);
     p /= 1.0f + 2.0f * x;
     return exp_f32(-square) * FMA(p, -rest, p);
@@ -340,7 +348,7 @@ INLINE f32 erf_f32(f32 x) {
 
 INLINE f32 erfc_f32(f32 x) {
     f32 far = far_erfc(fabsf(x));
-    return fabsf(x) <= 0.5f ? 1.0f - near_erf(x) : x < 0 ? 2.0f - far : far;
+    return x < 0 ? 2.0f - far : far;
 }
 
 /* Bits of 2/π from number 8 (i - 1) on. */
@@ -408,31 +416,47 @@ INLINE f32 cos_f32(f32 x) { return sine(x, 1); }
 
 /* Reductions ----------------------------------------------------------------------------------- */
 
-/* Of a piece of a row, each of LANES lanes apart, then these by halves. */
+/* Of a piece of a row: in the lanes of four registers, then these by halves. */
 #define FOLD(name, type, combine)                                                            \
     UNUSED static type name##_##type(const type *x, word count) {                            \
-        typedef type lanes __attribute__((vector_size(LANES * sizeof(type))));               \
-        type all[LANES];                                                                     \
-        word width = least(count, LANES), i = width;                                         \
-        memcpy(all, x, width * sizeof(type));                                                \
-        if (count >= 2 * LANES) {                                                            \
-            lanes a, b;                                                                      \
-            memcpy(&a, x, sizeof a);                                                         \
-            for (; i + LANES <= count; i += LANES) {                                         \
-                memcpy(&b, x + i, sizeof b);                                                 \
-                a = combine(a, b);                                                           \
+        typedef type vec __attribute__((vector_size(WIDE)));                                 \
+        enum { LANES = WIDE / sizeof(type) };                                                \
+        vec a, b, c, d, next;                                                                \
+        type all[LANES], one = x[0];                                                         \
+        word i = 1;                                                                          \
+        if (count >= LANES) {                                                                \
+            memcpy(&a, x, WIDE);                                                             \
+            i = LANES;                                                                       \
+            if (count >= 4 * LANES) {                                                        \
+                memcpy(&b, x + LANES, WIDE);                                                 \
+                memcpy(&c, x + 2 * LANES, WIDE);                                             \
+                memcpy(&d, x + 3 * LANES, WIDE);                                             \
+                for (i = 4 * LANES; i + 4 * LANES <= count; i += 4 * LANES) {                \
+                    memcpy(&next, x + i, WIDE);                                              \
+                    a = combine(a, next);                                                    \
+                    memcpy(&next, x + i + LANES, WIDE);                                      \
+                    b = combine(b, next);                                                    \
+                    memcpy(&next, x + i + 2 * LANES, WIDE);                                  \
+                    c = combine(c, next);                                                    \
+                    memcpy(&next, x + i + 3 * LANES, WIDE);                                  \
+                    d = combine(d, next);                                                    \
+                }                                                                            \
+                a = combine(a, b), c = combine(c, d);                                        \
+                a = combine(a, c);                                                           \
             }                                                                                \
-            memcpy(all, &a, sizeof a);                                                       \
+            for (; i + LANES <= count; i += LANES) {                                         \
+                memcpy(&next, x + i, WIDE);                                                  \
+                a = combine(a, next);                                                        \
+            }                                                                                \
+            memcpy(all, &a, WIDE);                                                           \
+            for (int half = LANES / 2; half > 0; half /= 2)                                  \
+                for (int j = 0; j < half; j++)                                               \
+                    all[j] = combine##_ONE(all[j], all[j + half]);                           \
+            one = all[0];                                                                    \
         }                                                                                    \
         for (; i < count; i++)                                                               \
-            all[i % LANES] = combine##_ONE(all[i % LANES], x[i]);                            \
-        while (width > 1) {                                                                  \
-            word rest = (width + 1) / 2;                                                     \
-            for (word j = 0; j < width / 2; j++)                                             \
-                all[j] = combine##_ONE(all[j], all[j + rest]);                               \
-            width = rest;                                                                    \
-        }                                                                                    \
-        return all[0];                                                                       \
+            one = combine##_ONE(one, x[i]);                                                  \
+        return one;                                                                          \
     }
 #define BLEND(which, a, b)                                                                   \
     ((__typeof__(a))(((__typeof__(which))(a) & (which)) | ((__typeof__(which))(b) & ~(which))))

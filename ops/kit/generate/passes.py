@@ -13,6 +13,7 @@ from graphexec.base.tensor import DType
 from graphexec.ir.body import Body, Step
 
 _HALVES = (DType.F16, DType.BF16)
+_SIMPLE = ("add", "sub", "mul", "neg")
 
 
 @dataclass
@@ -43,7 +44,8 @@ def passes_of(body: Body) -> Passes:
     uniform = tuple(_uniform(body))
     level = _levels(body)
     last = max((level[n] + 1 for n, step in enumerate(body.steps) if step.reduces), default=0)
-    needed = _needed(body, uniform, level, last)
+    cheap = _cheap(body, uniform)
+    needed = _needed(body, uniform, cheap, level, last)
     passes = tuple(Pass() for _ in range(last + 1))
     kept = []
     for number, step in enumerate(body.steps):
@@ -52,17 +54,24 @@ def passes_of(body: Body) -> Passes:
         elif uniform[number]:
             passes[level[number]].before.append(number)
         elif needed[number]:
-            again = _is_cheap(step)
-            for each in sorted(needed[number]) if again else [min(needed[number])]:
+            for each in needed[number] if cheap[number] else [min(needed[number])]:
                 passes[each].steps.append(number)
-            if len(needed[number]) > 1 and not again:
+            if len(needed[number]) > 1 and not cheap[number]:
                 kept.append(number)
     return Passes(passes, tuple(kept), uniform)
 
 
-def _is_cheap(step: Step) -> bool:
-    """Whether a step is computed again rather than kept; what is not a half is read again."""
-    return not step.args and not (step.function == "load" and step.dtype in _HALVES)
+def _cheap(body: Body, uniform: tuple[bool, ...]) -> list[bool]:
+    """For each step, whether to compute it again takes less than to keep it: to read what is not a
+    half, and one operation on that."""
+    found: list[bool] = []
+    for step in body.steps:
+        half = step.function == "load" and step.dtype in _HALVES
+        simple = step.function in _SIMPLE and all(
+            uniform[arg] or (found[arg] and not body.steps[arg].args) for arg in step.args
+        )
+        found.append(simple if step.args else not half)
+    return found
 
 
 def _uniform(body: Body) -> list[bool]:
@@ -88,23 +97,25 @@ def _levels(body: Body) -> list[int]:
 
 
 def _needed(
-    body: Body, uniform: tuple[bool, ...], level: list[int], last: int
-) -> list[set[int]]:  # fmt: skip
+    body: Body, uniform: tuple[bool, ...], cheap: list[bool], level: list[int], last: int
+) -> list[set[int]]:
     """The passes in which the elements of each step are needed.
 
-    A step is computed in the first of them, and there needs its arguments.
+    A step is computed in the first of them, or in each if it is cheap, and needs its arguments
+    there.
     """
     found: list[set[int]] = [set() for _ in body.steps]
     for number in body.results:
         found[number].add(last)
     for number in reversed(range(len(body.steps))):
         step = body.steps[number]
+        where = found[number]
         if step.reduces:
-            where = level[number]
-        elif uniform[number] or not found[number]:
+            where = {level[number]}
+        elif uniform[number] or not where:
             continue
-        else:
-            where = min(found[number])
+        elif not cheap[number]:
+            where = {min(where)}
         for arg in step.args:
-            found[arg].add(where)
+            found[arg] |= where
     return found

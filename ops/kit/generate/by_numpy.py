@@ -6,7 +6,6 @@ stored. The reference computes floats in float64 and does not round them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from graphexec.base.casts import cast
 from graphexec.base.tensor import Array, DType
 from graphexec.ir.body import Body, Step
+from graphexec.ops.kit.generate.error_function import erf, erfc
 
 
 def evaluate(
@@ -57,7 +57,8 @@ def _step(
                 return cast(cast(source, step.dtype.numpy()), dtype)  # rounded, then widened
             return cast(source, dtype)
     if step.reduces:
-        x = np.broadcast_to(values[step.args[0]], shape)
+        # Rows side by side in memory: the order of a sum does not depend on how many there are.
+        x = np.ascontiguousarray(np.broadcast_to(values[step.args[0]], shape))
         return _REDUCTIONS[step.function](x).astype(dtype, copy=False)
     args = [values[number] for number in step.args]
     result: Array = np.asarray(_FUNCTIONS[step.function](*args)).astype(dtype, copy=False)
@@ -90,9 +91,8 @@ def _smaller(a: Array, b: Array) -> Array:
     return np.where((a < b) | (a != a), a, b)
 
 
-def _elementwise(function: Callable[[float], float]) -> Callable[[Array], Array]:
-    each = np.frompyfunc(function, 1, 1)
-    return lambda x: np.asarray(each(x.astype(np.float64)), np.float64)
+def _in_double(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda x: function(x.astype(np.float64, copy=False))
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -101,7 +101,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "min": _smaller,
     "max": _larger, "where": np.where, "exp": np.exp, "log": np.log, "log1p": np.log1p,
     "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "isnan": np.isnan,
-    "erf": _elementwise(math.erf), "erfc": _elementwise(math.erfc), "isinf": np.isinf,
+    "erf": _in_double(erf), "erfc": _in_double(erfc), "isinf": np.isinf,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "and": np.logical_and, "or": np.logical_or, "not": np.logical_not,
 }  # fmt: skip

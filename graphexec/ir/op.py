@@ -52,7 +52,7 @@ class Attribute:
     bool      true, false                               bool
     int       number or expression over dims            int
     number    number or expression over dims            int or float, finite
-    dtype     f16, bf16, f32, f64                       DType
+    dtype     the name of an element type               DType, one of `choices` if given
     choice    one of `choices`                          str
     axis      an integer or a list of integers          tuple of int
     axes      list of integers                          tuple of int

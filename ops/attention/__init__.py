@@ -12,7 +12,7 @@ from graphexec.ir.approximate import Approximate, Approximates, finite
 from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
 from graphexec.ir.operand import FLOATS
 from graphexec.ir.program import Command, TritonKernel
-from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
+from graphexec.machine.blas_layout import goes_back, is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
@@ -96,7 +96,7 @@ class Attention(Op):
         unit stride along its last; all aligned like dense ones."""
         matrices = [operands[name] for name in "qkv"]
         return (
-            all(matrix_layout(view) is not None for view in matrices)
+            all(matrix_layout(view) is not None and not goes_back(view) for view in matrices)
             and out.strides[-1] == 1
             and all(map(is_well_aligned, (*matrices, out)))
         )

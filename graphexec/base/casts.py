@@ -48,6 +48,12 @@ def cast(source: Array, dtype: np.dtype[Any]) -> Array:
     return target
 
 
+def limits(dtype: DType) -> tuple[int, int]:
+    """The least and the largest number of an integer type."""
+    info = np.iinfo(dtype.numpy())
+    return int(info.min), int(info.max)
+
+
 def _saturated(source: Array, dtype: np.dtype[Any]) -> Array:
     """Floats as integers."""
     limits = np.iinfo(dtype)

@@ -203,7 +203,8 @@ class Op:
         return getattr(sys.modules.get(type(self).__module__), "__file__", None) or "<unknown>"
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
-        """The result by plain NumPy, in float64: the reference of `compare`."""
+        """The result by plain NumPy, the reference of `compare`: floats in float64, integers and
+        bools in their own dtypes. Arrays of results without a fraction may be of either."""
         raise no_method(self, "reference", "`compare` measures against")
 
     def error(

@@ -380,6 +380,9 @@ class _GraphDrawing:
         first = choices.integer(0, extent - 1)
         past = choices.integer(first + 1, extent)
         step = choices.integer(1, 3)
+        if choices.chance(30):  # backwards, from the last one
+            left = None if first == 0 else first - 1
+            return [past - 1, left, -step], len(range(first, past, step))
         start: int | None = first - extent if choices.chance(20) else first
         stop = None if past == extent else past - extent if choices.chance(20) else past
         return [start, stop, step], len(range(first, past, step))

@@ -25,6 +25,8 @@ _LOW = 2**11 - 1  # bits of a larger one that float64 may lack
 def cast_into(target: Array, source: Array) -> None:
     """target[...] = source, as the module says."""
     kind, into = source.dtype.kind, target.dtype.kind
+    if kind == "b":
+        source = source.view(np.uint8) != 0  # any byte but 0 is true
     if into == "b":
         target[...] = source != 0
     elif into in "iu":
@@ -44,6 +46,12 @@ def cast(source: Array, dtype: np.dtype[Any]) -> Array:
     target = np.empty_like(source, dtype=dtype, subok=False)
     cast_into(target, source)
     return target
+
+
+def limits(dtype: DType) -> tuple[int, int]:
+    """The least and the largest number of an integer type."""
+    info = np.iinfo(dtype.numpy())
+    return int(info.min), int(info.max)
 
 
 def _saturated(source: Array, dtype: np.dtype[Any]) -> Array:

@@ -219,7 +219,8 @@ def _check_dtype(stored: np.dtype[Any], where: str, wanted: DType) -> None:
         accepted += [np.dtype("V2"), np.dtype(np.uint16), np.dtype(np.float32)]
     if stored not in accepted:
         name = wanted.numpy().name
-        cast = f"x.astype(np.{name})" if wanted is not DType.BF16 else _BF16_CAST
+        cast = f"x.astype({'bool' if wanted is DType.BOOL else f'np.{name}'})"
+        cast = _BF16_CAST if wanted is DType.BF16 else cast
         raise NpyError(
             f"{where} has dtype {stored.name}, expected {name}", help=f"save it as {cast}"
         )
@@ -244,6 +245,8 @@ _BF16_CAST = "x.astype(ml_dtypes.bfloat16), or as its bits in uint16"
 
 def _as_type(array: Array, where: str, wanted: DType) -> Array:
     dtype = wanted.numpy()
+    if wanted is DType.BOOL:
+        return np.asarray(array.view(np.uint8) != 0)  # whatever the bytes of the file are
     if array.dtype == dtype:
         return array
     if array.dtype.itemsize == 2:  # the bits of bf16

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from graphexec.graph.not_computed import NotComputed
     from graphexec.planning.options import Options
     from graphexec.runtime.hip.options import Mode
-    from graphexec.tools.compare import Comparison, Row
+    from graphexec.tools.compare import Comparison
+    from graphexec.tools.judge import Row
 
 
 @click.command(short_help="Compare a run with a float64 evaluation.")

@@ -71,7 +71,7 @@ def inputs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return found or [CompletionItem(incomplete, type="file")]
 
 
-_MADE = ("zeros", "ones", "arange", "full:", "randn:")
+_MADE = ("zeros", "ones", "arange", "full:", "randn:", "randint:")
 
 
 class Bash(BashComplete):

@@ -25,7 +25,7 @@ dims: {B: 2, H: 8, S: 128, D: 64}
 # Numbers computed from them.
 consts: {scale: D ** -0.5}
 
-# Tensors you give when you run the graph. Dtypes: f16, bf16, f32, f64.
+# Tensors you give when you run the graph. Dtypes: f16, bf16, f32, f64, i8, u8, i32, i64, bool.
 inputs:
   q: {shape: [B, H, S, D], dtype: f16}
   k: {shape: [B, H, S, D], dtype: f16}

@@ -41,6 +41,8 @@ def _nonfinite(array: Array) -> str:
     """The numbers of NaN and infinities in words; "" for none."""
     import numpy as np
 
+    if array.dtype.kind in "biu":
+        return ""
     wide = array.astype(np.float32) if array.dtype.itemsize < 4 else array
     nans, infinities = int(np.isnan(wide).sum()), int(np.isinf(wide).sum())
     parts = [f"{nans} NaN"] if nans else []

@@ -21,7 +21,7 @@ _KINDS = {
     "bool": "true or false",
     "int": "integer",
     "number": "number",
-    "dtype": "f16, bf16, f32 or f64",
+    "dtype": "element type",
     "axes": "list of axes",
     "axis": "axis or list of axes",
     "dims": "list of extents",

@@ -169,9 +169,9 @@ def chosen_device(
 inputs_option = click.option(
     "-i", "--input", "specs", metavar="SPEC", multiple=True,
     shell_complete=completion.inputs,
-    help="NAME=x.npy, all.npz with an array a name, or NAME= one of randn:SEED, zeros, ones, "
-    "full:VALUE and arange. Repeatable. "
-    "Inputs not given are drawn from a normal distribution.",
+    help="NAME=x.npy, all.npz with an array a name, or NAME= one of randn:SEED, "
+    "randint:LOW:HIGH:SEED (HIGH exclusive), zeros, ones, full:VALUE and arange. Repeatable. "
+    "Inputs not given are drawn: floats from a normal distribution, integers and bools 0 or 1.",
 )  # fmt: skip
 
 seed_option = click.option(

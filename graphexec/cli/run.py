@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +74,17 @@ def prepared(
     with exe:
         with progress.step("reading inputs"):
             inputs, drawn = read_inputs(specs, exe.inputs, seed)
-        if drawn:
-            which = f"input {listed(drawn)}" if len(drawn) == 1 else f"inputs {listed(drawn)}"
-            note(f"{which} drawn from a normal distribution with seed {seed}")
+        _say_what_is_drawn(drawn, exe.inputs, seed)
         yield Prepared(exe, inputs, drawn, seconds)
+
+
+def _say_what_is_drawn(drawn: Sequence[str], inputs: Mapping[str, TensorType], seed: int) -> None:
+    floats = [name for name in drawn if inputs[name].dtype.is_float]
+    others = [name for name in drawn if not inputs[name].dtype.is_float]
+    for names, source in ((floats, "a normal distribution"), (others, "0 and 1")):
+        if names:
+            which = f"input {listed(names)}" if len(names) == 1 else f"inputs {listed(names)}"
+            note(f"{which} drawn from {source} with seed {seed}")
 
 
 @click.command()

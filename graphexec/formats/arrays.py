@@ -1,8 +1,9 @@
 """Arrays given to a run and saved after it: `-i` and `-o` of the command line.
 
 An input is `NAME=file.npy`, `all.npz` with one array for each name, or made: `NAME=randn:SEED`,
-`NAME=zeros`, `NAME=ones`, `NAME=full:VALUE`, or `NAME=arange` (0, 1, 2 … in row-major order,
-rounded to the dtype). Nothing is unpickled. The header (dtype, byte order, shape, number of bytes)
+`NAME=randint:LOW:HIGH:SEED` (integers from LOW on and below HIGH, for every dtype), `NAME=zeros`,
+`NAME=ones`, `NAME=full:VALUE`, or `NAME=arange` (0, 1, 2 … in row-major order, cast to the dtype).
+Nothing is unpickled. The header (dtype, byte order, shape, number of bytes)
 is checked before the body is read. An input of dtype bf16 is read from ml_dtypes.bfloat16, from
 2-byte void (as NumPy saves it), from uint16 bits, and from float32 values that bf16 holds exactly.
 Outputs of dtype bf16 are saved as float32, which holds them exactly and which every tool reads.
@@ -16,7 +17,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from math import isfinite
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile
@@ -28,8 +28,7 @@ from graphexec.base.diagnostics import Diagnostic, did_you_mean
 from graphexec.base.errors import DataError
 from graphexec.base.npy import NpyError, NpyFile, NpzFile
 from graphexec.base.tensor import Array, DType, TensorType
-
-MAX_SEED = 2**64 - 1
+from graphexec.formats.made_inputs import drawn, made
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def read_inputs(
 ) -> tuple[dict[str, Array], list[str]]:
     """The array of every input, in their order, and the names of inputs without a spec.
 
-    Inputs without a spec are drawn from a normal distribution that depends on `seed` and the name.
+    Inputs without a spec are drawn, and depend on `seed` and the name: floats from a normal
+    distribution, integers and bools 0 or 1, which are indices of most tensors and masks.
     Arrays are C-contiguous and of exactly the input's shape and dtype. Raises DataError with
     every mistake found.
     """
@@ -72,10 +72,10 @@ def _read_inputs(
                     given[item.name] = item
         except NpyError as exc:
             mistakes.append(exc.diagnostic())
-    drawn = [name for name in inputs if name not in given]
+    absent = [name for name in inputs if name not in given]
     arrays = {}
     for name, type in inputs.items():
-        get = given[name].get if name in given else partial(_draw, name, seed)
+        get = given[name].get if name in given else partial(drawn, name, seed)
         try:
             # After a mistake, only look for more mistakes.
             if not mistakes or name in given:
@@ -86,7 +86,7 @@ def _read_inputs(
             mistakes.append(Diagnostic(f"input '{name}' ({type}) does not fit into memory"))
     if mistakes:
         raise DataError(mistakes)
-    return arrays, drawn
+    return arrays, absent
 
 
 def _understand(spec: str, inputs: Mapping[str, TensorType], opened: ExitStack) -> Iterator[_Given]:
@@ -94,12 +94,8 @@ def _understand(spec: str, inputs: Mapping[str, TensorType], opened: ExitStack) 
     name, equals, value = spec.partition("=")
     if not equals or (name not in inputs and os.path.isfile(spec)):
         yield from _archive(spec, opened)
-    elif value.startswith("randn:"):
-        yield _Given(name, f"'{spec}'", partial(_draw, name, _seed(spec, value)))
-    elif value == "arange":
-        yield _Given(name, f"'{spec}'", _counted)
-    elif value in _FILLED or value.startswith("full:"):
-        yield _Given(name, f"'{spec}'", partial(_filled, spec, _value(spec, value)))
+    elif (get := made(spec, name, value)) is not None:
+        yield _Given(name, f"'{spec}'", get)
     elif value.lower().endswith(".npz"):
         raise NpyError(f"'{spec}': an .npz file gives arrays by their own names",
                        help=f"leave out the name: -i {value}")  # fmt: skip
@@ -116,46 +112,13 @@ def _archive(spec: str, opened: ExitStack) -> Iterator[_Given]:
                        help=f"-i NAME={spec}")  # fmt: skip
     if path.suffix.lower() != ".npz":
         raise NpyError(f"'{spec}' is not an input",
-                       help="-i NAME=x.npy, -i all.npz, -i NAME=randn:SEED, zeros, ones, full:V or "
-                            "arange")  # fmt: skip
+                       help="-i NAME=x.npy, -i all.npz, -i NAME=randn:SEED, "
+                            "randint:LOW:HIGH:SEED, zeros, ones, full:V or arange")  # fmt: skip
     archive = opened.enter_context(closing(NpzFile(path)))
     if not archive.keys:
         raise NpyError(f"'{spec}' holds no array", help="leave it out to draw the inputs")
     for key in archive.keys:
         yield _Given(key, f"'{spec}'", partial(archive.fetch, key))
-
-
-_FILLED = {"zeros": 0.0, "ones": 1.0}
-
-
-def _value(spec: str, value: str) -> float:
-    """The number that fills an array: any float of Python's, also inf and nan."""
-    try:
-        return _FILLED[value] if value in _FILLED else float(value.removeprefix("full:"))
-    except ValueError:
-        raise NpyError(f"'{spec}': expected a number, such as full:-1e4 or full:-inf") from None
-
-
-def _filled(spec: str, value: float, type: TensorType) -> Array:
-    with np.errstate(all="ignore"):
-        array: Array = np.full(type.shape, value, type.dtype.numpy())
-    if isfinite(value) and not np.isfinite(array.flat[0]):
-        raise NpyError(f"'{spec}' is infinite in {type.dtype}", help="full:inf is infinite")
-    return array
-
-
-def _counted(type: TensorType) -> Array:
-    with np.errstate(all="ignore"):
-        return np.arange(type.elements).reshape(type.shape).astype(type.dtype.numpy())
-
-
-def _seed(spec: str, value: str) -> int:
-    digits = value.removeprefix("randn:")
-    if not (digits.isdecimal() and digits.isascii() and len(digits) <= 20):
-        digits = ""
-    if not digits or int(digits) > MAX_SEED:
-        raise NpyError(f"'{spec}': the seed must be an integer from 0 to 2**64 - 1")
-    return int(digits)
 
 
 def _unknown(item: _Given, inputs: Mapping[str, TensorType]) -> Diagnostic:
@@ -165,14 +128,6 @@ def _unknown(item: _Given, inputs: Mapping[str, TensorType]) -> Diagnostic:
         notes=(f"its inputs are {known}",),
         help=did_you_mean(item.name, inputs),
     )
-
-
-def _draw(name: str, seed: int, type: TensorType) -> Array:
-    """Normal numbers, the same for a name, seed and type on every machine."""
-    generator = np.random.default_rng([seed, *name.encode()])
-    if type.dtype is DType.F64:
-        return generator.standard_normal(type.shape)
-    return generator.standard_normal(type.shape, np.float32).astype(type.dtype.numpy(), copy=False)
 
 
 # Saving ---------------------------------------------------------------------------------

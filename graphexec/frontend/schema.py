@@ -172,7 +172,9 @@ _KINDS: dict[str, Callable[[Attribute], Schema]] = {
     "bool": lambda attribute: {"type": "boolean"},
     "int": lambda attribute: _ref("integer"),
     "number": lambda attribute: _ref("number"),
-    "dtype": lambda attribute: _ref("dtype"),
+    "dtype": lambda attribute: (
+        {"enum": list(attribute.choices)} if attribute.choices else _ref("dtype")
+    ),
     "choice": lambda attribute: {"enum": list(attribute.choices)},
     "axes": lambda attribute: _list(_ref("integer")),
     "axis": lambda attribute: {"anyOf": [_ref("integer"), _list(_ref("integer"))]},

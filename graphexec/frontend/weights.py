@@ -197,13 +197,13 @@ def _as_error(kind: type[WeightError]) -> Iterator[None]:
 
 
 def _safetensors_dtype(name: str) -> np.dtype[Any]:
-    known = {"F16": DType.F16, "BF16": DType.BF16, "F32": DType.F32, "F64": DType.F64}
+    known = {str(dtype).upper(): dtype for dtype in DType}  # F16, BF16, … U8, I64, BOOL
     if name not in known:
         raise _unsupported(name)
     return known[name].numpy()
 
 
-def _unsupported(name: str, help: str = "f16, bf16, f32 or f64") -> WeightError:
+def _unsupported(name: str, help: str = f"known are {', '.join(DType)}") -> WeightError:
     return WeightError(f"the stored array has elements of type {name}", help=help)
 
 

@@ -324,11 +324,23 @@ def _number(given: Any, names: Mapping[str, int | float]) -> int | float:
     return value
 
 
+def _one_of(names: Sequence[str] | type[DType]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _dtype(given: Any) -> DType:
     try:
         return DType(given)
     except ValueError:
-        raise ValueError(f"unknown dtype '{given}'; expected f16, bf16, f32 or f64") from None
+        raise ValueError(f"unknown dtype '{given}'; expected {_one_of(DType)}") from None
+
+
+def _dtype_among(given: Any, choices: Sequence[str]) -> DType:
+    found = _dtype(given)
+    if choices and found not in choices:
+        raise ValueError(f"expected {_one_of(choices)}; found {found}")
+    return found
 
 
 def _bool(given: Any) -> bool:
@@ -374,7 +386,7 @@ _VALUES: dict[str, Any] = {
     "bool": lambda given, attribute, names: _bool(given),
     "int": lambda given, attribute, names: _integer(given, names),
     "number": lambda given, attribute, names: _number(given, names),
-    "dtype": lambda given, attribute, names: _dtype(given),
+    "dtype": lambda given, attribute, names: _dtype_among(given, attribute.choices),
     "choice": lambda given, attribute, names: _choice(given, attribute),
     "axes": lambda given, attribute, names: _list(given, names),
     "axis": lambda given, attribute, names: (

@@ -19,8 +19,8 @@ from graphexec.base.tensor import Array, DType
 
 @dataclass(frozen=True)
 class Approximate:
-    """A tensor of `dtype` with float64 `values`. Each element that a run had there was off by at
-    most its `error`, of the same shape; None: not at all."""
+    """A tensor of `dtype`. Its `values` are float64, or integers and bools as they are. In a run
+    each was off by at most its `error`, of the same shape; None: not at all."""
 
     values: Array
     dtype: DType
@@ -40,6 +40,14 @@ class Approximate:
 
 
 Approximates = Mapping[str, Approximate]
+
+
+def exactly(array: Array) -> Array:
+    """The elements of a tensor without rounding: floats in float64, integers and bools as they are.
+    A copy."""
+    if array.dtype.kind == "b":
+        return np.asarray(array.view(np.uint8) != 0)  # any byte but 0 is true
+    return np.array(array, None if array.dtype.kind in "iu" else np.float64)
 
 
 def finite(values: Array) -> Array:
@@ -72,5 +80,5 @@ def _limit(dtype: DType, name: str) -> float:
     return float(getattr(info, name))
 
 
-__all__ = ["Approximate", "Approximates", "finite", "smallest_normal", "smallest_subnormal",
-           "unit_roundoff"]  # fmt: skip
+__all__ = ["Approximate", "Approximates", "exactly", "finite", "smallest_normal",
+           "smallest_subnormal", "unit_roundoff"]  # fmt: skip

@@ -52,7 +52,7 @@ class Attribute:
     bool      true, false                               bool
     int       number or expression over dims            int
     number    number or expression over dims            int or float, finite
-    dtype     f16, bf16, f32, f64                       DType
+    dtype     the name of an element type               DType, one of `choices` if given
     choice    one of `choices`                          str
     axis      an integer or a list of integers          tuple of int
     axes      list of integers                          tuple of int
@@ -203,7 +203,8 @@ class Op:
         return getattr(sys.modules.get(type(self).__module__), "__file__", None) or "<unknown>"
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
-        """The result by plain NumPy, in float64: the reference of `compare`."""
+        """The result by plain NumPy, the reference of `compare`: floats in float64, integers and
+        bools in their own dtypes. Arrays of results without a fraction may be of either."""
         raise no_method(self, "reference", "`compare` measures against")
 
     def error(

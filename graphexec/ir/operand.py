@@ -178,7 +178,11 @@ class Shapes:
         if not isinstance(operand.dtype, str):
             if type.dtype not in operand.dtype:
                 wanted = ", ".join(operand.dtype)
-                raise OpError(f"operand '{name}' is {type}, but its dtype must be {wanted}", name)
+                usual = DType.F32 if DType.F32 in operand.dtype else operand.dtype[0]
+                raise OpError(
+                    f"operand '{name}' is {type}, but its dtype must be {wanted}", name,
+                    help=f"cast it: {{op: copy, x: …, dtype: {usual}}}",
+                )  # fmt: skip
             return
         other = self.types.get(operand.dtype, type)
         if other.dtype is not type.dtype:

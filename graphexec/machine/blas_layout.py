@@ -87,8 +87,16 @@ def is_one_batch(work: Gemm) -> bool:
     return len(batches(fold_rows(work))[0]) <= 1
 
 
+def goes_back(view: View) -> bool:
+    """Whether an axis is walked from its last element to its first."""
+    return any(stride < 0 for stride in view.strides)
+
+
 def is_product(a: View, b: View, out: View) -> bool:
-    """Whether a BLAS computes out = a @ b on these views; out must be row-major."""
+    """Whether a BLAS computes out = a @ b on these views; out must be row-major, and no axis may be
+    walked backwards."""
+    if any(map(goes_back, (a, b, out))):
+        return False
     work = fold_rows(Gemm(a, b, out))
     layouts = [matrix_layout(view) for view in (work.a, work.b, work.out)]
     return None not in layouts and layouts[2] is not None and not layouts[2][0]
@@ -97,7 +105,7 @@ def is_product(a: View, b: View, out: View) -> bool:
 def alignment(view: View) -> int:
     """The largest power of two, at most 16, that divides the byte offset of every row: a BLAS
     loads at most 16 bytes at once."""
-    places = [s for s, e in zip(view.strides, view.shape, strict=True) if e > 1 and s > 1]
+    places = [s for s, e in zip(view.strides, view.shape, strict=True) if e > 1 and abs(s) > 1]
     found = 16
     while any(place * view.dtype.itemsize % found for place in (view.offset, *places)):
         found //= 2
@@ -132,6 +140,9 @@ def why_no_epilogue(work: Gemm) -> str:
             return f"{name} is {views[name].dtype} and the product {work.out.dtype}"
     if c is not None and not _is_row_major(work, c):
         return "the rows of c are not packed, as those of the result are"
+    back = [n for n, v in views.items() if goes_back(v)]
+    if back:
+        return f"{back[0]} is read backwards"
     odd = [n for n, v in views.items() if v.offset * v.dtype.itemsize % ALIGNMENT]
     if odd:
         return f"{odd[0]} does not begin at a multiple of {ALIGNMENT} bytes"

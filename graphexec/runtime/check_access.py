@@ -27,7 +27,7 @@ from graphexec.ir.program import Kernel, TritonKernel, Work
 
 Contents = dict[str, Array]
 
-NANS, NUMBERS = 0xFF, 0x3C  # bytes that are NaN, and bytes that are a number, in every dtype
+NANS, NUMBERS = 0xFF, 0x3C  # NaN and a number in every dtype of floats
 
 
 class Bytes(Protocol):

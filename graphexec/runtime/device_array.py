@@ -19,8 +19,15 @@ from graphexec.base.tensor import Array, DType, TensorType, contiguous_strides
 
 _GPU_DEVICES = (2, 10)  # kDLCUDA, kDLROCM
 _HOST_DEVICES = (1, 3, 11)  # kDLCPU, and what CUDA and ROCm have pinned of it
-_DLPACK_DTYPES = {(2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64}
-_TYPESTR = {"<f2": DType.F16, "|V2": DType.BF16, "<f4": DType.F32, "<f8": DType.F64}
+_DLPACK_DTYPES = {
+    (2, 16): DType.F16, (4, 16): DType.BF16, (2, 32): DType.F32, (2, 64): DType.F64,
+    (0, 8): DType.I8, (1, 8): DType.U8, (0, 32): DType.I32, (0, 64): DType.I64, (6, 8): DType.BOOL,
+}  # fmt: skip
+"""By the code (signed and unsigned integers, floats, bfloat, bool) and the number of bits."""
+_TYPESTR = {
+    "<f2": DType.F16, "|V2": DType.BF16, "<f4": DType.F32, "<f8": DType.F64,
+    "|i1": DType.I8, "|u1": DType.U8, "<i4": DType.I32, "<i8": DType.I64, "|b1": DType.BOOL,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def pinned_empty(shape: int | tuple[int, ...], dtype: Any) -> Array:
     """An uninitialized C-contiguous array in pinned memory; in ordinary memory without a GPU.
 
     As an input of `run`, `submit` or `map` on a GPU it is read in place: do not change it before
-    the result is there. `dtype` is NumPy's, or one of f16, bf16, f32 and f64. Raises OutOfMemory
+    the result is there. `dtype` is NumPy's, or the name of one of ours: f16, i8. Raises OutOfMemory
     if the memory cannot be pinned.
     """
     from graphexec.runtime.hip.bindings import load

@@ -111,7 +111,8 @@ def checked(inputs: Mapping[str, Array], types: Types) -> dict[str, Array]:
 def _conversion(name: str, found: np.dtype[Any], wanted: DType) -> str:
     """What turns an array into one of the dtype that is wanted."""
     target = "ml_dtypes.bfloat16" if wanted is DType.BF16 else f"'{wanted.numpy().name}'"
-    if found.itemsize == wanted.itemsize and found.kind in "uV":  # how bits are kept
+    bits = found.itemsize == wanted.itemsize and found.kind in "uV"
+    if bits and wanted.is_float:  # how bits are kept
         return f"if it holds the bits of {wanted}: {name}.view({target})"
     return f"convert it: {name}.astype({target})"
 

@@ -23,8 +23,9 @@ from graphexec.machine.costs import GPU
 from graphexec.runtime.device import Device
 from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip.device import HipDevice, HipSession
-from graphexec.tools.compare import Row, compare_executable
+from graphexec.tools.compare import compare_executable
 from graphexec.tools.examples import EXAMPLES
+from graphexec.tools.judge import Row
 
 Test = Callable[[Device], str]
 

@@ -10,8 +10,9 @@ import numpy as np
 from graphexec.base.tensor import Array, DType, TensorType, View
 from graphexec.ir.approximate import Approximate, Approximates, finite
 from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
+from graphexec.ir.operand import FLOATS
 from graphexec.ir.program import Command, TritonKernel
-from graphexec.machine.blas_layout import is_well_aligned, matrix_layout
+from graphexec.machine.blas_layout import goes_back, is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
@@ -44,7 +45,9 @@ class Attention(Op):
         Attribute("trans_q", "bool", False, "q is (…, D, M)"),
         Attribute("trans_k", "bool", False, "k is (…, D, N)"),
         Attribute("trans_v", "bool", False, "v is (…, Dv, N)"),
-        Attribute("out_dtype", "dtype", None, "element type of the result (default: that of q)"),
+        Attribute(
+            "out_dtype", "dtype", None, "element type of the result (default: that of q)", FLOATS
+        ),
     )  # fmt: skip
 
     def infer(self, types: Types, attrs: Attrs) -> TensorType:
@@ -93,7 +96,7 @@ class Attention(Op):
         unit stride along its last; all aligned like dense ones."""
         matrices = [operands[name] for name in "qkv"]
         return (
-            all(matrix_layout(view) is not None for view in matrices)
+            all(matrix_layout(view) is not None and not goes_back(view) for view in matrices)
             and out.strides[-1] == 1
             and all(map(is_well_aligned, (*matrices, out)))
         )

@@ -134,4 +134,4 @@ def wide(strides: Sequence[int]) -> tuple[Scalar, ...]:
 def _step(view: View, axis: int) -> Scalar:
     """The stride along an axis: wide where an offset along it may be."""
     stride = view.strides[axis]
-    return Scalar("i32" if stride * view.shape[axis] < _INT32 else "i64", stride)
+    return Scalar("i32" if abs(stride) * view.shape[axis] < _INT32 else "i64", stride)

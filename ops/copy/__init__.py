@@ -8,9 +8,10 @@ from math import prod
 
 import numpy as np
 
-from graphexec.base.casts import cast_into
+from graphexec.base.casts import cast, cast_into
 from graphexec.base.tensor import Array
-from graphexec.ir.approximate import Approximates, unit_roundoff
+from graphexec.ir.approximate import Approximates
+from graphexec.ir.operand import ANY
 from graphexec.ops.copy.variants import choose, others
 from graphexec.ops.kit import (
     Arrays,
@@ -31,7 +32,7 @@ from graphexec.ops.kit import (
     View,
     Views,
 )  # fmt: skip
-from graphexec.ops.kit.rounding import stored
+from graphexec.ops.kit.rounding import cast_error, loses_digits, stored
 
 _CPU_BLOCK = 1 << 16  # elements of a block: small enough to share the work among threads
 
@@ -46,12 +47,12 @@ class Copy(Op):
         "`to`. A reshape of elements that already lie side by side moves no bytes: the result is "
         "another name for them."
     )
-    operands = (Operand("x", space="any"),)
+    operands = (Operand("x", dtype=ANY, space="any"),)
     attributes = (
         Attribute("dtype", "dtype", None, "element type of the result (default: that of x)"),
         Attribute(
             "slice", "slices", None,
-            "axis: [start, stop, step] as in Python; null for an end; steps at least 1",
+            "axis: [start, stop, step] as in Python; null for an end; a negative step goes back",
         ),
         Attribute("permute", "axes", None, "axis i of the result is axis permute[i] of x"),
         Attribute("reshape", "dims", None, "new shape; one extent may be -1"),
@@ -76,25 +77,17 @@ class Copy(Op):
         return TensorType(shape, attrs["dtype"] or x.dtype, attrs["to"] or x.space)
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
-        """Plain NumPy; a cast changes no float64 value."""
-        x = arrays["x"]
-        for axis, (start, stop, step) in (attrs["slice"] or {}).items():
-            x = x[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)]
-        if attrs["axes"]:
-            moved = attrs["axes"].moved(x.shape)
-            x = x.reshape(moved.split).transpose(moved.order)
-        if attrs["permute"]:
-            x = x.transpose(attrs["permute"])
-        return x.reshape(type.shape)
+        """Plain NumPy. Floats stay in float64 when they are cast to other floats."""
+        found = _moved(arrays["x"], attrs, type)
+        return cast(found, np.dtype(np.float64) if type.dtype.is_float else type.dtype.numpy())
 
     def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
-        """None but for a cast to a dtype that has fewer digits."""
+        """None but for a cast to a dtype that has fewer digits, or of what is off already."""
         x = operands["x"]
-        error = np.zeros(type.shape)
-        if x.error is not None:
-            error = self.reference({"x": x.error}, attrs, type)
-        narrower = unit_roundoff(type.dtype) > unit_roundoff(x.dtype)
-        return stored(error, exact, type.dtype) if narrower else error
+        error = np.zeros(type.shape) if x.error is None else _moved(x.error, attrs, type)
+        if not type.dtype.is_float:
+            return cast_error(_moved(x.values, attrs, type), error, x.dtype, type.dtype)
+        return stored(error, exact, type.dtype) if loses_digits(x.dtype, type.dtype) else error
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """A reshape of dense elements, without cast or change of memory, moves nothing."""
@@ -166,6 +159,18 @@ def _copy_on_cpu(arrays: list[Array], parallel: Parallel) -> None:
     parallel(target.shape[0], body)
 
 
+def _moved(x: Array, attrs: Attrs, type: TensorType) -> Array:
+    """The elements of x where the result has them."""
+    for axis, (start, stop, step) in (attrs["slice"] or {}).items():
+        x = x[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)]
+    if attrs["axes"]:
+        moved = attrs["axes"].moved(x.shape)
+        x = x.reshape(moved.split).transpose(moved.order)
+    if attrs["permute"]:
+        x = x.transpose(attrs["permute"])
+    return x.reshape(type.shape)
+
+
 def _window(x: View, attrs: Attrs) -> View:
     """x after `slice` and `permute`; OpError when they do not fit its rank."""
     rank, shape, strides, offset = len(x.shape), list(x.shape), list(x.strides), x.offset
@@ -176,8 +181,9 @@ def _window(x: View, attrs: Attrs) -> View:
         if axis % rank in sliced:
             raise OpError(f"axis {axis % rank} is sliced twice", "slice")
         sliced.add(axis % rank)
-        if step is not None and step < 1:
-            raise OpError(f"the step of a slice must be at least 1, not {step}", "slice")
+        if step == 0:
+            raise OpError("the step of a slice must not be 0", "slice",
+                          help="1 takes every element, -1 the same in reverse")  # fmt: skip
         axis %= rank
         first, last, by = slice(start, stop, step).indices(x.shape[axis])
         count = len(range(first, last, by))
@@ -187,7 +193,9 @@ def _window(x: View, attrs: Attrs) -> View:
                 "slice",
             )
         offset += first * strides[axis]
-        shape[axis], strides[axis] = count, strides[axis] * by
+        shape[axis] = count
+        if count > 1:  # else the stride is never used, and a positive one suits more readers
+            strides[axis] *= by
     view = replace(x, shape=tuple(shape), strides=tuple(strides), offset=offset)
     if attrs["axes"]:
         return _by_name(view, attrs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from graphexec.base.tensor import View, contiguous_strides
 from graphexec.ir.program import Compute, Kernel
-from graphexec.ops.kit.launch import Argument, integers, launch
+from graphexec.ops.kit.launch import Argument, element_type, integers, launch
 from graphexec.ops.kit.strides import (
     VECTOR_BYTES,
     axes,
@@ -29,7 +29,13 @@ UNDER_WAY = 4  # loads a thread has under way,
 MANY_VECTORS = 1 << 19  # ... if there are enough for every thread of a large GPU
 TILE_BYTES = 8192  # of shared memory, in the target's type
 SMALLEST_TILE = 512  # elements; smaller tiles stay in the cache anyway
-TILE_SIDE = {2: 64, 4: 32, 8: 32}  # elements along the source's neighbours, by the target's size
+HELD_BYTES = 64  # of the source's elements that a thread turns into one vector, at most
+TILE_SIDE = {
+    1: 64,
+    2: 64,
+    4: 32,
+    8: 32,
+}  # elements along the source's neighbours, by the target's size
 
 
 def choose(source: View, target: View, compute: Compute) -> Kernel:
@@ -60,9 +66,9 @@ def _turned(
 ) -> tuple[int, tuple[int, int]] | None:
     """The axis of the source's nearest elements and the tile to turn, where turning pays."""
     nearest = min(
-        (i for i in range(len(shape)) if strides[i]), key=lambda i: strides[i], default=-1
+        (i for i in range(len(shape)) if strides[i]), key=lambda i: abs(strides[i]), default=-1
     )
-    if strides[-1] and strides[nearest] < strides[-1]:
+    if strides[-1] and abs(strides[nearest]) < abs(strides[-1]):
         tile = _tile(shape[nearest], shape[-1], target.dtype.itemsize)
         if prod(tile) >= SMALLEST_TILE:
             return nearest, tile
@@ -75,7 +81,7 @@ def _copy(
 ) -> Kernel:  # fmt: skip
     # The last vector of a target with one axis may be cut short.
     line = shape[-1:] if len(shape) > 1 else ()
-    vector, piece = pieces(target, line), 1
+    vector, piece = min(pieces(target, line), HELD_BYTES // source.dtype.itemsize), 1
     if strides[-1] == 1:
         vector = min(vector, VECTOR_BYTES // source.dtype.itemsize)
         piece = min(vector, pieces(source, strides[:-1]))
@@ -83,9 +89,9 @@ def _copy(
     vectors = prod(whole)
     whole, (whole_strides,) = collapse(whole, (*strides[:-1], strides[-1] * vector))
     per_thread = per_thread or (UNDER_WAY if vectors >= MANY_VECTORS else 1)
-    defines = {
-        "SRC_TYPE": source.dtype.value,
-        "DST_TYPE": target.dtype.value,
+    defines: dict[str, str | int] = {
+        "SRC_TYPE": element_type(source.dtype),
+        "DST_TYPE": element_type(target.dtype),
         "THREADS": threads,
         "VECTOR": vector,
         "SRC_VECTOR": piece,
@@ -121,9 +127,9 @@ def _transpose(
     tile_t, tile_l = tile
     threads = min(THREADS, tile_t * tile_l // max(load, store))
     tiles = prod(batch_shape) * -(-t_extent // tile_t) * -(-l_extent // tile_l)
-    defines = {
-        "SRC_TYPE": source.dtype.value,
-        "DST_TYPE": target.dtype.value,
+    defines: dict[str, str | int] = {
+        "SRC_TYPE": element_type(source.dtype),
+        "DST_TYPE": element_type(target.dtype),
         "THREADS": threads,
         "TILE_T": tile_t,
         "TILE_L": tile_l,

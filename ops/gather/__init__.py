@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Gather(Op):
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """Plain NumPy."""
-        nothing = np.nan if type.dtype.is_float else 0.0
+        nothing = np.nan if type.dtype.is_float else type.dtype.numpy().type(0)
         return _taken(arrays["x"], arrays["index"], attrs["axis"], nothing)
 
     def error(self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array) -> Array:
@@ -91,7 +92,7 @@ class Gather(Op):
         return [replace(command, cost=self.cost(call.types, call.attrs, call.type))]
 
 
-def _taken(x: Array, index: Array, axis: int, nothing: float) -> Array:
+def _taken(x: Array, index: Array, axis: int, nothing: Any) -> Array:
     extent = x.shape[axis]
     axis %= x.ndim
     place = index.astype(np.int64)

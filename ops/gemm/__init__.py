@@ -13,6 +13,7 @@ from graphexec.ir.approximate import Approximates
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit import (
+    FLOATS,
     Arrays,
     Attribute,
     Attrs,
@@ -58,7 +59,9 @@ class GemmOp(Op):
         Attribute("trans_b", "bool", False, "transpose the last two axes of b"),
         Attribute("alpha", "number", 1.0, "factor of the product"),
         Attribute("beta", "number", None, "factor of c (default: 1 if c is given)"),
-        Attribute("out_dtype", "dtype", None, "element type of the result (default: that of a)"),
+        Attribute(
+            "out_dtype", "dtype", None, "element type of the result (default: that of a)", FLOATS
+        ),
     )
 
     def infer(self, types: Types, attrs: Attrs) -> TensorType:

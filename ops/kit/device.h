@@ -100,9 +100,60 @@ template <class To, class A> DEVICE To narrow(A x) {
     return y;
 }
 
+// ---- casts ---------------------------------------------------------------------------------
+
+template <class A> struct Limits;
+template <> struct Limits<i8> { static constexpr i8 low = -128, high = 127; };
+template <> struct Limits<u8> { static constexpr u8 low = 0, high = 255; };
+template <> struct Limits<i32> { static constexpr i32 low = -2147483647 - 1, high = 2147483647; };
+template <> struct Limits<i64> {
+    static constexpr i64 low = -9223372036854775807ll - 1, high = 9223372036854775807ll;
+};
+
+// A float or double as an integer: truncated, saturated, 0 for NaN.
+template <class To, class A> DEVICE To to_integer(A x) {
+    constexpr A past = A(Limits<To>::high / 2 + 1) * A(2);  // a power of two, so it is exact
+    if (x != x) return To(0);
+    if (x >= past) return Limits<To>::high;
+    if (x <= A(Limits<To>::low)) return Limits<To>::low;
+    return sizeof(To) < 8 ? static_cast<To>(static_cast<i32>(x)) : static_cast<To>(x);
+}
+
+// A number as a float or double that rounds on to f16 and bf16 as the number itself does.
+DEVICE float exact(float x) { return x; }
+DEVICE double exact(double x) { return x; }
+DEVICE float exact(bool x) { return x ? 1.0f : 0.0f; }
+DEVICE float exact(i8 x) { return float(x); }
+DEVICE float exact(u8 x) { return float(x); }
+DEVICE double exact(i32 x) { return double(x); }
+DEVICE double exact(i64 x) {
+    const i64 low = 0x7FF;  // bits that a double may lack: a 1 above stands for them
+    const bool fits = -(i64(1) << 53) <= x && x <= i64(1) << 53;
+    return double(fits || (x & low) == 0 ? x : (x & ~low) | (low + 1));
+}
+
+template <class To, class A> DEVICE To whole(A x) { return static_cast<To>(x); }  // wraps
+template <class To> DEVICE To whole(float x) { return to_integer<To>(x); }
+template <class To> DEVICE To whole(double x) { return to_integer<To>(x); }
+
+// Any number x, as widen gives it, as an element of another type.
+template <class A> DEVICE void cast_into(f16& y, A x) { put(exact(x), y); }
+template <class A> DEVICE void cast_into(bf16& y, A x) { put(exact(x), y); }
+template <class A> DEVICE void cast_into(f32& y, A x) { y = static_cast<float>(x); }
+template <class A> DEVICE void cast_into(f64& y, A x) { y = static_cast<double>(x); }
+template <class A> DEVICE void cast_into(i8& y, A x) { y = whole<i8>(x); }
+template <class A> DEVICE void cast_into(u8& y, A x) { y = whole<u8>(x); }
+template <class A> DEVICE void cast_into(i32& y, A x) { y = whole<i32>(x); }
+template <class A> DEVICE void cast_into(i64& y, A x) { y = whole<i64>(x); }
+template <class A> DEVICE void cast_into(bool8& y, A x) { y.bits = x != A(0) ? 1 : 0; }
+
 // Same type: the same bits, NaN payloads included.
 template <class To, class From> struct Conversion {
-    static DEVICE To of(From x) { return narrow<To>(widen(x)); }
+    static DEVICE To of(From x) {
+        To y;
+        cast_into(y, widen(x));
+        return y;
+    }
 };
 template <class T> struct Conversion<T, T> {
     static DEVICE T of(T x) { return x; }

@@ -38,6 +38,11 @@ def launch(
     )
 
 
+def element_type(dtype: DType) -> str:
+    """The type of an element in device.h."""
+    return "bool8" if dtype is DType.BOOL else dtype.value
+
+
 def integers(*values: int) -> tuple[Scalar, ...]:
     """Kernel arguments of type i64."""
     return tuple(Scalar("i64", value) for value in values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphexec.base.casts import cast
 from graphexec.base.tensor import Array, DType
 from graphexec.ir.approximate import (
     Approximate,
@@ -28,6 +29,31 @@ def stored(error: Array, exact: Array, dtype: DType) -> Array:
     largest = finite(np.abs(exact)) + error
     rounding = 1.01 * unit_roundoff(dtype) * largest  # a little more: some are rounded twice
     return error + rounding + smallest_subnormal(dtype)
+
+
+def loses_digits(source: DType, target: DType) -> bool:
+    """Whether a cast between these may have to round to a float `target`."""
+    if source.is_float:
+        return unit_roundoff(target) > unit_roundoff(source)
+    digits = {DType.BOOL: 1, DType.I8: 7, DType.U8: 8, DType.I32: 31, DType.I64: 63}
+    return unit_roundoff(target) > 2.0 ** -digits[source]
+
+
+def cast_error(values: Array, error: Array, source: DType, target: DType) -> Array:
+    """The error of `values` of the dtype `source`, off by `error`, once they are cast to a
+    `target` that is an integer or bool: none where they are not off."""
+    off = error > 0
+    if target is DType.BOOL:
+        return np.where(off & (np.abs(values) <= error), 1.0, 0.0)
+    if not off.any():
+        return np.zeros(values.shape)
+    if source.is_integer and source.itemsize > target.itemsize:  # it wraps: anything may come
+        return np.where(off, 2.0 ** (8 * target.itemsize), 0.0)
+    wide = values.astype(np.float64)
+    low, here, high = (
+        cast(v, target.numpy()).astype(np.float64) for v in (wide - error, wide, wide + error)
+    )
+    return np.where(off, np.maximum(high - here, here - low), 0.0)
 
 
 def product_error(a: Approximate, b: Approximate, alpha: float = 1.0) -> Array:

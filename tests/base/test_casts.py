@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numbers_table import array, assert_numbers, edges
+from numbers_table import cast as as_expected
 
 import graphexec as gx
 from graphexec.base.casts import cast, cast_into
@@ -84,3 +86,50 @@ def test_ops_round_once(op: str) -> None:
     with gx.compile(graph, device="cpu") as exe:
         found = exe.run(x=ODD, unit=np.stack([np.eye(4)] * 2))["y"]
     assert (found == np.array(1.0078125, BF16)).all()
+
+
+# All types --------------------------------------------------------------------------------------
+
+PAIRS = [(source, target) for source in DType for target in DType]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_every_cast_of_edges(source: DType, target: DType) -> None:
+    values = edges(source)
+    found = cast(array(values, source), target.numpy())
+    assert_numbers(found, [as_expected(value, target) for value in values], target)
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "target", "expected"),
+    [
+        (1.9, "f32", "i8", 1), (-1.9, "f64", "i32", -1), (-0.9, "bf16", "u8", 0),
+        (127.9, "f16", "i8", 127), (128.0, "f16", "i8", 127), (-1e9, "f32", "i8", -128),
+        (-1.0, "f32", "u8", 0), (256.0, "f16", "u8", 255), (np.inf, "f64", "u8", 255),
+        (2147483520.0, "f32", "i32", 2147483520), (2147483648.0, "f32", "i32", 2**31 - 1),
+        (2147483647.5, "f64", "i32", 2**31 - 1), (-np.inf, "bf16", "i32", -(2**31)),
+        (9.3e18, "f64", "i64", 2**63 - 1), (-9.3e18, "f32", "i64", -(2**63)),
+        (np.nan, "f16", "i64", 0), (np.nan, "f64", "u8", 0), (-0.0, "f32", "i32", 0),
+        (300, "i32", "u8", 44), (-1, "i32", "u8", 255), (128, "u8", "i8", -128),
+        (2**32 + 5, "i64", "i32", 5), (2**31, "i64", "i32", -(2**31)), (-1, "i8", "i64", -1),
+        (0.1, "f32", "bool", True), (np.nan, "f64", "bool", True), (-0.0, "f16", "bool", False),
+        (2**40, "i64", "bool", True), (256, "i32", "bool", True), (True, "bool", "f16", 1.0),
+        (True, "bool", "i64", 1), (65520, "i32", "f16", np.inf), (65519, "i32", "f16", 65504.0),
+        (2**24 + 1, "i32", "f32", 2.0**24), (2**24 + 3, "i32", "f32", 2.0**24 + 4),
+        (257, "i32", "bf16", 256.0), (2**61 + 2**53 + 1, "i64", "bf16", 2.0**61 + 2.0**54),
+        (2**53 + 1, "i64", "f64", 2.0**53), (255, "u8", "bf16", 255.0),
+    ],
+)  # fmt: skip
+def test_casts_by_hand(value: float, source: str, target: str, expected: float) -> None:
+    given_as = array([value], DType(source))
+    found = cast(given_as, DType(target).numpy())
+    assert_numbers(found, [expected], DType(target))
+
+
+@pytest.mark.parametrize("target", list(DType))
+def test_any_byte_but_zero_is_true(target: DType) -> None:
+    source = np.array([0, 1, 2, 255], np.uint8).view(bool)
+    found = cast(source, target.numpy()) if target is not DType.BOOL else np.zeros(4, bool)
+    cast_into(found, source)
+    assert found.astype(np.float64).tolist() == [0, 1, 1, 1]
+    assert set(found.view(np.uint8)) <= {0, 1} or target is not DType.BOOL

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
 from graphexec.base.tensor import DType, TensorType, View, contiguous_strides, merge_axes
+from graphexec.ir.operand import FLOATS
 
 extents = st.integers(1, 4)
 shapes = st.lists(extents, max_size=5).map(tuple)
@@ -40,14 +41,22 @@ def windows(draw: st.DrawFn) -> View:
 
 
 def test_dtypes_have_the_size_of_numpys() -> None:
-    assert [str(d) for d in DType] == ["f16", "bf16", "f32", "f64"]
+    assert " ".join(DType) == "f16 bf16 f32 f64 i8 u8 i32 i64 bool"
     for dtype in DType:
         assert dtype.itemsize == dtype.numpy().itemsize
     assert DType.BF16.numpy().name == "bfloat16"
 
 
 def test_accumulators() -> None:
-    assert [d.accumulator for d in DType] == [DType.F32, DType.F32, DType.F32, DType.F64]
+    assert [d.accumulator for d in FLOATS] == [DType.F32, DType.F32, DType.F32, DType.F64]
+
+
+def test_kinds() -> None:
+    for dtype in DType:
+        kind = dtype.numpy().kind
+        assert dtype.is_integer == (kind in "iu")
+        assert dtype.is_float == (kind in "fV")
+        assert DType.of(dtype.numpy()) is dtype
 
 
 def test_tensor_type() -> None:

@@ -77,7 +77,7 @@ def test_settings_are_completed_as_one_word(answer: Any, shell: str) -> None:
 def test_bash_completes_what_follows_an_equals_sign(answer: Any) -> None:
     assert answer("bash", "run", "g.yaml", "-i", "lower", "=", "o") == ["plain,ones"]
     assert answer("bash", "run", "g.yaml", "-i", "lower", "=") == [
-        f"plain,{made}" for made in ("zeros", "ones", "arange", "full:", "randn:")
+        f"plain,{made}" for made in ("zeros", "ones", "arange", "full:", "randn:", "randint:")
     ]
 
 

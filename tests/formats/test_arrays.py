@@ -16,10 +16,12 @@ from graphexec.base.atomic_file import text_writer
 from graphexec.base.errors import DataError
 from graphexec.base.tensor import DType, TensorType
 from graphexec.formats.arrays import check_writable, read_inputs, write_outputs
+from graphexec.ir.operand import FLOATS
 
 F32 = TensorType((2, 3), DType.F32)
 BF16 = TensorType((2, 3), DType.BF16)
 DRAWN = [0.7208776, 0.6340365, -0.911659]
+INTEGERS = [667, 833, 580, 132]  # of randint:-5:1000:7 for x
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -123,12 +125,102 @@ def test_drawn_numbers_never_change():
     np.testing.assert_allclose(read("x=randn:0")[0], DRAWN, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_draws_have_the_dtype_asked_for(dtype):
     type = TensorType((64, 64), dtype)
     found = read("x=randn:3", type)
     assert found.dtype == dtype.numpy()
     assert abs(float(found.astype(np.float64).std()) - 1) < 0.05
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_integers_are_drawn_for_every_dtype(dtype):
+    type = TensorType((8, 50), dtype)
+    low, high = (0, 2) if dtype is DType.BOOL else (3, 100)
+    found = read(f"x=randint:{low}:{high}:5", type)
+    assert (found.dtype, found.shape) == (dtype.numpy(), (8, 50))
+    wide = found.astype(np.float64)
+    assert wide.min() >= low
+    assert wide.max() < high
+    assert set(np.unique(wide)) <= set(range(low, high))
+    assert len(np.unique(wide)) > (high - low) // 2
+    if dtype is not DType.BOOL:  # one seed, one tensor, whatever the dtype is
+        same = read("x=randint:3:100:5", TensorType((8, 50), DType.F64))
+        np.testing.assert_array_equal(wide, same)
+
+
+def test_drawn_integers_never_change():
+    found = read("x=randint:-5:1000:7", TensorType((4,), DType.I64))
+    assert found.tolist() == INTEGERS
+
+
+def test_integers_of_the_whole_range():
+    found = read(f"x=randint:{-(2**63)}:{2**63 - 1}:1", TensorType((99,), DType.I64))
+    assert found.min() < 0 < found.max()
+    assert read("x=randint:-128:128:1", TensorType((4000,), DType.I8)).min() == -128
+
+
+@pytest.mark.parametrize("dtype", [d for d in DType if not d.is_float])
+def test_integers_that_are_not_given_are_0_or_1(dtype):
+    type = TensorType((64,), dtype)
+    arrays, drawn = read_inputs([], {"ids": type}, 3)
+    assert drawn == ["ids"]
+    assert arrays["ids"].dtype == dtype.numpy()
+    assert set(arrays["ids"].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(("spec", "dtype", "message"), [
+    ("randn:0", "i32", "normal numbers are floats, and the input is i32"),
+    ("randn:0", "bool", "randint:LOW:HIGH:SEED draws integers"),
+    ("randint:0:300:1", "u8", "u8 has no 299; it has 0 to 255"),
+    ("randint:-1:3:1", "u8", "u8 has no -1; it has 0 to 255"),
+    ("randint:0:3:1", "bool", "bool has no 2; it has 0 to 1"),
+    ("randint:3:3:1", "i32", "there is no integer from 3 on and below 3"),
+    ("randint:0:1e3:1", "i32", "expected randint:LOW:HIGH:SEED, such as randint:0:10:7"),
+    ("randint:0:10", "i32", "the seed must be an integer"),
+    ("randint:0", "f32", "expected randint:LOW:HIGH:SEED"),
+    ("randint:0:9999999999999999999:1", "f32", "the integers must be in 64 bits"),
+    ("randint:0:10:-1", "f32", "the seed must be an integer"),
+    ("full:2.5", "i32", "i32 has no 2.5; it has -2147483648 to 2147483647"),
+    ("full:inf", "i64", "i64 has no inf"),
+    ("full:nan", "u8", "u8 has no nan"),
+    ("full:256", "u8", "u8 has no 256"),
+    ("full:2", "bool", "bool has no 2; it has 0 to 1"),
+])  # fmt: skip
+def test_numbers_that_a_type_does_not_have(spec, dtype, message):
+    assert message in refused(f"x={spec}", x=TensorType((2,), DType(dtype)))
+
+
+def test_large_integers_are_filled_exactly():
+    found = read(f"x=full:{2**63 - 1}", TensorType((2,), DType.I64))
+    assert found.tolist() == [2**63 - 1] * 2
+    assert read("x=full:1", TensorType((2,), DType.BOOL)).tolist() == [True, True]
+    assert read("x=full:-3.0", TensorType((2,), DType.I8)).tolist() == [-3, -3]
+
+
+def test_arange_of_a_narrow_type_wraps():
+    found = read("x=arange", TensorType((300,), DType.I8))
+    assert found[[0, 127, 128, 256]].tolist() == [0, 127, -128, 0]
+    assert read("x=arange", TensorType((3,), DType.BOOL)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", [d for d in DType if not d.is_float])
+def test_files_of_every_dtype(dtype, save, tmp_path):
+    x = np.array([0, 1, 1, 0], dtype.numpy())
+    type = TensorType((4,), dtype)
+    np.testing.assert_array_equal(read(f"x={save(x)}", type), x)
+    write_outputs(tmp_path / "out.npz", {"x": x})
+    (found,) = read_inputs([str(tmp_path / "out.npz")], {"x": type}, 0)[0].values()
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, x)
+    other = np.int16([1, 2, 3, 4])
+    assert f"has dtype int16, expected {dtype.numpy().name}" in refused(f"x={save(other)}", x=type)
+
+
+def test_bools_of_any_byte(save):
+    path = save(np.array([0, 1, 2, 255], np.uint8).view(bool))
+    found = read(f"x={path}", TensorType((4,), DType.BOOL))
+    assert found.view(np.uint8).tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("seed", ["", "-1", "1.5", "x", "99999999999999999999", "²", "9" * 5000])

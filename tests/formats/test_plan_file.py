@@ -134,6 +134,12 @@ def test_what_is_written_is_read(plan: Plan) -> None:
     assert plan == Plan.from_json(plan.to_json())
 
 
+@given(plans)
+def test_version_2_is_for_integers_and_bools(plan: Plan) -> None:
+    new = any(t.dtype.value in ("i8", "u8", "i32", "i64", "bool") for t in plan.tensors)
+    assert json.loads(dumps(plan))["plan_version"] == (2 if new else 1)
+
+
 def test_one_instruction_a_line() -> None:
     draft = Draft(streams=1)
     ranges = [at(0, 64, "in")], [at(0, 64)]
@@ -235,7 +241,7 @@ def test_keys_of_other_programs_are_ignored() -> None:
     (("tensors", 0, "shape", 1), 0,
      "tensors[0].shape[1]: expected an integer of at least 1, found 0"),
     (("tensors", 0, "dtype"), "float16",
-     'tensors[0].dtype: expected one of f16, bf16, f32, f64; found "float16"'),
+     f"tensors[0].dtype: expected one of {', '.join(DType)}; found \"float16\""),
     (("buffers", 1, "id"), "arena", 'buffers: each id may be used once; used again: "arena"'),
     (("streams", 1, "id"), 0, "streams: each id may be used once; used again: 0"),
     (("buffers", 0, "space"), "gpu",
@@ -250,9 +256,12 @@ def test_keys_of_other_programs_are_ignored() -> None:
     (("stats", "waits"), -1, "stats.waits: expected an integer of at least 0, found -1"),
     (("instructions",), ..., "the key 'instructions' is missing"),
     (("plan_version",), ..., "the key 'plan_version' is missing"),
-    (("plan_version",), 2, "plan_version: this program reads version 1 of the format, found 2"),
+    (("plan_version",), 3,
+     "plan_version: this program reads versions 1 and 2 of the format, found 3"),
     (("plan_version",), True,
-     "plan_version: this program reads version 1 of the format, found true"),
+     "plan_version: this program reads versions 1 and 2 of the format, found true"),
+    (("tensors", 0, "dtype"), "i32",
+     "plan_version: tensors such as 'y' of i32 need version 2, found 1"),
 ])  # fmt: skip
 def test_a_wrong_value_is_named_with_its_path(
     path: tuple[str | int, ...], value: Any, message: str

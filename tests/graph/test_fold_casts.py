@@ -115,3 +115,17 @@ def test_chains_of_casts() -> None:
     g.output(down=g.copy(up, dtype="f16", name="down"))
     assert commands(after(g, NAME)) == ["down:gemm"]
     assert_right(g, NAME)
+
+
+@pytest.mark.parametrize("to", ["i8", "i64", "bool"])
+def test_no_op_writes_integers_for_a_cast(to: str) -> None:
+    """An integer is truncated from what was stored, not from the sum."""
+    g = cast_after_gemm("f16", to)
+    assert commands(after(g, NAME)) == ["y:gemm", "z:copy"]
+    g = gx.Graph("g")
+    q = g.input("q", (4, 8))
+    g.output(z=g.copy(g.attention(q, q, q, name="y"), dtype=to, name="z"))
+    found = after(g, NAME)
+    assert commands(found)[-1] == "z:copy"
+    assert applied(found) == []
+    assert gx.compare(g, draw(found.graph.inputs), device="cpu").ok

@@ -72,6 +72,8 @@ def test_the_words() -> None:
     ((8, 16), {"slice": {1: [0, None, 2]}}),  # neither rows nor columns have neighbours
     ((8, 8, 16), {"permute": [2, 0, 1]}),  # the rows are 16 apart in both directions
     ((16, 16), {"slice": {1: [1, 9, 1]}}),  # rows no longer start at 16 bytes
+    ((16, 16), {"slice": {0: [None, None, -1]}}),  # no BLAS goes backwards
+    ((4, 16, 16), {"slice": {0: [None, None, -1]}}),
     ((16, 12), {"slice": {1: [0, 8, 1]}}),
 ])  # fmt: skip
 def test_strides_that_a_blas_does_not_take(shape: tuple[int, ...], copy: dict[str, Any]) -> None:

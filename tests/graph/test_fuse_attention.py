@@ -14,7 +14,7 @@ from rewritten import after, applied, assert_right, commands, draw, refused
 
 import graphexec as gx
 from graphexec.planning.pipeline import plan_graph
-from graphexec.tools.compare import evaluate
+from graphexec.tools.evaluate import evaluate
 
 NAME = "fuse-attention"
 Array = np.ndarray[Any, Any]

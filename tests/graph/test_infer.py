@@ -167,7 +167,7 @@ BAD_ATTRIBUTES: list[tuple[dict[str, Any], str]] = [
     ({"factor": float("inf")}, "factor: "),
     ({"factor": "N ** N ** N ** N"}, "factor: "),
     ({"factor": False}, "factor: expected a number, found False"),
-    ({"type": "f8"}, "type: unknown dtype 'f8'; expected f16, bf16, f32 or f64"),
+    ({"type": "f8"}, "type: unknown dtype 'f8'; expected f16, bf16, f32, f64, i8, "),
     ({"mode": "medium"}, "mode: expected one of fast, slow; found 'medium'"),
     ({"mode": ["fast"]}, "mode: expected one of fast, slow; found ['fast']"),
     ({"type": ["f16"]}, "type: unknown dtype"),
@@ -250,9 +250,8 @@ def test_bad_dtypes(dtype: str, help: str) -> None:
     with pytest.raises(gx.GraphError) as caught:
         infer(graph)
     (diagnostic,) = caught.value.diagnostics
-    assert (
-        diagnostic.message == f"input 'y': unknown dtype '{dtype}'; expected f16, bf16, f32 or f64"
-    )
+    known = "f16, bf16, f32, f64, i8, u8, i32, i64 or bool"
+    assert diagnostic.message == f"input 'y': unknown dtype '{dtype}'; expected {known}"
     assert help in diagnostic.help
 
 

@@ -287,7 +287,9 @@ def test_a_deep_graph_needs_no_recursion() -> None:
 @pytest.mark.parametrize(("given", "name"), [
     (np.float16, "f16"), (np.dtype("f4"), "f32"), (float, "f64"),
     (ml_dtypes.bfloat16, "bf16"), (np.dtype(ml_dtypes.bfloat16), "bf16"),
-    (gx.DType.BF16, "bf16"), ("bf16", "bf16"),
+    (gx.DType.BF16, "bf16"), ("bf16", "bf16"), (np.int8, "i8"), (np.dtype("u1"), "u8"),
+    (np.int32, "i32"), (np.dtype("i8"), "i64"), (int, "i64"), (bool, "bool"), (np.bool_, "bool"),
+    ("i8", "i8"), ("bool", "bool"),
 ])  # fmt: skip
 def test_dtypes_of_numpy_are_taken(given: Any, name: str) -> None:
     graph = gx.Graph()
@@ -298,7 +300,9 @@ def test_dtypes_of_numpy_are_taken(given: Any, name: str) -> None:
     assert graph.nodes["y"].attrs["dtype"] == name
 
 
-@pytest.mark.parametrize("given", [np.int32, np.dtype("u2"), int, complex, 3, ">f4", object()])
+@pytest.mark.parametrize(
+    "given", [np.int16, np.dtype("u2"), np.uint32, complex, 3, ">f4", object()]
+)
 def test_other_dtypes_are_a_mistake(given: Any) -> None:
     def planned() -> None:
         graph = gx.Graph()

@@ -155,7 +155,8 @@ ERRORS: dict[str, tuple[dict[str, tuple[Shape, str]], dict[str, Any], str]] = {
     "alpha": (F32, {"alpha": float("nan")}, "alpha: "),
     "alpha type": (F32, {"alpha": True}, "alpha: expected a number, found True"),
     "flag": (F32, {"trans_a": 1}, "trans_a: expected true or false, found 1"),
-    "out_dtype": (F32, {"out_dtype": "f8"}, "unknown dtype 'f8'; expected f16, bf16, f32 or f64"),
+    "out_dtype": (F32, {"out_dtype": "f8"}, "unknown dtype 'f8'; expected f16, bf16, f32, "),
+    "integer out": (F32, {"out_dtype": "i32"}, "expected f16, bf16, f32 or f64; found i32"),
 }  # fmt: skip
 
 

@@ -38,7 +38,8 @@ from graphexec.planning.lower import lower
 from graphexec.planning.pipeline import plan_graph
 from graphexec.planning.rewrite import chosen_rewrites, rewrite_program
 from graphexec.runtime.hip.gemm import gemm_call
-from graphexec.tools.compare import compare_executable, evaluate
+from graphexec.tools.compare import compare_executable
+from graphexec.tools.evaluate import evaluate
 from graphexec.tools.explain import explain
 
 

@@ -21,7 +21,8 @@ from graphexec.runtime.executable import Executable
 from graphexec.runtime.hip import products
 from graphexec.runtime.hip import resources as hip_resources
 from graphexec.runtime.hip.device import HipDevice, HipSession, Mode
-from graphexec.tools.compare import TOLERANCE, evaluate
+from graphexec.tools.evaluate import evaluate
+from graphexec.tools.judge import grain
 
 Array = np.ndarray[Any, Any]
 
@@ -96,7 +97,7 @@ def assert_right(
 ) -> None:
     """Outputs are those of an unplanned evaluation in float64, as near as their dtypes allow."""
     exact = evaluate(exe.graph, inputs)
-    coarsest = max((TOLERANCE[t.dtype] for t in exe.graph.types().values()), default=0.0)
+    coarsest = max((grain(t.dtype) for t in exe.graph.types().values()), default=0.0)
     assert outputs.keys() == exe.graph.outputs.keys()
     for name, tensor in exe.graph.outputs.items():
         expected = exact[tensor]

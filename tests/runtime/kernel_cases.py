@@ -111,6 +111,16 @@ def _copy_cases() -> Iterator[Case]:
             yield _copy("rows", dtype, (3, 5, 4, 16), permute=(2, 1, 0, 3))
     for dtype, to in (("f16", "f32"), ("f32", "bf16"), ("f64", "f16"), ("bf16", "f64")):
         yield _copy(f"transpose to {to}", dtype, (40, 72), to, permute=(1, 0))
+    for dtype, to in (
+        ("i8", "f16"), ("f32", "i8"), ("f64", "i64"), ("bf16", "bool"), ("bool", "f32"),
+        ("i64", "bf16"), ("i32", "u8"), ("u8", "i32"), ("f16", "i64"),
+    ):  # fmt: skip
+        yield _copy(f"cast to {to}", dtype, (1003,), to)
+    yield _copy("transpose to i8", "f32", (140, 72), "i8", permute=(1, 0))
+    yield _copy("transpose", "u8", (3, 40, 136), permute=(0, 2, 1))
+    yield _copy("back", "f16", (9, 40), slice={0: (None, None, -1), 1: (None, None, -1)})
+    yield _copy("rows back", "i64", (9, 40), slice={0: (None, None, -2)})
+    yield _copy("transpose back", "i32", (60, 128), slice={1: (None, None, -1)}, permute=(1, 0))
     yield _copy("reversed axes", "f16", (20, 3, 5, 33), permute=(3, 2, 1, 0))
     yield _copy("channels last", "f16", (2, 3, 40, 30), permute=(0, 2, 3, 1))
     yield _copy("channels first", "f32", (2, 40, 30, 3), permute=(0, 3, 1, 2))

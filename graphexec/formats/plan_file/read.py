@@ -26,7 +26,7 @@ from graphexec.formats.plan_file.values import (
     refuse_other_kinds,
     text,
 )
-from graphexec.formats.plan_file.write import VERSION
+from graphexec.formats.plan_file.write import VERSIONS, version_of
 from graphexec.ir.figures import counted
 from graphexec.ir.plan import (
     Buffer,
@@ -76,11 +76,12 @@ def _plan(value: Any, place: Place) -> Plan:
         # This version cannot judge a document of another version.
         _version(value["plan_version"], place)
     found = _PLAN(value, place)
-    del found["plan_version"]
+    version = found.pop("plan_version")
     _check_clocks(found["streams"], found["instructions"])
     found["dims"] = dict(found["dims"])
     stats = found.pop("stats")
     plan = Plan(**found)
+    _check_version(version, plan)
     return plan if stats is None else replace(plan, stats=_stats(stats, plan))
 
 
@@ -99,11 +100,22 @@ def _check_clocks(streams: tuple[Stream, ...], instructions: tuple[Instruction, 
 
 
 def _version(value: Any, place: Place) -> int:
-    if type(value) is not int or value != VERSION:
+    if type(value) is not int or value not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
         raise Wrong(
-            f"plan_version: this program reads version {VERSION} of the format, found {show(value)}"
+            f"plan_version: this program reads versions {known} of the format, found {show(value)}"
         )
-    return VERSION
+    return value
+
+
+def _check_version(stated: int, plan: Plan) -> None:
+    """Refuse a plan that uses what its version does not have."""
+    if stated < version_of(plan):
+        tensor = next(t for t in plan.tensors if not t.dtype.is_float)
+        raise Wrong(
+            f"plan_version: tensors such as '{tensor.name}' of {tensor.dtype} need version 2, "
+            f"found {stated}"
+        )
 
 
 def _stats(found: dict[str, Any], plan: Plan) -> Stats:

@@ -9,7 +9,9 @@ from typing import Any
 
 from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""Version 2 has tensors of integers and bools. A plan without them is of version 1, so that older
+programs read it."""
 _STATS = (
     "streams", "waits", "cross_stream_edges", "events", "arena_bytes", "arena_lower_bound",
     "naive_bytes", "predicted_ns", "makespan_lower_bound_ns", "costs", "schedule",
@@ -19,7 +21,7 @@ _STATS = (
 def dumps(plan: Plan) -> str:
     """The plan as JSON text that ends in a newline. Optional keys without a value are left out."""
     members = [
-        ("plan_version", _line(VERSION)),
+        ("plan_version", _line(version_of(plan))),
         ("graph", _line(plan.graph)),
         ("device", _line(plan.device)),
         ("dims", _line(dict(plan.dims))),
@@ -32,6 +34,11 @@ def dumps(plan: Plan) -> str:
         members.append(("stats", _line(_stats(plan.stats))))
     body = ",\n ".join(f'"{key}": {value}' for key, value in members)
     return f"{{{body}}}\n"
+
+
+def version_of(plan: Plan) -> int:
+    """The least version of the format that has what the plan uses."""
+    return 1 if all(t.dtype.is_float for t in plan.tensors) else 2
 
 
 def _instruction(i: Instruction) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A casting copy is merged into the node that makes its operand when
 2. neither has an `after` edge, to it or from it;
 3. the node's op can write the other dtype itself (Op.with_dtype; a GEMM of half precision writes
    f32, and half precision again), and is still well-formed then;
-4. the copy does nothing else but cast.
+4. the copy does nothing else but cast, from floats to floats.
 
 The node gets the copy's name: its result is the copy's. Casting up leaves out a rounding, casting
 down leaves the numbers as they were: sums are f32 before they are stored.
@@ -57,7 +57,8 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
 
 def _only_casts(copy: TypedNode, source: TypedNode) -> bool:  # 4
     moves = any(copy.attrs[key] is not None for key in ("slice", "permute", "reshape", "axes"))
-    return not moves and copy.type.space == source.type.space
+    floats = copy.type.dtype.is_float and source.type.dtype.is_float
+    return floats and not moves and copy.type.space == source.type.space
 
 
 def _writing(source: TypedNode, copy: TypedNode, types: dict[str, TensorType]) -> TypedNode | None:

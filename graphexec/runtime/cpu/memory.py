@@ -119,7 +119,7 @@ class Memory:
         return self.buffers[span.buffer][span.low : span.high]
 
     def poison(self) -> None:
-        """Fill the bytes that a run must write with a pattern that is NaN in every dtype."""
+        """Fill the bytes that a run must write with a pattern: NaN in every dtype of floats."""
         for buffer in self._plan.buffers:
             if buffer.role in ("arena", "output"):
                 self.buffers[buffer.id].fill(0xFF)

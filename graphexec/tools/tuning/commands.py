@@ -16,7 +16,7 @@ from graphexec.machine.costs import CostModel, Measured, engine_of, signature
 from graphexec.machine.simulate import COMPUTE
 from graphexec.machine.variants import variants, with_variant
 from graphexec.runtime.device import Device
-from graphexec.tools.compare import TOLERANCE
+from graphexec.tools.judge import TOLERANCE
 from graphexec.tools.tuning.measuring import Loaded
 from graphexec.tools.tuning.probes import Probe, repeated
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from graphexec.base.tensor import View
 from graphexec.ir.body import Body
 from graphexec.ir.program import Compute, Kernel
-from graphexec.ops.kit.generate.hip import OPTION, coordinate, element_type, statements
-from graphexec.ops.kit.launch import Argument, integers, launch
+from graphexec.ops.kit.generate.hip import OPTION, coordinate, statements
+from graphexec.ops.kit.launch import Argument, element_type, integers, launch
 from graphexec.ops.kit.strides import VECTOR_BYTES, axes, collapse, index_type, pieces
 
 THREADS = 256

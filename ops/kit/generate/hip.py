@@ -52,11 +52,6 @@ def value_type(dtype: DType) -> str:
     return _VALUES.get(dtype, dtype.value)
 
 
-def element_type(dtype: DType) -> str:
-    """The C++ type of an element in memory."""
-    return "bool8" if dtype is DType.BOOL else dtype.value
-
-
 def coordinate(axis: int) -> str:
     """The name of the coordinate along an axis, counted from the end."""
     return f"i{-axis}"

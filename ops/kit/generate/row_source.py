@@ -7,9 +7,10 @@ from pathlib import Path
 
 from graphexec.base.tensor import DType
 from graphexec.ir.body import Step
-from graphexec.ops.kit.generate.hip import coordinate, element_type, statements, value_type
+from graphexec.ops.kit.generate.hip import coordinate, statements, value_type
 from graphexec.ops.kit.generate.row_blocks import Rows
 from graphexec.ops.kit.generate.stages import Pass
+from graphexec.ops.kit.launch import element_type
 from graphexec.ops.kit.strides import index_type
 
 PATH = Path(__file__)

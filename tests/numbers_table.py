@@ -114,6 +114,19 @@ def array(values: list[Any], dtype: DType) -> Array:
     return np.array(values, dtype.numpy())
 
 
+def assert_numbers(found: Array, expected: list[Any], dtype: DType) -> None:
+    """These numbers, signs of zeros included, and bytes of bools that are 0 or 1."""
+    assert found.dtype == dtype.numpy()
+    wanted = array(expected, dtype)
+    if not dtype.is_float:
+        assert found.view(np.uint8).tolist() == wanted.view(np.uint8).tolist()
+        return
+    wide, right = found.astype(np.float64), wanted.astype(np.float64)
+    np.testing.assert_array_equal(wide, right)
+    number = ~np.isnan(right)
+    assert (np.signbit(wide) == np.signbit(right))[number].all()
+
+
 def _floor_divided(a: int, b: int) -> int:
     return a // b if b else 0
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from graphexec.graph.rewrites import (
     accumulate_in_place,
     common_subexpressions,
+    concat_in_place,
     dead_nodes,
     fold_casts,
     fold_copies,
@@ -28,6 +29,7 @@ GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     fold_casts.REWRITE,
     fold_copies.REWRITE,
     permuted_results.REWRITE,
+    concat_in_place.REWRITE,
     accumulate_in_place.REWRITE,
 )
 

@@ -233,6 +233,14 @@ class Op:
         dense ones. By default all must be dense."""
         return out.is_dense and all(view.is_dense for view in operands.values())
 
+    def parts(self, types: Types, attrs: Attrs, out: View) -> Mapping[str, View]:
+        """Operands that are only copied, each with the window on `out` where it goes.
+
+        Rewrites let such an operand be written there; the commands leave out one whose view is
+        its window.
+        """
+        return {}
+
     def with_dtype(self, types: Types, attrs: Attrs, dtype: DType) -> Attrs | None:
         """The attributes with which the result has another dtype at no cost; None if there are
         none."""

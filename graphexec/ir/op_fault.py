@@ -191,6 +191,7 @@ _RESULTS: Mapping[str, tuple[str, Callable[..., bool]]] = {
     "error": ("an array of the result's shape or None", _is_error),
     "view": ("a View or None", _is_view),
     "window": ("a View or None", _is_view),
+    "parts": ("a mapping from operands to Views", lambda found, *_: isinstance(found, Mapping)),
     "accepts": ("True or False", lambda found, *_: isinstance(found, bool)),
     "with_dtype": ("attributes or None", lambda a, *_: a is None or isinstance(a, Mapping)),
     "overwrites": ("the name of an operand or None", _is_operand),

@@ -76,7 +76,7 @@ class Operand:
         if isinstance(self.dtype, str):
             dtype = f"the dtype of {self.dtype}"
         elif self.dtype != FLOATS:
-            dtype = " or ".join(self.dtype)
+            dtype = "of any dtype" if self.dtype == ANY else " or ".join(self.dtype)
         space = "in host memory" if self.space == "host" else ""
         number = "a list of tensors" if self.many else ""
         parts = (number, shape, dtype, space, self.doc)

@@ -343,25 +343,70 @@ class Program:
     def predecessors(self) -> tuple[tuple[int, ...], ...]:
         """For each command, the earlier ones it must come after (RAW, WAR, WAW and `after`).
 
-        Storages are whole: a command that writes part of one is ordered after all its users.
+        Two accesses of one storage are ordered if one is a write and the ranges of bytes that they
+        reach over meet. (Rows of a window that lie between those of another one count as meeting.)
         """
-        writer: dict[str, int] = {}
-        readers: dict[str, list[int]] = {}
+        history = _History(self)
         found = []
         for index, command in enumerate(self.commands):
             needs = set(command.after)
             for view in command.reads:
-                if view.storage in writer:
-                    needs.add(writer[view.storage])
+                needs.update(history.writers(view))
             for view in command.writes:
-                if view.storage in writer:
-                    needs.add(writer[view.storage])
-                needs.update(readers.get(view.storage, ()))
+                needs.update(history.writers(view), history.readers(view))
             for view in command.reads:
-                readers.setdefault(view.storage, []).append(index)
+                history.read(view, index)
             for view in command.writes:
-                writer[view.storage] = index
-                readers[view.storage] = []
+                history.write(view, index)
             needs.discard(index)
             found.append(tuple(sorted(needs)))
         return tuple(found)
+
+
+_Access = tuple[int, int, int]
+"""First and past-last byte, and the command."""
+
+
+class _History:
+    """The accesses of each storage that later ones must follow. Those whose bytes a later write
+    covers are left out: it follows them itself."""
+
+    def __init__(self, program: Program) -> None:
+        self._reads: dict[str, list[_Access]] = {}
+        self._writes: dict[str, list[_Access]] = {}
+        storages = program.storages
+        self._in_parts = {
+            view.storage for command in program.commands for view in command.writes
+            if view.elements * view.dtype.itemsize < storages[view.storage].nbytes
+        }  # fmt: skip
+
+    def writers(self, view: View) -> list[int]:
+        """The commands that wrote bytes of a view."""
+        return self._meeting(self._writes, view)
+
+    def readers(self, view: View) -> list[int]:
+        """The commands that read bytes of a view since."""
+        return self._meeting(self._reads, view)
+
+    def read(self, view: View, command: int) -> None:
+        """Note a read."""
+        self._reads.setdefault(view.storage, []).append((*self._range(view), command))
+
+    def write(self, view: View, command: int) -> None:
+        """Note a write."""
+        low, high = self._range(view)
+        for kept in (self._reads, self._writes):
+            left = [a for a in kept.get(view.storage, ()) if a[0] < low or a[1] > high]
+            kept[view.storage] = left
+        self._writes[view.storage].append((low, high, command))
+
+    def _meeting(self, accesses: Mapping[str, list[_Access]], view: View) -> list[int]:
+        known = accesses.get(view.storage)
+        if not known:
+            return []
+        low, high = self._range(view)
+        return [command for first, last, command in known if first < high and low < last]
+
+    def _range(self, view: View) -> tuple[int, int]:
+        # What is never written in parts is one thing: no need to ask which bytes.
+        return view.byte_range() if view.storage in self._in_parts else (0, 1)

@@ -15,10 +15,11 @@ from graphexec.ir.op import Op
 class TypedNode:
     """A node with evaluated attributes (every attribute of the op is present) and its type.
 
-    Rewrites set three fields. With `window`, the result is the op's window on its operand, and no
+    Rewrites set four fields. With `window`, the result is the op's window on its operand, and no
     command is made. `layout` is a window of the shape that the op computes: where in the tensor's
     dense bytes it writes the result (the storage of the window means nothing). `over` is an operand
-    that is dead afterwards: the result is written over its bytes.
+    that is dead afterwards: the result is written over its bytes. `into` is a window on the dense
+    bytes of another node's tensor (its storage): there the result lies.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TypedNode:
     window: bool = False
     layout: View | None = None
     over: str | None = None
+    into: View | None = None
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ class _Lowering:
         self.commands: list[Command] = []
         self.made_by: dict[str, tuple[int, ...]] = {}
         self.types = self.layouts.types
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.wholes: dict[str, View] = {}  # results of which parts are written in place
+        self.inside: set[str] = set()  # these parts
         self.output_of: dict[str, str] = {}  # the first output of each tensor that is one
         for output, tensor in graph.outputs.items():
             self.output_of.setdefault(tensor, output)
@@ -92,11 +95,9 @@ class _Lowering:
                 i for name in node.operands.values() for i in self.made_by[name]
             )
             return
-        out = self.tensors[node.name] = self.result(node)
-        type = node.type
-        if node.layout is not None:
-            out = replace(node.layout, storage=out.storage)
-            type = replace(type, shape=out.shape)
+        self.tensors[node.name] = self.result(node)
+        out = self.layouts.written(node, self.tensors[node.name])
+        type = node.type if node.layout is None else replace(node.type, shape=out.shape)
 
         def scratch(name: str, type: TensorType) -> View:
             full = f"{node.name}.{name}"
@@ -117,9 +118,10 @@ class _Lowering:
             names = tuple(dict.fromkeys(self.commands[i].node for i in after))
             commands = [replace(c, after_nodes=names) for c in commands]
         commands = [self.directed(c) for c in commands]
-        self.made_by[node.name] = tuple(
-            range(len(self.commands), len(self.commands) + len(commands))
-        )
+        inside = [i for name in node.operands.values() if name in self.inside
+                  for i in self.made_by[name]]  # fmt: skip
+        own = range(len(self.commands), len(self.commands) + len(commands))
+        self.made_by[node.name] = (*inside, *own)
         self.commands += commands
 
     def directed(self, command: Command) -> Command:
@@ -148,6 +150,8 @@ class _Lowering:
         for key, name in node.operands.items():
             if self.tensors[name].storage in read or key in node.op.ignores(node.attrs):
                 continue
+            if name in self.inside:
+                continue
             raise _refused(
                 node, f"none of its commands reads operand '{key}'; `ignores` names operands that "
                 "are not needed",
@@ -166,12 +170,24 @@ class _Lowering:
         """The storage of a node's result: the arena, or the output buffer if it is on the host."""
         if node.over is not None:
             return self.tensors[node.operands[node.over]]
+        if node.into is not None:
+            whole = self.whole(node.into.storage)
+            self.inside.add(node.name)
+            return replace(node.into, storage=whole.storage)
+        if node.name in self.wholes:
+            return self.wholes[node.name]
         if node.type.space != self.edge:
             return self.storage(node.name, node.type, "arena", node.type.space)
         output = self.output_of.get(node.name)
         if output is not None:
             return self.storage(port_buffer(output, "output"), node.type, "output", self.edge)
         return self.storage(node.name, node.type, "arena", self.edge)
+
+    def whole(self, name: str) -> View:
+        """The place of a result of which a part is written before the node's own commands."""
+        if name not in self.wholes:
+            self.wholes[name] = self.result(self.nodes[name])
+        return self.wholes[name]
 
     def output(self, output: str, tensor: str, earlier: Mapping[str, View]) -> View:
         """The view the host reads as an output; a tensor with several names is copied once."""

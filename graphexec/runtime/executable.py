@@ -18,7 +18,6 @@ from graphexec.base.tensor import Array, TensorType
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
-from graphexec.ir.names import transferred
 from graphexec.ir.plan import Plan
 from graphexec.proof import prove
 from graphexec.runtime.device_array import DeviceArray, is_device_array
@@ -36,6 +35,7 @@ from graphexec.runtime.run_inputs import (
     no_port,
     shapes_of,
 )
+from graphexec.runtime.tap import typed
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
@@ -196,7 +196,7 @@ class Executable:
             if lent_here:
                 self._collect_all()
             self._ins.put(session, found, lent)
-            session.issue(None if tap is None else _typed(tap, self.rewritten))
+            session.issue(None if tap is None else typed(tap, self.rewritten))
             for storage in self._outs.storages:
                 session.fetch(storage)
             finish = partial(_finish, self._outs, self.timeout)
@@ -386,23 +386,6 @@ class Executable:
 def _finish(outputs: Ports, timeout: float | None, session: Session) -> dict[str, Array]:
     session.wait(timeout)
     return outputs.get(session)
-
-
-def _typed(tap: Tap, graph: TypedGraph) -> Tap:
-    """`tap` as it gets arrays of the nodes' types, where a session gives bytes."""
-    types = graph.types()
-    strided = {node.name for node in graph.nodes if node.layout is not None}
-
-    def typed(node: str, written: Array) -> None:
-        name = node if node in types else transferred(node)
-        type = types.get(name)
-        if type is not None and written.nbytes == type.nbytes:
-            written = written.view(type.dtype.numpy())
-            if name not in strided:
-                written = written.reshape(type.shape)
-        tap(node, written)
-
-    return typed
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

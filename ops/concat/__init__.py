@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +35,7 @@ class Concat(Op):
     name = "concat"
     doc = (
         "The tensors of x one after another along `axis`. They have one dtype, and one shape but "
-        "for that axis."
+        "for that axis. A part that nothing else reads is written where it belongs."
     )
     operands = (Operand("x", "the parts, in order", dtype=ANY, many=True),)
     attributes = (Attribute("axis", "int", 0, "axis along which they follow one another"),)
@@ -66,10 +66,16 @@ class Concat(Op):
         axis = attrs["axis"] % len(out.shape)
         return all(block_of(view, axis) is not None for view in (*operands.values(), out))
 
+    def parts(self, types: Types, attrs: Attrs, out: View) -> Mapping[str, View]:
+        """All of them."""
+        axis = attrs["axis"] % len(out.shape)
+        windows = part_windows(out, [type.shape[axis] for type in types.values()], axis)
+        return dict(zip(types, windows, strict=True))
+
     def lower(self, call: Call) -> list[Command]:
         """One kernel for every few parts; none for those that lie in the result already."""
         axis = call.attrs["axis"] % len(call.out.shape)
-        windows = part_windows(call.out, list(call.operands.values()), axis)
+        windows = self.parts(call.types, call.attrs, call.out).values()
         moved = [(x, y) for x, y in zip(call.operands.values(), windows, strict=True) if x != y]
         if len(moved) == len(windows) <= MOST_PARTS:
             parts = [x for x, _ in moved]
@@ -79,13 +85,13 @@ class Concat(Op):
         return [_command(call, apart, [x for x, _ in c], [y for _, y in c]) for c in chunks]
 
 
-def part_windows(whole: View, parts: Sequence[View], axis: int) -> list[View]:
-    """Where in `whole` each part lies."""
+def part_windows(whole: View, extents: Sequence[int], axis: int) -> list[View]:
+    """Where in `whole` the parts lie, by their extents along the axis."""
     found, first = [], 0
-    for part in parts:
-        shape = _with_extent(whole.shape, axis, part.shape[axis])
+    for extent in extents:
+        shape = _with_extent(whole.shape, axis, extent)
         found.append(replace(whole, shape=shape, offset=whole.offset + first * whole.strides[axis]))
-        first += part.shape[axis]
+        first += extent
     return found
 
 

@@ -24,7 +24,7 @@ MANY_WORDS = 1 << 19  # ... if there are enough for every thread of a large GPU
 NAN = {DType.F16: 0x7E00, DType.BF16: 0x7FC0, DType.F32: 0x7FC00000, DType.F64: 0x7FF8 << 48}
 """The bits of what an index outside gives; 0 for other types."""
 PLACES = {DType.I32: "int", DType.I64: "i64"}
-_CPU_BLOCK = 1 << 16  # elements: a block stays in the second-level cache
+_CPU_ROWS = 1 << 16  # of a block: what is computed for each row stays in the cache
 _SERIAL = 1 << 15  # elements; fewer are not worth another thread
 
 
@@ -85,11 +85,10 @@ def _gather_one(x: Array, index: Array, out: Array, parallel: Parallel) -> None:
     count = len(index)
     source, target = x.reshape(outer * extent, row), out.reshape(outer * count, row)
     nothing = 0 if out.dtype.kind in "iub" else np.nan
-    step = max(1, _CPU_BLOCK // row)
 
     def body(low: int, high: int) -> None:
-        for first in range(low, high, step):
-            number = np.arange(first, min(first + step, high))
+        for first in range(low, high, _CPU_ROWS):
+            number = np.arange(first, min(first + _CPU_ROWS, high))
             place = index[number % count].astype(np.int64)
             place[place < 0] += extent
             outside = (place < 0) | (place >= extent)

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphexec.base.tensor import Array
 from graphexec.ir.approximate import Approximates
+from graphexec.ir.program import ALIGNMENT
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit import (
@@ -110,9 +111,11 @@ class GemmOp(Op):
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Matrices with a leading dimension, aligned like dense ones. Addends may have any strides,
-        but then the result must be dense."""
-        if not out.is_dense and not (_library_writes(operands["a"].dtype, out.dtype)
-                                     and operands.keys() == {"a", "b"}):  # fmt: skip
+        but then the result must be dense and begin as storages do, for the library's epilogues."""
+        alone = operands.keys() == {"a", "b"}
+        if not out.is_dense and not (_library_writes(operands["a"].dtype, out.dtype) and alone):
+            return False
+        if not alone and out.offset * out.dtype.itemsize % ALIGNMENT:
             return False
         a = _operand(operands["a"], attrs["trans_a"], out.shape)
         b = _operand(operands["b"], attrs["trans_b"], out.shape)

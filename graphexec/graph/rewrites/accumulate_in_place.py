@@ -57,7 +57,7 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
 
 def _overwritten(node: TypedNode, types: Mapping[str, TensorType]) -> str | None:  # 1
     never = type(node.op).overwrites is Op.overwrites
-    if never or node.window or node.layout is not None or node.over is not None:
+    if never or node.window or node.layout or node.over is not None or node.into:
         return None
     given = {key: types[name] for key, name in node.operands.items()}
     return node.op.overwrites(given, node.attrs, node.type)

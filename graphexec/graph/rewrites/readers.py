@@ -77,14 +77,24 @@ class Layouts:
 
     def out(self, node: TypedNode) -> View:
         """The view that the op writes."""
-        dense = View.dense(node.name, node.type)
-        return dense if node.layout is None else replace(node.layout, storage=node.name)
+        return self.written(node)
+
+    @staticmethod
+    def written(node: TypedNode, whole: View | None = None) -> View:
+        """The view that the op writes, `whole` being the place of the result."""
+        place = whole or node.into or View.dense(node.name, node.type)
+        if node.layout is None:
+            return place
+        offset = place.offset + node.layout.offset
+        return replace(node.layout, storage=place.storage, offset=offset)
 
     def add(self, node: TypedNode) -> None:
         """Note where the result of a node lies."""
         found = self.moved(node)
         if found is not None:
             self.views[node.name] = found
+        elif node.into is not None:
+            self.views[node.name] = node.into
         elif node.over is not None:
             self.views[node.name] = self.view(node.operands[node.over])
 

@@ -4,7 +4,7 @@ Parallel streams have no common time, so lifetimes are not intervals. A lifetime
 consists of what happens before a tensor's first access (`known`: a count for each stream) and its
 last accesses (`done`: at most one a stream). x ends before y begins iff known(y) covers every
 count of done(x). The first access is a write on which all others depend, so what happens before it
-happens before all of them.
+happens before all of them. A storage that is written in parts begins with each of these writes.
 
 In place: a command whose `inplace` pairs a read with a write may write over its input when all
 other accesses of the input's bytes happen before it, also those of tensors that already share
@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graphexec.base.tensor import Space
-from graphexec.ir.program import Command, Program, aligned
+from graphexec.base.tensor import Space, View
+from graphexec.ir.program import Command, Program, Storage, aligned
 from graphexec.planning.scheduled import Synchronized
 
 
@@ -86,7 +86,14 @@ def _accesses(synchronized: Synchronized, space: Space) -> dict[str, Item]:
                 item.first = place
             item.last = place
             item.latest[stream[command]] = synchronized.position[command]
+        for view in work.writes:
+            if view.storage in found and _is_part(view, program.storages[view.storage]):
+                found[view.storage].begins.append(command)
     return found
+
+
+def _is_part(view: View, storage: Storage) -> bool:
+    return view.elements * view.dtype.itemsize < storage.nbytes
 
 
 def _untouched(program: Program, space: Space) -> dict[str, Item]:

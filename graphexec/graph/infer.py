@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from graphexec.base.cycles import topological_order
-from graphexec.base.diagnostics import Diagnostic, did_you_mean, place_within
+from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean, place_within
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
@@ -280,13 +280,19 @@ class _Inference:
         if not placed:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
-        if place is not None and found.mark is not None and isinstance(item, Node):
-            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
-            inside = place_within(self.graph.source, found.mark, text, *place)
-            found = replace(found, mark=inside)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)
+        if place is not None and isinstance(item, Node):
+            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
+            found = self.inside(found, text, place)
         self.errors.append(found)
+
+    def inside(self, error: Diagnostic, text: str, place: tuple[int, int]) -> Diagnostic:
+        """The error at a place of an expression: in the file, or in the text alone."""
+        if error.mark is not None:
+            return replace(error, mark=place_within(self.graph.source, error.mark, text, *place))
+        start, length = place
+        return replace(error, source=Source("expression", text), mark=Mark(1, start + 1, length))
 
 
 def topological(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:

@@ -25,6 +25,7 @@ from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
+from graphexec.ir.operand import operand_of
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 
 MAX_RANK = 8
@@ -135,7 +136,8 @@ class _Inference:
             return None
         if op.expression is not None:  # a stated shape takes part in broadcasting
             attrs["shape"] = None if node.shape is None else self.shape(node.shape, node)
-        types = {key: self.types[name] for key, name in node.operands.items()}
+        operands = _in_order(op, node.operands)
+        types = {key: self.types[name] for key, name in operands.items()}
         try:
             type = self.inferred(op, types, attrs)
         except OpError as exc:
@@ -158,7 +160,7 @@ class _Inference:
             return None
         mark = node.marks.get("")
         line = mark.line if mark else None
-        return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
+        return TypedNode(node.name, op, operands, attrs, type, node.after, line)
 
     def help(self, node: Node, help: str) -> str:
         """An op's help in the words of the expression that the node comes from, if any."""
@@ -293,6 +295,17 @@ class _Inference:
             return replace(error, mark=place_within(self.graph.source, error.mark, text, *place))
         start, length = place
         return replace(error, source=Source("expression", text), mark=Mark(1, start + 1, length))
+
+
+def _in_order(op: Op, operands: Mapping[str, str]) -> dict[str, str]:
+    """The operands in the order in which the op declares them, whatever that of the file."""
+    places = {operand.name: number for number, operand in enumerate(op.operands)}
+
+    def place(key: str) -> int:
+        declared = operand_of(op.operands, key)
+        return len(places) if declared is None else places[declared.name]
+
+    return {key: operands[key] for key in sorted(operands, key=place)}
 
 
 def topological(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:

@@ -65,6 +65,12 @@ def smallest_subnormal(dtype: DType) -> float:
     return _limit(dtype, "smallest_subnormal")
 
 
+@cache
+def largest(dtype: DType) -> float:
+    """The largest finite number of a float."""
+    return _limit(dtype, "max")
+
+
 def _limit(dtype: DType, name: str) -> float:
     import ml_dtypes
 
@@ -72,5 +78,5 @@ def _limit(dtype: DType, name: str) -> float:
     return float(getattr(info, name))
 
 
-__all__ = ["Approximate", "Approximates", "finite", "smallest_normal", "smallest_subnormal",
-           "unit_roundoff"]  # fmt: skip
+__all__ = ["Approximate", "Approximates", "finite", "largest", "smallest_normal",
+           "smallest_subnormal", "unit_roundoff"]  # fmt: skip

@@ -75,11 +75,11 @@ def _stored(result: _Known) -> Array:
 def _settled(error: Array, step: Step, value: Array, args: list[_Known]) -> Array:
     """The bound, infinite where nothing is known. NaN of exact arguments is sure."""
     error = np.where(np.isnan(error), np.inf, error)
-    unsure = np.zeros((), bool)
+    unsure: Array = np.zeros((), bool)
     for arg in args:
         unsure = np.asarray(unsure | (arg.error > 0))
     if step.reduces and unsure.shape:
-        unsure = unsure.any(axis=-1, keepdims=True)
+        unsure = np.asarray(unsure.any(axis=-1, keepdims=True))
     return np.where(np.isnan(value) & ~unsure, 0.0, error)
 
 

@@ -69,7 +69,15 @@ def running_error(
 
 def _stored(result: _Known) -> Array:
     error = result.error + _rounding(result.size, result.dtype)
+    error = _or_infinite(error, result.value, result.dtype)
     return np.where(np.isnan(error), np.inf, error)
+
+
+def _or_infinite(error: Array, value: Array, dtype: DType) -> Array:
+    """The bound of a number, infinite where it may overflow."""
+    if not dtype.is_float:
+        return error
+    return np.where(np.isfinite(value) & (np.abs(value) + error > largest(dtype)), np.inf, error)
 
 
 def _settled(error: Array, step: Step, value: Array, args: list[_Known]) -> Array:
@@ -110,8 +118,7 @@ def _error(
                                                           np.inf, 0.0))  # fmt: skip
     size, dtype = np.abs(value) + error, step.dtype.accumulator
     ulps = _ULPS if step.function in _APPROXIMATED else 1
-    error = error + ulps * _rounding(size, dtype)
-    return np.where(np.isfinite(value) & (size > largest(dtype)), np.inf, error)
+    return _or_infinite(error + ulps * _rounding(size, dtype), value, dtype)
 
 
 def _rounding(size: Array, dtype: DType) -> Array:

@@ -151,8 +151,9 @@ def _check_operand(operand: Operand, type: TensorType) -> None:
 def _check_position(types: Types, shape: tuple[int, ...]) -> None:
     if "at" in types:
         at = types["at"].shape
-        if at not in ((), (shape[0],)) or (at and len(shape) < 3):
-            raise OpError(f"at must have the shape [] or [{shape[0]}], found {list(at)}", "at")
+        wanted = f"[] or [{shape[0]}]" if len(shape) > 2 else "[] where x is (S, D)"
+        if at and (len(shape) < 3 or at != (shape[0],)):
+            raise OpError(f"at must have the shape {wanted}, found {list(at)}", "at")
         return
     found = types["position"].shape
     try:

@@ -25,7 +25,6 @@ from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
 from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
-from graphexec.ir.operand import operand_of
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 
 MAX_RANK = 8
@@ -302,8 +301,8 @@ def _in_order(op: Op, operands: Mapping[str, str]) -> dict[str, str]:
     places = {operand.name: number for number, operand in enumerate(op.operands)}
 
     def place(key: str) -> int:
-        declared = operand_of(op.operands, key)
-        return len(places) if declared is None else places[declared.name]
+        list_, bracket, _ = key.partition("[")  # x[0] is a member of a list x
+        return places.get(list_ if bracket else key, len(places))
 
     return {key: operands[key] for key in sorted(operands, key=place)}
 

@@ -172,3 +172,17 @@ def test_places_are_open_between_near_elements():
     assert bound_of(lambda w, x: w.reduce("argmax", x), x).tolist() == [[1.0]]
     exact = Approximate(x.values, DType.F32)
     assert bound_of(lambda w, x: w.reduce("argmax", x), exact).tolist() == [[0.0]]
+
+
+def test_a_choice_that_is_open_may_be_the_other():
+    x = Approximate(np.array([[0.7, 5.0]]), DType.F64, np.full((1, 2), 1e-3))
+    bound = bound_of(lambda w, x: w.where(x < 0.7, 10.0, 3.0), x)
+    assert bound.tolist() == [[pytest.approx(7.0), pytest.approx(0.0, abs=1e-6)]]
+
+
+def test_sums_of_many_may_lose_a_digit():
+    x = Approximate(np.full((1, 100_000), 0.1), DType.F64)
+    bound = bound_of(lambda w, x: w.reduce("sum", w.cast(x, DType.F32)), x)
+    in_order = np.cumsum(np.full(100_000, 0.1, np.float32), dtype=np.float32)[-1]
+    assert abs(in_order - 10_000) > 1.0  # one after another
+    assert abs(in_order - 10_000) <= bound.item() <= 120.0

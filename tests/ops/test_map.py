@@ -1,5 +1,6 @@
 """map: types, shapes, numbers against NumPy, and every mistake with its place."""
 
+import inspect
 import math
 import re
 from typing import Any
@@ -457,3 +458,9 @@ def test_builders_and_operators_make_the_same_node():
     arrays = {n: np.random.default_rng(1).standard_normal((2, 3)).astype("f4") for n in "uv"}
     found = run(graph, arrays)
     np.testing.assert_array_equal(found["a"], found["b"])
+
+
+def test_the_signature_takes_the_expression_first_and_tensors_by_name():
+    signature = str(inspect.signature(gx.Graph("g").map))
+    assert signature.startswith("(expr, *, dtype=None,")
+    assert "**tensors)" in signature

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import graphexec as gx
 from graphexec.base.casts import cast
 from graphexec.base.tensor import DType
 from graphexec.ir.approximate import Approximate
@@ -186,3 +187,21 @@ def test_sums_of_many_may_lose_a_digit():
     in_order = np.cumsum(np.full(100_000, 0.1, np.float32), dtype=np.float32)[-1]
     assert abs(in_order - 10_000) > 1.0  # one after another
     assert abs(in_order - 10_000) <= bound.item() <= 120.0
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32", "f64"])
+def test_compare_judges_by_it(dtype):
+    graph = gx.Graph("g")
+    graph.input("x", (6, 40), dtype)
+    w = graph.input("w", (40,), dtype)
+    h = graph.map("silu(x) * w + 0.5", name="h")
+    n = graph.norm(h, weight=w, name="n")
+    graph.output(m=graph.reduce(n, kind="logsumexp", axis=-1, name="m"), n=n)
+    rng = np.random.default_rng(3)
+    arrays = {"x": rng.standard_normal((6, 40)), "w": rng.standard_normal(40)}
+    given_ = {name: a.astype(DType(dtype).numpy()) for name, a in arrays.items()}
+    found = gx.compare(graph, given_, device="cpu")
+    assert found.ok
+    unit = {"f16": 2**-11, "f32": 2**-24, "f64": 2**-53}[dtype]
+    for row in found.nodes:
+        assert row.worst.bound <= unit * (abs(row.worst.expected) + 1) * 500

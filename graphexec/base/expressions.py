@@ -185,7 +185,9 @@ class _Evaluator:
         return left / right
 
 
-def _power(base: Number, exponent: Number) -> Number:
+def power(base: Number, exponent: Number) -> Number:
+    """base ** exponent, a real number; integers within int64. Raises ExpressionError, and
+    ZeroDivisionError and OverflowError as Python does."""
     if isinstance(base, int) and isinstance(exponent, int) and exponent >= 0:
         # |base| ≥ 2 ** (bits - 1), so the power has at least that many bits times the exponent.
         if abs(base) > 1 and (base.bit_length() - 1) * exponent >= 64:
@@ -193,7 +195,7 @@ def _power(base: Number, exponent: Number) -> Number:
         return int(base**exponent)
     if base == 0 and exponent < 0:
         raise ZeroDivisionError
-    if base < 0 and exponent != int(exponent):
+    if base < 0 and not float(exponent).is_integer():
         raise ExpressionError("a fractional power of a negative number")
     return float(float(base) ** exponent)
 
@@ -212,7 +214,7 @@ _BINARY: dict[str, Callable[[Number, Number], Number]] = {
     "*": operator.mul,
     "//": operator.floordiv,
     "%": operator.mod,
-    "**": _power,
+    "**": power,
 }
 _OPERATORS = frozenset((*_BINARY, "/"))
 _CALLS: dict[str, Callable[[list[Number]], Number]] = {

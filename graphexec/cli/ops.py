@@ -107,6 +107,8 @@ def _page(op: Op) -> str:
     ]  # fmt: skip
     if operands:
         parts.append("Operands, each the name of a tensor:\n\n" + _entries(operands))
+    if op.expression is not None:
+        parts.append(_vocabulary(op.expression))
     if op.attributes:
         parts.append("Attributes:\n\n" + _entries([(a.name, _explain(a)) for a in op.attributes]))
     return "\n\n".join(parts)
@@ -114,7 +116,20 @@ def _page(op: Op) -> str:
 
 def _usage(op: Op) -> str:
     needed = "".join(f", {o.name}: {_written(o)}" for o in op.operands if not o.optional)
+    if op.expression is not None:
+        needed += f", {op.expression}: …"
     return f"  y: {{op: {op.name}{needed}}}"
+
+
+def _vocabulary(expression: str) -> str:
+    """What an expression is made of."""
+    from graphexec.base.grammar import FUNCTIONS
+
+    text = (
+        f"Operands are the tensors in `{expression}`, by their names; `with: {{x: NAME}}` gives "
+        f"one another name there. Functions: {', '.join(sorted(FUNCTIONS, key=str.lower))}."
+    )
+    return wrap(text, _width())
 
 
 def _written(operand: Operand) -> str:

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from graphexec.base.cycles import topological_order
-from graphexec.base.diagnostics import Diagnostic, did_you_mean, place_within
+from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean, place_within
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
@@ -135,7 +135,8 @@ class _Inference:
             return None
         if op.expression is not None:  # a stated shape takes part in broadcasting
             attrs["shape"] = None if node.shape is None else self.shape(node.shape, node)
-        types = {key: self.types[name] for key, name in node.operands.items()}
+        operands = _in_order(op, node.operands)
+        types = {key: self.types[name] for key, name in operands.items()}
         try:
             type = self.inferred(op, types, attrs)
         except OpError as exc:
@@ -158,7 +159,7 @@ class _Inference:
             return None
         mark = node.marks.get("")
         line = mark.line if mark else None
-        return TypedNode(node.name, op, dict(node.operands), attrs, type, node.after, line)
+        return TypedNode(node.name, op, operands, attrs, type, node.after, line)
 
     def help(self, node: Node, help: str) -> str:
         """An op's help in the words of the expression that the node comes from, if any."""
@@ -280,13 +281,30 @@ class _Inference:
         if not placed:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
-        if place is not None and found.mark is not None and isinstance(item, Node):
-            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
-            inside = place_within(self.graph.source, found.mark, text, *place)
-            found = replace(found, mark=inside)
         if found.mark is None:  # the message names the item already
             found = Diagnostic(message, **more)
+        if place is not None and isinstance(item, Node):
+            text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
+            found = self.inside(found, text, place)
         self.errors.append(found)
+
+    def inside(self, error: Diagnostic, text: str, place: tuple[int, int]) -> Diagnostic:
+        """The error at a place of an expression: in the file, or in the text alone."""
+        if error.mark is not None:
+            return replace(error, mark=place_within(self.graph.source, error.mark, text, *place))
+        start, length = place
+        return replace(error, source=Source("expression", text), mark=Mark(1, start + 1, length))
+
+
+def _in_order(op: Op, operands: Mapping[str, str]) -> dict[str, str]:
+    """The operands in the order in which the op declares them, whatever that of the file."""
+    places = {operand.name: number for number, operand in enumerate(op.operands)}
+
+    def place(key: str) -> int:
+        list_, bracket, _ = key.partition("[")  # x[0] is a member of a list x
+        return places.get(list_ if bracket else key, len(places))
+
+    return {key: operands[key] for key in sorted(operands, key=place)}
 
 
 def topological(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:

@@ -57,20 +57,33 @@ def finite(values: Array) -> Array:
 
 @cache
 def unit_roundoff(dtype: DType) -> float:
-    """The largest relative error of rounding to the nearest number."""
+    """The largest relative error of rounding to the nearest number; 0 for integers."""
+    if not dtype.is_float:
+        return 0.0
     return _limit(dtype, "eps") / 2
 
 
 @cache
 def smallest_normal(dtype: DType) -> float:
-    """The smallest positive normal number: what flushing subnormal numbers to zero may lose."""
+    """The smallest positive normal number: what flushing subnormal numbers to zero may lose; 0 for
+    integers."""
+    if not dtype.is_float:
+        return 0.0
     return _limit(dtype, "smallest_normal")
 
 
 @cache
 def smallest_subnormal(dtype: DType) -> float:
-    """The smallest positive number."""
+    """The smallest positive number; 0 for integers."""
+    if not dtype.is_float:
+        return 0.0
     return _limit(dtype, "smallest_subnormal")
+
+
+@cache
+def largest(dtype: DType) -> float:
+    """The largest finite number of a float."""
+    return _limit(dtype, "max")
 
 
 def _limit(dtype: DType, name: str) -> float:
@@ -80,5 +93,5 @@ def _limit(dtype: DType, name: str) -> float:
     return float(getattr(info, name))
 
 
-__all__ = ["Approximate", "Approximates", "exactly", "finite", "smallest_normal",
+__all__ = ["Approximate", "Approximates", "exactly", "finite", "largest", "smallest_normal",
            "smallest_subnormal", "unit_roundoff"]  # fmt: skip

@@ -259,7 +259,7 @@ class Writer:
         if whole and (not base.dtype.is_float or abs(int(b)) <= 4):  # type: ignore[arg-type]
             return self._whole_power(base, int(b))  # type: ignore[arg-type]
         if not base.dtype.is_float:
-            raise OpError(f"** of {base.dtype} by an exponent that is no whole number",
+            raise OpError(f"** of {base.dtype} by an exponent that is no constant whole number",
                           help="cast(x, f32) ** …")  # fmt: skip
         left, right = self.together(base, b)
         return self._step("pow", (left.number, right.number), left.dtype)

@@ -59,6 +59,8 @@ def _signature(op: Op) -> Signature:
     either, by_name = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
     needed = [o for o in op.operands if not o.optional]
     known: dict[str, Parameter] = {o.name: Parameter(o.name, either) for o in needed}
+    if op.expression is not None:
+        known[op.expression] = Parameter(op.expression, either)
     # Python has those with a default last; operands after an optional one are given by name.
     for operand in op.operands:
         if operand.optional:
@@ -69,4 +71,6 @@ def _signature(op: Op) -> Signature:
         )
     for name, default in _COMMON:
         known.setdefault(name, Parameter(name, by_name, default=default))
+    if op.expression is not None:  # tensors by their names in it
+        known.setdefault("tensors", Parameter("tensors", Parameter.VAR_KEYWORD))
     return Signature(list(known.values()), return_annotation=str)

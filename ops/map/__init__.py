@@ -6,6 +6,7 @@ import numpy as np
 
 from graphexec.base.grammar import Expression, Name
 from graphexec.base.tensor import Array, DType
+from graphexec.ir.approximate import Approximates
 from graphexec.ir.body import Body
 from graphexec.ops.kit import (
     Arrays,
@@ -22,6 +23,7 @@ from graphexec.ops.kit import (
 )
 from graphexec.ops.kit.generate import generated
 from graphexec.ops.kit.generate.by_numpy import evaluate
+from graphexec.ops.kit.generate.running_error import running_error
 from graphexec.ops.map.compile import compiled
 
 
@@ -59,6 +61,14 @@ class Map(Op):
         body = _body(types, attrs, len(type.shape))
         found = evaluate(body, list(arrays.values()), type.shape, exact=True)[0]
         return np.broadcast_to(found, type.shape)
+
+    def error(
+        self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
+    ) -> Array | None:
+        """By a running error analysis of the expression."""
+        types = {name: TensorType(x.values.shape, x.dtype) for name, x in operands.items()}
+        body = _body(types, attrs, len(type.shape))
+        return running_error(body, list(operands.values()), type.shape)[0]
 
     def view(self, operands: Views, attrs: Attrs, types: Types, type: TensorType) -> View | None:
         """A bare name is another name for the tensor."""

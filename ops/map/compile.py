@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from graphexec.base.expressions import power
 from graphexec.base.grammar import Binary, Call, Expression, Name, Unary
 from graphexec.base.grammar import Number as Literal
 from graphexec.base.tensor import DType
+from graphexec.base.tokens import ExpressionError
 from graphexec.ir.body import Body, Number, Operand, Value, Writer
 from graphexec.ops.kit import OpError
+from graphexec.ops.kit.generate.by_numpy import evaluate
 
 
 @lru_cache(maxsize=4096)
@@ -44,10 +47,12 @@ class _Compiler:
             if exc.place is None:
                 exc.place, exc.key = (tree.start, tree.length), "expr"
             raise
+        except ExpressionError as exc:
+            raise _at(tree, exc.message, exc.help) from None
         except ZeroDivisionError:
             raise _at(tree, "division by zero") from None
-        except (OverflowError, ValueError) as exc:
-            raise _at(tree, f"this has no value: {exc}") from None
+        except OverflowError:
+            raise _at(tree, "the value is too large") from None
 
     def _value(self, tree: Expression) -> Operand:
         match tree:
@@ -74,7 +79,7 @@ class _Compiler:
             found: Number = _KNOWN[symbol](a, b)
             return found
         writer = self.writer
-        if symbol in ("//", "%") and b == 0 and isinstance(a, Value) and not a.dtype.is_float:
+        if symbol in ("/", "//", "%") and not isinstance(b, Value) and b == 0:
             raise _at(tree, "division by zero")
         match symbol:
             case "/":
@@ -101,15 +106,12 @@ class _Compiler:
         if name == "clip":
             return self._extreme("min", [self._extreme("max", args[:2]), args[2]])
         if name == "where":
-            condition, a, b = args
-            if not isinstance(condition, Value):
-                return a if condition else b
-            return self.writer.where(condition, a, b)
+            return self._where(*args)
         x = args[0]
         if name == "relu":
             return self._extreme("max", [x, 0])
         if not isinstance(x, Value):
-            return _known(name, x, self.writer)
+            return _known(name, x)
         if name in ("abs", "sign", "floor", "ceil", "round"):
             return self.writer.numeric(name, x)
         if name in _WRITTEN:
@@ -118,6 +120,15 @@ class _Compiler:
             written: Value = getattr(self.writer, name)(x)
             return written
         return self.writer.floating(name, x)
+
+    def _where(self, condition: Operand, a: Operand, b: Operand) -> Operand:
+        if isinstance(condition, Value):
+            return self.writer.where(condition, a, b)
+        if not isinstance(condition, bool):
+            raise OpError(f"the condition is the number {condition}", help="x != 0 is a bool")
+        if isinstance(a, Value) or isinstance(b, Value):
+            a, b = self.writer.together(a, b)
+        return a if condition else b
 
     def _extreme(self, function: str, args: list[Operand]) -> Operand:
         found = args[0]
@@ -156,26 +167,32 @@ _WRITTEN = ("rsqrt", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus")
 
 _KNOWN: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
-    "//": operator.floordiv, "%": operator.mod, "**": operator.pow, "==": operator.eq,
+    "//": operator.floordiv, "%": operator.mod, "**": power, "==": operator.eq,
     "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "and": lambda a, b: bool(a and b), "or": lambda a, b: bool(a or b),
 }  # fmt: skip
 
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "abs": abs, "floor": math.floor, "ceil": math.ceil, "round": round, "exp": math.exp,
-    "log": math.log, "log1p": math.log1p, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
-    "tanh": math.tanh, "erf": math.erf, "isnan": math.isnan, "isinf": math.isinf,
-    "rsqrt": lambda x: 1 / math.sqrt(x), "sign": lambda x: (x > 0) - (x < 0),
+_ROUNDED: dict[str, Callable[[Number], Number]] = {
+    "floor": math.floor, "ceil": math.ceil, "round": round,
 }  # fmt: skip
 
 
-def _known(name: str, x: Number, writer: Writer) -> Operand:
-    """A function of a number. Some are left to the kernel."""
-    if name in _FUNCTIONS:
-        found: Number = _FUNCTIONS[name](x)
-        return found
-    written: Value = getattr(writer, name)(writer.cast(float(x), DType.F32))
-    return written
+def _known(name: str, x: Number) -> Number:
+    """A function of a number, in float64; those to whole numbers give integers."""
+    if name == "abs":
+        return abs(x)
+    if name in _ROUNDED:
+        return _ROUNDED[name](x) if math.isfinite(x) else x
+    if name == "sign" and x == x:
+        return (x > 0) - (x < 0)
+    writer = Writer()
+    value = writer.constant(float(x), DType.F64)
+    own = name in _WRITTEN
+    step = getattr(writer, name)(value) if own else writer.floating(name, value)
+    found: Number = evaluate(writer.body(step), [], (), exact=True)[0].item()
+    if math.isfinite(x) and not math.isfinite(found):
+        raise OpError(f"{name}({x}) is {found}", help="inf and nan are written as such")
+    return found
 
 
 def _at(tree: Expression, message: str, help: str = "") -> OpError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphexec.base.tensor import Array
+from graphexec.ir.approximate import Approximate, Approximates
 from graphexec.ir.body import Body, Value, Writer
 from graphexec.ops.kit import (
     Arrays,
@@ -21,6 +22,7 @@ from graphexec.ops.kit import (
     Views,
 )
 from graphexec.ops.kit.generate import generated
+from graphexec.ops.kit.generate.running_error import running_error
 from graphexec.ops.kit.rows import as_rows, normal_axes
 
 
@@ -76,6 +78,22 @@ class Norm(Op):
         y = y * arrays["weight"] if "weight" in arrays else y
         y = y + arrays["bias"] if "bias" in arrays else y
         return np.moveaxis(y, -1, axis)
+
+    def error(
+        self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
+    ) -> Array | None:
+        """By a running error analysis of the rows."""
+        axis = attrs["axis"]
+        x, *others = operands.values()
+        off = None if x.error is None else np.broadcast_to(x.error, x.values.shape)
+        rows = Approximate(
+            np.moveaxis(x.values, axis, -1), x.dtype,
+            None if off is None else np.moveaxis(off, axis, -1),
+        )  # fmt: skip
+        types = {name: TensorType(x.values.shape, x.dtype) for name, x in operands.items()}
+        body = _body(types, attrs, type.shape[axis])
+        error = running_error(body, [rows, *others], rows.values.shape)[0]
+        return np.moveaxis(np.broadcast_to(error, rows.values.shape), -1, axis)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Dense weights and biases; any x and result with neighbours along the last axis."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from graphexec.base.tensor import Array, DType
+from graphexec.ir.approximate import Approximate, Approximates
 from graphexec.ir.body import Body, Value, Writer
 from graphexec.ir.operand import ANY
 from graphexec.ops.copy import strided_copy
@@ -24,6 +27,7 @@ from graphexec.ops.kit import (
 from graphexec.ops.kit import View as View
 from graphexec.ops.kit.generate import generated
 from graphexec.ops.kit.generate.by_numpy import evaluate
+from graphexec.ops.kit.generate.running_error import running_error
 from graphexec.ops.kit.rows import as_rows, normal_axes
 
 KINDS = ("sum", "mean", "prod", "max", "min", "any", "all", "argmax", "argmin", "logsumexp")
@@ -61,12 +65,20 @@ class Reduce(Op):
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64; integers as they are."""
-        x = arrays["x"]
-        axes = _axes(x.shape, attrs)
-        others = [n for n in range(x.ndim) if n not in axes]
-        rows = x.transpose(*others, *axes).reshape(*(x.shape[n] for n in others), -1)
-        body = _body(attrs["kind"], DType.of(x.dtype), rows.shape[-1])
+        rows = _rows(arrays["x"], attrs)
+        body = _body(attrs["kind"], DType.of(rows.dtype), rows.shape[-1])
         return evaluate(body, [rows], rows.shape, exact=True)[0].reshape(type.shape)
+
+    def error(
+        self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
+    ) -> Array | None:
+        """By a running error analysis of the rows."""
+        x = operands["x"]
+        values = _rows(x.values, attrs)
+        off = None if x.error is None else _rows(np.broadcast_to(x.error, x.values.shape), attrs)
+        body = _body(attrs["kind"], x.dtype, values.shape[-1])
+        known = Approximate(values, x.dtype, off)
+        return running_error(body, [known], values.shape)[0].reshape(type.shape)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """A dense result; an x whose axes merge."""
@@ -94,6 +106,13 @@ class Reduce(Op):
 def _axes(shape: tuple[int, ...], attrs: Attrs) -> tuple[int, ...]:
     axes = attrs["axis"]
     return normal_axes(range(len(shape)) if axes is None else axes, shape)
+
+
+def _rows(x: Array, attrs: Attrs) -> Array:
+    """x with the axes as one axis, the last."""
+    axes = _axes(x.shape, attrs)
+    others = [n for n in range(x.ndim) if n not in axes]
+    return x.transpose(*others, *axes).reshape(*(x.shape[n] for n in others), -1)
 
 
 def _body(kind: str, dtype: DType, length: int) -> Body:

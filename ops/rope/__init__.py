@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from graphexec.base.tensor import Array, DType
-from graphexec.ir.body import Body, Value, Writer
+from graphexec.ir.approximate import Approximates
+from graphexec.ir.body import Writer
 from graphexec.ir.operand import FLOATS
 from graphexec.ops.gather.kernel import GatherRows
 from graphexec.ops.kit import (
@@ -28,6 +28,8 @@ from graphexec.ops.kit import (
     Views,
 )
 from graphexec.ops.kit.generate import generated
+from graphexec.ops.rope.bodies import body_of_angles, body_of_tables, slices
+from graphexec.ops.rope.by_numpy import error_of, rotated
 
 _INDEX = (DType.I32, DType.I64)
 
@@ -90,20 +92,13 @@ class Rope(Op):
 
     def reference(self, arrays: Arrays, attrs: Attrs, type: TensorType) -> Array:
         """The definition, in float64."""
-        x = arrays["x"]
-        rotate = attrs["rotate"] or x.shape[-1]
-        position = _position_array(arrays, x.shape)
-        if "cos" in arrays:
-            cos, sin = (_rows(arrays[name], position) for name in ("cos", "sin"))
-        else:
-            frequency = float(attrs["theta"]) ** (-np.arange(0, rotate, 2) / rotate)
-            angle = position[..., None].astype(np.float64) * frequency
-            cos, sin = np.cos(angle), np.sin(angle)
-        y = np.array(x)
-        first, second = _slices(rotate, attrs["pairs"])
-        u, v = x[..., first], x[..., second]
-        y[..., first], y[..., second] = u * cos - v * sin, v * cos + u * sin
-        return y
+        return rotated(arrays, attrs)
+
+    def error(
+        self, operands: Approximates, attrs: Attrs, type: TensorType, exact: Array
+    ) -> Array | None:
+        """By a running error analysis of the pairs."""
+        return error_of(operands, attrs)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:
         """Any strides of x and of the result along axes before the last; other operands dense."""
@@ -117,17 +112,19 @@ class Rope(Op):
         shape = (*x.shape[:-1], rotate // 2)
         position = _position_view(call, x.shape)
         commands: list[Command] = []
-        first, second = _slices(rotate, attrs["pairs"])
+        first, second = slices(rotate, attrs["pairs"])
         u, v = _window(x, first), _window(x, second)
         written = [_window(out, first), _window(out, second)]
         if "cos" in call.types:
             tables = [_looked_up(call, name, position, commands) for name in ("cos", "sin")]
-            body = _body_of_tables(x.dtype, tables[0].dtype)
+            body = body_of_tables(x.dtype, tables[0].dtype)
             reads = [u, v, *tables]
         else:
-            body = _body(call.types, attrs, rotate)
+            body = body_of_angles(call.types, attrs, rotate)
             reads = [u, v, *([] if position is None else [_spread(position, shape)])]
-        commands.append(generated(call, "rope", body, reads, written, shape))
+        # The two results lie within one another's bytes, so they are stated as one.
+        command = generated(call, "rope", body, reads, written, shape)
+        commands.append(replace(command, writes=(out,), inplace=(), recipe=None))
         if rotate < x.shape[-1]:
             rest = slice(rotate, x.shape[-1], 1)
             writer = Writer()
@@ -154,8 +151,9 @@ def _check_operand(operand: Operand, type: TensorType) -> None:
 def _check_position(types: Types, shape: tuple[int, ...]) -> None:
     if "at" in types:
         at = types["at"].shape
-        if at not in ((), (shape[0],)) or (at and len(shape) < 3):
-            raise OpError(f"at must have the shape [] or [{shape[0]}], found {list(at)}", "at")
+        wanted = f"[] or [{shape[0]}]" if len(shape) > 2 else "[] where x is (S, D)"
+        if at and (len(shape) < 3 or at != (shape[0],)):
+            raise OpError(f"at must have the shape {wanted}, found {list(at)}", "at")
         return
     found = types["position"].shape
     try:
@@ -165,13 +163,6 @@ def _check_position(types: Types, shape: tuple[int, ...]) -> None:
     if not fits:
         raise OpError(f"position of shape {list(found)} does not broadcast to {list(shape[:-1])}",
                       "position")  # fmt: skip
-
-
-def _slices(rotate: int, pairs: str) -> tuple[slice, slice]:
-    """The features u and v of the pairs."""
-    if pairs == "halves":
-        return slice(0, rotate // 2, 1), slice(rotate // 2, rotate, 1)
-    return slice(0, rotate, 2), slice(1, rotate, 2)
 
 
 def _window(x: View, features: slice) -> View:
@@ -196,34 +187,6 @@ def _position_view(call: Call, shape: tuple[int, ...]) -> View | None:
 def _spread(position: View, shape: tuple[int, ...]) -> View:
     """The same for each pair."""
     return replace(position, shape=shape, strides=(*position.strides, 0))
-
-
-def _body(types: Types, attrs: Attrs, rotate: int) -> Body:
-    """u', v' by angles in f64, of which cos and sin are taken in f32 after whole turns are left
-    out: positions of millions keep their digits."""
-    writer = Writer()
-    dtype = types["x"].dtype
-    u, v = writer.load(0, dtype), writer.load(1, dtype)
-    place = writer.load(2, types["at" if "at" in types else "position"].dtype)
-    if "at" in types:
-        place = place + writer.index(-2)
-    scale = writer.cast(writer.index(-1), DType.F64) * (-2 * math.log(attrs["theta"]) / rotate)
-    angle = writer.cast(place, DType.F64) * writer.floating("exp", scale)
-    turns = writer.numeric("round", angle * (0.5 / math.pi))
-    angle = writer.cast(angle - turns * (2 * math.pi), dtype.accumulator)
-    cos, sin = writer.floating("cos", angle), writer.floating("sin", angle)
-    return _rotated(writer, u, v, cos, sin)
-
-
-def _body_of_tables(dtype: DType, table: DType) -> Body:
-    writer = Writer()
-    u, v = writer.load(0, dtype), writer.load(1, dtype)
-    return _rotated(writer, u, v, writer.load(2, table), writer.load(3, table))
-
-
-def _rotated(writer: Writer, u: Value, v: Value, cos: Value, sin: Value) -> Body:
-    results = u * cos - v * sin, v * cos + u * sin
-    return writer.body(*(writer.cast(result, u.dtype) for result in results))
 
 
 def _looked_up(call: Call, name: str, position: View | None, commands: list[Command]) -> View:
@@ -263,20 +226,6 @@ def _places(call: Call, commands: list[Command]) -> View:
     places = call.scratch("positions", TensorType(shape, given.dtype))
     commands.append(generated(call, "positions", body, [given], [places]))
     return places
-
-
-def _position_array(arrays: Arrays, shape: tuple[int, ...]) -> Array:
-    if "position" in arrays:
-        return np.broadcast_to(arrays["position"], shape[:-1])
-    at = arrays["at"].reshape(*arrays["at"].shape, *(1,) * (len(shape) - 1 - arrays["at"].ndim))
-    return np.broadcast_to(at + np.arange(shape[-2]), shape[:-1])
-
-
-def _rows(table: Array, position: Array) -> Array:
-    """Rows of a table; NaN where there is none."""
-    place = position.astype(np.int64)
-    inside = (place >= 0) & (place < len(table))
-    return np.where(inside[..., None], table[np.where(inside, place, 0)], np.nan)
 
 
 OP = Rope()

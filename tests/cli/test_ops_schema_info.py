@@ -23,6 +23,13 @@ def test_the_page_of_an_op_has_everything_its_definition_says(invoke):
         assert f" {item.name} " in page
 
 
+def test_an_op_of_an_expression(invoke):
+    page = " ".join(invoke("ops", "map").stdout.split())
+    assert "y: {op: map, expr: …}" in page
+    assert "Operands are the tensors in `expr`" in page
+    assert "gelu, gelu_tanh," in page
+
+
 def test_an_op_without_attributes(invoke, slow_ops):
     done = invoke("ops", "slow", "--ops", slow_ops)
     assert done.exit_code == 0

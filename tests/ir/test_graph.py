@@ -324,11 +324,13 @@ def test_help_of_an_op_is_the_ops_own_text(op: gx.Op) -> None:
     for part in (*op.operands, *op.attributes):
         assert f"{part.name}: " in words
     parameters = inspect.signature(getattr(graph, op.name)).parameters
-    assert [n for n, p in parameters.items() if p.default is p.empty] == [
-        o.name for o in op.operands if not o.optional
-    ]
+    needed = [o.name for o in op.operands if not o.optional]
+    if op.expression is not None:
+        needed += [op.expression, "tensors"]
+    assert [n for n, p in parameters.items() if p.default is p.empty] == needed
     for attribute in op.attributes:
-        assert parameters[attribute.name].default == attribute.default
+        if attribute.name not in needed:
+            assert parameters[attribute.name].default == attribute.default
     assert {"name", "after", "shape"} <= set(parameters)
 
 

@@ -22,6 +22,9 @@ from graphexec.ops.concat import OP as CONCAT
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.gather import OP as GATHER
 from graphexec.ops.gemm import OP as GEMM
+from graphexec.ops.norm import OP as NORM
+from graphexec.ops.reduce import OP as REDUCE
+from graphexec.ops.rope import OP as ROPE
 from graphexec.ops.softmax import OP as SOFTMAX
 
 DTYPES = ("f16", "bf16", "f32", "f64")
@@ -46,6 +49,7 @@ def cases() -> list[Case]:
         *_copy_cases(),
         *_concat_cases(),
         *_gather_cases(),
+        *_body_cases(),
         *_affine_cases(),
         *_example_cases(),
     ]
@@ -148,6 +152,19 @@ def _gather_cases() -> Iterator[Case]:
     ):  # fmt: skip
         types = {"x": tensor(dtype, 6, row), "index": tensor(integer, 5)}
         yield Case(f"gather rows of {row} {dtype} by {integer}", GATHER, types)
+
+
+def _body_cases() -> Iterator[Case]:
+    """Ops that are bodies, beside those of generated_bodies."""
+    for dtype in DTYPES:
+        x, at = tensor(dtype, 2, 3, 4, 16), tensor("i64", 2)
+        yield Case(f"rope {dtype}", ROPE, {"x": x, "at": at})
+        weight = {"x": tensor(dtype, 5, 40), "weight": tensor(dtype, 40)}
+        yield Case(f"norm {dtype}", NORM, weight)
+        yield Case(f"norm of columns {dtype}", NORM, {"x": tensor(dtype, 40, 5)}, {"axis": 0})
+    pairs = {"x": tensor("f16", 4, 16), "position": tensor("i32", 4)}
+    yield Case("rope of neighbours", ROPE, pairs, {"pairs": "interleaved", "rotate": 8})
+    yield Case("argmax", REDUCE, {"x": tensor("u8", 5, 40)}, {"kind": "argmax", "axis": (-1,)})
 
 
 def _affine_cases() -> Iterator[Case]:

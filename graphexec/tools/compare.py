@@ -24,6 +24,7 @@ from graphexec.base.tensor import Array, DType, TensorType
 from graphexec.graph.not_computed import NotComputed, not_computed
 from graphexec.ir.approximate import Approximate, exactly, smallest_subnormal
 from graphexec.ir.graph import Graph
+from graphexec.ir.plan import Launch
 from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.runtime.run_inputs import checked
 from graphexec.tools.evaluate import applied, evaluate_with_errors, given_tensors
@@ -92,12 +93,15 @@ def compare_executable(
     exe.run_tapped(inputs, tap)
     exact = evaluate_with_errors(graph, inputs)
     given = given_tensors(graph, inputs)
+    fused, unrounded = _fused(exe), dict[str, Approximate]()
     depth, coarsest = _depths(graph), _coarsest(graph)
     lost = {node.name: _lost_in_sums(node, types) for node in graph.nodes}
     absent = not_computed(graph, exe.rewritten, seen)
     nodes = []
     for node in graph.nodes:
-        expected = applied(node, given)
+        inside = fused.get(node.name, set()) & unrounded.keys()
+        expected = applied(node, given | {name: unrounded[name] for name in inside})
+        unrounded[node.name] = expected
         result = seen.get(same.get(node.name, node.name))
         if result is None:  # the node that does its work is compared with its own op
             given[node.name] = expected
@@ -113,6 +117,12 @@ def compare_executable(
         judge = Judge(types[tensor], usual, lost.get(tensor, 0.0), tolerance)
         ends.append(judge.row(name, "output", exactly(outputs[name]), exact[tensor]))
     return Comparison(tuple(ends), tuple(nodes), tuple(absent.values()))
+
+
+def _fused(exe: Executable) -> dict[str, set[str]]:
+    """For each node of a launch of several, these: they take one another's results unrounded."""
+    groups = [set(item.nodes) for item in exe.plan.instructions if isinstance(item, Launch)]
+    return {name: group for group in groups for name in group}
 
 
 def _coarse(node: TypedNode, given: Mapping[str, Approximate]) -> DType:

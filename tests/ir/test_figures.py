@@ -15,6 +15,7 @@ from graphexec.cli.app import app
 from graphexec.cli.drawing import Drawing, write
 from graphexec.ir.figures import counted, figures, stale
 from graphexec.ir.plan import Stats
+from graphexec.machine.costs import GPU
 from graphexec.proof import find_hazards
 
 GRAPHS = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
@@ -34,7 +35,7 @@ def test_what_is_counted_is_what_the_planner_says(path: Path, streams: int) -> N
 
 @pytest.fixture(scope="module")
 def plan() -> gx.Plan:
-    return gx.make_plan(gx.load(GRAPHS[0].with_name("diamond.yaml")), streams=3)
+    return gx.make_plan(gx.load(GRAPHS[0].with_name("diamond.yaml")), streams=3, costs=GPU)
 
 
 def without(plan: gx.Plan, *keys: str) -> str:

@@ -290,8 +290,11 @@ def test_wrong_arrays_on_the_device(lab: Lab) -> None:
         assert "input 'x' must be f32[24, 24], found f64[24, 24]" in refused(
             ByInterface(made, x.astype(np.float64))
         )
-        assert "elements of type <i4 are not supported" in refused(
+        assert "input 'x' must be f32[24, 24], found i32[24, 24]" in refused(
             ByInterface(made, x, typestr="<i4")
+        )
+        assert "elements of type <u4 are not supported" in refused(
+            ByInterface(made, x, typestr="<u4")
         )
         assert "not contiguous" in refused(ByInterface(made, x, strides=(4, 96)))
         assert "lies on another device" in refused(ByDlpack(made, x, device=(10, 3)))

@@ -62,12 +62,13 @@ def off_by_rounding(value: Array, dtype: DType) -> Array:
 def of_cast(dtype: DType, value: Array, x: Known) -> Array:
     """The bound of a conversion to a dtype."""
     if dtype is DType.BOOL:
-        return (np.abs(x.value) <= x.error) & (x.error > 0)
+        return ~(np.abs(x.value) > x.error) & (x.error > 0)  # also of a NaN that may be a number
     if dtype.is_float:
         off = off_by_rounding(value, dtype)
         return np.where(x.error == 0, off, x.error + rounding(x.size, dtype))
-    if x.dtype.is_float:  # monotone, also where it saturates
-        return _farthest(value, *(_cast_float(end, dtype) for end in x.ends))
+    if x.dtype.is_float:  # monotone, also where it saturates; but NaN gives 0
+        error = _farthest(value, *(_cast_float(end, dtype) for end in x.ends))
+        return np.where(np.isnan(x.value) & (x.error > 0), np.inf, error)
     narrower = dtype.itemsize < x.dtype.itemsize or dtype is DType.U8  # wraps
     return np.where(x.error == 0, 0.0, np.inf if narrower else x.error)
 
@@ -181,7 +182,7 @@ def _of_place(value: Array, x: Known) -> Array:
     """Of argmin and argmax: the farthest place whose element may be the same as the found one."""
     chosen = np.take_along_axis(x.value, value, -1).astype(np.float64)
     error = np.take_along_axis(x.error, value, -1)
-    near = np.abs(x.value.astype(np.float64) - chosen) <= x.error + error
+    near = ~(np.abs(x.value.astype(np.float64) - chosen) > x.error + error)  # NaN wins
     places = np.abs(np.arange(x.value.shape[-1]) - value)
     open_ = (near & (x.error + error > 0)) | (places == 0)
     return np.asarray(np.where(open_, places, 0).max(axis=-1, keepdims=True))

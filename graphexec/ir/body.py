@@ -111,6 +111,12 @@ class Body:
         return any(step.reduces for step in self.steps)
 
     @cached_property
+    def makes_halves(self) -> bool:
+        """Whether all results are f16 or bf16: less than f32 is enough for them, where not even
+        the last bit of one in a hundred tells."""
+        return all(dtype in (DType.F16, DType.BF16) for dtype in self.dtypes)
+
+    @cached_property
     def along_rows(self) -> tuple[bool, ...]:
         """For each step, whether reductions and constants alone lead to it, so that it is the same
         for all elements of a row, whatever the operands are."""

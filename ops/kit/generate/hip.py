@@ -31,7 +31,7 @@ _FLOATS = {
     **{name: name + "{f}({0})" for name in (
         "floor", "ceil", "exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf", "erfc",
     )},
-}  # fmt: skip
+    }  # fmt: skip
 # Signed integers may not overflow in C++; unsigned ones wrap.
 _INTEGERS = {
     "add": "{T}({U}({0}) + {U}({1}))", "sub": "{T}({U}({0}) - {U}({1}))",
@@ -78,6 +78,8 @@ def _expression(body: Body, step: Step, element: Callable[[int], str]) -> str:
         case "cast":
             return _cast(f"t{step.args[0]}", body.steps[step.args[0]].dtype, step.dtype)
     form = (_FLOATS if step.dtype.is_float else _INTEGERS).get(step.function)
+    if step.function == "erfc" and body.makes_halves:
+        form = "complementary_error_of_halves({0})"
     names = [f"t{number}" for number in step.args]
     return (form or _ANY[step.function]).format(
         *names, T=step.dtype.value, U=_UNSIGNED.get(step.dtype, ""),

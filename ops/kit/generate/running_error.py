@@ -33,6 +33,7 @@ from graphexec.ops.kit.generate.error_rules import (
 )
 
 _ULPS = 8  # unit roundoffs in 4 ulp
+_ULPS_OF_HALVES = 512  # 2^-15, of erfc
 
 
 def running_error(
@@ -47,7 +48,8 @@ def running_error(
     with np.errstate(all="ignore"):
         for step, value in zip(body.steps, values, strict=True):
             args = [known[number] for number in step.args]
-            error = _settled(_error(step, value, args, operands, shape), step, value, args)
+            ulps = _units(body, step)
+            error = _settled(_error(step, value, args, operands, shape, ulps), step, value, args)
             known.append(Known(value, error, step.dtype))
         return [_stored(known[number]) for number in body.results]
 
@@ -76,11 +78,18 @@ def _settled(error: Array, step: Step, value: Array, args: list[Known]) -> Array
     return np.where(np.isnan(value) & ~unsure, 0.0, error)
 
 
+def _units(body: Body, step: Step) -> int:
+    """By how many unit roundoffs a step may be off."""
+    if step.function == "erfc" and body.makes_halves:
+        return _ULPS_OF_HALVES
+    return _ULPS if step.function in APPROXIMATED else 1
+
+
 def _error(
     step: Step, value: Array, args: list[Known], operands: Sequence[Approximate],
-    shape: tuple[int, ...],
+    shape: tuple[int, ...], ulps: int,
 ) -> Array:  # fmt: skip
-    """The bound of a step, NaN where nothing is known."""
+    """The bound of a step that is rounded by as many unit roundoffs, NaN where nothing is known."""
     if step.function == "load":
         error = operands[int(step.value or 0)].error
         return np.zeros(()) if error is None else error
@@ -102,7 +111,6 @@ def _error(
         return np.where(error == 0, 0.0, error + np.where(_near_the_end(step, value, error),
                                                           np.inf, 0.0))  # fmt: skip
     size, dtype = np.abs(value) + error, step.dtype.accumulator
-    ulps = _ULPS if step.function in APPROXIMATED else 1
     return _or_infinite(error + ulps * rounding(size, dtype), value, dtype)
 
 

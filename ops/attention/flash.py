@@ -27,16 +27,18 @@ def attention(
     HEAD: tl.constexpr, VALUE: tl.constexpr,
     BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, RANK: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
+    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, ONE_MASK: tl.constexpr,
+    SCALE_LAST: tl.constexpr,
     BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_N: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """out = softmax(scale · q @ kᵀ + mask) @ v, for one block of queries of one batch entry.
 
     q is (batch, M, HEAD), k (batch, N, HEAD), v (batch, N, VALUE), mask (batch, M, N), each with
-    strides of its own. `extents` are those of the RANK batch axes, `..._batch` the strides. Weights
-    are divided by two to the power `headroom`. With several PARTS out is (batch, PARTS, M, VALUE +
-    2 or more): a row of the result is followed by its largest logit, -inf where the part has no key
-    for the query, and by the sum of its weights.
+    strides of its own; with ONE_MASK it is the same for all queries. `extents` are those of the
+    RANK batch axes, `..._batch` the strides. Weights are divided by two to the power `headroom`.
+    With several PARTS out is (batch, PARTS, M, VALUE + 2 or more): a row of the result is followed
+    by its largest logit, -inf where the part has no key for the query, and by the sum of its
+    weights.
     """
     program = tl.program_id(0)
     part = program % PARTS
@@ -83,14 +85,14 @@ def attention(
         acc, total, top, queries, k, v, mask, low, seen_by_all, rows, head, value, scale, headroom,
         M, N,
         k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
-        CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
+        CAUSAL, HAS_MASK, ONE_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
     )  # fmt: skip
     if CAUSAL or not EVEN_N:
         acc, total, top = _keys(
             acc, total, top, queries, k, v, mask, seen_by_all, high, rows, head, value, scale,
             headroom, M, N,
             k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
-            CAUSAL, HAS_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
+            CAUSAL, HAS_MASK, ONE_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
         )  # fmt: skip
     if BLIND_ROWS:
         total = tl.where(total == 0.0, 1.0, total)
@@ -114,7 +116,8 @@ def _keys(
     k_n, k_d, v_n, v_d, mask_m, mask_n,
     HEAD: tl.constexpr, VALUE: tl.constexpr,
     BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
-    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, SCALE_LAST: tl.constexpr,
+    CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, ONE_MASK: tl.constexpr,
+    SCALE_LAST: tl.constexpr,
     BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
     """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden.
@@ -137,12 +140,14 @@ def _keys(
         if not SCALE_LAST:
             z = z * factor
         if HAS_MASK:
-            mask_at = mask + rows[:, None] * mask_m + column[None, :] * mask_n
-            if EDGE or not EVEN_M:
+            if ONE_MASK:
+                added = tl.load(mask + column * mask_n, mask=column < N, other=0.0)[None, :]
+            elif EDGE or not EVEN_M:
                 inside = (rows < M)[:, None] & (column < N)[None, :]
+                mask_at = mask + rows[:, None] * mask_m + column[None, :] * mask_n
                 added = tl.load(mask_at, mask=inside, other=0.0)
             else:
-                added = tl.load(mask_at)
+                added = tl.load(mask + rows[:, None] * mask_m + column[None, :] * mask_n)
             z += added.to(tl.float32)
         if EDGE:
             visible = (column < N)[None, :]

@@ -19,7 +19,7 @@ _INT32 = 2**31
 CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
     "sm_9": {
         (16, False): (128, 128, 4, 3), (16, True): (128, 128, 4, 3),
-        (32, False): (128, 128, 4, 3), (32, True): (128, 128, 4, 3),
+        (32, False): (64, 128, 4, 3), (32, True): (128, 128, 4, 3),
         (64, False): (64, 128, 4, 3), (64, True): (64, 64, 4, 3),
         (128, False): (128, 64, 8, 3), (128, True): (64, 64, 4, 3),
         (256, False): (128, 64, 8, 2), (256, True): (128, 64, 8, 2),
@@ -41,8 +41,8 @@ CONFIGURATIONS: dict[str, dict[tuple[int, bool], tuple[int, int, int, int]]] = {
 }
 # fmt: on
 
-# Smaller blocks for problems with a mask, whose blocks need room too, and for problems with fewer
-# tiles than multiprocessors, to occupy more of these.
+# Smaller blocks for problems with a mask of queries and keys, whose blocks need room too, and for
+# problems with fewer tiles than multiprocessors, to occupy more of these.
 SMALLER = {"sm_9": {(128, False): (64, 128, 4, 3)}}
 
 # Alternatives for `tune`: blocks of queries and of keys, warps, stages.
@@ -87,7 +87,7 @@ def launch(
     constants: dict[str, int | None] = {
         "HEAD": p.q.shape[-1], "VALUE": p.v.shape[-1], "BLOCK_HEAD": head, "BLOCK_VALUE": value,
         "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
-        "CAUSAL": p.causal, "HAS_MASK": has_mask,
+        "CAUSAL": p.causal, "HAS_MASK": has_mask, "ONE_MASK": p.has_one_mask,
         # With a positive scale, the running maximum may be scaled afterwards.
         "SCALE_LAST": is_positive(p.scale) and not has_mask,
         # Some rows may see no key.
@@ -109,17 +109,22 @@ def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, i
     size = max(map(_padded, (p.q.shape[-1], p.v.shape[-1])))
     found = CONFIGURATIONS[family][size, p.causal]
     smaller = SMALLER.get(family, {}).get((size, p.causal))
-    if smaller and (p.mask is not None or p.tiles(smaller[0]) <= gpu.multiprocessors):
+    if smaller and (_needs_room(p) or p.tiles(smaller[0]) <= gpu.multiprocessors):
         found = smaller
     if alternative is not None:
         found = OTHERS[family][alternative]
     block_m, block_n, warps, stages = found
-    if p.mask is not None:
+    if _needs_room(p):
         block_n, stages = max(16, block_n // 2), min(stages, 2)
     # Few queries, as in decoding, need only the rows of one matrix instruction.
     block_m = min(block_m, max(16, power_of_two(p.q.shape[-2])))
     block_n = min(block_n, max(16, power_of_two(p.k.shape[-2])))
     return block_m, block_n, warps, stages
+
+
+def _needs_room(problem: Problem) -> bool:
+    """Whether a block of the mask takes as much room as one of the scores."""
+    return problem.mask is not None and not problem.has_one_mask
 
 
 def _padded(size: int) -> int:

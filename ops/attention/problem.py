@@ -43,6 +43,11 @@ class Problem:
         return prod(shape[:-2]) * -(-shape[-2] // block)
 
     @property
+    def has_one_mask(self) -> bool:
+        """Whether the mask hides the same keys from all queries of a batch entry."""
+        return self.mask is not None and self.mask.strides[-2] == 0
+
+    @property
     def headroom(self) -> float:
         """The power of two that GPU kernels divide weights by: all weights of a query then add up
         to at most ½, and no sum of values exceeds the largest one. Where f16 has no room for small

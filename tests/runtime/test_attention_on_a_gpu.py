@@ -36,6 +36,7 @@ class Case:
     causal: bool = False
     scale: float | None = None
     by_rows: bool = False  # the length before the heads in memory, seen turned
+    mask: str = ""  # of "keys", or of "pairs" of queries and keys
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -56,15 +57,20 @@ class Case:
             else:
                 views[name] = g.input(name, (batch, heads, group, length, width), dtype)
         more: dict[str, Any] = {} if self.scale is None else {"scale": self.scale}
+        if self.mask:
+            rows = 1 if self.mask == "keys" else self.q[2]
+            more["mask"] = g.input("mask", (self.q[0], 1, 1, rows, self.keys), dtype)
         g.output(out=g.attention(**views, causal=self.causal, name="y", **more))
         return g
 
-    def exact(self, q: Array, k: Array, v: Array) -> Array:
+    def exact(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
         q, k, v = map(wide, (q, k, v))
         if self.by_rows:
             q, k, v = (x.transpose(0, 2, 3, 1, 4) for x in (q, k, v))
         m, n = q.shape[-2], k.shape[-2]
         z = q @ k.swapaxes(-1, -2) * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
+        if mask is not None:
+            z = z + wide(mask)
         if self.causal:
             z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
         e = np.exp(z - z.max(-1, keepdims=True))
@@ -87,6 +93,11 @@ CASES = {
     "grouped rows, causal": Case((3, 40, 300, 64), 400, heads=8, causal=True, by_rows=True),
     "decoding": Case((2, 8, 1, 128), 5000, heads=2, causal=True),
     "few queries": Case((1, 3, 70, 64), 1300, causal=True),
+    "mask of keys": Case((3, 48, 140, 32), 150, mask="keys"),
+    "mask of keys, even": Case((2, 12, 128, 32), 128, mask="keys"),
+    "mask of keys, causal": Case((3, 8, 300, 64), 333, causal=True, mask="keys"),
+    "mask of keys, decoding": Case((2, 8, 1, 128), 5000, heads=2, mask="keys"),
+    "mask of pairs": Case((3, 48, 140, 64), 150, mask="pairs"),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),
     "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),
 }
@@ -107,6 +118,9 @@ def test_numbers(name: str, dtype: str, choice: int) -> None:
     rng = np.random.default_rng(1)
     with gx.compile(graph, device=device, costs=profile) as exe:
         inputs = {n: draw(rng, t.shape, dtype) for n, t in exe.inputs.items()}
+        if case.mask:  # a third of the keys is hidden, the first never
+            inputs["mask"][rng.random(inputs["mask"].shape) < 0.3] = -np.inf
+            inputs["mask"][..., 0] = 0
         found = wide(exe.run(**inputs)["out"])
         again = exe.run(**inputs)["out"]
     expected = case.exact(**inputs)

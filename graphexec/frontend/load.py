@@ -42,6 +42,8 @@ def load(
     `weight_root` (by default the folder of `path`).
     Raises GraphError.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise GraphError([Diagnostic(f"a path is wanted, not {path!r:.60}")])
     shown = os.fspath(path)
     source = decode(_read(shown), shown)
     stem = Path(shown).stem
@@ -58,6 +60,8 @@ def loads(
     folder: AnyPath | None = None,
 ) -> Graph:
     """The graph in a text; messages call it `path`. Weight files are relative to `folder`."""
+    if not isinstance(text, str):
+        raise GraphError([Diagnostic(f"a text is wanted, not {text!r:.60}")])
     source = Source(path, text.removeprefix("\ufeff"))
     return _graph(source, dims, ops, weight_root, Path(folder or "."), "graph")
 

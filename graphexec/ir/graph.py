@@ -21,6 +21,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from keyword import iskeyword
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,8 @@ class Graph:
         working directory by default) and must lie inside `weight_root` (by default `folder`).
         `file` is the file of weights that name none; `prefix` stands before the keys of weights.
         """
+        given = {"dims": dims, "consts": consts, "ops": ops}
+        _check_kinds(given, {"the name": name, "folder": folder, "file": file, "prefix": prefix})
         if ops is None:
             ops = known_ops()
         if not name or not name.isprintable():
@@ -193,6 +196,8 @@ class Graph:
         kinds = {a.name: _plain_dtype if a.kind == "dtype" else _plain
                  for a in definition.attributes}  # fmt: skip
         attrs = {k: kinds[k](v) for k, v in given.items() if k in kinds and v is not None}
+        if isinstance(after, str) or not isinstance(after, Iterable):
+            raise _mistake(f"'after' is a list of nodes, not {after!r:.60}")
         after, asserted = tuple(map(_plain_name, after)), None if shape is None else _dims(shape)
         for tensor in (*tensors.values(), *after):
             if not isinstance(tensor, str) or tensor not in self:
@@ -348,6 +353,20 @@ def _check_name(name: str) -> None:
             f"'{name}' is not a name",
             help="letters, digits, '_', '-' and '.', beginning with a letter or '_'",
         )
+
+
+def _check_kinds(mappings: Mapping[str, object], texts: Mapping[str, object]) -> None:
+    """All arguments of a Graph that are of another kind, at once."""
+    wrong = [f"'{name}' is a mapping, not {value!r:.60}" for name, value in mappings.items()
+             if not isinstance(value, Mapping | None)]  # fmt: skip
+    wrong += [f"{name} is a text, not {value!r:.60}" for name, value in texts.items()
+              if not isinstance(value, str | PathLike | None)]  # fmt: skip
+    ops = mappings["ops"]
+    if isinstance(ops, Mapping):
+        wrong += [f"op '{name}' is not an Op, but {op!r:.60}" for name, op in ops.items()
+                  if not hasattr(op, "operands")]  # fmt: skip
+    if wrong:
+        raise GraphError([Diagnostic(f"Graph: {text}") for text in wrong])
 
 
 def _check_literal(what: str, text: object) -> None:

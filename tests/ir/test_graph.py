@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import graphexec as gx
+from graphexec.base.errors import GraphError
 from graphexec.graph.infer import infer
 from graphexec.ir.graph import Node
 
@@ -343,3 +344,27 @@ def test_arguments_of_another_type_are_mistakes(build: Callable[[gx.Graph], Any]
     graph.input("x", (3, 5))
     with pytest.raises(gx.GraphError, match=r"a name is a string|a shape is a sequence"):
         build(graph)
+
+
+@pytest.mark.parametrize(("make", "told"), [
+    (lambda: gx.Graph(3), "the name is a text, not 3"),
+    (lambda: gx.Graph(dims=3, consts=[1]), "'dims' is a mapping, not 3"),
+    (lambda: gx.Graph(dims=3, consts=[1]), "'consts' is a mapping, not [1]"),
+    (lambda: gx.Graph(ops={"a": 3}), "op 'a' is not an Op, but 3"),
+    (lambda: gx.Graph(file=3, prefix=4), "prefix is a text, not 4"),
+    (lambda: gx.Graph(folder=7), "folder is a text, not 7"),
+    (lambda: gx.load(3), "a path is wanted, not 3"),
+    (lambda: gx.loads(3), "a text is wanted, not 3"),
+])  # fmt: skip
+def test_arguments_of_another_kind(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        make()
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("after", ["x", 3])
+def test_after_is_a_list(after: object) -> None:
+    g = gx.Graph()
+    x = g.input("x", (2,))
+    with pytest.raises(GraphError, match="'after' is a list of nodes"):
+        g.softmax(x, after=after)

@@ -281,13 +281,14 @@ def ceilings() -> Ceilings:
 
 def compared(
     work: str, ways: dict[str, Way], exact: torch.Tensor, target: str,
-    flops: float, nbytes: float, dtype: str = "f16",
+    flops: float, nbytes: float, dtype: str = "f16", beside: Mapping[str, Way] | None = None,
 ) -> Row:  # fmt: skip
-    """Check all ways, then measure them. `flops` and `nbytes` are the least the work can take."""
-    with closing(ways):
+    """Check all ways, then measure them. `flops` and `nbytes` are the least the work can take. The
+    ways `beside` do other work to compare with and are not checked."""
+    with closing(ways), closing(beside or {}):
         for name, way in ways.items():
             check(f"{work}, {name}", way, exact)
-        row = Row(work, device_times(ways), target)
+        row = Row(work, device_times({**ways, **(beside or {})}), target)
         row.whole = whole_times(ways)
     row.notes["of the roofline"] = ceilings().least(flops, nbytes, dtype) / row.ours
     return row

@@ -27,8 +27,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import torch
 from gpu_attention import attention_rows, decoding_rows, projection_rows
 from gpu_requests import first_run_rows, host_rows, map_rows
+from gpu_rows import row_rows, softmax_rows
 from gpu_ways import Row, ceilings
-from gpu_work import bias_rows, branch_rows, copy_rows, gemm_rows, softmax_rows
+from gpu_work import bias_rows, branch_rows, copy_rows, gemm_rows
 from measure import table
 
 import graphexec as gx
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "decoding": decoding_rows,
     "projections": projection_rows,
     "softmax": softmax_rows,
+    "rows": row_rows,
     "copy": copy_rows,
     "branches": branch_rows,
     "gemm": gemm_rows,

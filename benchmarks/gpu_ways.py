@@ -222,15 +222,20 @@ def whole_times(ways: Mapping[str, Way], turns: int = 100) -> dict[str, float]:
     return {name: 1e6 * statistics.median(times) for name, times in found.items()}
 
 
-def check(name: str, way: Way, exact: torch.Tensor) -> None:
-    """The result of a way against float64; the output is poisoned before."""
+def poisoned(way: Way) -> torch.Tensor:
+    """The result of a second run, whose output held NaN before."""
     with torch.cuda.stream(way.stream):
         way.enqueue()
         if not isinstance(way, HostTimed):  # JAX's arrays are not written to
             way.result().fill_(float("nan"))
         way.enqueue()
     way.stream.synchronize()
-    found = way.result()
+    return way.result()
+
+
+def check(name: str, way: Way, exact: torch.Tensor) -> None:
+    """The result of a way against float64."""
+    found = poisoned(way)
     error = ((found.double() - exact).norm() / exact.norm()).item()
     if not error <= TOLERANCE[found.dtype]:
         sys.exit(f"{name} is wrong: relative error {error:.1e}")
@@ -281,13 +286,14 @@ def ceilings() -> Ceilings:
 
 def compared(
     work: str, ways: dict[str, Way], exact: torch.Tensor, target: str,
-    flops: float, nbytes: float, dtype: str = "f16",
+    flops: float, nbytes: float, dtype: str = "f16", beside: Mapping[str, Way] | None = None,
 ) -> Row:  # fmt: skip
-    """Check all ways, then measure them. `flops` and `nbytes` are the least the work can take."""
-    with closing(ways):
+    """Check all ways, then measure them. `flops` and `nbytes` are the least the work can take. The
+    ways `beside` do other work to compare with and are not checked."""
+    with closing(ways), closing(beside or {}):
         for name, way in ways.items():
             check(f"{work}, {name}", way, exact)
-        row = Row(work, device_times(ways), target)
+        row = Row(work, device_times({**ways, **(beside or {})}), target)
         row.whole = whole_times(ways)
     row.notes["of the roofline"] = ceilings().least(flops, nbytes, dtype) / row.ours
     return row

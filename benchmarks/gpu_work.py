@@ -1,4 +1,4 @@
-"""Work on tensors that stay on the device: softmax, copies, branches, GEMMs, biases."""
+"""Work on tensors that stay on the device: copies, branches, GEMMs, biases."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ from gpu_ways import Row, Tensors, captured, compared, eager, jitted, ours, rand
 import graphexec as gx
 from graphexec.ir.program import Gemm, Work
 from graphexec.machine.support import Support, no
-
-
-def softmax_rows() -> Iterator[Row]:
-    for rows, length in ((16384, 4096), (8192, 16384), (65536, 512)):
-        x = random(rows, length)
-        g = gx.Graph("softmax")
-        g.output(out=g.softmax(g.input("x", x.shape, "f16")))
-        ways = {
-            "graphexec": ours(g, {"x": x}),
-            "PyTorch": captured(lambda x=x: torch.softmax(x, -1)),
-        }
-        yield compared(f"softmax f16 {rows}×{length}", ways, torch.softmax(x.double(), -1),
-                       "≥ 0.92 of the copy, ≥ 1.5× PyTorch", 0, 2 * x.nbytes)  # fmt: skip
-
 
 TYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 COPIES: dict[str, tuple[str, tuple[int, ...], dict[str, object]]] = {

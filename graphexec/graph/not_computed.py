@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from graphexec.ir.typed import TypedGraph
+from graphexec.graph.rewrites.readers import Layouts
+from graphexec.ir.op import Op
+from graphexec.ir.typed import TypedGraph, TypedNode
 
 How = Literal["part of", "view", "repeats", "left out"]
 
@@ -38,12 +40,15 @@ def not_computed(
     its result.
     """
     same, kept = rewritten.same, {node.name for node in rewritten.nodes}
-    seen_in, takers = _seen_in(rewritten, computed), _takers(graph, rewritten, computed)
+    seen_in = _seen_in(rewritten, computed)
+    takers = _takers(graph, rewritten, computed, seen_in)
 
     def fate(name: str) -> tuple[How, tuple[str, ...]]:
         instead = same.get(name, name)
-        if instead in kept:
-            return ("repeats", (instead,)) if instead != name else ("view", seen_in[name])
+        if instead in kept and instead != name:
+            return "repeats", (instead,)
+        if instead in seen_in:
+            return "view", seen_in[name]
         found = tuple(takers.get(instead, ()))
         return ("part of", found) if found else ("left out", ())
 
@@ -54,29 +59,40 @@ def not_computed(
 def _seen_in(graph: TypedGraph, computed: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The tensors, computed or given, that hold the elements of each view."""
     found: dict[str, tuple[str, ...]] = {}
+    layouts = Layouts(graph)
     for node in graph.nodes:
-        if node.name not in computed:
+        if node.name not in computed and _moves_nothing(node, layouts):
             tensors = (t for name in node.operands.values() for t in found.get(name, (name,)))
             found[node.name] = tuple(dict.fromkeys(tensors))
+        layouts.add(node)
     return found
 
 
+def _moves_nothing(node: TypedNode, layouts: Layouts) -> bool:
+    """Whether a node is a window on other tensors, or made of them where they lie."""
+    return type(node.op).parts is not Op.parts or layouts.moved(node) is not None
+
+
 def _takers(
-    graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str]
-) -> dict[str, list[str]]:
-    """For each removed node the computed nodes it was merged into, found from these backwards."""
-    same, kept = rewritten.same, {node.name for node in rewritten.nodes}
+    graph: TypedGraph, rewritten: TypedGraph, computed: Collection[str],
+    seen_in: Mapping[str, tuple[str, ...]],
+) -> dict[str, list[str]]:  # fmt: skip
+    """For each node that was merged into others these, found from them backwards: nodes that are
+    computed, or those that a view is a window on."""
+    same = rewritten.same
+    ends = {*computed, *seen_in}
     reads: dict[str, list[str]] = {}  # of a node and those that repeat it
     for node in graph.nodes:
         operands = reads.setdefault(same.get(node.name, node.name), [])
         operands += (same.get(name, name) for name in node.operands.values())
     found: dict[str, list[str]] = {}
-    for taker in (node.name for node in graph.nodes if node.name in computed):
+    for taker in (node.name for node in graph.nodes if node.name in ends):
+        by = seen_in.get(taker, (taker,))
         pending = list(reads[taker])
         while pending:
             name = pending.pop()
-            if name in kept or name not in reads or taker in found.get(name, ()):
+            if name in ends or name not in reads or by[0] in found.get(name, ()):
                 continue
-            found.setdefault(name, []).append(taker)
+            found.setdefault(name, []).extend(each for each in by if each != name)
             pending += reads[name]
     return found

@@ -17,6 +17,7 @@ from graphexec.graph.rewrites import (
     fold_casts,
     fold_copies,
     fuse_attention,
+    join_projections,
     permuted_results,
 )
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
@@ -27,6 +28,7 @@ GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     fuse_attention.REWRITE,  # before equal nodes are shared: shared scores prevent the fusion
     common_subexpressions.REWRITE,
     fold_casts.REWRITE,
+    join_projections.REWRITE,  # before fold-copies: its products are read by windows
     fold_copies.REWRITE,
     permuted_results.REWRITE,
     concat_in_place.REWRITE,

@@ -37,11 +37,16 @@ class TypedNode:
 
 @dataclass(frozen=True)
 class TypedWeight:
-    """A weight: its type, and where its elements are."""
+    """A weight: its type, and where its elements are.
+
+    A rewrite may set `into`, a dense window on the bytes of a node's tensor: the weight is loaded
+    to there.
+    """
 
     type: TensorType
     path: Path
     key: str | None
+    into: View | None = None
 
 
 @dataclass(frozen=True)

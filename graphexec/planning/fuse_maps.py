@@ -341,17 +341,18 @@ class _Fusing:
         if len(kept) == len(self.commands):
             return self.program
         at = {old: new for new, old in enumerate(kept)}
-        commands = tuple(
-            replace(command, after=tuple(sorted({at[self._now(a)] for a in command.after}
-                                                - {at[index]})))
-            for index in kept if (command := self.commands[index]) is not None
-        )  # fmt: skip
+        left = [command for command in self.commands if command is not None]
+        commands = []
+        for new, command in enumerate(left):
+            after = sorted({at[self._now(index)] for index in command.after} - {new})
+            names = tuple(dict.fromkeys(left[index].node for index in after))
+            commands.append(replace(command, after=tuple(after), after_nodes=names))
         used = _storages(commands)
         unused = _storages(self.program.commands) - used
         old = self.program
         return replace(
             old,
-            commands=commands,
+            commands=tuple(commands),
             storages={name: s for name, s in old.storages.items() if name not in unused},
             tensors={name: v for name, v in old.tensors.items() if v.storage not in unused},
         )

@@ -20,7 +20,7 @@ from graphexec.ir.access import undeclared
 from graphexec.ir.names import port_buffer, transfer_name
 from graphexec.ir.op import Call
 from graphexec.ir.program import DIRECTIONS, Command, Cost, Memcpy, Program, Role, Storage
-from graphexec.ir.typed import TypedGraph, TypedNode
+from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 
 
 def lower(graph: TypedGraph, resident: bool = False, target: Target | None = None) -> Program:
@@ -56,7 +56,7 @@ class _Lowering:
             read.update(node.operands.values(), node.after)
         for name, weight in graph.weights.items():
             if name in read:
-                self.tensors[name] = self.storage(name, weight.type, "weights")
+                self.tensors[name] = self.weight(name, weight)
                 self.made_by[name] = ()
         weights = dict(self.tensors)
         inputs = {n: self.upload(n, type) for n, type in graph.inputs.items() if n in read}
@@ -75,6 +75,16 @@ class _Lowering:
             raise _taken(name)
         self.storages[name] = Storage(name, type.nbytes, role, space)
         return View.dense(name, type)
+
+    def weight(self, name: str, weight: TypedWeight) -> View:
+        """Where a weight is loaded to: a storage of its own, or its part of a larger one."""
+        if weight.into is None:
+            return self.storage(name, weight.type, "weights")
+        whole = weight.into.storage
+        if whole not in self.wholes:
+            self.wholes[whole] = self.storage(whole, self.types[whole], "weights")
+        self.inside.add(name)
+        return weight.into
 
     def upload(self, name: str, type: TensorType) -> View:
         host = self.storage(port_buffer(name, "input"), type, "input", self.edge)

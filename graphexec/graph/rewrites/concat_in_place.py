@@ -44,6 +44,7 @@ class _InPlace:
     def __init__(self, graph: TypedGraph, target: Target) -> None:
         self.nodes = {node.name: node for node in graph.nodes}
         self.readers, self.layouts, self.target = Readers(graph), layouts_of(graph), target
+        self.loaded = {name for name, weight in graph.weights.items() if weight.into}
         self.notes: list[Note] = []
 
     def place_parts(self, name: str) -> None:
@@ -56,6 +57,8 @@ class _InPlace:
         placed = []
         for key, window in node.op.parts(types, node.attrs, out).items():
             part = node.operands[key]
+            if part in self.loaded:  # to its place
+                continue
             why = self.why_not(part, node, window)
             if why:
                 text = f"{node.op.name} '{name}' copies '{part}': {why}"

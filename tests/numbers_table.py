@@ -166,6 +166,7 @@ FLOAT_SINGLES: dict[str, Callable[[Any], Any]] = {
 
 APPROXIMATE: dict[str, Callable[[Any], Any]] = {
     "exp": np.exp, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
+    "sigmoid": lambda x: np.where(x < 0, np.exp(x), 1) / (1 + np.exp(-np.abs(x))),
     "erf": np.vectorize(math.erf, otypes=[np.longdouble]),
     "erfc": np.vectorize(math.erfc, otypes=[np.longdouble]),
 }  # fmt: skip

@@ -51,6 +51,7 @@ FUNCTIONS = {
     "sin": "the sine",
     "cos": "the cosine",
     "tanh": "the hyperbolic tangent",
+    "sigmoid": "1 / (1 + exp(-a)), without overflow and right where it is subnormal",
     "erf": "the error function",
     "erfc": "1 - erf(a), without cancellation",
     "isnan": "whether a is NaN",
@@ -337,10 +338,8 @@ class Writer:
         return self.arithmetic("min", a, b)
 
     def sigmoid(self, x: Operand) -> Value:
-        """1 / (1 + exp(-x)), without overflow and right where it is subnormal."""
-        value = self.together(x if isinstance(x, Value) else float(x))[0]
-        e = self.floating("exp", -self.numeric("abs", value))
-        return self.where(value < 0, e, 1.0) / (e + 1.0)
+        """1 / (1 + exp(-x))."""
+        return self.floating("sigmoid", x)
 
     def gelu(self, x: Operand) -> Value:
         """x · Φ(x) by the error function (Hendrycks and Gimpel 2016)."""

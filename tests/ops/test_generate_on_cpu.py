@@ -110,6 +110,7 @@ FUNCTIONS = {
     "exp": (math.exp, -120.0, 120.0), "log": (math.log, 0.0, 1e38),
     "log1p": (math.log1p, -1.0, 1e38), "sin": (math.sin, -LARGE, LARGE),
     "cos": (math.cos, -LARGE, LARGE), "tanh": (math.tanh, -12.0, 12.0),
+    "sigmoid": (lambda x: math.exp(min(x, 0)) / (1 + math.exp(-abs(x))), -100.0, 100.0),
     "erf": (math.erf, -5.0, 5.0), "erfc": (math.erfc, -6.0, 28.0), "sqrt": (math.sqrt, 0.0, 1e38),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from graphexec.ops.kit.generate.running_error import running_error
 Array = np.ndarray[Any, Any]
 
 FLOATS = [DType.F16, DType.BF16, DType.F32, DType.F64]
-FUNCTIONS = ["exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf", "erfc"]
+FUNCTIONS = ["exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "erfc"]
 SHAPE = (3, 7)
 
 

@@ -162,7 +162,7 @@ def _every_function(w: Writer, a: Value, b: Value) -> tuple[Value, ...]:
     made += [w.arithmetic(name, a, b) for name in pairs]
     made += [w.numeric(name, a) for name in ("neg", "abs", "sign", "floor", "ceil", "round")]
     if a.dtype.is_float:
-        names = ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf", "erfc")
+        names = ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "sigmoid", "erf", "erfc")
         made += [w.floating(name, a) for name in (*names, "isnan", "isinf")]
         made += [w.divide(a, b), w.power(a, b), w.constant(math.inf, a.dtype)]
     return tuple(made)

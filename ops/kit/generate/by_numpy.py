@@ -95,13 +95,18 @@ def _in_double(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return lambda x: function(x.astype(np.float64, copy=False))
 
 
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (e + 1)
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
     "floordiv": _floordiv, "mod": _mod, "pow": np.power, "neg": np.negative, "abs": np.abs,
     "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "min": _smaller,
     "max": _larger, "where": np.where, "exp": np.exp, "log": np.log, "log1p": np.log1p,
     "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "isnan": np.isnan,
-    "erf": _in_double(erf), "erfc": _in_double(erfc), "isinf": np.isinf,
+    "sigmoid": _sigmoid, "erf": _in_double(erf), "erfc": _in_double(erfc), "isinf": np.isinf,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
     "and": np.logical_and, "or": np.logical_or, "not": np.logical_not,
 }  # fmt: skip

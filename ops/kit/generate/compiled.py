@@ -35,7 +35,8 @@ _PIECE = 1 << 14  # elements of a run; a multiple of CHUNK
 _SERIAL = 1 << 21  # times 0.05 ns; less is done before another thread has woken up
 _SPECIAL = {DType.F32: 10, DType.F64: 100}
 _PLAIN = frozenset(("load", "constant", "index", "cast"))
-_FUNCTIONS = frozenset(("exp", "log", "log1p", "sin", "cos", "tanh", "erf", "erfc", "pow"))
+_FUNCTIONS = frozenset(("exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "erfc",
+                        "pow"))  # fmt: skip
 
 _word = ctypes.c_ssize_t
 

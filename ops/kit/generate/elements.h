@@ -307,6 +307,17 @@ INLINE f32 tanh_f32(f32 x) {
     return a < 0.640625f ? near : copysignf(far, x);
 }
 
+/* By e^-|x|, which does not overflow. */
+INLINE f32 sigmoid_f32(f32 x) {
+    f32 e = exp_f32(-fabsf(x));
+    return (x < 0 ? e : 1.0f) / (e + 1.0f);
+}
+
+INLINE f64 sigmoid_f64(f64 x) {
+    f64 e = exp(-fabs(x));
+    return (x < 0 ? e : 1.0) / (e + 1.0);
+}
+
 /* erf for |x| ≤ 1. */
 INLINE f32 near_erf(f32 x) {
     f32 z = x * x, p = 0x1.4a5690p-14f;

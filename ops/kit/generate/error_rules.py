@@ -204,7 +204,8 @@ def _most(value: Array, x: Known) -> Array:
     return np.asarray(x.error.max(axis=-1, keepdims=True))
 
 
-APPROXIMATED = {"exp", "log", "log1p", "sin", "cos", "tanh", "erf", "erfc", "pow"}
+APPROXIMATED = {"exp", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "erfc",
+                "pow"}  # fmt: skip
 
 PROPAGATED: dict[str, Callable[..., Array]] = {
     "add": lambda value, a, b: a.error + b.error, "sub": lambda value, a, b: a.error + b.error,

@@ -31,7 +31,12 @@ _FLOATS = {
     **{name: name + "{f}({0})" for name in (
         "floor", "ceil", "exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf", "erfc",
     )},
-    }  # fmt: skip
+    "sigmoid": "sigmoid_of({0})",
+}  # fmt: skip
+# Shorter, for results that are rounded to f16 or bf16.
+_OF_HALVES = {
+    "sigmoid": "sigmoid_of_halves({0})", "erfc": "complementary_error_of_halves({0})",
+}  # fmt: skip
 # Signed integers may not overflow in C++; unsigned ones wrap.
 _INTEGERS = {
     "add": "{T}({U}({0}) + {U}({1}))", "sub": "{T}({U}({0}) - {U}({1}))",
@@ -78,8 +83,8 @@ def _expression(body: Body, step: Step, element: Callable[[int], str]) -> str:
         case "cast":
             return _cast(f"t{step.args[0]}", body.steps[step.args[0]].dtype, step.dtype)
     form = (_FLOATS if step.dtype.is_float else _INTEGERS).get(step.function)
-    if step.function == "erfc" and body.makes_halves:
-        form = "complementary_error_of_halves({0})"
+    if body.makes_halves:
+        form = _OF_HALVES.get(step.function, form)
     names = [f"t{number}" for number in step.args]
     return (form or _ANY[step.function]).format(
         *names, T=step.dtype.value, U=_UNSIGNED.get(step.dtype, ""),

@@ -33,7 +33,8 @@ from graphexec.ops.kit.generate.error_rules import (
 )
 
 _ULPS = 8  # unit roundoffs in 4 ulp
-_ULPS_OF_HALVES = 512  # 2^-15, of erfc
+_ULPS_OF_HALVES = 512  # 2^-15
+_SHORTER = ("sigmoid", "erfc")  # for results that are halves
 
 
 def running_error(
@@ -80,7 +81,7 @@ def _settled(error: Array, step: Step, value: Array, args: list[Known]) -> Array
 
 def _units(body: Body, step: Step) -> int:
     """By how many unit roundoffs a step may be off."""
-    if step.function == "erfc" and body.makes_halves:
+    if step.function in _SHORTER and body.makes_halves:
         return _ULPS_OF_HALVES
     return _ULPS if step.function in APPROXIMATED else 1
 

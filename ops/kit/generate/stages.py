@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from graphexec.ir.body import Body, Step
 
 DEAR = frozenset(
-    ("div", "floordiv", "mod", "pow", "exp", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf",
-     "erfc")
+    ("div", "floordiv", "mod", "pow", "exp", "log", "log1p", "sqrt", "sin", "cos", "tanh",
+     "sigmoid", "erf", "erfc")
 )  # fmt: skip
 """Functions of more than a few instructions."""
 

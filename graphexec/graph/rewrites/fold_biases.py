@@ -66,6 +66,6 @@ def _why_not(
 
 REWRITE = GraphRewrite(
     "fold-biases",
-    "lets a GEMM add the bias that a map adds to it alone, if the device does",
+    "lets a GEMM add the bias that a map adds to it, if the device does",
     rewrite,
 )

@@ -234,7 +234,8 @@ def test_devices_know_no_op_and_no_planner() -> None:
 
 
 def test_rewrites_know_one_another_by_what_they_share_only() -> None:
-    shared = {f"graph.rewrites{each}" for each in ("", ".pointers", ".readers", ".windows")}
+    names = ("biases", "pointers", "readers", "windows")
+    shared = {"graph.rewrites", *(f"graph.rewrites.{name}" for name in names)}
     for name in within("graph.rewrites"):
         assert not {m for m in own(name) if m.startswith("graph.rewrites.")} - shared, name
 

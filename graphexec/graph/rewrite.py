@@ -14,6 +14,7 @@ from graphexec.graph.rewrites import (
     common_subexpressions,
     concat_in_place,
     dead_nodes,
+    fold_biases,
     fold_casts,
     fold_copies,
     fuse_attention,
@@ -29,6 +30,7 @@ GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     common_subexpressions.REWRITE,
     fold_casts.REWRITE,
     join_projections.REWRITE,  # before fold-copies: its products are read by windows
+    fold_biases.REWRITE,
     fold_copies.REWRITE,
     permuted_results.REWRITE,
     concat_in_place.REWRITE,

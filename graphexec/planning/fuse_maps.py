@@ -72,6 +72,10 @@ def fused(first: Loop, second: Loop, keep: Sequence[int]) -> Loop | str:
     if len(keep) and not (first.nodes and second.nodes):
         return "one of them has several results"
     stored = {view.storage: number for number, view in enumerate(first.writes)}
+    each = _of_each_row(first, second, stored)
+    if each is not None:
+        kept = [first.writes[number] for number in keep]
+        return _joined(first, each, stored, list(first.reads), kept, keep, first.shape)
     moved = _aligned(first, second, stored)
     if isinstance(moved, str):
         return moved
@@ -79,12 +83,13 @@ def fused(first: Loop, second: Loop, keep: Sequence[int]) -> Loop | str:
     writes = [moved(first.writes[number]) for number in keep]
     if None in reads or None in writes:
         return "they go through their elements in different orders"
-    return _joined(first, second, stored, [v for v in reads if v], [v for v in writes if v], keep)
+    found = [v for v in reads if v], [v for v in writes if v]
+    return _joined(first, second, stored, *found, keep, second.shape)
 
 
 def _joined(
     first: Loop, second: Loop, stored: dict[str, int], reads: list[View], kept: list[View],
-    keep: Sequence[int],
+    keep: Sequence[int], shape: tuple[int, ...],
 ) -> Loop | str:  # fmt: skip
     writer, views = Writer(), list[View]()
 
@@ -111,7 +116,7 @@ def _joined(
         return "the one kernel would be too large"
     nodes = (*(first.nodes[number] for number in keep), *second.nodes)
     loop = Loop(first.generated.with_body(body), tuple(views), writes, nodes)
-    if loop.shape != second.shape:  # coordinates alone were reduced
+    if loop.shape != shape:  # coordinates alone were reduced
         return "nothing that the one kernel reads or stores would tell how long its rows are"
     return loop
 
@@ -128,6 +133,24 @@ def _aligned(first: Loop, second: Loop, stored: dict[str, int]) -> Moved | str:
             return moved
     names = " and ".join(f"'{name}'" for name in (first.nodes or ("the first",))[:1])
     return f"the elements of {names} are needed in another order or shape"
+
+
+def _of_each_row(first: Loop, second: Loop, stored: dict[str, int]) -> Loop | None:
+    """`second` over the rows of `first`, if it goes through what `first` gives of each; None if it
+    does not."""
+    rows = (*first.shape[:-1], 1)
+    if not first.body.reduces or second.body.reduces or second.body.indexes:
+        return None
+    if first.shape[-1] == 1 or _elements(rows) != _elements(second.shape):
+        return None
+    reads = [view.reshaped(rows) for view in second.reads]
+    writes = [view.reshaped(rows) for view in second.writes]
+    if None in reads or None in writes:
+        return None
+    given = [view for view in reads if view and view.storage in stored]
+    if any(not _is_same(first.writes[stored[v.storage]], v, rows) for v in given):
+        return None
+    return replace(second, reads=tuple(v for v in reads if v), writes=tuple(v for v in writes if v))
 
 
 def _ways(first: Loop, second: Loop, wanted: tuple[int, View]) -> Iterator[Moved]:

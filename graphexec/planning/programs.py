@@ -29,6 +29,7 @@ from graphexec.planning.rewrite import (
     changed_rewrites,
     chosen_rewrites,
     rewrite_program,
+    seen_by,
     without_lengthening,
 )
 
@@ -107,7 +108,8 @@ def check_graph(graph: object) -> None:
 
 def variants(job: Job) -> Iterator[Variant]:
     """First the program that is fastest, then those that may need less memory."""
-    target, names = job.target, job.rewrites
+    names = job.rewrites
+    target = seen_by(names, job.target)
 
     def lowered_from(graph: TypedGraph) -> Program:
         return lower(graph, job.resident, target)

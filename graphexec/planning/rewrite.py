@@ -65,14 +65,19 @@ def rewrite_program(
     program: Program, target: Target, names: Collection[str]
 ) -> tuple[Program, tuple[Note, ...]]:
     """`program` after the program rewrites in `names`, and their notes."""
-    if fuse_epilogue.REWRITE.name not in names:
-        target = replace(target, support=_without_biases(target))
     notes: list[Note] = []
     for each in PROGRAM_REWRITES:
         if each.name in names:
             program, found = each.apply(program, target)
             notes += [replace(note, rewrite=each.name) for note in found]
     return program, tuple(notes)
+
+
+def seen_by(names: Collection[str], target: Target) -> Target:
+    """The target as the rewrites in `names` see it."""
+    if fuse_epilogue.REWRITE.name in names:
+        return target
+    return replace(target, support=_without_biases(target))
 
 
 def _without_biases(target: Target) -> Asking:

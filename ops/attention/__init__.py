@@ -15,7 +15,7 @@ from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import goes_back, is_well_aligned, matrix_layout
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
-from graphexec.ops.attention.problem import LARGEST_HEAD, Problem
+from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, addend
 from graphexec.ops.attention.unfused import unfused
 from graphexec.ops.kit.rounding import logits_error, product_error, softmax_error, stored
 from graphexec.ops.softmax import logits, softmax_reference
@@ -35,7 +35,13 @@ class Attention(Op):
         Operand("q", "queries", shape="(…, M, D)", turned="trans_q"),
         Operand("k", "keys", shape="(…, N, D)", dtype="q", turned="trans_k"),
         Operand("v", "values", shape="(…, N, Dv)", dtype="q", turned="trans_v"),
-        Operand("mask", "added to scale · q · kᵀ", optional=True, shape="broadcast to (…, M, N)"),
+        Operand(
+            "mask",
+            "added to scale · q · kᵀ; bools: whether the key is seen",
+            optional=True,
+            shape="broadcast to (…, M, N)",
+            dtype=(*FLOATS, DType.BOOL),
+        ),
     )
     result = "(…, M, Dv)"
     attributes = (
@@ -69,7 +75,8 @@ class Attention(Op):
             for name in "qkv"
         )
         scores = np.matmul(q, k.swapaxes(-1, -2))
-        z = logits(scores, scale_of(q.shape, attrs), arrays.get("mask"), attrs["causal"])
+        mask = addend(arrays["mask"]) if "mask" in arrays else None
+        z = logits(scores, scale_of(q.shape, attrs), mask, attrs["causal"])
         result: Array = np.matmul(softmax_reference(z, -1), v)
         return result
 
@@ -78,6 +85,8 @@ class Attention(Op):
         of the values, and the result when it is stored."""
         q, k, v = (operands[name].turned(attrs[f"trans_{name}"]) for name in "qkv")
         mask, sums = operands.get("mask"), q.dtype.accumulator
+        if mask is not None and mask.dtype is DType.BOOL:
+            mask = Approximate(addend(mask.values != 0), DType.F32)
         scores, scale = (
             np.matmul(q.values, k.values.swapaxes(-1, -2)),
             scale_of(q.values.shape, attrs),

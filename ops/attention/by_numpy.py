@@ -25,7 +25,7 @@ import numpy as np
 from graphexec.base.casts import cast_into
 from graphexec.base.tensor import Array, DType
 from graphexec.ir.program import Parallel
-from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.problem import Problem, addend
 
 _QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
 _CAUSAL_QUERIES = 256  # at most: larger blocks have more keys that only some queries see
@@ -174,7 +174,7 @@ class _Entry:
             z = np.matmul(k, q.T, out=_scratch("scores", (len(k), len(q)), self.wide))
             if self.mask is not None:
                 mask = self.mask[block.rows, keys.rows].T
-                z += mask if mask.dtype == self.wide else mask.astype(self.wide)
+                z += mask if mask.dtype == self.wide else addend(mask).astype(self.wide)
             yield z, keys
 
 

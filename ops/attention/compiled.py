@@ -22,7 +22,9 @@ from graphexec.ops.attention.problem import Problem
 LOGGER = logging.getLogger("graphexec.attention")
 SOURCE = Path(__file__).parent / "flash.c"
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
-_DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3}  # as in the source
+_DTYPES = {  # as in the source
+    DType.F32: 0, DType.F16: 1, DType.BF16: 2, DType.F64: 3, DType.BOOL: 4,
+}  # fmt: skip
 _QUERIES = 128  # of a block, at most
 _TASKS = 8  # at least, if there are enough queries: work for every core
 # With fewer queries, reading keys and values dominates, and a BLAS is faster. For half precision,

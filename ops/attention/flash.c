@@ -30,7 +30,7 @@ typedef ptrdiff_t word;
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-enum { F32, F16, BF16, F64 };
+enum { F32, F16, BF16, F64, BOOL };
 
 typedef struct {
     char *data;
@@ -98,7 +98,7 @@ INLINE uint16_t to_bf16(float x) {
 }
 
 static char *at(const Matrix *m, word entry, word row, word column) {
-    static const word size[] = {4, 2, 2, 8};
+    static const word size[] = {4, 2, 2, 8, 1};
     return m->data + size[m->dtype] * (m->entries[entry] + row * m->row + column * m->column);
 }
 
@@ -107,7 +107,7 @@ INLINE void swap(word *a, word *b) {
     *a = *b, *b = c;
 }
 
-/* to[i · to_row + j · to_column] = m[first + i, low + j], in f32 */
+/* to[i · to_row + j · to_column] = m[first + i, low + j], in f32; of bools, 0 if true, else -inf */
 static void load(float *restrict to, word to_row, word to_column, const Matrix *m, word entry,
                  word first, word rows, word low, word columns) {
     const void *from = at(m, entry, first, low);
@@ -122,10 +122,12 @@ static void load(float *restrict to, word to_row, word to_column, const Matrix *
                 convert(((const type *)from)[i * row + j * column]);                         \
     break
 #define FROM_BF16(x) as_float((uint32_t)(x) << 16)
+#define FROM_BOOL(x) ((x) ? 0.0f : -INFINITY)
     switch (m->dtype) {
     case F32: LOAD(float, );
     case F16: LOAD(uint16_t, from_f16);
     case BF16: LOAD(uint16_t, FROM_BF16);
+    case BOOL: LOAD(uint8_t, FROM_BOOL);
     default: LOAD(double, (float));
     }
 }

@@ -148,7 +148,10 @@ def _keys(
                 added = tl.load(mask_at, mask=inside, other=0.0)
             else:
                 added = tl.load(mask + rows[:, None] * mask_m + column[None, :] * mask_n)
-            z += added.to(tl.float32)
+            if added.dtype == tl.uint8:  # a bool: whether the key is seen
+                z += tl.where(added != 0, 0.0, float("-inf"))
+            else:
+                z += added.to(tl.float32)
         if EDGE:
             visible = (column < N)[None, :]
             if CAUSAL:

@@ -27,7 +27,7 @@ from graphexec.ir.program import (
     TritonLaunch,
 )
 from graphexec.ops.attention import portable
-from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.problem import Problem, addend
 from graphexec.ops.kit.strides import collapse, power_of_two
 
 _ROWS = 64  # queries of a program, at most
@@ -94,7 +94,7 @@ class Parts:
         q, k, v, parts, *mask = arrays
         z = self.scale * np.matmul(q.astype(np.float32), k.astype(np.float32).swapaxes(-1, -2))
         if mask:
-            z = z + mask[0].astype(np.float32)
+            z = z + addend(mask[0]).astype(np.float32)
         if self.causal:
             m, n = z.shape[-2:]
             z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)

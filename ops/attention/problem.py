@@ -8,7 +8,7 @@ from math import ceil, log2, prod
 
 import numpy as np
 
-from graphexec.base.tensor import DType, View
+from graphexec.base.tensor import Array, DType, View
 from graphexec.ir.access import Access, In, Out
 
 LARGEST_HEAD = 256
@@ -20,7 +20,7 @@ class Problem:
     """out = softmax(scale · q @ kᵀ + mask) @ v over equal leading batch axes.
 
     q is (…, M, D), k (…, N, D), v (…, N, Dv), mask (…, M, N), out (…, M, Dv); broadcast axes have
-    stride 0.
+    stride 0. A mask of bools says which keys are seen.
     """
 
     q: View
@@ -86,6 +86,11 @@ def _without(view: View, axis: int) -> View:
         shape=tuple(view.shape[n] for n in kept),
         strides=tuple(view.strides[n] for n in kept),
     )
+
+
+def addend(mask: Array) -> Array:
+    """What a mask adds to the scores: bools tell whether a key is seen."""
+    return np.where(mask, np.float32(0), np.float32(-np.inf)) if mask.dtype == bool else mask
 
 
 def is_positive(scale: float) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.access import In, Out
+from graphexec.ir.body import Writer
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Gemm
 from graphexec.machine.blas_layout import matrix_layout
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.copy import strided_copy
+from graphexec.ops.kit.generate import generated
 from graphexec.ops.softmax import variants as softmax
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 
@@ -32,9 +35,10 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
     scores, probs = call.scratch("scores", wide), call.scratch("probs", wide)
     q, k, v = matrix("q", p.q), matrix("k", p.k), matrix("v", p.v)
     commands.append(call.command("gemm", Gemm(q, k.turned(), scores)))
-    rows = softmax.Problem(scores, probs, p.mask, len(wide.shape) - 1, p.scale, p.causal)
+    mask = _as_addend(call, p.mask, commands)
+    rows = softmax.Problem(scores, probs, mask, len(wide.shape) - 1, p.scale, p.causal)
     compute = partial(softmax_on_cpu, axis=rows.axis, scale=p.scale, causal=p.causal)
-    masks = [] if p.mask is None else [In(p.mask)]
+    masks = [] if mask is None else [In(mask)]
     kernel = softmax.choose(rows, compute)
     commands.append(call.command("softmax", kernel, In(scores), Out(probs, (scores,)), *masks))
     if dtype is not wide.dtype:
@@ -49,6 +53,19 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
     if out is not p.out:
         commands.append(_into(call, out, p.out))
     return commands
+
+
+def _as_addend(call: Call, mask: View | None, commands: list[Command]) -> View | None:
+    """The mask as numbers that are added, which is what a softmax takes."""
+    if mask is None or mask.dtype is not DType.BOOL:
+        return mask
+    given, writer = call.operands["mask"], Writer()
+    body = writer.body(
+        writer.where(writer.load(0, DType.BOOL), writer.constant(0.0, DType.F32), -math.inf)
+    )
+    added = call.scratch("mask", TensorType(given.shape, body.dtypes[0]))
+    commands.append(generated(call, "mask", body, [given], [added]))
+    return added.broadcast_to(mask.shape)
 
 
 def _into(call: Call, out: View, target: View) -> Command:

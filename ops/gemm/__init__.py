@@ -153,6 +153,14 @@ class GemmOp(Op):
         return commands
 
 
+def product_of(operands: Views, attrs: Attrs, out: View) -> Gemm:
+    """The product with its bias as one command, for devices that add one; there is no c."""
+    left = _operand(operands["a"], attrs["trans_a"], out.shape)
+    right = _operand(operands["b"], attrs["trans_b"], out.shape)
+    bias = operands["bias"].broadcast_to((*out.shape[:-2], out.shape[-1]))
+    return Gemm(left, right, out, float(attrs["alpha"]), bias=bias)
+
+
 def _start(call: Call, out: View) -> tuple[list[Command], float]:
     """Commands that put the addends into `out`, and the beta of the BLAS."""
     c, bias = call.operands.get("c"), call.operands.get("bias")

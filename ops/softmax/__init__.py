@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
@@ -28,7 +28,9 @@ from graphexec.ops.kit import (
     View,
     Views,
 )  # fmt: skip
+from graphexec.ops.kit.generate import Generated
 from graphexec.ops.kit.rounding import logits_error, softmax_error, stored
+from graphexec.ops.softmax.body import body_of
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
@@ -138,7 +140,11 @@ class _Rows:
     causal: bool
 
     def __call__(self, x: View, out: View, mask: View | None = None) -> Kernel:
-        return choose(*self._problem(x, out, mask))
+        kernel = choose(*self._problem(x, out, mask))
+        if self.axis != -1:
+            return kernel
+        # Alone it is this kernel; with its neighbours, one is generated for all of them.
+        return replace(kernel, generated=Generated(body_of(x, mask, self.scale, self.causal)))
 
     def variants(self, x: View, out: View, mask: View | None = None) -> Sequence[Kernel]:
         """The same with other blocks."""

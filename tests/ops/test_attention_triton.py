@@ -58,7 +58,8 @@ class Case:
         return "f16" if self.arrays["q"].dtype == np.float16 else "bf16"
 
     def compiled(self) -> Compiled:
-        names = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+        names = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64",
+                 "bool": "bool"}  # fmt: skip
         graph = gx.Graph("g")
         for name, array in self.arrays.items():
             graph.input(name, array.shape, names[array.dtype.name])

@@ -20,7 +20,10 @@ from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, TritonKernel
 from graphexec.runtime.hip.triton import load_source
 
-NAMES = {DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64"}
+NAMES = {
+    DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64",
+    DType.BOOL: "uint8",
+}  # fmt: skip
 
 
 class Memory:

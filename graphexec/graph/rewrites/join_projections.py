@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphexec.base.grammar import Binary, Name
-from graphexec.base.tensor import View
+from graphexec.base.tensor import TensorType, View
+from graphexec.graph.rewrites.biases import added_bias
 from graphexec.graph.rewrites.readers import Readers, quoted
 from graphexec.graph.rewrites.windows import with_windows
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
@@ -78,7 +78,7 @@ def _told(group: Sequence[Projection]) -> Note:
 
 def _groups(graph: TypedGraph) -> tuple[list[list[Projection]], list[Note]]:
     """The projections of each tensor that could be one product, and why others could not."""
-    readers, names = Readers(graph), graph.types().keys()
+    readers, types = Readers(graph), graph.types()
     alike: dict[object, list[Projection]] = {}
     near: dict[str, dict[str, str]] = {}  # of each a, the gemms, and why they are no projections
     for node in graph.nodes:
@@ -87,9 +87,9 @@ def _groups(graph: TypedGraph) -> tuple[list[list[Projection]], list[Note]]:
         why = _why_not(node, graph, readers)
         near.setdefault(node.operands["a"], {})[node.name] = why
         if not why:
-            projection = _projection(node, graph, readers)
+            projection = _projection(node, graph, types, readers)
             alike.setdefault(_kind(projection, graph), []).append(projection)
-    groups = [g for g in alike.values() if len(g) > 1 and _name([p.name for p in g]) not in names]
+    groups = [g for g in alike.values() if len(g) > 1 and _name([p.name for p in g]) not in types]
     joined = {p.gemm.name for group in groups for p in group}
     notes = []
     for reasons in near.values():
@@ -111,13 +111,16 @@ def _kind(projection: Projection, graph: TypedGraph) -> tuple[object, ...]:
     return gemm.operands["a"], attrs, weight.dtype, type.dtype, type.shape[:-1], bias
 
 
-def _projection(gemm: TypedNode, graph: TypedGraph, readers: Readers) -> Projection:
-    bias = gemm.operands.get("bias")
-    reader = readers.only(gemm.name)
-    added = None if reader is None or bias else _added(gemm, reader, graph, readers)
-    if reader is not None and added is not None:
-        return Projection(gemm, reader, added)
-    return Projection(gemm, gemm, bias)
+def _projection(
+    gemm: TypedNode, graph: TypedGraph, types: dict[str, TensorType], readers: Readers
+) -> Projection:
+    bias, map = gemm.operands.get("bias"), readers.only(gemm.name)
+    added = added_bias(gemm, map, types, readers)
+    if map is None or added is None or map.name in readers.outputs:
+        return Projection(gemm, gemm, bias)
+    if not _is_own(added, 1, graph, readers):
+        return Projection(gemm, gemm, None)
+    return Projection(gemm, map, added)
 
 
 def _why_not(gemm: TypedNode, graph: TypedGraph, readers: Readers) -> str:
@@ -145,22 +148,6 @@ def _is_own(weight: str, rank: int, graph: TypedGraph, readers: Readers) -> bool
         and len(found.type.shape) == rank
         and readers.only(weight) is not None
     )
-
-
-def _added(gemm: TypedNode, map: TypedNode, graph: TypedGraph, readers: Readers) -> str | None:
-    """The weight that a map adds to every row of a product, if it does nothing else."""
-    tree = map.attrs.get("expr")
-    if map.op.name != "map" or map.type != gemm.type or map.name in readers.ordered:
-        return None
-    if not isinstance(tree, Binary) or tree.operator != "+" or map.name in readers.outputs:
-        return None
-    sides = [map.operands.get(s.name) for s in (tree.left, tree.right) if isinstance(s, Name)]
-    others = [name for name in sides if name is not None and name != gemm.name]
-    if len(sides) != 2 or len(others) != 1 or not _is_own(others[0], 1, graph, readers):
-        return None
-    type = graph.weights[others[0]].type
-    fits = type.dtype is gemm.type.dtype and type.shape == gemm.type.shape[-1:]
-    return others[0] if fits else None
 
 
 # The one product ------------------------------------------------------------------------------

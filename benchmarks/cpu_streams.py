@@ -20,11 +20,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from statistics import median
 
 import numpy as np
+from graph_files import FILES
 from measure import table
 
 import graphexec as gx
@@ -35,7 +35,6 @@ from graphexec.runtime.executable import Executable
 from graphexec.runtime.find import find_device
 from graphexec.tools.tuning.measuring import time_in_turns
 
-GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 SIZES = (16, 64, 96, 128, 192, 256, 384)
 STREAMS = (2, 4)
 PAYS = 0.95
@@ -111,7 +110,7 @@ def layered(nodes: int) -> gx.Graph:
 
 
 def graphs(count: int) -> Iterator[gx.Graph]:
-    yield from map(gx.load, sorted(GRAPHS.glob("*.yaml")))
+    yield from map(gx.load, FILES)
     yield layered(994)
     yield from map(random_graph, range(count))
 

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import growing
 import intervals
 import shapes
+from graph_files import FILES
 from measure import table
 
 import graphexec as gx
@@ -44,7 +45,6 @@ from graphexec.planning.scheduled import Synchronized
 from graphexec.planning.scheduling.chains import transitive_reduction
 from graphexec.planning.synchronize import synchronize
 
-GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 Rows = list[list[str]]
 
 
@@ -220,7 +220,7 @@ def arena(quick: bool) -> Rows:
     ratios = [_ratio(s) for s in random_plans(quick)]
     rows.append(["random DAGs, 4 streams", *_summary(ratios)])
     rows.append(["random DAGs, 1 stream", *_summary([_ratio(s) for s in random_plans(quick, 1)])])
-    plans = [gx.make_plan(gx.load(path), streams=4) for path in sorted(GRAPHS.glob("*.yaml"))]
+    plans = [gx.make_plan(gx.load(path), streams=4) for path in FILES]
     examples = [p.stats.arena_bytes / p.stats.arena_lower_bound for p in plans if p.stats]
     rows.append(["example graphs, 4 streams", *_summary(examples)])
     many = 10 if quick else 60

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from graph_files import FILES
 
 import graphexec as gx
 from graphexec.formats.arrays import read_inputs
@@ -23,7 +24,6 @@ from graphexec.runtime.hip.bindings import load
 from graphexec.tools.evaluate import evaluate
 from graphexec.tools.judge import TOLERANCE
 
-GRAPHS = sorted((Path(__file__).parents[1] / "graphs").glob("*.yaml"))
 SLACK = 8 << 20  # bytes that free memory may differ by: libraries keep some of their own
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{gx.HipDevice().describe()}; {datetime.date.today()}\n")
     wrong = 0
-    for path in GRAPHS:
+    for path in FILES:
         start, found = time.perf_counter(), []
         for mode in ("graph", "stream"):
             for streams in (1, 2, 4, 8):
@@ -78,7 +78,7 @@ def main() -> None:
         wrong += len(found)
         verdict = "; ".join(found) or f"8 × {args.runs} runs, the same bits in each"
         print(f"{path.stem:24} {verdict} ({time.perf_counter() - start:.0f} s)", flush=True)
-    graph = gx.load(next(path for path in GRAPHS if path.stem == "attention"), dims={"S": 32})
+    graph = gx.load(next(path for path in FILES if path.stem == "attention"), dims={"S": 32})
     for what, count in (("runs", 10 * args.runs), ("compilations", args.cycles)):
         cycle(graph)
         before, start = free_memory(), time.perf_counter()

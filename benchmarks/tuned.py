@@ -25,6 +25,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from graph_files import FILES
 from measure import table
 
 import graphexec as gx
@@ -37,7 +38,6 @@ from graphexec.runtime.find import find_device
 from graphexec.tools.tuning.measuring import time_in_turns
 from graphexec.tools.tuning.tune import tune
 
-GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 STREAMS = (2, 4, 8)
 APART = 1.05  # measured times further apart than this have an order
 TOLERANCE = {"f16": 2e-2, "f32": 1e-4}
@@ -138,7 +138,7 @@ def diamonds(count: int, size: int, dtype: str) -> gx.Graph:
 
 def workloads(quick: bool) -> Iterator[tuple[gx.Graph, bool]]:
     """Graphs, and whether several streams should pay: branches of small commands."""
-    for path in sorted(GRAPHS.glob("*.yaml")):
+    for path in FILES:
         yield gx.load(path), False
     if quick:
         yield chains(3, 2, 64, "f32"), False

@@ -6,20 +6,20 @@ graph's dtypes first; the tolerance is that of the coarsest dtype a value passes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from graph_files import FILES, FOLDER
 
 import graphexec as gx
 from graphexec.machine.costs import GPU
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
-FOLDER = Path(__file__).parent.parent / "graphs"
-FILES = sorted(FOLDER.glob("*.yaml"))
 
 
 def softmax(z: Array, axis: int = -1) -> Array:
@@ -73,6 +73,71 @@ def parallel_branches(x: Arrays) -> Arrays:
     return {"out": total}
 
 
+def gelu(z: Array) -> Array:
+    return z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2
+
+
+def layer_norm(z: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+    centred = z - z.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+def rms_norm(z: Array, weight: Array) -> Array:
+    return z / np.sqrt((z**2).mean(-1, keepdims=True) + 1e-5) * weight
+
+
+def rotated(z: Array, first: int) -> Array:
+    """(positions, D): feature i and feature i + D/2 as one complex number, turned."""
+    half = z.shape[-1] // 2
+    angles = np.outer(first + np.arange(len(z)), 10000.0 ** (-np.arange(half) / half))
+    turned = (z[:, :half] + 1j * z[:, half:]) * np.exp(1j * angles)
+    return np.hstack([turned.real, turned.imag])
+
+
+def transformer_layer(x: Arrays) -> Arrays:
+    """A sentence after the other, a head after the other."""
+    depth = 32
+    y, first = np.empty_like(x["x"]), int(x["start"])
+    for b, tokens in enumerate(x["x"]):
+        h = rms_norm(tokens, x["g1"])
+        q, k, v = (h @ x[w].T for w in ("wq", "wk", "wv"))
+        seen = np.tril(np.ones((len(h), len(h)), bool))
+        heads = []
+        for head in range(q.shape[1] // depth):
+            group = head // (q.shape[1] // k.shape[1])
+            queries, keys, values = (
+                z[:, n * depth : (n + 1) * depth] for z, n in ((q, head), (k, group), (v, group))
+            )
+            scores = rotated(queries, first) @ rotated(keys, first).T / math.sqrt(depth)
+            heads.append(softmax(np.where(seen, scores, -np.inf)) @ values)
+        r = tokens + np.hstack(heads) @ x["wo"].T
+        m = rms_norm(r, x["g2"])
+        gate = m @ x["wg"].T
+        y[b] = r + (gate / (1 + np.exp(-gate)) * (m @ x["wu"].T)) @ x["wd"].T
+    return {"y": y}
+
+
+def mlp_mixer(x: Arrays) -> Arrays:
+    columns = layer_norm(x["x"], x["g1"], x["d1"]).swapaxes(1, 2)  # channels, patches
+    along = gelu(columns @ x["w1"].T + x["b1"].ravel()) @ x["w2"].T + x["b2"].ravel()
+    mixed = x["x"] + along.swapaxes(1, 2)
+    hidden = gelu(layer_norm(mixed, x["g2"], x["d2"]) @ x["w3"] + x["b3"])
+    return {"y": mixed + hidden @ x["w4"] + x["b4"]}
+
+
+def masks(x: Arrays) -> Arrays:
+    out = {"windowed": np.empty_like(x["q"]), "alibi": np.empty_like(x["q"])}
+    heads, depth = x["q"].shape[1::2]
+    for b, h, i in np.ndindex(x["q"].shape[:3]):
+        first = max(0, i - 15)  # 16 keys, the query's own the last of them
+        scores = x["k"][b, h, first : i + 1] @ x["q"][b, h, i] / math.sqrt(depth)
+        slope = 2.0 ** (-8 * (h + 1) / heads)
+        away = i - np.arange(first, i + 1)
+        for name, bias in (("windowed", 0.0), ("alibi", slope * away)):
+            out[name][b, h, i] = softmax(scores - bias) @ x["v"][b, h, first : i + 1]
+    return out
+
+
 COMPUTED: dict[str, tuple[Callable[[Arrays], Arrays], float]] = {
     # the computation, and the relative error (Frobenius) its dtypes explain
     "attention": (attention, 2e-3),
@@ -81,12 +146,23 @@ COMPUTED: dict[str, tuple[Callable[[Arrays], Arrays], float]] = {
     "diamond": (diamond, 1e-5),
     "multi_head_attention": (multi_head_attention, 1e-5),
     "parallel_branches": (parallel_branches, 1e-5),
+    "transformer_layer": (transformer_layer, 1e-5),
+    "mlp_mixer": (mlp_mixer, 1e-5),
+    "masks": (masks, 1e-5),
 }
 
 
 def drawn(exe: gx.Executable) -> Arrays:
     rng = np.random.default_rng(0)
-    return {n: rng.standard_normal(t.shape).astype(t.dtype.numpy()) for n, t in exe.inputs.items()}
+    return {n: array(rng, t) for n, t in exe.inputs.items()}
+
+
+def array(rng: np.random.Generator, type: gx.TensorType) -> Array:
+    """Normal numbers; integers are places."""
+    numpy = type.dtype.numpy()
+    if not type.dtype.is_float:
+        return rng.integers(0, 100, type.shape, numpy)
+    return rng.standard_normal(type.shape).astype(numpy)
 
 
 def test_every_graph_is_computed_here_and_described() -> None:
@@ -122,6 +198,8 @@ def test_numbers(file: Path, streams: int) -> None:
     ("diamond", {"M": 3, "N": 1}), ("copies", {"A": 1, "B": 3, "C": 5}),
     ("parallel_branches", {"N": 1}),
     ("multi_head_attention", {"S": 1, "B": 1}),
+    ("transformer_layer", {"B": 1, "S": 7, "R": 3}), ("transformer_layer", {"S": 1, "G": 1}),
+    ("mlp_mixer", {"P": 5, "FP": 3}), ("masks", {"S": 9, "H": 3}), ("masks", {"B": 1, "S": 80}),
 ])  # fmt: skip
 def test_other_dims(stem: str, dims: dict[str, int]) -> None:
     compute, tolerance = COMPUTED[stem]

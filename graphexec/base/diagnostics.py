@@ -32,6 +32,10 @@ class Source:
         lines = self.text.splitlines()
         return lines[number - 1] if 0 < number <= len(lines) else None
 
+    def comment(self, number: int) -> str:
+        """What the comment at the end of line `number` says; "" without one."""
+        return (self.line(number) or "").partition(" # ")[2].strip()
+
 
 class Mark(NamedTuple):
     """A place in a Source: line and column count from 1, length in characters."""

@@ -108,13 +108,16 @@ class _Inference:
             if self.outside > 1:  # what helps one helps all
                 return
             self.first_outside = len(self.errors)
-        if item.file is not None:
-            self.error(str(exc), item, "file", help=exc.help)
+        own = item.file is not None
+        mark = (item.marks if own else self.graph.weight_marks).get("file")
+        source = self.graph.source if mark else None
+        help = exc.help
+        if not help and source and mark and (comment := source.comment(mark.line)):
+            help = f"the comment there says: {comment}"  # where the file is from
+        if own:
+            self.error(str(exc), item, "file", help=help)
             return
-        mark = self.graph.weight_marks.get("file")
-        fault = Diagnostic(
-            str(exc), source=self.graph.source if mark else None, mark=mark, help=exc.help
-        )
+        fault = Diagnostic(str(exc), source=source, mark=mark, help=help)
         if fault not in self.errors:
             self.errors.append(fault)
 

@@ -325,7 +325,9 @@ class Writer:
         """exp, log, log1p, sqrt, sin, cos, tanh, erf, erfc: of floats."""
         value = self.together(x if isinstance(x, Value) else float(x))[0]
         if not value.dtype.is_float:
-            raise OpError(f"{function} of {value.dtype}", help=f"{function}(cast(x, f32))")
+            raise OpError(
+                f"{function}() takes floats, found {value.dtype}", help=f"{function}(cast(…, f32))"
+            )
         is_test = function in ("isnan", "isinf")
         return self._step(function, (value.number,), DType.BOOL if is_test else value.dtype)
 

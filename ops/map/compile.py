@@ -116,7 +116,7 @@ class _Compiler:
             return self.writer.numeric(name, x)
         if name in _WRITTEN:
             if not x.dtype.is_float:
-                raise _at(call, f"{name}() of {x.dtype}", f"{name}(cast(x, f32))")
+                raise _at(call, f"{name}() takes floats, found {x.dtype}", f"{name}(cast(…, f32))")
             written: Value = getattr(self.writer, name)(x)
             return written
         return self.writer.floating(name, x)

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from graph_files import FILES
 from safetensors.numpy import save_file
 
 from graphexec.cli.app import app
 
-GRAPHS = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
-DIAMOND = next(path for path in GRAPHS if path.stem == "diamond")
+DIAMOND = next(path for path in FILES if path.stem == "diamond")
 
 
 def test_all_example_graphs(invoke):
-    done = invoke("check", *GRAPHS)
+    done = invoke("check", *FILES)
     assert done.exit_code == 0
     assert done.stderr == ""
-    for line, path in zip(done.stdout.splitlines(), GRAPHS, strict=True):
+    for line, path in zip(done.stdout.splitlines(), FILES, strict=True):
         assert line.startswith(f"{path}: ok: ")
         assert line.endswith("proved free of races")
 

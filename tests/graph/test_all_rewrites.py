@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graph_files import FILES
 from hypothesis import given, settings
 from rewritten import after, applied, assert_right, draw
 from strategies import Seeded, graphs, random_graph
@@ -85,9 +86,6 @@ def test_compare_measures_what_is_left_against_what_was_written() -> None:
                 assert notes, node
                 assert (node.how == "left out") == any(x.rewrite == "dead-nodes" for x in notes)
         assert found.ok, seed
-
-
-FILES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

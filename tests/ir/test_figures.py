@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from graph_files import FILES
 
 import graphexec as gx
 from graphexec.cli.app import app
@@ -18,11 +19,9 @@ from graphexec.ir.plan import Stats
 from graphexec.machine.costs import GPU
 from graphexec.proof import find_hazards
 
-GRAPHS = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
-
 
 @pytest.mark.parametrize("streams", [1, 4])
-@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_counted_is_what_the_planner_says(path: Path, streams: int) -> None:
     plan = gx.make_plan(gx.load(path), streams=streams)
     said = plan.stats
@@ -35,7 +34,7 @@ def test_what_is_counted_is_what_the_planner_says(path: Path, streams: int) -> N
 
 @pytest.fixture(scope="module")
 def plan() -> gx.Plan:
-    return gx.make_plan(gx.load(GRAPHS[0].with_name("diamond.yaml")), streams=3, costs=GPU)
+    return gx.make_plan(gx.load(FILES[0].with_name("diamond.yaml")), streams=3, costs=GPU)
 
 
 def without(plan: gx.Plan, *keys: str) -> str:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import shapes
 import strategies
 from click.testing import CliRunner
+from graph_files import STEMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,15 +265,12 @@ def test_explain_a_node(file):
         assert words in found.stdout
 
 
-EXAMPLES = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
-
-
 def explained_plans():
     """Every example and a wide graph, on both devices, on few and many streams."""
     for device in ("cpu", "hip"):
         for streams in (2, 4, 8):
             yield plan_graph(wide(5), device=device, streams=streams)
-            for name in EXAMPLES:
+            for name in STEMS:
                 yield plan_graph(gx.load(f"graphs/{name}.yaml"), device=device, streams=streams)
 
 

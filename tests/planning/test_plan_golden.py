@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from graph_files import FILES
 
 import graphexec as gx
 from graphexec.machine.costs import GPU
-
-FILES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("streams", [1, 4])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graph_files import STEMS
 from hip_emulator.emulator import Emulator, LiveCounts
 from kernel_harness import Harness
 
@@ -27,7 +28,7 @@ from graphexec.tools.judge import grain
 Array = np.ndarray[Any, Any]
 
 ROOT = Path(__file__).parents[2]
-GRAPHS = sorted(path.stem for path in (ROOT / "graphs").glob("*.yaml"))
+GRAPHS = STEMS
 MODES: tuple[Mode, ...] = ("stream", "graph")
 
 

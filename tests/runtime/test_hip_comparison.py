@@ -8,12 +8,12 @@ import pytest
 from hip_lab import GRAPHS, Lab, example, inputs_of
 
 import graphexec as gx
-from graphexec.tools import selftest
+from graphexec.tools import selftest_graphs
 from graphexec.tools.compare import compare_executable
 
 OPS = {
-    f"{build.__name__.strip('_')} {dtype}": partial(build, dtype)
-    for build in (selftest._softmaxes, selftest._copies)
+    f"{op} {dtype}": partial(build, dtype)
+    for op, build in selftest_graphs.GRAPHS.items()
     for dtype in ("f16", "f32")
 }
 

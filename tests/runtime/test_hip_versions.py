@@ -18,7 +18,7 @@ SCRIPT = f"""
     ops = types.ModuleType("graphexec.ops")  # where an installed graphexec has them
     ops.__path__ = [{str(HERE.parents[1] / "ops")!r}]
     sys.modules["graphexec.ops"] = ops
-    sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE)!r}]
+    sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE)!r}, {str(HERE.parents[1] / "benchmarks")!r}]
     from hip_lab import *
     import graphexec as gx
     from graphexec.runtime.hip.device import CaptureWarning

@@ -17,9 +17,9 @@ from graphexec.base.tensor import TensorType
 from graphexec.ir.approximate import Approximate
 from graphexec.ir.op import Attrs, Call, In, Op, Out
 from graphexec.ir.program import Command, Kernel, Parallel
-from graphexec.tools import selftest
+from graphexec.tools import selftest_graphs
 from graphexec.tools.compare import Comparison, compare_executable
-from graphexec.tools.examples import EXAMPLES
+from graphexec.tools.examples import EXAMPLES, transformer_layer
 
 Array = np.ndarray[Any, Any]
 Damage = Callable[[Array], None]
@@ -173,7 +173,7 @@ def inputs_of(exe: Any, seed: int, size: float) -> dict[str, Array]:
     }
 
 
-BUILDS = [selftest._gemms, selftest._softmaxes, selftest._copies, selftest._attentions]
+BUILDS = [*selftest_graphs.GRAPHS.values()]
 
 
 @pytest.mark.parametrize("no_rewrite", [(), ("all",), ("fuse-attention",)])
@@ -183,7 +183,8 @@ def test_right_results_are_not_blamed(build: Any, no_rewrite: tuple[str, ...]) -
     for number, dtype in enumerate(dtypes):
         graph = build(dtype) if dtype else build()
         with gx.compile(graph, device="cpu", no_rewrite=no_rewrite) as exe:
-            for size in (1.0, 0.03, 3.0):
+            # Weights of 3 make scores of 10,000 of this one: in f32 their exponentials are off.
+            for size in (1.0, 0.03, 1.0 if build is transformer_layer else 3.0):
                 found = compare_executable(exe, inputs_of(exe, number, size))
                 assert found.ok, [row for row in (*found.nodes, *found.outputs) if not row.ok]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graph_files import FILES
 
 import graphexec as gx
 from graphexec.base.errors import DeviceUnavailable, ExecutionError
@@ -25,7 +26,6 @@ from graphexec.tools.tuning.measuring import Loaded
 from graphexec.tools.tuning.probes import Probe, diamonds, launches, repeated
 
 CPU = gx.CpuDevice()
-EXAMPLES = sorted((Path(__file__).parents[2] / "graphs").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def proved(probe: Probe) -> list[Launch]:
     return [i for i in plan.instructions if isinstance(i, Launch)]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_command_can_be_repeated_alone_and_beside_itself(path: Path) -> None:
     for work in works(gx.load(path)):
         for streams in (1, 3):

@@ -1,9 +1,9 @@
 """The predicted run: starts, costs, and the critical path."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
+from graph_files import STEMS
 
 import graphexec as gx
 from graphexec.ir.plan import Launch, Plan, Wait
@@ -21,10 +21,7 @@ def test_a_launch_starts_after_its_stream_and_its_waits(attention):
     assert times.critical() == {0, 1, 3, 4, 5, 6}
 
 
-GRAPHS = sorted(path.stem for path in Path("graphs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", STEMS)
 def test_estimated_costs_are_near_the_planners(name):
     """For plans that do not say: a product of matrices without a batch is right."""
     bound = plan_graph(gx.load(f"graphs/{name}.yaml"), no_rewrite=["all"]).bound
@@ -37,7 +34,7 @@ def test_estimated_costs_are_near_the_planners(name):
 
 @pytest.mark.parametrize("device", ["cpu", "hip"])
 @pytest.mark.parametrize("streams", [1, 2, 4])
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", STEMS)
 def test_what_is_shown_is_what_the_planner_predicted(name, streams, device):
     """Of the plan with the planner's answer, by itself, and read from a file."""
     bound = plan_graph(gx.load(f"graphs/{name}.yaml"), streams=streams, device=device).bound

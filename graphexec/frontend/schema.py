@@ -15,7 +15,6 @@ from graphexec.base.expressions import RESERVED
 from graphexec.base.grammar import WORDS
 from graphexec.base.tensor import INT64_MAX, DType
 from graphexec.ir.expression import MAP, WITH
-from graphexec.ir.names import REPETITION
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.registry import known_ops
 
@@ -74,7 +73,7 @@ def _list(items: Schema, **more: Any) -> Schema:
 
 def _text(doc: str) -> Schema:
     return {"description": doc, "type": "string", "minLength": 1,
-            "not": {"pattern": re.escape(REPETITION)}}  # fmt: skip
+            "not": {"pattern": re.escape("{i}")}}  # fmt: skip
 
 
 _NAMES_A_FILE = {"type": "object", "required": ["file"]}

@@ -19,7 +19,7 @@ from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, Number, evaluate, evaluate_consts
-from graphexec.ir.graph import Block, Fit, Graph, Node, Weight
+from graphexec.ir.graph import Block, Fit, Graph, Input, Node, Weight
 from graphexec.ir.origin import BLOCK, Origin, at
 from graphexec.ir.repetition import NUMBER, Numbers, numbered
 
@@ -55,7 +55,7 @@ class _Expansion:
         self.graph = graph
         self.flat = _without_declarations(graph)
         self.errors: list[Diagnostic] = []
-        self.places: dict[str, str] = {}  # every name, and who makes it, where
+        self.places: dict[str, tuple[str, Mark | None]] = {}  # every name, and who makes it
         self.same: dict[str, str] = {}
         self.nodes: list[tuple[Node, _Scope]] = []
         self.made: set[str] = set()  # names of nodes
@@ -68,6 +68,7 @@ class _Expansion:
         _check_cycles(graph)
         self.check_size()
         numbers: dict[str, int | None] = {f"{name}.{NUMBER}": None for name in graph.blocks}
+        self.declare()
         self.scope(_Scope(graph, numbers={**numbers, NUMBER: None}))
         self.stop()
         self.made = {node.name for node, _ in self.nodes}
@@ -79,6 +80,14 @@ class _Expansion:
         flat.fits = tuple(self.fit(f) for f in self.fits)
         flat.same = {name: self.resolve(name) for name in self.same}
         return flat
+
+    def declare(self) -> None:
+        """Note the names that the user has given."""
+        graph = self.graph
+        declared: list[Input | Weight | Node] = [*graph.inputs.values(), *graph.weights.values()]
+        for item in (*declared, *graph.nodes.values()):
+            mark = item.marks.get("")
+            self.places[item.name] = at(item.name, mark, graph.source), mark
 
     def stop(self) -> None:
         if self.errors:
@@ -128,17 +137,14 @@ class _Expansion:
                 item, name=scope.prefix + item.name, origin=scope.origin)  # fmt: skip
             if item.op == BLOCK:
                 self.use(node, scope)
-            elif self.new(node.name, node):
+            elif scope.origin is None or self.new(node.name, node):
                 self.nodes.append((node, scope))
-        if scope.origin is None:
-            for given in self.graph.inputs.values():
-                self.new(given.name, None)
 
     def weights(self, scope: _Scope) -> None:
         body, origin = scope.body, scope.origin
         for item in body.weights.values():
             weight = item if origin is None else self.weight(item, scope)
-            if not self.new(weight.name, weight):
+            if origin is not None and not self.new(weight.name, weight):
                 continue
             first = self.first_of(weight, item)
             if first is None:
@@ -172,22 +178,21 @@ class _Expansion:
             key = f"{texts['prefix']}{texts['key']}"
         return replace(weight, file=texts["file"], key=key)
 
-    def new(self, name: str, item: Node | Weight | None, what: str = "") -> bool:
-        """Note that a name is made; whether that is its first time."""
-        source = self.graph.source
-        origin = None if item is None else item.origin
-        mark = item.marks.get("") if item else None
-        here = what or at(name, mark, source)
+    def new(self, name: str, item: Node | Weight) -> bool:
+        """Note that a block makes a name; whether nothing else has it."""
+        source, origin, mark = self.graph.source, item.origin, item.marks.get("")
+        here = at(name, mark, source)
         if origin is not None:
-            here = (
-                f"{here} of block '{origin.block}', used by {at(origin.use, origin.mark, source)}"
-            )
+            user = at(origin.use, origin.mark, source)
+            here = f"{here} in block '{origin.block}', used by {user}"
         if name not in self.places:
-            self.places[name] = here
+            self.places[name] = here, mark
             return True
-        text = f"the name '{name}' is used twice"
-        notes = [f"one is {self.places[name]}", f"the other is {here}"]
-        self.fault(text, mark=mark, notes=tuple(notes), help="rename one of them")
+        other, first = self.places[name]
+        self.fault(
+            f"the name '{name}' is used twice", mark=first, help="rename one of them",
+            notes=(f"one is {other}", f"the other is {here}"),
+        )  # fmt: skip
         return False
 
     # Uses -------------------------------------------------------------------------------
@@ -226,9 +231,9 @@ class _Expansion:
         """Name what a use makes: by the output, and by the node if there is one output."""
         made = {f"{node.name}.{name}": last.full(t) for name, t in block.outputs.items()}
         if len(made) == 1:
-            made[node.name] = last.full(*block.outputs.values())
-        elif self.new(node.name, node):
-            pass  # it is no tensor, and no other may have its name
+            self.same[node.name] = last.full(*block.outputs.values())
+        if node.origin is not None:
+            self.new(node.name, node)
         for name, tensor in made.items():
             if name != tensor and self.new(name, node):
                 self.same[name] = tensor

@@ -57,3 +57,18 @@ def _is_of(use: Use, blocks: Mapping[str, Scope], rest: str) -> bool:
         if not _NUMBER.match(number) or int(number) >= use.repeat:
             return False
     return block.makes(rest) or is_inner(block, blocks, rest)
+
+
+def inner_names(scope: Scope, name: str) -> tuple[str, ...]:
+    """A note on the names inside of the use that `name` begins with, if it begins with one."""
+    head = name.rpartition(".")[0]
+    while head and scope.uses(head) is None:
+        head = head.rpartition(".")[0]
+    use = scope.uses(head)
+    if use is None:
+        return ()
+    if use.repeat is None:
+        return (f"'{head}' is block '{use.block}', whose tensors are {head}.NAME",)
+    last = f"{head}.{use.repeat - 1}.NAME"
+    times = f"{use.repeat} times" if use.repeat > 1 else "once"
+    return (f"'{head}' is block '{use.block}' {times}, whose tensors are {head}.0.NAME to {last}",)

@@ -267,7 +267,7 @@ BAD = {
     "outputs empty": ("{x: y}", "{}", "block 'layer' has no outputs"),
     "unknown key": ("    inputs: [q]", "    input: [q]", "block 'half' has no key 'input'"),
     "op and block": ("{block: layer,", "{op: softmax, block: layer,",
-                     "op 'softmax' has no key 'block'"),
+                     "node 'trunk' has an op and uses a block"),
     "shape of a use": ("repeat: L}", "repeat: L, shape: [E, E]}",
                        "block 'layer' has no key 'shape'"),
     "blocks is a list": ("blocks:\n  half", "blocks:\n  - 1\nxx:\n  half",

@@ -13,7 +13,7 @@ from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.frontend.yaml.weights import read_dtype, read_weights
 from graphexec.ir.graph import Graph, Input, Node
-from graphexec.ir.inner import Use, is_inner
+from graphexec.ir.inner import Use, inner_names, is_inner
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.operand import Operand, listed
@@ -138,6 +138,10 @@ class TensorReader:
             return
         if name in self.used:
             self.graph.nodes[name] = self._use(name, key, value, marks, needs)
+            return
+        if "block" in (keys := {k.value: k for k, _ in value.pairs}) and "op" in keys:
+            message = f"node '{short(name)}' has an op and uses a block"
+            self.problems.add(keys["block"], message, help="leave out 'op' or 'block'")
             return
         op = self._op(name, value)
         slots = self.slots.get(op)
@@ -275,7 +279,7 @@ class TensorReader:
             self.problems.add(
                 value, f"there is no tensor '{short(tensor)}'",
                 label=f"{what} must name an input, weight or node",
-                wrong=tensor, known=self.declared,
+                wrong=tensor, known=self.declared, notes=inner_names(self, tensor),
             )  # fmt: skip
         elif tensor == user:
             self.problems.add(value, f"node '{short(user)}' uses itself", label="a cycle of one")

@@ -373,7 +373,9 @@ class Graph:
     def __contains__(self, name: object) -> bool:
         if name in self.nodes or name in self.inputs or name in self.weights:
             return True
-        return bool(self.blocks) and isinstance(name, str) and is_inner(self, self.blocks, name)
+        if not self.blocks or not isinstance(name, str):
+            return False
+        return is_inner(_Names(self), {n: _Names(b) for n, b in self.blocks.items()}, name)
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor of this name, to be used as an operand; also one inside of a block."""
@@ -381,26 +383,6 @@ class Graph:
             known = [*self.inputs, *self.weights, *self.nodes]
             raise _mistake(f"there is no tensor '{name}'", help=did_you_mean(str(name), known))
         return Tensor.of(str(name), self)
-
-    def uses(self, name: str) -> Use | None:
-        """What the node of this name uses, if it uses a block."""
-        node = self.nodes.get(name)
-        if node is None or node.op != BLOCK:
-            return None
-        repeat = node.attrs.get("repeat")
-        return Use(node.attrs[BLOCK], None if repeat is None else self._times(repeat))
-
-    def makes(self, name: str) -> bool:
-        """Whether a weight or node has this name."""
-        return name in self.nodes or name in self.weights
-
-    def _times(self, repeat: Dim) -> int:
-        """How often a block is repeated; 0 where that has no value, which expanding tells."""
-        try:
-            names = {**self.dims, **evaluate_consts(self.consts, self.dims)}
-            return int(evaluate(repeat, names, "int"))
-        except ExpressionError:
-            return 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._content() == other._content()
@@ -519,6 +501,34 @@ class Block(Graph):
 
     def _has_file(self) -> bool:
         return self.weight_file is not None or self.graph.weight_file is not None
+
+
+class _Names:
+    """The names of a graph or block, as those inside of blocks are looked up."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.outputs = graph, graph.outputs
+
+    def uses(self, name: str) -> Use | None:
+        """What the node of this name uses, if it uses a block."""
+        node = self.graph.nodes.get(name)
+        if node is None or node.op != BLOCK:
+            return None
+        repeat = node.attrs.get("repeat")
+        return Use(node.attrs[BLOCK], None if repeat is None else self.times(repeat))
+
+    def makes(self, name: str) -> bool:
+        """Whether a weight or node has this name."""
+        return name in self.graph.nodes or name in self.graph.weights
+
+    def times(self, repeat: Dim) -> int:
+        """How often a block is repeated; 0 where that has no value, which expanding tells."""
+        graph = self.graph
+        try:
+            names = {**graph.dims, **evaluate_consts(graph.consts, graph.dims)}
+            return int(evaluate(repeat, names, "int"))
+        except ExpressionError:
+            return 0
 
 
 def _given_to(block: Block, operands: Sequence[str], inputs: Mapping[str, str]) -> dict[str, str]:

@@ -12,8 +12,8 @@ SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 """The syntax of names of graphs, tensors, ops and outputs."""
 
-RESERVED = frozenset({"add", "block", "error", "input", "makes", "node", "output", "to_yaml", "use",
-                      "uses", "weight", "with_dims"})  # fmt: skip
+RESERVED = frozenset({"add", "block", "error", "input", "node", "output", "to_yaml", "use",
+                      "weight", "with_dims"})  # fmt: skip
 """Names no op may have: graphs have methods of these names."""
 
 NODE_KEYS = ("op", "block", "repeat", "after", "shape", "with")

@@ -54,7 +54,8 @@ def indented(text: str, by: int) -> str:
 
 BLOCKS = (
     f"{HEAD}blocks:\n  layer:\n    inputs: {{x: [B, S, E], mask: null}}\n"
-    f"    prefix: 'layers.{{i}}.'\n    weights:\n{indented(WEIGHTS, 6)}    nodes:\n{indented(NODES, 6)}    outputs: {{x: y}}\n"
+    f"    prefix: 'layers.{{i}}.'\n    weights:\n{indented(WEIGHTS, 6)}"
+    f"    nodes:\n{indented(NODES, 6)}    outputs: {{x: y}}\n"
     "nodes:\n  trunk: {block: layer, x: x0, mask: mask, repeat: L}\n"
     "  mean: {op: reduce, kind: mean, x: trunk, axis: 1}\noutputs: [mean]\n"
 )

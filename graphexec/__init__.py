@@ -27,6 +27,7 @@ _HOME = {
     "Executable": "runtime.executable",
     "ExecutionError": "base.errors",
     "FallbackWarning": "runtime.device",
+    "Block": "ir.graph",
     "Graph": "ir.graph",
     "GraphError": "base.errors",
     "GraphexecError": "base.errors",
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     )
     from graphexec.base.tensor import DType
     from graphexec.frontend.load import load, loads
-    from graphexec.ir.graph import Graph
+    from graphexec.ir.graph import Block, Graph
     from graphexec.ir.op import Op
     from graphexec.ir.plan import Plan
     from graphexec.ir.registry import known_ops, load_ops

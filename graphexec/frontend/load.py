@@ -17,6 +17,8 @@ from graphexec.base.collector import collector_paused
 from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import open_file
+from graphexec.frontend.expand import expand
+from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.tensors import TensorReader
 from graphexec.frontend.yaml.text import MAX_BYTES, decode
@@ -75,28 +77,47 @@ def _graph(
         doc = Document(source)
         doc.problems.extend(problems)
         doc.open(root)
-        graph = _read_graph(doc, dims, ops, folder, weight_root, name)
+        graph, flat = _read_graph(doc, dims, ops, folder, weight_root, name)
         if doc.problems:
             raise GraphError(doc.problems.diagnostics())
-        graph.warnings.extend(unused(graph))
+        graph.warnings.extend(unused(graph, flat))
     return graph
 
 
 def _read_graph(
     doc: Document, dims: Mapping[str, int] | None, ops: Mapping[str, Op] | None, folder: Path,
     weight_root: AnyPath | None, name: str,
-) -> Graph:  # fmt: skip
+) -> tuple[Graph, Graph]:  # fmt: skip
+    """The graph, and the same without blocks."""
     graph = Graph(
         doc.name(default=name), ops=ops, folder=folder, source=doc.source,
         weight_root=None if weight_root is None else Path(weight_root),
     )  # fmt: skip
     read_dims(doc, graph, dims or {})
     read_consts(doc, graph)
-    tensors = TensorReader(doc, graph)
+    blocks = BlockReaders(doc, graph)
+    tensors = TensorReader(doc, graph, blocks.readers)
+    tensors.declare()
+    blocks.read(tensors)
     tensors.read()
-    note_cycles(doc, graph, tensors.needs)
-    graph.warnings.extend(tensors.expressions.cut_short())
-    return graph
+    graph.warnings.extend([*blocks.cut_short(), *tensors.expressions.cut_short()])
+    if not tensors.used:
+        note_cycles(doc, graph, tensors.needs)
+    elif not doc.problems:
+        return graph, _expanded(doc, graph)
+    return graph, graph
+
+
+def _expanded(doc: Document, graph: Graph) -> Graph:
+    """The graph without blocks; what is wrong where they are used is noted."""
+    try:
+        flat = expand(graph)
+    except GraphError as exc:
+        doc.problems.extend(exc.diagnostics)
+        return graph
+    needs = {n.name: (*n.operands.values(), *n.after) for n in flat.nodes.values()}
+    note_cycles(doc, flat, needs)
+    return flat
 
 
 def _read(path: str) -> bytes:

@@ -15,7 +15,7 @@ from graphexec.base.expressions import RESERVED
 from graphexec.base.grammar import WORDS
 from graphexec.base.tensor import INT64_MAX, DType
 from graphexec.ir.expression import MAP, WITH
-from graphexec.ir.names import REPETITION
+from graphexec.ir.names import NODE_KEYS
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.registry import known_ops
 
@@ -43,7 +43,19 @@ def schema(ops: Mapping[str, Op] | None = None) -> Schema:
         "description": "A graph of GEMM, softmax, copy and other nodes.",
         **_object(_SECTIONS, ["version", "outputs"]),
         "if": {"not": {"required": ["file"]}},
-        "then": {"properties": {"weights": {"additionalProperties": _NAMES_A_FILE}}},
+        "then": {
+            "properties": {
+                "weights": {"additionalProperties": _NAMES_A_FILE},
+                "blocks": {
+                    "additionalProperties": {
+                        "if": {"not": {"required": ["file"]}},
+                        "then": {
+                            "properties": {"weights": {"additionalProperties": _NAMES_A_FILE}}
+                        },
+                    }
+                },
+            }
+        },
         "$defs": {
             **_DEFINITIONS,
             "node": _node(ops),
@@ -72,15 +84,48 @@ def _list(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
-def _text(doc: str) -> Schema:
-    return {"description": doc, "type": "string", "minLength": 1,
-            "not": {"pattern": re.escape(REPETITION)}}  # fmt: skip
+def _text(doc: str, numbered: bool = False) -> Schema:
+    text = {"description": doc, "type": "string", "minLength": 1}
+    return text if numbered else text | {"not": {"pattern": re.escape("{i}")}}
 
 
 _NAMES_A_FILE = {"type": "object", "required": ["file"]}
 _INTEGER = {"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}
 _EXTENT = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
 _DTYPE = {"enum": [d.value for d in DType], "description": "element type"}
+
+_INPUT = {**NAME, "not": {"enum": list(NODE_KEYS)}}
+_AFTER = _list(_ref("tensor"), description="nodes that must be done before this one")
+_NODES = _map(NAME, _ref("node"), "ops; a node's name is that of the tensor it makes")
+_OUTPUTS: Schema = {
+    "description": "tensors to give back: name: tensor, or a list of tensors",
+    "anyOf": [
+        {
+            "type": "object", "minProperties": 1, "propertyNames": NAME,
+            "additionalProperties": _ref("tensor"),
+        },
+        _list(_ref("tensor"), minItems=1, uniqueItems=True),
+    ],
+}  # fmt: skip
+
+
+def _weight(numbered: bool) -> Schema:
+    properties = {
+        "file": _text(f"{FILES}; by default that of the graph", numbered),
+        "key": _text("name of the array in it; the prefix is put before it", numbered),
+        "shape": _ref("shape"),
+        "dtype": _ref("dtype"),
+    }
+    return _object(properties, [])
+
+
+def _weights(definition: str, numbered: bool) -> Schema:
+    key = _text("a key in the file of the graph", numbered)
+    return _map(
+        NAME, {"anyOf": [key, _ref(definition)]},
+        "tensors read from files once: their keys, or what else is known of them",
+    )  # fmt: skip
+
 
 _DEFINITIONS: Schema = {
     "expression": {
@@ -93,14 +138,30 @@ _DEFINITIONS: Schema = {
     "dtype": _DTYPE,
     "tensor": {"description": "name of an input, weight or node", "type": "string"},
     "input": _object({"shape": _ref("shape"), "dtype": _ref("dtype")}, ["shape", "dtype"]),
-    "weight": _object(
+    "weight": _weight(numbered=False),
+    "weight_of_block": _weight(numbered=True),
+    "block": _object(
         {
-            "file": _text(f"{FILES}; by default that of the graph"),
-            "key": _text("name of the array in it; the prefix of the graph is put before it"),
-            "shape": _ref("shape"),
-            "dtype": _ref("dtype"),
+            "inputs": {"description": "what it is given: names, or shapes by name", "anyOf": [
+                _list(_INPUT, uniqueItems=True),
+                _map(_INPUT, {"anyOf": [_ref("shape"), {"type": "null"}]}, "shapes by name"),
+            ]},
+            "file": _text(f"the file of its weights that name none: {FILES}", numbered=True),
+            "prefix": _text("a text before the keys of its weights", numbered=True),
+            "weights": _weights("weight_of_block", numbered=True),
+            "nodes": _NODES,
+            "outputs": _OUTPUTS,
         },
-        [],
+        ["outputs"],
+    ),
+    "use": _object(
+        {
+            "block": {"description": "name of a block", "type": "string", "minLength": 1},
+            "repeat": {"description": "how often; an output named like an input is that input of "
+                       "the next repetition", **_ref("extent")},
+            "after": _AFTER,
+        },
+        ["block"], additionalProperties=_ref("tensor"),
     ),
 }  # fmt: skip
 
@@ -112,21 +173,10 @@ _SECTIONS: Schema = {
     "inputs": _map(NAME, _ref("input"), "tensors given at every run"),
     "file": _text(f"the file of weights that name none: {FILES}"),
     "prefix": _text("a text before the keys of all weights"),
-    "weights": _map(
-        NAME, {"anyOf": [_text("a key in the file of the graph"), _ref("weight")]},
-        "tensors read from files once: their keys, or what else is known of them",
-    ),
-    "nodes": _map(NAME, _ref("node"), "ops; a node's name is that of the tensor it makes"),
-    "outputs": {
-        "description": "tensors to give back: name: tensor, or a list of tensors",
-        "anyOf": [
-            {
-                "type": "object", "minProperties": 1, "propertyNames": NAME,
-                "additionalProperties": _ref("tensor"),
-            },
-            _list(_ref("tensor"), minItems=1, uniqueItems=True),
-        ],
-    },
+    "weights": _weights("weight", numbered=False),
+    "blocks": _map(NAME, _ref("block"), "graphs that nodes use, by name"),
+    "nodes": _NODES,
+    "outputs": _OUTPUTS,
 }  # fmt: skip
 
 
@@ -136,15 +186,16 @@ def _node(ops: Mapping[str, Op]) -> Schema:
     ]
     docs = {"oneOf": [{"const": name, "description": op.doc} for name, op in ops.items()]}
     node = {"type": "object", "properties": {"op": docs}, "required": ["op"], "allOf": cases}
-    if MAP not in ops:
-        return node
-    return {"anyOf": [{"description": ops[MAP].doc, **_TENSOR_EXPRESSION}, node]}
+    kinds = [node, _ref("use")]
+    if MAP in ops:
+        kinds.insert(0, {"description": ops[MAP].doc, **_TENSOR_EXPRESSION})
+    return {"anyOf": kinds}
 
 
 def _op(op: Op) -> Schema:
     properties: Schema = {
         "op": {"const": op.name},
-        "after": _list(_ref("tensor"), description="nodes that must be done before this one"),
+        "after": _AFTER,
         "shape": {"description": "the shape this node must have", **_ref("shape")},
     }
     for operand in op.operands:
@@ -163,9 +214,10 @@ def _op(op: Op) -> Schema:
 
 def _attribute(attribute: Attribute) -> Schema:
     kind = _KINDS[attribute.kind](attribute)
-    if attribute.default is None:
+    if attribute.default is None and attribute.kind != "expression":
         return {"description": attribute.doc, "anyOf": [kind, {"type": "null"}]}
-    return {"description": attribute.doc, "default": attribute.default, **kind}
+    default = {} if attribute.kind == "expression" else {"default": attribute.default}
+    return {"description": attribute.doc, **default, **kind}
 
 
 _KINDS: dict[str, Callable[[Attribute], Schema]] = {

@@ -7,6 +7,7 @@ independent nodes are reported together; nodes that depend on a wrong one are sk
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
@@ -18,8 +19,10 @@ from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, evaluate, evaluate_consts
 from graphexec.base.grammar import parse
 from graphexec.base.tensor import INT64_MAX, DType, TensorType
+from graphexec.frontend.expand import expand
 from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.graph.fits import Fits
 from graphexec.graph.products import in_expression, without_products
 from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
@@ -33,7 +36,7 @@ _LARGEST_F32 = (2 - 2**-23) * 2.0**127
 
 def infer(graph: Graph) -> TypedGraph:
     """Types for every tensor of `graph`; GraphError with all independent mistakes."""
-    return _Inference(graph).run()
+    return _Inference(expand(graph)).run()
 
 
 class _Inference:
@@ -48,6 +51,9 @@ class _Inference:
             0,
         )  # weights outside the folder; the error of the first
         self.known: dict[Hashable, TensorType] = {}
+        self.fits = Fits(graph.fits)
+        self.first_in_block: dict[Mark, int] = {}  # the error at a place in a block, and ...
+        self.repeated: Counter[int] = Counter()  # ... how often there is one
 
     def run(self) -> TypedGraph:
         graph = self.graph
@@ -67,6 +73,7 @@ class _Inference:
                 Diagnostic(f"graph '{graph.name}' has no outputs", source=graph.source)
             )
         if self.errors:
+            self.count_repeated()
             raise GraphError(self.errors)
         return TypedGraph(
             graph.name, dict(graph.dims), inputs, weights, tuple(nodes), dict(graph.outputs)
@@ -132,6 +139,8 @@ class _Inference:
     def node(self, node: Node) -> TypedNode | None:
         op = self.graph.ops[node.op]
         if any(name not in self.types for name in node.operands.values()):
+            return None
+        if self.fits.refuse(node.origin):
             return None
         attrs = self.attrs(op, node)
         if attrs is None:
@@ -266,6 +275,7 @@ class _Inference:
             self.error(f"{type} has {type.nbytes} bytes, more than fit into int64", item, "shape")
             return None
         self.types[item.name] = type
+        self.errors += self.fits.check(item.name, self.types, self.graph, self.names)
         return type
 
     def origin(self, tensor: str, type: TensorType) -> str:
@@ -289,7 +299,26 @@ class _Inference:
         if place is not None and isinstance(item, Node):
             text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
             found = self.inside(found, text, place)
-        self.errors.append(found)
+        if found.mark is None or isinstance(item, Input) or item.origin is None:
+            self.errors.append(found)
+        else:
+            self.note_repeated(found)
+
+    def note_repeated(self, error: Diagnostic) -> None:
+        """Note an error in a block, which each repetition may have: the first of its place."""
+        assert error.mark is not None
+        first = self.first_in_block.setdefault(error.mark, len(self.errors))
+        if first == len(self.errors):
+            self.errors.append(error)
+        self.repeated[first] += 1
+
+    def count_repeated(self) -> None:
+        """Say at errors in blocks how many more there are of the same place."""
+        for place, times in self.repeated.items():
+            if times > 1:
+                more = f"and {times - 1} more of this block"
+                error = self.errors[place]
+                self.errors[place] = replace(error, notes=(*error.notes, more))
 
     def inside(self, error: Diagnostic, text: str, place: tuple[int, int]) -> Diagnostic:
         """The error at a place of an expression: in the file, or in the text alone."""

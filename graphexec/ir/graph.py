@@ -23,17 +23,21 @@ from enum import Enum
 from keyword import iskeyword
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graphexec.base.diagnostics import Diagnostic, Mark, Source, did_you_mean
 from graphexec.base.errors import GraphError
+from graphexec.base.expressions import evaluate, evaluate_consts
 from graphexec.base.grammar import FUNCTIONS, ExpressionError
 from graphexec.base.tensor import DType
 from graphexec.ir.expression import tensors_of
-from graphexec.ir.names import NAME, NO_REPETITION, REPETITION, SYMBOL
+from graphexec.ir.inner import Use, is_inner
+from graphexec.ir.names import NAME, NODE_KEYS, SYMBOL
 from graphexec.ir.op_help import method
 from graphexec.ir.operand import operand_of
+from graphexec.ir.origin import BLOCK, Origin
 from graphexec.ir.registry import OWN_OPS, known_ops
+from graphexec.ir.repetition import NO_REPETITION, is_numbered
 from graphexec.ir.tensor_name import Tensor, call
 
 if TYPE_CHECKING:
@@ -73,11 +77,16 @@ class Weight:
     shape: tuple[Dim, ...] | None = None
     dtype: str | None = None
     marks: Marks = field(default_factory=dict, compare=False, repr=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One op applied to tensors. `after` orders without data; `shape` is an assertion."""
+    """One op applied to tensors. `after` orders without data; `shape` is an assertion.
+
+    A use of a block is a node of the op "block": its operands are the block's inputs, its
+    attributes the block's name as `block`, and `repeat` if it is repeated.
+    """
 
     name: str
     op: str
@@ -86,6 +95,23 @@ class Node:
     after: tuple[str, ...] = ()
     shape: tuple[Dim, ...] | None = None
     marks: Marks = field(default_factory=dict, compare=False, repr=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What must be so where blocks meet: `tensor` has this shape, or the type of another tensor.
+
+    It is given for `input` of a block in a repetition, by the node `user`; `mark` is the place in
+    the block.
+    """
+
+    tensor: str
+    like: str | tuple[Dim, ...]
+    input: str
+    origin: Origin
+    user: Node
+    mark: Mark | None = None
 
 
 class Graph:
@@ -130,6 +156,9 @@ class Graph:
         self.weights: dict[str, Weight] = {}
         self.nodes: dict[str, Node] = {}
         self.outputs: dict[str, str] = {}
+        self.blocks: dict[str, Block] = {}
+        self.fits: tuple[Fit, ...] = ()  # of a graph whose blocks are expanded, and ...
+        self.same: dict[str, str] = {}  # ... its other names of tensors
         self.ops = ops
         self.folder = folder or Path()
         self.weight_root = weight_root
@@ -200,13 +229,61 @@ class Graph:
             raise _mistake(f"'after' is a list of nodes, not {after!r:.60}")
         after, asserted = tuple(map(_plain_name, after)), None if shape is None else _dims(shape)
         for tensor in (*tensors.values(), *after):
-            if not isinstance(tensor, str) or tensor not in self:
-                raise _mistake(
-                    f"node '{name}' refers to {tensor!r}, which is not a tensor of the graph",
-                    help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
-                )
+            self._check_reference(name, tensor)
         self.add(Node(name, op, tensors, attrs, after, asserted))
         return Tensor.of(name, self)
+
+    def block(
+        self,
+        name: str,
+        inputs: Sequence[str] | Mapping[str, Sequence[Dim]] = (),
+        *,
+        file: str | Path | None = None,
+        prefix: str = "",
+    ) -> Block:
+        """Declare a block: a graph of its own, to be filled like this one and then used like an op.
+
+            layer = g.block("layer", inputs=["x"], prefix="layers.{i}.")
+            w = layer.weight("w", key="weight")
+            layer.output(x=layer.silu(layer["x"] @ w.T))
+            y = layer(x, repeat="L", name="trunk")
+
+        `inputs` are names, or the shapes that the inputs must have by name. It sees the dims and
+        consts of the graph, and nothing else of it. `file` and `prefix` are of its own weights; in
+        these and in keys, {i} is the number of a repetition.
+        """
+        _check_name(name)
+        if name in self.blocks:
+            raise _mistake(f"the block '{name}' is declared twice")
+        block = self.blocks[name] = Block(name, self, file=file, prefix=prefix)
+        for given in inputs:
+            block.input(given, inputs[given] if isinstance(inputs, Mapping) else None)
+        return block
+
+    def use(
+        self, block: Block | str, /, *operands: str, name: str | None = None,
+        repeat: Dim | None = None, after: Sequence[str] = (), **inputs: str,
+    ) -> Any:  # fmt: skip
+        """Add a node that is a block, once or `repeat` times; returns what it makes.
+
+        Operands follow the order of the block's inputs, or have their names. An output with the
+        name of an input is that input of the next repetition. The result is one tensor, or a tuple
+        of tensors in the order of the outputs.
+        """
+        called = block.name if isinstance(block, Block) else block
+        found = self.blocks.get(called)
+        if found is None:
+            raise _mistake(f"unknown block '{called}'", help=did_you_mean(called, self.blocks))
+        given = _given_to(found, operands, inputs)
+        name = name or self._fresh_name(called)
+        for tensor in (*given.values(), *after):
+            self._check_reference(name, tensor)
+        attrs = {BLOCK: called} | ({} if repeat is None else {"repeat": _plain(repeat)})
+        tensors = {key: _plain_name(t) for key, t in given.items()}
+        self.add(Node(name, BLOCK, tensors, attrs, tuple(map(_plain_name, after))))
+        if len(found.outputs) == 1:
+            return Tensor.of(name, self)
+        return tuple(Tensor.of(f"{name}.{output}", self) for output in found.outputs)
 
     def output(self, /, *names: str, **outputs: str) -> None:
         """Declare outputs: `g.output("ctx")`, or under another name, `g.output(out="ctx")`."""
@@ -231,14 +308,25 @@ class Graph:
         else:
             self.nodes[item.name] = item
 
+    def _check_reference(self, user: str, tensor: Any) -> None:
+        if not isinstance(tensor, str) or tensor not in self:
+            raise _mistake(
+                f"node '{user}' refers to {tensor!r}, which is not a tensor of the graph",
+                help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
+            )
+
     def _check_weight(self, item: Weight) -> None:
-        if item.file is None and self.weight_file is None:
+        if item.file is None and not self._has_file():
             raise _mistake(
                 f"weight '{item.name}' names no file, and the graph has none",
                 help="Graph(file=…) is the file of weights that name none",
             )
-        _check_literal(f"the file of weight '{item.name}'", item.file)
-        _check_literal(f"the key of weight '{item.name}'", item.key)
+        if not isinstance(self, Block):
+            _check_literal(f"the file of weight '{item.name}'", item.file)
+            _check_literal(f"the key of weight '{item.name}'", item.key)
+
+    def _has_file(self) -> bool:
+        return self.weight_file is not None
 
     def __getattr__(self, name: str) -> Any:
         # g.gemm(...), g.softmax(...), and every op of the user's own.
@@ -283,7 +371,18 @@ class Graph:
     # Looking ----------------------------------------------------------------------------
 
     def __contains__(self, name: object) -> bool:
-        return name in self.nodes or name in self.inputs or name in self.weights
+        if name in self.nodes or name in self.inputs or name in self.weights:
+            return True
+        if not self.blocks or not isinstance(name, str):
+            return False
+        return is_inner(_Names(self), {n: _Names(b) for n, b in self.blocks.items()}, name)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of this name, to be used as an operand; also one inside of a block."""
+        if name not in self:
+            known = [*self.inputs, *self.weights, *self.nodes]
+            raise _mistake(f"there is no tensor '{name}'", help=did_you_mean(str(name), known))
+        return Tensor.of(str(name), self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._content() == other._content()
@@ -292,7 +391,7 @@ class Graph:
 
     def _content(self) -> tuple[object, ...]:
         parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
-        return (self.name, self.weight_file, self.weight_prefix, *parts)
+        return (self.name, self.weight_file, self.weight_prefix, *parts, self.blocks)
 
     def __repr__(self) -> str:
         return (
@@ -319,15 +418,24 @@ class Graph:
             folder=self.folder, weight_root=self.weight_root, source=self.source,
             file=self.weight_file, prefix=self.weight_prefix,
         )  # fmt: skip
+        self._copy_to(other)
+        for name, block in self.blocks.items():
+            copy = other.block(name, file=block.weight_file, prefix=block.weight_prefix)
+            block._copy_to(copy)
+            copy.shapes, copy.mark = dict(block.shapes), block.mark
+        other.stored = self.stored
+        return other
+
+    def _copy_to(self, other: Graph) -> None:
+        """Give another graph the declarations of this one."""
         other.weight_marks = dict(self.weight_marks)
         other.inputs, other.weights = dict(self.inputs), dict(self.weights)
         other.nodes = {
             name: replace(node, operands=dict(node.operands), attrs=deepcopy(dict(node.attrs)))
             for name, node in self.nodes.items()
         }
-        other.outputs, other.stored = dict(self.outputs), self.stored
+        other.outputs = dict(self.outputs)
         other.output_marks, other.warnings = dict(self.output_marks), list(self.warnings)
-        return other
 
     def to_yaml(self) -> str:
         """The graph as YAML that `load` reads back as an equal graph."""
@@ -342,7 +450,105 @@ class Graph:
         mark = (item.marks.get(key) or item.marks.get("")) if item is not None else None
         if mark is None and item is not None:
             message = f"{kind_of(item)} '{item.name}': {message}"
+        if item is not None and not isinstance(item, Input) and item.origin is not None:
+            more["notes"] = (*more.get("notes", ()), *item.origin.notes(self.source))
         return Diagnostic(message, source=self.source if mark else None, mark=mark, **more)
+
+
+class Block(Graph):
+    """A graph with names of its own that is used like an op, as often as said: `g.block(...)`.
+
+    `shapes` are those that its inputs must have, where they are stated. Calling it with tensors
+    adds a node to their graph.
+    """
+
+    def __init__(
+        self, name: str, graph: Graph, *, file: str | Path | None = None, prefix: str = ""
+    ) -> None:
+        """An empty block of a graph, whose dims, consts, ops and blocks it has."""
+        super().__init__(name, ops=graph.ops, folder=graph.folder, weight_root=graph.weight_root,
+                         source=graph.source)  # fmt: skip
+        self.graph = graph
+        self.dims, self.consts, self.blocks = graph.dims, graph.consts, graph.blocks
+        self.weight_file = None if file is None else str(file)
+        self.weight_prefix = prefix
+        self.shapes: dict[str, tuple[Dim, ...]] = {}
+        self.mark: Mark | None = None
+
+    def input(
+        self, name: str, shape: Sequence[Dim] | None = None, dtype: DTypeLike | None = None
+    ) -> Tensor:
+        """Declare an input; returns its name. It has the dtype of what it is given, and its shape,
+        which must be `shape` if that is stated."""
+        if dtype is not None:
+            raise _mistake(f"the input '{name}' of a block has the dtype of what it is given")
+        if name in NODE_KEYS:
+            raise _mistake(f"an input of a block cannot be named '{name}', a key of nodes")
+        self.add(Input(name, (), ""))
+        if shape is not None:
+            self.shapes[name] = _dims(shape)
+        return Tensor.of(name, self)
+
+    def __call__(self, *operands: str, **settings: Any) -> Any:
+        """Use this block in the graph of the tensors given: see Graph.use."""
+        given = [t for t in (*operands, *settings.values()) if isinstance(t, Tensor)]
+        graph = given[0].graph if given else self.graph
+        return cast("Graph", graph).use(self, *operands, **settings)
+
+    def _content(self) -> tuple[object, ...]:
+        parts = (self.name, self.weight_file, self.weight_prefix, self.weights, self.nodes)
+        return (*parts, list(self.inputs), self.shapes, self.outputs)
+
+    def _has_file(self) -> bool:
+        return self.weight_file is not None or self.graph.weight_file is not None
+
+
+class _Names:
+    """The names of a graph or block, as those inside of blocks are looked up."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.outputs = graph, graph.outputs
+
+    def uses(self, name: str) -> Use | None:
+        """What the node of this name uses, if it uses a block."""
+        node = self.graph.nodes.get(name)
+        if node is None or node.op != BLOCK:
+            return None
+        repeat = node.attrs.get("repeat")
+        return Use(node.attrs[BLOCK], None if repeat is None else self.times(repeat))
+
+    def makes(self, name: str) -> bool:
+        """Whether a weight or node has this name."""
+        return name in self.graph.nodes or name in self.graph.weights
+
+    def times(self, repeat: Dim) -> int:
+        """How often a block is repeated; 0 where that has no value, which expanding tells."""
+        graph = self.graph
+        try:
+            names = {**graph.dims, **evaluate_consts(graph.consts, graph.dims)}
+            return int(evaluate(repeat, names, "int"))
+        except ExpressionError:
+            return 0
+
+
+def _given_to(block: Block, operands: Sequence[str], inputs: Mapping[str, str]) -> dict[str, str]:
+    """What a block is given, by the names of its inputs."""
+    if len(operands) > len(block.inputs):
+        raise _mistake(
+            f"block '{block.name}' takes {len(block.inputs)} inputs, got {len(operands)}"
+        )
+    given = dict(zip(block.inputs, operands, strict=False))
+    for name, tensor in inputs.items():
+        if name not in block.inputs:
+            help = did_you_mean(name, block.inputs)
+            raise _mistake(f"block '{block.name}' has no input '{name}'", help=help)
+        if name in given:
+            raise _mistake(f"block '{block.name}' got the input '{name}' twice")
+        given[name] = tensor
+    for name in block.inputs:
+        if name not in given:
+            raise _mistake(f"block '{block.name}' needs the input '{name}'")
+    return given
 
 
 def _check_name(name: str) -> None:
@@ -370,8 +576,8 @@ def _check_kinds(mappings: Mapping[str, object], texts: Mapping[str, object]) ->
 
 
 def _check_literal(what: str, text: object) -> None:
-    if REPETITION in str(text):
-        raise _mistake(f"{what} has '{REPETITION}': '{text}'", help=NO_REPETITION)
+    if is_numbered(str(text)):
+        raise _mistake(f"{what} has '{{i}}': '{text}'", help=NO_REPETITION)
 
 
 def kind_of(item: Input | Weight | Node) -> str:
@@ -460,4 +666,4 @@ def _mistake(message: str, **more: Any) -> GraphError:
     return GraphError([Diagnostic(message, **more)])
 
 
-__all__ = ["Dim", "Graph", "Input", "Mark", "Marks", "Node", "Weight"]
+__all__ = ["Block", "Dim", "Fit", "Graph", "Input", "Mark", "Marks", "Node", "Weight"]

@@ -12,14 +12,12 @@ SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 """The syntax of names of graphs, tensors, ops and outputs."""
 
-RESERVED = frozenset({"add", "error", "input", "node", "output", "to_yaml", "weight", "with_dims"})
+RESERVED = frozenset({"add", "block", "error", "input", "node", "output", "to_yaml", "use",
+                      "weight", "with_dims"})  # fmt: skip
 """Names no op may have: graphs have methods of these names."""
 
-
-REPETITION = "{i}"
-"""In a weight's file, key and prefix: the number of a repetition of a block."""
-
-NO_REPETITION = f"{REPETITION} is the number of a repetition of a block, and this is in none"
+NODE_KEYS = ("op", "block", "repeat", "after", "shape", "with")
+"""Keys of a node that are no operands: no input of a block has such a name."""
 
 
 def transfer_name(tensor: str, direction: Direction) -> str:

@@ -1,17 +1,18 @@
 """Blocks: the boxes of a picture, each one launch or, in a large plan, several of a stream.
 
 Consecutive launches of a stream are merged until the wanted number of blocks is reached. Where the
-commands of a stream repeat, whole repetitions are merged.
+commands of a stream repeat, whole repetitions are merged; first of all those of a graph's blocks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphexec.base.printable import printable
 from graphexec.ir.plan import Launch, Plan
+from graphexec.views.repetitions import repetition, stretches
 from graphexec.views.table import count
 
 MOST = 150
@@ -44,10 +45,9 @@ def blocks(plan: Plan, most: int) -> list[Block]:
     room = len(launches) if len(launches) <= most else max(most - len(lanes) + 1, 1)
     size = max(-(-len(launches) // max(room, 1)), 1)
     found = [
-        _block(stream, launches, lane[at : at + step])
+        _block(stream, launches, members)
         for stream, lane in lanes.items()
-        for step in [_whole(size, [launches[n].command for n in lane])]
-        for at in range(0, len(lane), step)
+        for members in _cut(lane, launches, size)
     ]
     return sorted(found, key=lambda b: b.members[0])
 
@@ -70,6 +70,23 @@ def summary(words: Sequence[str]) -> str:
         return f"{times} × ({once})" if every > 1 else f"{len(words)} × {once}"
     counts = Counter(words).most_common()
     return ", ".join(f"{times} × {word}" for word, times in counts[:4])
+
+
+def _cut(
+    lane: Sequence[int], launches: Sequence[Launch], size: int
+) -> Iterator[Sequence[int]]:  # fmt: skip
+    """The launches of a stream in stretches of `size` or more: whole repetitions of blocks, or of
+    what repeats."""
+    names = [launches[n].node for n in lane]
+    if size > 1 and any(map(repetition, names)):
+        lengths = list(stretches(names, size))
+    else:
+        step = _whole(size, [launches[n].command for n in lane])
+        lengths = [step] * -(-len(lane) // step)
+    start = 0
+    for length in lengths:
+        yield lane[start : start + length]
+        start += length
 
 
 def _whole(size: int, commands: Sequence[str]) -> int:

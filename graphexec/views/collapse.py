@@ -1,5 +1,6 @@
-"""A large graph as few boxes, by three rules that keep arrows forward.
+"""A large graph as few boxes, by rules that keep arrows forward.
 
+Repetitions of a block are one to begin with (see repetitions.py).
 1. Similar ops become one box: the same op and type, with similar operands and similar
    readers. So a hundred equal branches are drawn as one. Similar ops have equal depth, so no
    arrow points backward. A few similar ops, such as the projections of an attention, stay
@@ -20,6 +21,7 @@ from typing import TypeVar
 
 from graphexec.views.blocks import period, summary
 from graphexec.views.outline import Arrow, Box, Outline
+from graphexec.views.repetitions import folded
 from graphexec.views.table import count
 
 _WIDE = 4  # similar ops from which they are drawn as one
@@ -32,7 +34,8 @@ _Key = TypeVar("_Key")
 
 def collapsed(outline: Outline, most: int) -> Outline:
     """The outline with at most `most` boxes, or at most four: the ops, and an end of each kind.
-    Unchanged if it has no more."""
+    Blocks are drawn once; else it is unchanged if it has no more."""
+    outline = folded(outline)
     if len(outline.boxes) <= most:
         return outline
     alike = _alike(outline)

@@ -26,6 +26,8 @@ BEYOND = re.compile(
     "|an extent must be at least 1, found .* = "
     "|is no tensor, dim or const|expression has no name|'@'|^T|is a dtype|is a tensor and a dim"
     "|is a subtraction"
+    "|has several outputs|unknown block|lacks input|^block '.*' has no key|carries nothing"
+    "|is not the tensor of this name|blocks use each other"
 )
 # ... and what it can express in part: numbers past int64 only where floats are no option, some
 # characters of expressions; 8.0 and 1e+16 are integers to JSON Schema.
@@ -57,7 +59,17 @@ GOOD = {
             "after": ["x", "w"], "shape": ["D", 4],
         },
         "t": "gelu(a) + S",
+        "b": {"block": "layer", "h": "x", "n": "m", "repeat": 2, "after": ["a"]},
         "e": {"op": "map", "expr": "where(u < 0, u, half * a)", "with": {"u": "s"}, "dtype": "f16"},
+    },
+    "blocks": {
+        "layer": {
+            "inputs": {"h": ["S", "D"], "n": None}, "prefix": "l{i}.", "file": "l.npz",
+            "weights": {"w": "w{2 * i}", "k": {"key": "{i}", "file": "{i}.npz", "shape": ["D"]}},
+            "nodes": {"y": "h * w + n", "z": {"block": "inner", "x": "y", "after": ["k"]}},
+            "outputs": {"h": "z", "y": "y"},
+        },
+        "inner": {"inputs": ["x"], "nodes": {"r": "x + 1"}, "outputs": ["r"]},
     },
     "outputs": {"out": "c"},
 }  # fmt: skip

@@ -12,9 +12,9 @@ from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 
 VERSION = 1
 SECTIONS = (
-    "version", "name", "dims", "consts", "inputs", "file", "prefix", "weights", "nodes", "outputs",
+    "version", "name", "dims", "consts", "inputs", "file", "prefix", "weights", "blocks", "nodes",
+    "outputs",
 )  # fmt: skip
-NO_OUTPUTS = "the graph has no outputs"
 OUTPUTS_HELP = "name them, as in 'outputs: {out: x}'"
 
 Members = dict[str, tuple[ScalarNode, Node]]
@@ -28,6 +28,8 @@ class Document:
         self.problems = Problems(source)
         self.fields = Fields(self.problems)
         self.sections: Members = {}
+        self.what = "the graph"  # whose sections these are
+        self.outer: Document | None = None  # the graph that a block is in
 
     def open(self, root: Node | None) -> None:
         """Split the root into sections and check `version`."""
@@ -53,7 +55,19 @@ class Document:
         else:
             self._check_version(self.sections["version"][1])
         if "outputs" not in self.sections:
-            self.problems.add(top, NO_OUTPUTS, help=OUTPUTS_HELP)
+            self.problems.add(top, f"{self.what} has no outputs", help=OUTPUTS_HELP)
+
+    def within(self, sections: Members, what: str) -> Document:
+        """A part of this document with sections of its own: a block."""
+        part = Document(self.source)
+        part.problems, part.fields = self.problems, self.fields
+        part.sections, part.what, part.outer = sections, what, self
+        return part
+
+    @property
+    def has_file(self) -> bool:
+        """Whether weights need not name a file."""
+        return "file" in self.sections or (self.outer is not None and self.outer.has_file)
 
     def _check_version(self, node: Node) -> None:
         value = node.value if isinstance(node, ScalarNode) else None

@@ -27,6 +27,7 @@ class Problems:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.context: tuple[str, ...] = ()  # notes of all problems that are noted now
         self._found: list[_Problem | Diagnostic] = []
 
     def __bool__(self) -> bool:
@@ -40,7 +41,7 @@ class Problems:
         """Note a problem. If it is shown, a name in `known` close to `wrong` is suggested."""
         mark = place if place is None or isinstance(place, Mark) else place.mark
         self._found.append(
-            _Problem(mark, message, severity, label, tuple(notes), help, wrong, known)
+            _Problem(mark, message, severity, label, (*notes, *self.context), help, wrong, known)
         )
 
     def extend(self, diagnostics: Sequence[Diagnostic]) -> None:

@@ -2,49 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
 
 from graphexec.base.diagnostics import Mark
-from graphexec.frontend.yaml.document import NO_OUTPUTS, OUTPUTS_HELP, Document
+from graphexec.frontend.yaml.document import OUTPUTS_HELP, Document
 from graphexec.frontend.yaml.expressions import Expressions
 from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.frontend.yaml.weights import read_dtype, read_weights
 from graphexec.ir.graph import Graph, Input, Node
+from graphexec.ir.inner import Use, inner_names, is_inner
 from graphexec.ir.names import NAME
 from graphexec.ir.op import Attribute, Op
 from graphexec.ir.operand import Operand, listed
+from graphexec.ir.origin import BLOCK
 from graphexec.ir.registry import OWN_OPS
 
 INPUT_KEYS = ("shape", "dtype")
 NODE_KEYS = ("op", "after", "shape")
+USE_KEYS = ("block", "repeat", "after")
+
+Entry: TypeAlias = "tuple[ScalarNode, Value | None]"
 
 
 class TensorReader:
-    """Fills a graph's tensors. The result is valid only if there were no problems."""
+    """Fills a graph's tensors. The result is valid only if there were no problems.
 
-    def __init__(self, doc: Document, graph: Graph) -> None:
+    `blocks` are the readers of the blocks that its nodes may use.
+    """
+
+    def __init__(
+        self, doc: Document, graph: Graph, blocks: Mapping[str, TensorReader] | None = None
+    ) -> None:
         self.doc, self.graph = doc, graph
+        self.blocks = {} if blocks is None else blocks
+        self.used: dict[str, Use] = {}  # the nodes that use blocks
         self.fields, self.problems = doc.fields, doc.problems
         self.declared: dict[str, ScalarNode] = {}
         self.needs: dict[str, list[str]] = {}  # node → tensors it waits for
         self.slots = {name: _slots(op) for name, op in graph.ops.items()}
         self.expressions = Expressions(doc, self.declared, graph.ops, self._reference)
 
-    def read(self) -> None:
-        """Read all four sections; names are collected first, so their order does not matter."""
-        sections = {s: list(self.doc.entries(s)) for s in ("inputs", "weights", "nodes")}
-        keys = [key for entries in sections.values() for key, _ in entries]
-        for key in sorted(keys, key=lambda k: (k.line, k.column)):
+    def declare(self) -> None:
+        """Collect all names, so that their order does not matter."""
+        nodes = list(self.doc.entries("nodes"))
+        entries = [*self.input_entries(), *self.doc.entries("weights"), *nodes]
+        for key in sorted((key for key, _ in entries), key=lambda k: (k.line, k.column)):
             self._declare(key)
-        for key, value in sections["inputs"]:
-            self._input(str(key.value), value, {"": key.mark})
+        for key, value in nodes:
+            if isinstance(value, MapNode):
+                self._note_use(str(key.value), value)
+
+    def read(self) -> None:
+        """Read all four sections; `declare` comes first."""
+        for key, value in self.input_entries():
+            self.input(key, value)
         read_weights(self.doc, self.graph)
-        for key, value in sections["nodes"]:
+        for key, value in self.doc.entries("nodes"):
             self._node(str(key.value), key, value)
         self._outputs()
+
+    def input_entries(self) -> list[Entry]:
+        """The names of inputs, and what is said of them."""
+        return list(self.doc.entries("inputs"))
+
+    # What other scopes ask --------------------------------------------------------------
+
+    @property
+    def outputs(self) -> Collection[str]:
+        """The names of the outputs."""
+        if "outputs" not in self.doc.sections:
+            return ()
+        value = self.doc.sections["outputs"][1]
+        nodes = value.items if isinstance(value, ListNode) else [
+            key for key, _ in (value.pairs if isinstance(value, MapNode) else ())]  # fmt: skip
+        return {str(node.value) for node in nodes if isinstance(node, ScalarNode)}
+
+    def uses(self, name: str) -> Use | None:
+        """What the node of this name uses, if it uses a block."""
+        return self.used.get(name)
+
+    def makes(self, name: str) -> bool:
+        """Whether a weight or node has this name."""
+        return name in self.declared and name not in {k.value for k, _ in self.input_entries()}
+
+    # Declarations -----------------------------------------------------------------------
+
+    def _note_use(self, name: str, node: MapNode) -> None:
+        pairs = {key.value: value for key, value in node.pairs}
+        block = pairs.get("block")
+        if not isinstance(block, ScalarNode) or "op" in pairs:
+            return
+        repeat = None
+        if "repeat" in pairs:
+            value = self.fields.evaluate(pairs["repeat"], "int")
+            repeat = None if value is None else int(value)
+        self.used[name] = Use(str(block.value), repeat)
 
     def _declare(self, key: ScalarNode) -> None:
         name = str(key.value)
@@ -60,7 +115,10 @@ class TensorReader:
                 help="inputs, weights and nodes share one set of names",
             )  # fmt: skip
 
-    def _input(self, name: str, value: Value, marks: dict[str, Mark]) -> None:
+    def input(self, key: ScalarNode, value: Value | None) -> None:
+        """Read an input."""
+        assert value is not None
+        name, marks = str(key.value), {"": key.mark}
         members = self.doc.members(value, f"input '{short(name)}'", INPUT_KEYS, INPUT_KEYS)
         shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else ()
         dtype = read_dtype(self.doc, members, marks) or ""
@@ -77,6 +135,13 @@ class TensorReader:
         if not isinstance(value, MapNode):
             what = f"an expression or a mapping such as {{op: …}} for node '{short(name)}'"
             self.fields.expected(value, what)
+            return
+        if name in self.used:
+            self.graph.nodes[name] = self._use(name, key, value, marks, needs)
+            return
+        if "block" in (keys := {k.value: k for k, _ in value.pairs}) and "op" in keys:
+            message = f"node '{short(name)}' has an op and uses a block"
+            self.problems.add(keys["block"], message, help="leave out 'op' or 'block'")
             return
         op = self._op(name, value)
         slots = self.slots.get(op)
@@ -106,6 +171,53 @@ class TensorReader:
         if slots is not None:
             self._check_operands(name, key, self.graph.ops[op], operands)
         self.graph.nodes[name] = Node(name, op, operands, attrs, after, shape, marks)
+
+    def _use(
+        self, name: str, key: ScalarNode, node: MapNode, marks: dict[str, Mark], needs: list[str]
+    ) -> Node:
+        """A node that uses a block."""
+        called = self.used[name].block
+        block = self.blocks.get(called)
+        attrs: dict[str, Any] = {BLOCK: called}
+        operands: dict[str, str] = {}
+        after: tuple[str, ...] = ()
+        known = [] if block is None else [str(k.value) for k, _ in block.input_entries()]
+        for field, item in node.pairs:
+            slot = str(field.value)
+            marks[slot] = item.mark
+            if slot == "block":
+                self._check_block(item, called)
+            elif slot == "repeat":
+                attrs[slot] = self._repeat(name, item)
+            elif slot == "after":
+                after = self._after(name, item, needs)
+            elif slot in known:
+                operands[slot] = self._reference(name, item, f"input '{slot}'", needs)
+            elif block is not None:
+                self.doc.unknown_key(field, f"block '{short(called)}'", [*USE_KEYS, *known])
+        for slot in known:
+            if slot not in operands:
+                self.problems.add(
+                    key, f"node '{short(name)}' lacks input '{slot}' of block '{short(called)}'"
+                )
+        return Node(name, BLOCK, operands, attrs, after, None, marks)
+
+    def _check_block(self, value: Value, name: str) -> None:
+        text = self.fields.text(value, "the name of a block")
+        if text and name not in self.blocks:
+            self.problems.add(
+                value, f"unknown block '{short(name)}'", wrong=name, known=self.blocks,
+                label=f"expected one of: {', '.join(self.blocks)}" if self.blocks else "",
+                help="" if self.blocks else "blocks are declared in the section 'blocks'",
+            )  # fmt: skip
+
+    def _repeat(self, name: str, value: Value) -> Any:
+        written = value.value if isinstance(value, ScalarNode) else None
+        times = self.used[name].repeat
+        if times is not None and times < 1:
+            equal = f" = {times}" if isinstance(written, str) else ""
+            self.problems.add(value, f"repeat must be at least 1, found {short(written)}{equal}")
+        return written
 
     def _op(self, name: str, node: MapNode) -> str:
         known = self.graph.ops
@@ -163,11 +275,11 @@ class TensorReader:
         if not isinstance(tensor, str):
             self.fields.expected(value, f"the name of a tensor for {what}")
             return ""
-        if tensor not in self.declared:
+        if tensor not in self.declared and not is_inner(self, self.blocks, tensor):
             self.problems.add(
                 value, f"there is no tensor '{short(tensor)}'",
                 label=f"{what} must name an input, weight or node",
-                wrong=tensor, known=self.declared,
+                wrong=tensor, known=self.declared, notes=inner_names(self, tensor),
             )  # fmt: skip
         elif tensor == user:
             self.problems.add(value, f"node '{short(user)}' uses itself", label="a cycle of one")
@@ -183,14 +295,15 @@ class TensorReader:
         key, value = self.doc.sections["outputs"]
         if isinstance(value, ListNode):
             for item in value.items:
-                self._output(item, item)
+                self.output(item, item)
         else:
             for name, tensor in self.doc.entries("outputs"):
-                self._output(name, tensor)
+                self.output(name, tensor)
         if _is_empty(value):
-            self.problems.add(key, NO_OUTPUTS, help=OUTPUTS_HELP)
+            self.problems.add(key, f"{self.doc.what} has no outputs", help=OUTPUTS_HELP)
 
-    def _output(self, key: Value, value: Value) -> None:
+    def output(self, key: Value, value: Value) -> None:
+        """Read an output; in a list its name is that of the tensor."""
         tensor = self._reference("", value, "an output", [])
         if not isinstance(key, ScalarNode) or not isinstance(key.value, str):
             return

@@ -7,7 +7,7 @@ from graphexec.frontend.yaml.document import Document, Members
 from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 from graphexec.ir.graph import Graph, Weight
-from graphexec.ir.names import NO_REPETITION, REPETITION
+from graphexec.ir.repetition import NO_REPETITION, is_numbered
 
 WEIGHT_KEYS = ("file", "key", "shape", "dtype")
 NO_FILE_HELP = "or 'file: …' at the top of the graph, for all weights that name none"
@@ -32,7 +32,7 @@ def _weight(doc: Document, name: str, value: Node, marks: dict[str, Mark]) -> We
     else:
         doc.fields.expected(value, f"a key, or a mapping with the keys {known}")
         return Weight(name)
-    if "file" not in members and "file" not in doc.sections:
+    if "file" not in members and not doc.has_file:
         _note_no_file(doc, name, value)
     file = _text(doc, members, "file", "the path of a file", marks)
     key = _text(doc, members, "key", "the name of an array", marks)
@@ -55,8 +55,8 @@ def _text(
     node = members[field][1]
     marks[field] = node.mark
     text = doc.fields.text(node, what)
-    if REPETITION in text:
-        doc.problems.add(node, f"'{REPETITION}' has no value here", help=NO_REPETITION)
+    if doc.outer is None and is_numbered(text):
+        doc.problems.add(node, "'{i}' has no value here", help=NO_REPETITION)
     return text
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import cast
 
 from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.problems import Problems
-from graphexec.ir.graph import Graph, Node
+from graphexec.ir.graph import Block, Graph, Input, Node, Weight
+from graphexec.ir.origin import BLOCK
 
 _MAX_LISTED = 20  # names of one cycle in a message
 
@@ -39,37 +41,80 @@ def _place(node: Node, tensor: str) -> Mark:
     for slot, name in node.operands.items():
         if name == tensor:
             return node.marks[slot]
-    return node.marks["after"]
+    return node.marks.get("after") or node.marks[""]
 
 
-def unused(graph: Graph) -> list[Diagnostic]:
-    """Warnings for nodes that no output depends on and for inputs and weights that none reads."""
+def unused(graph: Graph, flat: Graph) -> list[Diagnostic]:
+    """Warnings for nodes that no output depends on, for inputs and weights that none reads, and for
+    blocks that no node uses.
+
+    `flat` is the graph without its blocks. What is in a block is used if an output of the block
+    needs it, or a tensor outside that names it.
+    """
     assert graph.source is not None
-    live = set(graph.outputs.values())
-    read = live.union(*(node.operands.values() for node in graph.nodes.values()))
-    stack = list(live)
-    while stack:
-        node = graph.nodes.get(stack.pop())
-        for name in (*node.operands.values(), *node.after) if node else ():
-            if name not in live:
-                live.add(name)
-                stack.append(name)
     problems = Problems(graph.source)
-    for kind, marks, used, why in (
-        ("input", {i.name: i.marks for i in graph.inputs.values()}, read, "nothing reads it"),
-        ("weight", {w.name: w.marks for w in graph.weights.values()}, read, "nothing reads it"),
-        ("node", {n.name: n.marks for n in graph.nodes.values()}, live, "no output needs it"),
-    ):
-        for name in (n for n in marks if n not in used):
-            message = f"{kind} '{name}' is not used"
-            problems.add(marks[name][""], message, label=why, severity="warning")
+    named = _named_outside(flat) if graph.blocks else set()
+    for scope in (graph, *graph.blocks.values()):
+        _note_unused(problems, scope, named)
+    scopes = (graph, *graph.blocks.values())
+    called = {n.attrs[BLOCK] for s in scopes for n in s.nodes.values() if n.op == BLOCK}
+    for name, block in graph.blocks.items():
+        if name not in called:
+            problems.add(block.mark, f"block '{name}' is not used", label="no node uses it",
+                         severity="warning")  # fmt: skip
     _note_unused_defaults(problems, graph)
     return problems.diagnostics()
 
 
+def _note_unused(problems: Problems, scope: Graph, named: Container[int]) -> None:
+    """Note what a graph or block declares and does not use; `named` are marks of used ones."""
+    live = {_declared(scope, tensor) for tensor in scope.outputs.values()}
+    stack = list(live)
+    while stack:
+        node = scope.nodes.get(stack.pop())
+        for tensor in (*node.operands.values(), *node.after) if node else ():
+            name = _declared(scope, tensor)
+            if name not in live:
+                live.add(name)
+                stack.append(name)
+    nodes = scope.nodes.values()
+    read = live.union(_declared(scope, t) for n in nodes for t in n.operands.values())
+    where = f" of block '{scope.name}'" if isinstance(scope, Block) else ""
+    for kind, items, used, why in (
+        ("input", scope.inputs.values(), read, "nothing reads it"),
+        ("weight", scope.weights.values(), read, "nothing reads it"),
+        ("node", nodes, live, "no output needs it"),
+    ):
+        for item in cast("Iterable[Input | Weight | Node]", items):
+            if item.name not in used and id(item.marks) not in named:
+                message = f"{kind} '{item.name}'{where} is not used"
+                problems.add(item.marks[""], message, label=why, severity="warning")
+
+
+def _declared(scope: Graph, tensor: str) -> str:
+    """The declaration that a name in a scope belongs to: "trunk" for "trunk.3.h"."""
+    name = tensor
+    while name and name not in scope.nodes and name not in scope.weights:
+        name = name.rpartition(".")[0]
+    return name or tensor
+
+
+def _named_outside(flat: Graph) -> set[int]:
+    """The marks (by identity) of what a tensor or output outside of its block names."""
+    found = set()
+    for user in flat.nodes.values():
+        for tensor in user.operands.values():
+            made = flat.nodes.get(tensor) or flat.weights.get(tensor)
+            if made is not None and made.origin is not user.origin:
+                found.add(id(made.marks))
+    ends = (flat.nodes.get(tensor) for tensor in flat.outputs.values())
+    return found | {id(node.marks) for node in ends if node is not None}
+
+
 def _note_unused_defaults(problems: Problems, graph: Graph) -> None:
     """Warn of a `file` and a `prefix` at the top that are of no weight."""
-    weights = graph.weights.values()
+    blocks = [block for block in graph.blocks.values() if block.weight_file is None]
+    weights = [w for scope in (graph, *blocks) for w in scope.weights.values()]
     uses = {"file": any(w.file is None for w in weights),
             "prefix": any(w.key is not None for w in weights)}  # fmt: skip
     why = {"file": "no weight is read from it", "prefix": "no weight has a key"}

@@ -15,9 +15,9 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.frontend.yaml.scalars import resolve
 from graphexec.ir.expression import MAP
-from graphexec.ir.graph import Graph, Input, Node, Weight
-from graphexec.ir.op import Op
+from graphexec.ir.graph import Block, Graph, Input, Node, Weight
 from graphexec.ir.operand import listed
+from graphexec.ir.origin import BLOCK
 
 _PLAIN = re.compile(r"[A-Za-z_(/](?:[A-Za-z0-9_./+*()%\-]| (?! ))*(?<! )\Z")
 _PLAIN_ENTRY = re.compile(r"[A-Za-z_(](?:[A-Za-z0-9_./+*()%\-,<>=!@]| (?! ))*(?<! )\Z")
@@ -38,15 +38,37 @@ def _lines(graph: Graph) -> Iterator[str]:
         if values:
             yield f"{section}: {_flow(values)}"
     yield from _section("inputs", ((i.name, _input(i)) for i in graph.inputs.values()))
+    yield from _body(graph)
+    if graph.blocks:
+        yield "blocks:"
+        for block in graph.blocks.values():
+            yield f"  {_flow(block.name)}:"
+            yield from (f"    {line}" for line in _block(block))
+    yield from _nodes(graph)
+    yield f"outputs: {_flow(graph.outputs)}"
+
+
+def _block(block: Block) -> Iterator[str]:
+    inputs = list(block.inputs)
+    shapes = {name: block.shapes.get(name) for name in inputs}
+    if inputs:
+        yield f"inputs: {_flow(shapes if block.shapes else inputs)}"
+    yield from _body(block)
+    yield from _nodes(block)
+    yield f"outputs: {_flow(block.outputs)}"
+
+
+def _body(graph: Graph) -> Iterator[str]:
+    """What a graph or block says of its weights."""
     if graph.weight_file is not None:
         yield f"file: {_flow(graph.weight_file)}"
     if graph.weight_prefix:
         yield f"prefix: {_flow(graph.weight_prefix)}"
     yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
-    yield from _section(
-        "nodes", ((n.name, _node(n, graph.ops[n.op])) for n in graph.nodes.values())
-    )
-    yield f"outputs: {_flow(graph.outputs)}"
+
+
+def _nodes(graph: Graph) -> Iterator[str]:
+    yield from _section("nodes", ((n.name, _node(n, graph)) for n in graph.nodes.values()))
 
 
 def _section(name: str, entries: Iterable[tuple[str, dict[str, Any] | str]]) -> Iterator[str]:
@@ -73,7 +95,11 @@ def _weight(item: Weight) -> dict[str, Any] | str:
     return item.key if item.key is not None and len(given) == 1 else given
 
 
-def _node(item: Node, op: Op) -> dict[str, Any] | str:
+def _node(item: Node, graph: Graph) -> dict[str, Any] | str:
+    if item.op == BLOCK:
+        use = {BLOCK: item.attrs[BLOCK], **item.operands, **item.attrs}
+        return use | ({"after": item.after} if item.after else {})
+    op = graph.ops[item.op]
     operands: dict[str, Any] = listed(item.operands)
     slot, renamed = op.expression, {}
     if slot is not None:

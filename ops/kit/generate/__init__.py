@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from graphexec.base.tensor import View
 from graphexec.ir.access import Access, In, Out
@@ -26,16 +27,31 @@ class Generated:
 
     def __call__(self, *views: View) -> Kernel:
         """The kernel over these views."""
-        shape = tuple(max(extents) for extents in zip(*(v.shape for v in views), strict=True))
-        count = len(views) - len(self.body.results)
-        reads = [view.broadcast_to(shape) for view in views[:count]]
-        make = rows if self.body.reduces else elementwise
-        kernel = make(self.body, reads, views[count:], compute_of(self.body))
-        return replace(kernel, generated=self)
+        storages = list(dict.fromkeys(view.storage for view in views))
+        number = {storage: str(n) for n, storage in enumerate(storages)}
+        alike = tuple(replace(view, storage=number[view.storage]) for view in views)
+        constants = tuple(repr(step.value) for step in self.body.steps)
+        kernel = _kernel(self.body, constants, alike)
+        args = tuple(
+            replace(arg, storage=storages[int(arg.storage)]) if isinstance(arg, View) else arg
+            for arg in kernel.args
+        )
+        return replace(kernel, args=args, generated=self)
 
     def with_body(self, body: Body) -> Generated:
         """The same for another body."""
         return Generated(body)
+
+
+@lru_cache(maxsize=256)
+def _kernel(body: Body, constants: tuple[str, ...], views: tuple[View, ...]) -> Kernel:
+    """The kernel over views of numbered storages. Layers repeat, so equal ones are made once;
+    `constants` tell apart bodies that are equal but for 0.0 and -0.0, 1 and 1.0."""
+    shape = tuple(max(extents) for extents in zip(*(v.shape for v in views), strict=True))
+    count = len(views) - len(body.results)
+    reads = [view.broadcast_to(shape) for view in views[:count]]
+    make = rows if body.reduces else elementwise
+    return make(body, reads, views[count:], compute_of(body))
 
 
 def generated(

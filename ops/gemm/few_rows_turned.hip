@@ -14,9 +14,9 @@ constexpr int kWarps = THREADS / 32;
 constexpr int kStep = THREADS / LANES * DEEP;
 constexpr int kSums = ROWS * VECTOR;
 
-DEVICE void multiply(const T* x, i64 x_row, const T* w, i64 w_row, i64 first, i64 k,
+DEVICE void multiply(const T* x, i64 x_row, const T* w, i64 w_row, i64 start, i64 k,
                      A (&sum)[kSums]) {
-    for (i64 base = first; base < k; base += kStep) {
+    for (i64 base = start; base < k; base += kStep) {
         Vector<T, VECTOR> found[DEEP];
         UNROLL for (int j = 0; j < DEEP; ++j) {
             if (base + j < k) found[j] = load<VECTOR>(w + (base + j) * w_row);
@@ -41,7 +41,7 @@ few_rows_turned(const T* x, const T* w, Y* y, ADDEND_PARAMETERS i64 n, i64 k, i6
                 A beta, Steps steps, Axes<kOperands, RANK> axes) {
     __shared__ A shared[kWarps][ROWS][kTile];
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / 32;
-    const i64 first = i64(threadIdx.x / LANES) * DEEP;
+    const i64 start = i64(threadIdx.x / LANES) * DEEP;
     const i64 tiles = (n + kTile - 1) / kTile;
     for (i64 tile = blockIdx.x; tile < tiles * entries; tile += gridDim.x) {
         i64 entry[kOperands] = {};
@@ -49,7 +49,7 @@ few_rows_turned(const T* x, const T* w, Y* y, ADDEND_PARAMETERS i64 n, i64 k, i6
         const i64 begin = tile % tiles * kTile, column = begin + lane * VECTOR;
         A sum[kSums] = {};
         if (column < n) {
-            multiply(x + entry[0], steps.x_row, w + entry[1] + column, steps.w_row, first, k, sum);
+            multiply(x + entry[0], steps.x_row, w + entry[1] + column, steps.w_row, start, k, sum);
         }
         UNROLL for (int o = 0; o < kSums; ++o) {
             UNROLL for (int mask = LANES; mask < 32; mask *= 2) {

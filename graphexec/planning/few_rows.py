@@ -11,6 +11,7 @@ were measured, the faster one is taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
@@ -37,6 +38,8 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
         slower = _why_slower(found, parts, target.costs)
         notes.append(_note(node, parts, slower))
         if not slower:
+            first = parts[0]  # an `after` holds for every command of a node
+            found = replace(found, after=first.after, after_nodes=first.after_nodes)
             instead[numbered[0][0]] = numbered[-1][0], found
     if instead:
         program = replaced(program, instead, Layout(program.storages, program.groups))

@@ -127,7 +127,8 @@ def _along_k(b: View) -> bool:
 
 def why_no_kernel(a: View, b: View, out: View) -> str:
     """Why there is no kernel for a product, "" if there is one."""
-    if out.shape[-2] > MOST_ROWS:
+    shared = prod(e for e, step in zip(out.shape[:-2], b.strides[:-2], strict=True) if not step)
+    if shared * out.shape[-2] > MOST_ROWS:  # of one matrix
         return f"it has more than {MOST_ROWS} rows"
     if a.dtype not in DTYPES or out.dtype is DType.F64:
         return f"there are kernels for {', '.join(map(str, DTYPES))}"

@@ -270,6 +270,8 @@ class Command:
     A command that does the work of several nodes at once lists them in `nodes`, the first being
     `node`; writes[i] is the result of nodes[i]. In a batch, `reads` are those of the first node, of
     the second and so on, the work's own views reach over all of them, and there is no recipe.
+
+    `instead` is one command that does the work of all commands of the node. A rewrite decides.
     """
 
     node: str
@@ -283,6 +285,7 @@ class Command:
     after_nodes: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     recipe: Recipe | None = field(default=None, compare=False)
+    instead: Command | None = field(default=None, compare=False)
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -232,7 +232,7 @@ class Fusing:
 
     def apply(self) -> Program:
         """The program with these products."""
-        return _replaced(self.program, self.instead, self.layout) if self.instead else self.program
+        return replaced(self.program, self.instead, self.layout) if self.instead else self.program
 
 
 def fusing(program: Program, target: Target) -> Fusing:
@@ -265,9 +265,10 @@ def _note(nodes: tuple[str, ...], site: Site, found: Command | str) -> Note:
     return Note(nodes, f"{who} adds {what} as it writes the result")
 
 
-def _replaced(
+def replaced(
     program: Program, instead: Mapping[int, tuple[int, Command]], layout: Layout
 ) -> Program:
+    """The program with one command in place of those from one index to another."""
     commands: list[Command] = []
     became: list[int] = []  # by old index
     while len(became) < len(program.commands):

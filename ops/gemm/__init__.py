@@ -13,6 +13,7 @@ from graphexec.ir.approximate import Approximates
 from graphexec.ir.program import ALIGNMENT
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
+from graphexec.ops.gemm.few_rows import FewRows, why_no_kernel
 from graphexec.ops.kit import (
     FLOATS,
     Arrays,
@@ -133,7 +134,13 @@ class GemmOp(Op):
 
     def lower(self, call: Call) -> list[Command]:
         """Put beta · c + bias into the result and let the BLAS add the product; cast at the end.
-        `fuse-epilogue` makes one product of these commands if the device supports it."""
+        `fuse-epilogue` makes one product of these commands if the device supports it, and
+        `few-rows` one kernel of a product of few rows."""
+        kernel = _few_rows(call)
+        return [replace(command, instead=kernel) if isinstance(command.work, Gemm) else command
+                for command in self._plain(call)]  # fmt: skip
+
+    def _plain(self, call: Call) -> list[Command]:
         a, b = call.operands["a"], call.operands["b"]
         wide = TensorType(call.out.shape, a.dtype.accumulator)
         writes = _library_writes(a.dtype, call.out.dtype)
@@ -159,6 +166,24 @@ def product_of(operands: Views, attrs: Attrs, out: View) -> Gemm:
     right = _operand(operands["b"], attrs["trans_b"], out.shape)
     bias = operands["bias"].broadcast_to((*out.shape[:-2], out.shape[-1]))
     return Gemm(left, right, out, float(attrs["alpha"]), bias=bias)
+
+
+def _few_rows(call: Call) -> Command | None:
+    """One kernel for all of a product of few rows, if there is one."""
+    a, b, out = call.operands["a"], call.operands["b"], call.out
+    left = _operand(a, call.attrs["trans_a"], out.shape)
+    right = _operand(b, call.attrs["trans_b"], out.shape)
+    alpha, beta = float(call.attrs["alpha"]), _beta(call.operands, call.attrs)
+    if not alpha or why_no_kernel(left, right, out):
+        return None
+    names = ("c",) * bool(beta) + ("bias",) * ("bias" in call.operands)
+    addends = [call.operands[name].broadcast_to(out.shape) for name in names]
+    reads = [In(view, strided=True) for view in (left, right, *addends)]
+    make = FewRows(alpha, beta or 1.0)
+    flops = 2 * out.elements * left.shape[-1]
+    # The thread that adds an element of c writes the same one of the result.
+    over = tuple(addends[:1]) if beta else ()
+    return call.kernel("few rows", make, *reads, Out(out, over=over), flops=flops)
 
 
 def _start(call: Call, out: View) -> tuple[list[Command], float]:

@@ -32,15 +32,17 @@ DTYPES = ("f16", "bf16", "f32", "f64")
 
 @dataclass(frozen=True)
 class Case:
-    """An op, the types of its operands, its attributes."""
+    """An op, the types of its operands, its attributes; perhaps the one command that does the work
+    of all of its commands `instead`."""
 
     name: str
     op: Op
     types: dict[str, TensorType]
     attrs: dict[str, Any] = field(default_factory=dict)
+    instead: bool = False
 
     def apply(self) -> Applied:
-        return Applied(self.op, self.types, **self.attrs)
+        return Applied(self.op, self.types, self.instead, **self.attrs)
 
 
 def cases() -> list[Case]:
@@ -51,6 +53,7 @@ def cases() -> list[Case]:
         *_gather_cases(),
         *_body_cases(),
         *_affine_cases(),
+        *_few_rows_cases(),
         *_example_cases(),
     ]
 
@@ -180,6 +183,39 @@ def _affine_cases() -> Iterator[Case]:
     yield case("column", "f16", (6, 1), 5)
     yield case("row", "f32", (2, 1, 8), 8)
     yield case("to f32", "bf16", (6, 8), 8, out_dtype=DType.F32)
+
+
+def _few_rows_cases() -> Iterator[Case]:
+    def case(
+        dtype: str, m: int, n: int, k: int, add: str = "", batch: tuple[int, ...] = (),
+        shared: bool = True, **attrs: Any,
+    ) -> Case:  # fmt: skip
+        b = (k, n) if attrs.get("trans_b") is False else (n, k)
+        types = {"a": tensor(dtype, *batch, m, k),
+                 "b": tensor(dtype, *(() if shared else batch), *b)}  # fmt: skip
+        out = attrs.get("out_dtype") or DType(dtype)
+        shapes = {"c": (*batch, m, n), "bias": (n,)}
+        types |= {name: TensorType(shapes[name], out) for name in add.split()}
+        name = f"few rows {dtype} {batch} {m} {n} {k} {add} {' '.join(map(str, attrs.values()))}"
+        given = {"alpha": 0.25, "trans_b": True} | ({"beta": -0.5} if "c" in add else {}) | attrs
+        return Case(name.strip(), GEMM, types, given, instead=True)
+
+    for dtype in ("f16", "bf16", "f32"):
+        yield case(dtype, 1, 37, 512)
+        yield case(dtype, 3, 21, 200, "c bias")
+        yield case(dtype, 2, 100, 60, "bias", trans_b=False)
+    yield case("f16", 8, 11, 513, "bias")
+    yield case("f16", 8, 1200, 64)
+    yield case("f16", 1, 1030, 200, "c", out_dtype=DType.F32)
+    yield case("f16", 1, 300, 1030)
+    yield case("bf16", 1, 5, 4100, "c bias", out_dtype=DType.F32)
+    yield case("f32", 5, 600, 250, "c")
+    yield case("f16", 1, 12, 96, "bias", batch=(2, 3))
+    yield case("f16", 2, 12, 96, batch=(2, 3), shared=False)
+    yield case("f16", 1, 1096, 70, "c bias", trans_b=False)
+    yield case("f32", 8, 1030, 33, trans_b=False, out_dtype=DType.F32)
+    yield case("f16", 4, 33, 4200, "c", trans_b=False)
+    yield case("bf16", 3, 4100, 24, batch=(2,), shared=False, trans_b=False)
 
 
 def _example_cases() -> Iterator[Case]:

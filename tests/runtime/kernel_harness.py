@@ -132,9 +132,12 @@ def _argument(argument: View | Scalar, memory: _Memory) -> Any:
 
 
 class Applied:
-    """An op applied to operands of given types: its commands, and what they should give."""
+    """An op applied to operands of given types: its commands, or the one that does the work of all
+    of them `instead`, and what they should give."""
 
-    def __init__(self, op: Op, types: Mapping[str, TensorType], **attrs: Any) -> None:
+    def __init__(
+        self, op: Op, types: Mapping[str, TensorType], instead: bool = False, **attrs: Any
+    ) -> None:
         self.op, self.types = op, types
         self.attrs = {a.name: a.default for a in op.attributes} | attrs
         self.type = op.infer(types, self.attrs)
@@ -144,6 +147,8 @@ class Applied:
         self.commands = op.lower(
             Call("node", operands, self.attrs, out, types, self.type, self._scratch)
         )
+        if instead:
+            self.commands = [c.instead for c in self.commands if c.instead is not None]
 
     def _scratch(self, name: str, type: TensorType) -> View:
         self.sizes[name] = type.nbytes

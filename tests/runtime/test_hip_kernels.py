@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
+from exact import UNIT, assert_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, Case, cases
@@ -19,6 +21,7 @@ from kernel_harness import Applied, Harness, random_array, tensor
 from numbers_table import assert_numbers, cast
 
 from graphexec.base.tensor import DType, TensorType
+from graphexec.machine.variants import variants
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.kit import strides
 from graphexec.ops.softmax import OP as SOFTMAX
@@ -130,6 +133,35 @@ def test_affine(device: Harness, case: Case) -> None:
     np.testing.assert_allclose(actual.astype(np.float64), expected, relative, relative)
 
 
+@by_op("few rows")
+def test_few_rows(device: Harness, case: Case) -> None:
+    applied = case.apply()
+    arrays = operands(applied, 1.0)
+    assert_a_product(applied, arrays, applied.run(device, **arrays))
+
+
+@by_op("few rows f16")
+def test_other_blocks_of_few_rows_give_the_same(device: Harness, case: Case) -> None:
+    applied = case.apply()
+    (command,) = applied.commands
+    arrays = operands(applied, 1.0)
+    others = variants(command)
+    assert others
+    for kernel in others[:: max(1, len(others) // 2)]:
+        applied.commands = [replace(command, work=kernel)]
+        assert_a_product(applied, arrays, applied.run(device, **arrays))
+
+
+def assert_a_product(applied: Applied, arrays: dict[str, Array], found: Array) -> None:
+    """The sum of K products, in f32, and of what is added, rounded once more when it is stored."""
+    magnitudes = {name: abs(array) for name, array in arrays.items()}
+    factors = {name: applied.attrs[name] for name in ("alpha", "beta")}
+    signs = {name: None if factor is None else abs(factor) for name, factor in factors.items()}
+    sized = Applied(applied.op, applied.types, **applied.attrs | signs).reference(**magnitudes)
+    error = (applied.types["a"].shape[-1] + 8) * UNIT["f32"] * sized
+    assert_within(found, applied.reference(**arrays), applied.type.dtype.value, error)
+
+
 def test_the_cases_take_every_branch() -> None:
     taken = {(k.entry, name, value) for case in cases() for k in case.apply().kernels
              for name, value in k.defines}  # fmt: skip
@@ -137,6 +169,8 @@ def test_the_cases_take_every_branch() -> None:
         "softmax_rows": {"ONE_PASS": "01", "CAUSAL": "01", "VECTOR": "1248", "RANK": "12"},
         "softmax_columns": {"ONE_PASS": "01", "VECTOR": "1248", "RANK": "12"},
         "strided_copy": {"VECTOR": "1248", "SRC_VECTOR": "1248", "PER_THREAD": "14"},
+        "few_rows": {"COLUMNS": "124", "SPLIT": "1248", "VECTOR": "1248", "ADDENDS": "012"},
+        "few_rows_turned": {"LANES": "248", "VECTOR": "248", "ADDENDS": "012", "RANK": "1"},
         "transposed_copy": {"SRC_VECTOR": "1248", "DST_VECTOR": "1248", "RANK": "12"},
         "pointwise": {"VECTOR": "1248", "COUNT": "123", "RANK": "12"},
     }

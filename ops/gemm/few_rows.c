@@ -1,0 +1,278 @@
+/* y = alpha · x w + beta · c + bias on the CPU for at most 8 rows of x, with vectors of any width.
+few_rows_on_cpu.py compiles it.
+
+w is read once, at the memory's rate. Where its elements are neighbours along K, a vector of sums for
+each row and column stays in registers. Where they are neighbours along N, the sums of some columns
+stay in the first-level cache, and rows of w are added to them, DEEP at a time. The order of the sums
+of a column does not depend on how the work is shared. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { W = 16 };
+#elif defined(__AVX__)
+enum { W = 8 };
+#else
+enum { W = 4 };
+#endif
+enum { MOST_ROWS = 8, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4, AHEAD = 8 };
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef int32_t ints __attribute__((vector_size(4 * W)));
+typedef uint16_t halves __attribute__((vector_size(2 * W)));
+typedef ptrdiff_t word;
+#define INLINE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default")))
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum { F32, F16, BF16 };
+
+/* Strides are in elements. `entries` are where each entry of the batch begins. */
+typedef struct {
+    char *data;
+    const word *entries;
+    word row, column, dtype;
+} Matrix;
+
+typedef struct {
+    Matrix w, y, c, bias; /* what is not there has no data; c is multiplied by beta */
+    const float *x;       /* (entries, padded, k), packed; rows after `rows` are 0 */
+    word rows, padded, n, k;
+    float alpha, beta;
+} Problem;
+
+/* Elements ------------------------------------------------------------------------------------- */
+
+INLINE float as_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+INLINE uint32_t as_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+INLINE float from_f16(uint16_t h) {
+    float x = as_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
+    uint32_t bits = as_bits(x) | (x >= 65536.0f ? 0x7f800000 : 0); /* infinity and NaN */
+    return as_float(bits | (uint32_t)(h & 0x8000) << 16);
+}
+
+/* To nearest, ties to even, as the next one. */
+INLINE uint16_t to_f16(float x) {
+    uint32_t bits = as_bits(x) & 0x7fffffff, sign = as_bits(x) >> 16 & 0x8000;
+    if (bits >= 0x47800000) /* 65536 */
+        return sign | (bits > 0x7f800000 ? 0x7e00 : 0x7c00);
+    if (bits < 0x38800000) /* subnormal: the sum has its last place where f16 has it */
+        return sign | (as_bits(as_float(bits) + 0.5f) - as_bits(0.5f));
+    return sign | (bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
+}
+
+INLINE uint16_t to_bf16(float x) {
+    uint32_t bits = as_bits(x);
+    if (x != x)
+        return bits >> 16 | 0x40;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+INLINE word size_of(word dtype) { return dtype == F32 ? 4 : 2; }
+
+static char *at(const Matrix *m, word entry, word row, word column) {
+    return m->data + size_of(m->dtype) * (m->entries[entry] + row * m->row + column * m->column);
+}
+
+INLINE float get(const void *from, word dtype) {
+    float x;
+    uint16_t half;
+    memcpy(&x, from, dtype == F32 ? 4 : 2);
+    memcpy(&half, from, 2);
+    return dtype == F32 ? x : dtype == F16 ? from_f16(half) : as_float((uint32_t)half << 16);
+}
+
+INLINE void put(void *to, word dtype, float x) {
+    uint16_t half = dtype == F16 ? to_f16(x) : to_bf16(x);
+    if (dtype == F32)
+        memcpy(to, &x, 4);
+    else
+        memcpy(to, &half, 2);
+}
+
+INLINE vec f16_vector(halves h) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_cvtph_ps((__m256i)h);
+#elif defined(__F16C__) && defined(__AVX__)
+    return (vec)_mm256_cvtph_ps((__m128i)h);
+#else
+    vec x;
+    UNROLL for (int i = 0; i < W; i++) x[i] = from_f16(h[i]);
+    return x;
+#endif
+}
+
+/* W elements from `index` on. */
+INLINE vec take(const void *from, word index, const int dtype) {
+    vec x;
+    halves h;
+    if (dtype == F32) {
+        memcpy(&x, (const float *)from + index, sizeof x);
+        return x;
+    }
+    memcpy(&h, (const uint16_t *)from + index, sizeof h);
+    return dtype == F16 ? f16_vector(h) : (vec)(__builtin_convertvector(h, ints) << 16);
+}
+
+static float total(vec x) {
+    float sum = 0;
+    for (int i = 0; i < W; i++) sum += x[i];
+    return sum;
+}
+
+/* Neighbours along K --------------------------------------------------------------------------- */
+
+/* sums[row][c] of some columns, whose elements of w begin at w[c]. */
+INLINE void dots(const void *const *w, const int columns, const int dtype, const float *x, word k,
+                 const int rows, float (*sums)[WIDE]) {
+    const int deep = rows * columns >= 4 ? 1 : 4 / (rows * columns);
+    vec sum[2 * MOST_ROWS] = {{0}};
+    word i = 0;
+    for (; i + deep * W <= k; i += deep * W) {
+        UNROLL for (int d = 0; d < deep; d++) {
+            UNROLL for (int c = 0; c < columns; c++) {
+                const vec found = take(w[c], i + d * W, dtype);
+                UNROLL for (int r = 0; r < rows; r++)
+                    sum[(d * rows + r) * columns + c] += found * take(x + r * k, i + d * W, F32);
+            }
+        }
+    }
+    for (; i + W <= k; i += W) {
+        UNROLL for (int c = 0; c < columns; c++) {
+            const vec found = take(w[c], i, dtype);
+            UNROLL for (int r = 0; r < rows; r++)
+                sum[r * columns + c] += found * take(x + r * k, i, F32);
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int c = 0; c < columns; c++) {
+            vec all = sum[r * columns + c];
+            UNROLL for (int d = 1; d < deep; d++) all += sum[(d * rows + r) * columns + c];
+            float last = total(all);
+            for (word j = i; j < k; j++)
+                last += x[r * k + j] * get((const char *)w[c] + size_of(dtype) * j, dtype);
+            sums[r][c] = last;
+        }
+    }
+}
+
+/* Some columns from `first` on, two at a time where several rows of x share what is read. */
+INLINE void along_k(const Problem *p, word entry, word first, word columns, const int dtype,
+                    const int rows, float (*sums)[WIDE]) {
+    const float *x = p->x + entry * rows * p->k;
+    const int pair = rows > 1 ? 2 : 1;
+    word c = 0;
+    for (; c + pair <= columns; c += pair) {
+        const void *w[] = {at(&p->w, entry, 0, first + c), at(&p->w, entry, 0, first + c + pair - 1)};
+        dots(w, pair, dtype, x, p->k, rows, (float (*)[WIDE])(sums[0] + c));
+    }
+    for (; c < columns; c++) {
+        const void *w[] = {at(&p->w, entry, 0, first + c)};
+        dots(w, 1, dtype, x, p->k, rows, (float (*)[WIDE])(sums[0] + c));
+    }
+}
+
+/* Neighbours along N --------------------------------------------------------------------------- */
+
+/* Adds `deep` rows of w to the sums. */
+INLINE void add_rows(const Problem *p, const char *w, word columns, const float *x, const int deep,
+                     const int dtype, const int rows, float (*sums)[WIDE]) {
+    const word step = p->w.row * size_of(dtype);
+    word c = 0;
+    for (; c + W <= columns; c += W) {
+        vec sum[MOST_ROWS];
+        UNROLL for (int r = 0; r < rows; r++) memcpy(&sum[r], sums[r] + c, sizeof sum[r]);
+        UNROLL for (int d = 0; d < deep; d++) {
+            __builtin_prefetch(w + (d + AHEAD) * step + c * size_of(dtype));
+            const vec found = take(w + d * step, c, dtype);
+            UNROLL for (int r = 0; r < rows; r++) sum[r] += x[r * p->k + d] * found;
+        }
+        UNROLL for (int r = 0; r < rows; r++) memcpy(sums[r] + c, &sum[r], sizeof sum[r]);
+    }
+    for (; c < columns; c++)
+        for (int r = 0; r < rows; r++)
+            for (int d = 0; d < deep; d++)
+                sums[r][c] += x[r * p->k + d] * get(w + d * step + c * size_of(dtype), dtype);
+}
+
+INLINE void along_n(const Problem *p, word entry, word first, word columns, const int dtype,
+                    const int rows, float (*sums)[WIDE]) {
+    const float *x = p->x + entry * rows * p->k;
+    for (int r = 0; r < rows; r++) memset(sums[r], 0, columns * sizeof(float));
+    word i = 0;
+    for (; i + DEEP <= p->k; i += DEEP)
+        add_rows(p, at(&p->w, entry, i, first), columns, x + i, DEEP, dtype, rows, sums);
+    for (; i < p->k; i++)
+        add_rows(p, at(&p->w, entry, i, first), columns, x + i, 1, dtype, rows, sums);
+}
+
+/* All ------------------------------------------------------------------------------------------ */
+
+static void finish(const Problem *p, word entry, word first, word columns, float (*sums)[WIDE]) {
+    for (word r = 0; r < p->rows; r++) {
+        for (word c = 0; c < columns; c++) {
+            float value = p->alpha * sums[r][c];
+            if (p->c.data)
+                value += p->beta * get(at(&p->c, entry, r, first + c), p->c.dtype);
+            if (p->bias.data)
+                value += get(at(&p->bias, entry, r, first + c), p->bias.dtype);
+            put(at(&p->y, entry, r, first + c), p->y.dtype, value);
+        }
+    }
+}
+
+/* For 1, 2, 4 and 8 rows: the compiler sees what is constant, and compiles for a second or two. */
+#define ROWS(rows)                                                                   \
+    case rows:                                                                       \
+        if (p->w.row == 1)                                                           \
+            along_k(p, entry, first, columns, dtype, rows, sums);                    \
+        else                                                                         \
+            along_n(p, entry, first, columns, dtype, rows, sums);                    \
+        break;
+#define KERNEL(name, dtype_)                                                         \
+    static void name(const Problem *p, word entry, word first, word columns,         \
+                     float (*sums)[WIDE]) {                                          \
+        const int dtype = dtype_;                                                    \
+        switch (p->padded) { ROWS(1) ROWS(2) ROWS(4) ROWS(8) } \
+    }
+KERNEL(of_f32, F32)
+KERNEL(of_f16, F16)
+KERNEL(of_bf16, BF16)
+
+/* Tasks low to high: UNIT columns each, of the first entry, of the second and so on. */
+EXPORT void few_rows(const Problem *p, word low, word high) {
+    static void (*const kernels[])(const Problem *, word, word, word, float (*)[WIDE]) = {
+        of_f32, of_f16, of_bf16};
+    float sums[MOST_ROWS][WIDE];
+    const word units = (p->n + UNIT - 1) / UNIT;
+    while (low < high) {
+        word entry = low / units, unit = low % units, count = WIDE / UNIT;
+        if (count > high - low)
+            count = high - low;
+        if (count > units - unit)
+            count = units - unit;
+        word first = unit * UNIT, columns = count * UNIT;
+        if (columns > p->n - first)
+            columns = p->n - first;
+        kernels[p->w.dtype](p, entry, first, columns, sums);
+        finish(p, entry, first, columns, sums);
+        low += count;
+    }
+}
+
+EXPORT word few_rows_unit(void) { return UNIT; }

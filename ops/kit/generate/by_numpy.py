@@ -97,7 +97,7 @@ def _in_double(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1) / (e + 1)
+    return np.asarray(np.where(x < 0, e, 1) / (e + 1))
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from graph_files import FOLDER
+from hardware import Chip
 from minilm import (
     LAYERS,
     MAKE,
@@ -214,13 +218,64 @@ def test_a_clone_without_the_weights_is_told_where_they_are_from(tmp_path: Path)
 
 # What is fused --------------------------------------------------------------------------------
 
-# As docs/whole-models.md says. On a GPU without a kernel for attention, its three stay apart.
-LAUNCHES = {"cpu": 9, "hip": 11}
+# Launches a layer, as docs/whole-models.md says. Products side by side become a batch where that is
+# estimated to pay. Without a kernel for attention there are its three, in f16 with a cast.
+ATTENTION = Chip(attention=("f16", "f32"))
+LAUNCHES: dict[tuple[str, Chip | None, str], int] = {
+    ("cpu", None, "f32"): 13, ("hip", None, "f32"): 11, ("hip", None, "f16"): 12,
+    ("hip", ATTENTION, "f32"): 13, ("hip", ATTENTION, "f16"): 13,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("device", LAUNCHES)
-def test_launches_a_layer(tmp_path: Path, device: str) -> None:
-    commands = plan_graph(small(tmp_path), device=device).program.commands
-    nodes = [command.node for command in commands]
+def untouched(folder: Path, dtype: str) -> gx.Graph:
+    """The graph in its own size, beside a file of zeros that takes no room."""
+    header, at = {}, 0
+    for key, shape in MAKE.shapes(MAKE.DIMS).items():
+        size = math.prod(shape) * np.dtype(MAKE.TYPES[dtype]).itemsize
+        header[key] = {"dtype": dtype.upper(), "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    with (folder / MAKE.FILE).open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(stream.tell() + at)
+    return gx.load(shutil.copy(FOLDER / "minilm.yaml", folder))
+
+
+@pytest.mark.parametrize("case", LAUNCHES, ids=lambda case: f"{case[0]}-{case[2]}-{case[1]}"[:12])
+def test_launches_a_layer(tmp_path: Path, case: tuple[str, Chip | None, str]) -> None:
+    device, hardware, dtype = case
+    compiled = plan_graph(untouched(tmp_path, dtype), device=device, hardware=hardware)
+    nodes = [command.node for command in compiled.program.commands]
     ends = [nodes.index(f"x{layer}") for layer in range(1, LAYERS)]
-    assert np.diff(ends).tolist() == [LAUNCHES[device]] * (LAYERS - 2)
+    assert np.diff(ends).tolist() == [LAUNCHES[case]] * (LAYERS - 2)
+
+
+PAGE = (FOLDER.parent / "docs" / "whole-models.md").read_text(encoding="utf-8")
+EXPLAINED = re.findall(
+    r"^\$ graphexec explain \S+ (\w+) [^\n]*\n```\n\n```text\n(.*?)^```",
+    PAGE,
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_the_page_explains() -> None:
+    assert len(EXPLAINED) == PAGE.count("graphexec explain") == 4
+
+
+@pytest.mark.parametrize(("node", "lines"), EXPLAINED)
+def test_what_the_page_shows_is_what_explain_says(tmp_path: Path, node: str, lines: str) -> None:
+    untouched(tmp_path, "f32")
+    path = str(tmp_path / "minilm.yaml")
+    done = CliRunner().invoke(app, ["explain", path, node, "--device", "cpu"])
+    assert set(lines.splitlines()) <= set(done.stdout.splitlines())
+
+
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From ids to embeddings. Of zeros: with the weights they are tested above."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "graphs").mkdir()
+    untouched(tmp_path / "graphs", "f32")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["embeddings"].shape == (2, 384)

@@ -68,9 +68,9 @@ def test_a_random_model_in_f16(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("gelu(h3", "gelu_tanh(h3"), ("where(key_mask != 0, 0.0, -inf)", "key_mask * 0.0"),
-        ("e:  word + position + segment", "e:  word + segment"), ("+ bq2", "- bq2"),
-        ("kept:   x6 * tokens", "kept:   x6 + 0 * tokens"),
+        ("gelu(h", "gelu_tanh(h"), ("where(key_mask != 0, 0.0, -inf)", "key_mask * 0.0"),
+        ("e:  word + position + segment", "e:  word + segment"), ("+ bq", "- bq"),
+        ("kept:   trunk * tokens", "kept:   trunk + 0 * tokens"),
     ],
 )  # fmt: skip
 def test_a_model_that_differs_a_little_is_told(tmp_path: Path, old: str, new: str) -> None:
@@ -218,12 +218,12 @@ def test_a_clone_without_the_weights_is_told_where_they_are_from(tmp_path: Path)
 
 # What is fused --------------------------------------------------------------------------------
 
-# Launches a layer, as docs/whole-models.md says. Products side by side become a batch where that is
-# estimated to pay. Without a kernel for attention there are its three, in f16 with a cast.
+# Launches a layer, as docs/whole-models.md says. Without a kernel for attention there are its three,
+# in f16 with a cast; without a library that adds biases, theirs is a launch of its own.
 ATTENTION = Chip(attention=("f16", "f32"))
 LAUNCHES: dict[tuple[str, Chip | None, str], int] = {
-    ("cpu", None, "f32"): 13, ("hip", None, "f32"): 11, ("hip", None, "f16"): 12,
-    ("hip", ATTENTION, "f32"): 13, ("hip", ATTENTION, "f16"): 13,
+    ("cpu", None, "f32"): 8, ("hip", None, "f32"): 11, ("hip", None, "f16"): 12,
+    ("hip", ATTENTION, "f32"): 8, ("hip", ATTENTION, "f16"): 8,
 }  # fmt: skip
 
 
@@ -246,20 +246,20 @@ def test_launches_a_layer(tmp_path: Path, case: tuple[str, Chip | None, str]) ->
     device, hardware, dtype = case
     compiled = plan_graph(untouched(tmp_path, dtype), device=device, hardware=hardware)
     nodes = [command.node for command in compiled.program.commands]
-    ends = [nodes.index(f"x{layer}") for layer in range(1, LAYERS)]
+    ends = [nodes.index(f"trunk.{layer}.next") for layer in range(LAYERS - 1)]
     assert np.diff(ends).tolist() == [LAUNCHES[case]] * (LAYERS - 2)
 
 
 PAGE = (FOLDER.parent / "docs" / "whole-models.md").read_text(encoding="utf-8")
 EXPLAINED = re.findall(
-    r"^\$ graphexec explain \S+ (\w+) [^\n]*\n```\n\n```text\n(.*?)^```",
+    r"^\$ graphexec explain \S+ ([\w.]+) [^\n]*\n```\n\n```text\n(.*?)^```",
     PAGE,
     re.MULTILINE | re.DOTALL,
 )
 
 
 def test_the_page_explains() -> None:
-    assert len(EXPLAINED) == PAGE.count("graphexec explain") == 4
+    assert len(EXPLAINED) == PAGE.count("graphexec explain") == 5
 
 
 @pytest.mark.parametrize(("node", "lines"), EXPLAINED)

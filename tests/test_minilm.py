@@ -218,8 +218,8 @@ def test_a_clone_without_the_weights_is_told_where_they_are_from(tmp_path: Path)
 
 # What is fused --------------------------------------------------------------------------------
 
-# Launches a layer, as docs/whole-models.md says. Without a kernel for attention there are its three,
-# in f16 with a cast; without a library that adds biases, theirs is a launch of its own.
+# Launches a layer, as docs/whole-models.md says. Without a kernel for attention there are its
+# three, in f16 with a cast; without a library that adds biases, they are a launch of their own.
 ATTENTION = Chip(attention=("f16", "f32"))
 LAUNCHES: dict[tuple[str, Chip | None, str], int] = {
     ("cpu", None, "f32"): 8, ("hip", None, "f32"): 11, ("hip", None, "f16"): 12,

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphexec.base.tensor import Array, DType
-from graphexec.ir.approximate import Approximate, largest
+from graphexec.ir.approximate import Approximate, largest, smallest_normal
 from graphexec.ir.body import Body, Step
 from graphexec.ops.kit.generate.by_numpy import evaluate
 from graphexec.ops.kit.generate.error_rules import (
@@ -112,6 +112,8 @@ def _error(
         return np.where(error == 0, 0.0, error + np.where(_near_the_end(step, value, error),
                                                           np.inf, 0.0))  # fmt: skip
     size, dtype = np.abs(value) + error, step.dtype.accumulator
+    if ulps == _ULPS_OF_HALVES:  # may be flushed
+        error = error + smallest_normal(dtype)
     return _or_infinite(error + ulps * rounding(size, dtype), value, dtype)
 
 

@@ -27,8 +27,7 @@ Weights = Mapping[str, Array]
 SENTENCES: dict[str, list[int]] = json.loads(
     Path(__file__).with_name("minilm_sentences.json").read_text(encoding="utf-8")
 )
-SMALL = {"E": 32, "H": 4, "D": 8, "F": 64, "V": 60, "P": 32}
-LAYERS = 6
+SMALL = {"E": 32, "H": 4, "D": 8, "F": 64, "V": 60, "P": 32, "L": 3}
 
 
 def script() -> ModuleType:
@@ -48,7 +47,7 @@ MAKE = script()
 @cache
 def drawn() -> Weights:
     """The small model."""
-    return MAKE.drawn(0, {**SMALL, "L": LAYERS})
+    return MAKE.drawn(0, SMALL)
 
 
 # The model, a second time ---------------------------------------------------------------------
@@ -69,7 +68,7 @@ def embedding(ids: list[int], weights: Weights, heads: int) -> Array:
              for name in ("word", "position", "token_type")}  # fmt: skip
     x = table["word"][ids] + table["position"][: len(ids)] + table["token_type"][0]
     x = norm(x, "embeddings.LayerNorm")
-    for layer in range(LAYERS):
+    for layer in range(sum(key.endswith("query.bias") for key in weights)):
         at = f"encoder.layer.{layer}"
         q, k, v = (
             np.split(dense(x, f"{at}.attention.self.{name}"), heads, axis=1)

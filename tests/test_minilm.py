@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from graph_files import FOLDER
 from hardware import Chip
-from minilm import (
+from minilm_reference import (
     MAKE,
     SENTENCES,
     SMALL,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hip_lab import MODES, Lab
-from minilm import run_small, small
+from minilm_reference import run_small, small
 
 from graphexec.runtime.hip.device import HipDevice, Mode
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from graph_files import FILES, FOLDER
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import graphexec as gx
 from graphexec.machine.costs import GPU
@@ -94,9 +97,8 @@ def rotated(z: Array, first: int) -> Array:
     return np.hstack([turned.real, turned.imag])
 
 
-def transformer_layer(x: Arrays) -> Arrays:
+def transformer_layer(x: Arrays, depth: int = 32) -> Arrays:
     """A sentence after the other, a head after the other."""
-    depth = 32
     y, first = np.empty_like(x["x"]), int(x["start"])
     for b, tokens in enumerate(x["x"]):
         h = rms_norm(tokens, x["g1"])
@@ -125,11 +127,11 @@ def mlp_mixer(x: Arrays) -> Arrays:
     return {"y": mixed + hidden @ x["w4"] + x["b4"]}
 
 
-def masks(x: Arrays) -> Arrays:
+def masks(x: Arrays, window: int = 16) -> Arrays:
     out = {"windowed": np.empty_like(x["q"]), "alibi": np.empty_like(x["q"])}
     heads, depth = x["q"].shape[1::2]
     for b, h, i in np.ndindex(x["q"].shape[:3]):
-        first = max(0, i - 15)  # 16 keys, the query's own the last of them
+        first = max(0, i - window + 1)  # the query's own key is the last of them
         scores = x["k"][b, h, first : i + 1] @ x["q"][b, h, i] / math.sqrt(depth)
         slope = 2.0 ** (-8 * (h + 1) / heads)
         away = i - np.arange(first, i + 1)
@@ -193,6 +195,19 @@ def test_numbers(file: Path, streams: int) -> None:
         assert error <= tolerance * np.linalg.norm(array)
 
 
+def right_at(
+    stem: str, compute: Callable[[Arrays], Arrays], tolerance: float, dims: dict[str, int]
+) -> None:
+    with gx.compile(gx.load(FOLDER / f"{stem}.yaml", dims=dims), device="cpu") as exe:
+        inputs = drawn(exe)
+        found = exe.run(**inputs)
+    expected = compute({name: array.astype(np.float64) for name, array in inputs.items()})
+    for name, array in expected.items():
+        assert found[name].shape == array.shape
+        error = np.linalg.norm(found[name].astype(np.float64) - array)
+        assert error <= tolerance * np.linalg.norm(array)
+
+
 @pytest.mark.parametrize(("stem", "dims"), [
     ("attention", {"B": 1, "H": 2, "S": 33}), ("causal_gqa", {"Q": 7, "S": 5 + 7, "R": 1}),
     ("diamond", {"M": 3, "N": 1}), ("copies", {"A": 1, "B": 3, "C": 5}),
@@ -203,13 +218,30 @@ def test_numbers(file: Path, streams: int) -> None:
 ])  # fmt: skip
 def test_other_dims(stem: str, dims: dict[str, int]) -> None:
     compute, tolerance = COMPUTED[stem]
-    with gx.compile(gx.load(FOLDER / f"{stem}.yaml", dims=dims), device="cpu") as exe:
-        inputs = drawn(exe)
-        found = exe.run(**inputs)
-    expected = compute({name: array.astype(np.float64) for name, array in inputs.items()})
-    for name, array in expected.items():
-        error = np.linalg.norm(found[name].astype(np.float64) - array)
-        assert error <= tolerance * np.linalg.norm(array)
+    right_at(stem, compute, tolerance, dims)
+
+
+def extents(**most: int) -> st.SearchStrategy[dict[str, int]]:
+    return st.fixed_dictionaries({dim: st.integers(1, extent) for dim, extent in most.items()})
+
+
+@settings(max_examples=20)
+@given(extents(B=3, S=20, E=24, G=3, R=3, D=8, F=20))
+def test_a_layer_of_a_decoder_of_any_size(dims: dict[str, int]) -> None:
+    dims |= {"E": dims["E"] + 1, "D": 2 * dims["D"]}  # a norm needs two elements, rope pairs
+    right_at("transformer_layer", partial(transformer_layer, depth=dims["D"]), 2e-5, dims)
+
+
+@settings(max_examples=20)
+@given(extents(B=3, P=20, C=20, FP=12, FC=12))
+def test_a_layer_of_a_mixer_of_any_size(dims: dict[str, int]) -> None:
+    right_at("mlp_mixer", mlp_mixer, 2e-5, dims | {"C": dims["C"] + 1})
+
+
+@settings(max_examples=20)
+@given(extents(B=3, H=5, S=40, D=24, W=50))
+def test_masks_of_any_size(dims: dict[str, int]) -> None:
+    right_at("masks", partial(masks, window=dims["W"]), 2e-5, dims)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

@@ -330,11 +330,13 @@ class Graph:
 
     def __getattr__(self, name: str) -> Any:
         # g.gemm(...), g.softmax(...), and every op of the user's own.
-        if not name.startswith("_") and name in self.__dict__.get("ops", {}):
-            return method(self.ops[name], self.node)
+        ops = self.__dict__.get("ops", {})
+        if not name.startswith("_") and name in ops:
+            return method(ops[name], self.node)
         if name in FUNCTIONS and name not in ("index", "cast", "T"):
             return lambda *terms, **settings: call(self, name, terms, settings)
-        raise AttributeError(f"'Graph' has no attribute or op '{name}'")
+        hint = "" if name.startswith("_") else did_you_mean(name, [*ops, *FUNCTIONS])
+        raise AttributeError(f"'Graph' has no attribute or op '{name}'" + (hint and f": {hint}"))
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.ops, *FUNCTIONS]

@@ -132,7 +132,7 @@ def test_mistakes(case: str) -> None:
 
 
 def test_unknown_attributes_of_the_graph_are_no_ops() -> None:
-    with pytest.raises(AttributeError, match="'Graph' has no attribute or op 'gemmm'"):
+    with pytest.raises(AttributeError, match="no attribute or op 'gemmm': did you mean 'gemm'"):
         base().gemmm("x", "y")
 
 

@@ -91,6 +91,13 @@ def test_a_position_for_each_of_the_batch(tmp_path: Path) -> None:
     assert_right(graph)
 
 
+def test_one_token(tmp_path: Path) -> None:
+    """Its heads lie one after another, so that they are no windows but reshapes."""
+    graph = layer(tmp_path, sizes=(1, 1, 2, 2, 8))
+    assert ropes(graph) == ["q2+k2"]
+    assert_right(graph)
+
+
 def test_what_is_said(tmp_path: Path) -> None:
     notes = plan_graph(layer(tmp_path)).notes
     texts = [note.text for note in notes if note.rewrite == "join-ropes"]

@@ -21,8 +21,8 @@ from math import prod
 from typing import Any
 
 from graphexec.base.tensor import TensorType, View
-from graphexec.graph.rewrites.readers import Layouts, Readers, layouts_of, quoted
-from graphexec.graph.rewrites.windows import with_windows
+from graphexec.graph.rewrites.readers import Layouts, Readers, joined_name, layouts_of, quoted
+from graphexec.graph.rewrites.windows import unmoved, with_windows
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
 from graphexec.ops.copy import OP as COPY
@@ -55,8 +55,7 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     groups = list(_groups(graph, target))
     if not groups:
         return graph, ()
-    folded, _ = with_windows(_joined(graph, groups, judged=False), target)
-    windows = {node.name for node in folded.nodes if node.window}
+    windows = unmoved(_joined(graph, groups, judged=False), target)
     kept, notes = [], list[Note]()
     for group in groups:
         names = [heads.rope.name for heads in group]
@@ -66,7 +65,9 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
             notes.append(Note(tuple(names), text, applied=False))
             continue
         kept.append(group)
-        notes.append(Note((*names, _name(names)), f"{quoted(names)} are rotated by one command"))
+        notes.append(
+            Note((*names, joined_name(names)), f"{quoted(names)} are rotated by one command")
+        )
     return (_joined(graph, kept) if kept else graph), tuple(notes)
 
 
@@ -185,7 +186,7 @@ def _one(
     source = types[group[0].source]
     *batch, rows, _ = source.shape
     count, size, rank = sum(heads.count for heads in group), group[0].size, len(batch)
-    name = _name([heads.rope.name for heads in group])
+    name = joined_name([heads.rope.name for heads in group])
     low, high = group[0].first, group[-1].end
     split = _copy(
         f"{name}.heads", group[0].source, replace(source, shape=(*batch, rows, count, size)),
@@ -211,11 +212,6 @@ def _one(
 def _copy(name: str, x: str, type: TensorType, **given: Any) -> TypedNode:
     attrs = {a.name: a.default for a in COPY.attributes} | given
     return TypedNode(name, COPY, {"x": x}, attrs, type)
-
-
-def _name(names: Sequence[str]) -> str:
-    """The name of a tensor of several; no tensor of a graph has a "+" in it."""
-    return "+".join(names)
 
 
 REWRITE = GraphRewrite(

@@ -52,18 +52,19 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     if not groups:
         return graph, tuple(notes)
     usual = unmoved(graph, target)
-    windows = unmoved(_joined(graph, groups, judged=False), target)
-    kept = []
-    for group in groups:
-        lost = _lost(group, graph, usual, windows)
-        if lost:
-            names = [p.name for p in group]
-            text = f"{quoted(names)} stay apart: {quoted(lost)} would have to be copied"
-            notes.append(Note(tuple(names), text, applied=False))
-        else:
-            kept.append(group)
-            notes.append(_told(group))
-    return (_joined(graph, kept) if kept else graph), tuple(notes)
+    while groups:  # without those that nothing takes as windows, the others may lie otherwise
+        windows = unmoved(_joined(graph, groups, judged=False), target)
+        lost = {p.name: _lost(p, graph, usual, windows) for group in groups for p in group}
+        if not any(lost.values()):
+            break
+        for name, copies in lost.items():
+            if copies:
+                text = f"'{name}' stays apart: {quoted(copies)} would have to be copied"
+                notes.append(Note((name,), text, applied=False))
+        groups = [[p for p in group if not lost[p.name]] for group in groups]
+        groups = [group for group in groups if len(group) > 1]
+    notes += map(_told, groups)
+    return (_joined(graph, groups) if groups else graph), tuple(notes)
 
 
 def _told(group: Sequence[Projection]) -> Note:
@@ -221,15 +222,14 @@ def _columns(product: TypedNode, old: TypedNode, begin: int, end: int) -> TypedN
 
 
 def _lost(
-    group: Sequence[Projection], graph: TypedGraph, usual: set[str], windows: set[str]
+    projection: Projection, graph: TypedGraph, usual: set[str], windows: set[str]
 ) -> list[str]:
-    """Copies that would move bytes for the one product only."""
-    names = {p.name for p in group}
-    copies = set(names)
+    """Copies that would move bytes only if the projection were a part of one product."""
+    copies = {projection.name}
     for node in graph.nodes:
         if node.op.name == "copy" and node.operands["x"] in copies:
             copies.add(node.name)
-    return sorted((names - windows) | ((copies & usual) - windows))
+    return sorted(({projection.name} | (copies & usual)) - windows)
 
 
 REWRITE = GraphRewrite(

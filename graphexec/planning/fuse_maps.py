@@ -30,7 +30,7 @@ LONGEST_ROW = 16_384
 each pass over it."""
 
 
-class _Fusing:
+class Fusing:
     """A program on its way: commands by their old index, None for those that are gone."""
 
     def __init__(self, program: Program) -> None:
@@ -230,7 +230,7 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with fewer kernels."""
     if not any(loop_of(command) for command in program.commands):
         return program, ()
-    fusing = _Fusing(program)
+    fusing = Fusing(program)
     fusing.run()
     return fusing.result(), (*fusing.notes, *fusing.others())
 

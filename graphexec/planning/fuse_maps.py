@@ -22,7 +22,7 @@ from dataclasses import replace
 from graphexec.base.tensor import View
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
 from graphexec.ir.access import Access, In, Out, in_place, moved_bytes, recipe_of
-from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Memcpy, Program
+from graphexec.ir.program import Command, Cost, Gemm, GemmBatch, Kernel, Memcpy, Program
 from graphexec.planning.loops import Loop, fused, loop_of
 
 LONGEST_ROW = 16_384
@@ -77,7 +77,10 @@ class Fusing:
             writers = self.writers.get(view.storage, set())
             if len(writers) == 1:
                 made |= writers
-        return {m for m in made if m < index and (c := self.commands[m]) and loop_of(c)}
+        return {
+            m for m in made if m < index and (c := self.commands[m]) and loop_of(c)
+            and not (_is_written(c) and _is_written(command))
+        }  # fmt: skip
 
     def fuse(self, first: int, second: int) -> int | None:
         """Make one command of two; where it is now, or None."""
@@ -207,6 +210,12 @@ class Fusing:
         while self.became[index] != index:
             index = self.became[index]
         return index
+
+
+def _is_written(command: Command) -> bool:
+    """Whether a kernel was written for what a command does, as for a softmax. Two of these stay
+    apart: they were tuned for their sizes by measurements, a generated one was not."""
+    return isinstance(command.work, Kernel) and not command.work.text
 
 
 def _why_other(command: Command) -> str:

@@ -13,6 +13,7 @@ import graphexec as gx
 from graphexec.ir.plan import Launch
 from graphexec.planning.pipeline import plan_graph
 from graphexec.tools.compare import compare
+from graphexec.tools.explain import explain
 
 NODES = """
   q: x @ T(wq) + bq
@@ -196,6 +197,8 @@ def test_explain_says_what_became_of_each(tmp_path: Path) -> None:
     }
     text = "'q', 'k' and 'v' are one product: 'wq', 'wk' and 'wv' are loaded one after another"
     assert notes(graph_of(tmp_path)) == [text]
+    for name in ("wq", "wq+wk+wv", "q+k+v", "q", "q.gemm", "bq"):
+        assert explain(compiled, name), name
 
 
 @settings(

@@ -19,6 +19,7 @@ from graphexec.graph.rewrites import (
     fold_copies,
     fuse_attention,
     join_projections,
+    join_ropes,
     permuted_results,
 )
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
@@ -30,6 +31,7 @@ GRAPH_REWRITES: tuple[GraphRewrite, ...] = (
     common_subexpressions.REWRITE,
     fold_casts.REWRITE,
     join_projections.REWRITE,  # before fold-copies: its products are read by windows
+    join_ropes.REWRITE,
     fold_biases.REWRITE,
     fold_copies.REWRITE,
     permuted_results.REWRITE,

@@ -78,6 +78,7 @@ class Gemm:
     have that of out. Without a c, beta multiplies the previous content of out. With beta = 0,
     neither c nor out is read. Some devices add a bias, and a c beside it, as they write the result.
     Ops lower to products without them; the rewrite fuse-epilogue asks the device and adds them.
+    Some apply an `activation` to this sum, before it is rounded (the rewrite fuse-activations).
     """
 
     a: View
@@ -87,6 +88,7 @@ class Gemm:
     beta: float = 0.0
     c: View | None = None
     bias: View | None = None
+    activation: Literal["", "relu", "gelu_tanh"] = ""
 
     @property
     def reads(self) -> tuple[View, ...]:

@@ -211,7 +211,8 @@ def _signature(command: Command, members: int = 1) -> str:
 def gemm_signature(work: Gemm) -> str:
     """The signature of a GEMM: its operands (with the result if it is an addend), the bias last.
     The bias has one axis less than the result."""
-    return f"{GEMM}{' '.join(map(_view, work.reads))} -> {_view(work.out)}"
+    then = f" {work.activation}" if work.activation else ""
+    return f"{GEMM}{' '.join(map(_view, work.reads))} -> {_view(work.out)}{then}"
 
 
 def _view(view: View) -> str:

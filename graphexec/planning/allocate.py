@@ -46,10 +46,6 @@ def allocate(synchronized: Synchronized) -> Allocation:
     weights = _weights(program)
     if weights.bytes:
         places |= {name: ("weights", offset) for name, offset in weights.offsets.items()}
-        places |= {  # those that are loaded to a part of a storage
-            name: ("weights", weights.offsets[view.storage] + view.byte_range()[0])
-            for name, view in program.weights.items() if name not in places
-        }  # fmt: skip
         buffers.append(Buffer("weights", weights.bytes, "device", "weights"))
     for name in _edges(program):
         storage = program.storages[name]

@@ -22,7 +22,7 @@ from graphexec.ir.plan import (
     Stream,
     Wait,
 )
-from graphexec.ir.program import Cost, work_kind
+from graphexec.ir.program import Cost, Program, work_kind
 from graphexec.planning.scheduled import Allocation, Synchronized
 
 Places = Mapping[str, tuple[str, int]]
@@ -74,7 +74,17 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
         number: program.commands[step].work
         for number, step in enumerate(synchronized.steps) if isinstance(step, int)
     }  # fmt: skip
-    return BoundPlan(plan, work, places, _prediction(synchronized))
+    return BoundPlan(plan, work, {**_parts(program, places), **places}, _prediction(synchronized))
+
+
+def _parts(program: Program, places: Places) -> dict[str, tuple[str, int]]:
+    """Where the weights lie that are loaded to a part of a storage."""
+    parts = {n: v for n, v in program.weights.items() if n not in places}
+    return {name: _moved(places[v.storage], v.byte_range()[0]) for name, v in parts.items()}
+
+
+def _moved(place: tuple[str, int], by: int) -> tuple[str, int]:
+    return place[0], place[1] + by
 
 
 def _prediction(synchronized: Synchronized) -> Prediction:

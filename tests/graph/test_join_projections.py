@@ -13,6 +13,7 @@ import graphexec as gx
 from graphexec.ir.plan import Launch
 from graphexec.planning.pipeline import plan_graph
 from graphexec.tools.compare import compare
+from graphexec.tools.explain import explain
 
 NODES = """
   q: x @ T(wq) + bq
@@ -159,12 +160,15 @@ def test_near_misses(tmp_path: Path) -> None:
     assert apart(graph_of(tmp_path, NODES.replace("\n  k: x @ T(wk) + bk", half))) == ["k", "q+v"]
 
 
-def test_a_reader_that_takes_no_window_keeps_them_apart(tmp_path: Path) -> None:
-    """Columns, flattened, are no window."""
+def test_what_nothing_takes_as_a_window_stays_apart(tmp_path: Path) -> None:
+    """Columns, flattened, are no window; the others are one product all the same."""
     flat = READERS.replace("b: k * 2", "f: {op: copy, x: k, reshape: [-1]}\n  b: f * 2")
     graph = graph_of(tmp_path, readers=flat)
-    assert "'q', 'k' and 'v' stay apart: 'k' would have to be copied" in notes(graph)
-    assert apart(graph) == ["k", "q", "v"]
+    assert notes(graph) == [
+        "'k' stays apart: 'k' would have to be copied",
+        "'q' and 'v' are one product: 'wq' and 'wv' are loaded one after another",
+    ]
+    assert apart(graph) == ["k", "q+v"]
 
 
 def test_columns_that_begin_at_odd_places_keep_them_apart(tmp_path: Path) -> None:
@@ -193,6 +197,8 @@ def test_explain_says_what_became_of_each(tmp_path: Path) -> None:
     }
     text = "'q', 'k' and 'v' are one product: 'wq', 'wk' and 'wv' are loaded one after another"
     assert notes(graph_of(tmp_path)) == [text]
+    for name in ("wq", "wq+wk+wv", "q+k+v", "q", "q.gemm", "bq"):
+        assert explain(compiled, name), name
 
 
 @settings(

@@ -140,3 +140,18 @@ def test_coordinates_of_rows_and_other_orders_of_them_stay_apart() -> None:
         g.output(y=g.map(expression, name="y", **named))
         assert "total" in launches(g)
         assert_right(g)
+
+
+def test_every_neighbour_that_is_no_part_of_a_kernel_has_a_reason() -> None:
+    g = gx.Graph("reasons")
+    g.input("x", (4, 8))
+    g.input("w", (8, 8))
+    g.gemm("x", "w", name="g")
+    g.gather("g", g.input("at", (3,), "i32"), name="rows")
+    g.output(y=g.map("gelu(g)", g="g", name="y"), z=g.map("rows * 2", rows="rows", name="z"))
+    notes = plan_graph(g, device="hip", resident=True).notes
+    texts = [note.text for note in notes if note.rewrite == "fuse-maps" and not note.applied]
+    assert texts == [
+        "'y' and 'g' stay apart: a product is the library's",
+        "'z' and 'rows' stay apart: the kernel of gather is not generated from an expression",
+    ]

@@ -91,6 +91,14 @@ def test_alone_it_keeps_its_own_kernel() -> None:
     assert command.work.source.name == "softmax.hip"
 
 
+def test_two_of_them_keep_theirs() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (4, 64))
+    graph.softmax("x", name="p")
+    graph.output(y=graph.softmax("p", name="y"))
+    assert launches(graph) == [("p", "softmax"), ("y", "softmax")]
+
+
 def test_near_misses() -> None:
     other = between((3, 40, 16), axis=1)  # not along the last axis
     assert len(launches(other)) == 3

@@ -86,3 +86,18 @@ def test_what_follows_a_reduction(lab: Lab, axis: int) -> None:
         found = compare_executable(exe, inputs_of(exe, 0))
         assert [row.name for row in found.nodes] == ["y"]
         assert found.ok, [row for row in (*found.nodes, *found.outputs) if not row.ok]
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("function", ["relu", "gelu_tanh"])
+def test_activations_that_the_library_applies(lab: Lab, function: str, dtype: str) -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (24, 32), dtype)
+    graph.input("w", (64, 32), dtype)
+    graph.input("b", (64,), dtype)
+    graph.gemm("x", "w", trans_b=True, name="g")
+    graph.output(y=graph.map(f"{function}(g + b)", g="g", b="b", name="y"))
+    with lab.compile(graph, rewrite=("fuse-activations",)) as exe:
+        found = compare_executable(exe, inputs_of(exe, 0))
+        assert [row.name for row in found.nodes][-1] == "y"
+        assert found.ok, [row for row in (*found.nodes, *found.outputs) if not row.ok]

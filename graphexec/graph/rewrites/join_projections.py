@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 
 from graphexec.base.tensor import TensorType, View
 from graphexec.graph.rewrites.biases import added_bias
-from graphexec.graph.rewrites.readers import Readers, quoted
-from graphexec.graph.rewrites.windows import with_windows
+from graphexec.graph.rewrites.readers import Readers, joined_name, quoted
+from graphexec.graph.rewrites.windows import unmoved
 from graphexec.graph.rewriting import GraphRewrite, Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
 from graphexec.ops.concat import OP as CONCAT
@@ -51,24 +51,25 @@ def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, 
     groups, notes = _groups(graph)
     if not groups:
         return graph, tuple(notes)
-    usual = _windows(graph, target)
-    windows = _windows(_joined(graph, groups, judged=False), target)
-    kept = []
-    for group in groups:
-        lost = _lost(group, graph, usual, windows)
-        if lost:
-            names = [p.name for p in group]
-            text = f"{quoted(names)} stay apart: {quoted(lost)} would have to be copied"
-            notes.append(Note(tuple(names), text, applied=False))
-        else:
-            kept.append(group)
-            notes.append(_told(group))
-    return (_joined(graph, kept) if kept else graph), tuple(notes)
+    usual = unmoved(graph, target)
+    while groups:  # without those that nothing takes as windows, the others may lie otherwise
+        windows = unmoved(_joined(graph, groups, judged=False), target)
+        lost = {p.name: _lost(p, graph, usual, windows) for group in groups for p in group}
+        if not any(lost.values()):
+            break
+        for name, copies in lost.items():
+            if copies:
+                text = f"'{name}' stays apart: {quoted(copies)} would have to be copied"
+                notes.append(Note((name,), text, applied=False))
+        groups = [[p for p in group if not lost[p.name]] for group in groups]
+        groups = [group for group in groups if len(group) > 1]
+    notes += map(_told, groups)
+    return (_joined(graph, groups) if groups else graph), tuple(notes)
 
 
 def _told(group: Sequence[Projection]) -> Note:
     names, weights = [p.name for p in group], [p.gemm.operands["b"] for p in group]
-    nodes = dict.fromkeys((*names, *(p.gemm.name for p in group), _name(names), *weights))
+    nodes = dict.fromkeys((*names, *(p.gemm.name for p in group), joined_name(names), *weights))
     text = f"{quoted(names)} are one product: {quoted(weights)} are loaded one after another"
     return Note(tuple(nodes), text)
 
@@ -89,7 +90,9 @@ def _groups(graph: TypedGraph) -> tuple[list[list[Projection]], list[Note]]:
         if not why:
             projection = _projection(node, graph, types, readers)
             alike.setdefault(_kind(projection, graph), []).append(projection)
-    groups = [g for g in alike.values() if len(g) > 1 and _name([p.name for p in g]) not in types]
+    groups = [
+        g for g in alike.values() if len(g) > 1 and joined_name([p.name for p in g]) not in types
+    ]
     joined = {p.gemm.name for group in groups for p in group}
     notes = []
     for reasons in near.values():
@@ -186,7 +189,9 @@ def _one(
             yield whole
     columns = [p.last.type.shape[-1] for p in group]
     whole_type = replace(type, shape=(*type.shape[:-1], sum(columns)))
-    product = replace(gemm, name=_name([p.name for p in group]), operands=operands, type=whole_type)
+    product = replace(
+        gemm, name=joined_name([p.name for p in group]), operands=operands, type=whole_type
+    )
     yield product
     begin = 0
     for projection, count in zip(group, columns, strict=True):
@@ -198,7 +203,7 @@ def _side_by_side(names: Sequence[str], weights: dict[str, TypedWeight]) -> Type
     """A concat of weights, each of which is loaded to its place in it."""
     types = {f"x[{number}]": weights[name].type for number, name in enumerate(names)}
     operands = dict(zip(types, names, strict=True))
-    whole = _name(names)
+    whole = joined_name(names)
     type = CONCAT.infer(types, {"axis": 0})
     parts = part_windows(View.dense(whole, type), [t.shape[0] for t in types.values()], 0)
     for name, part in zip(names, parts, strict=True):
@@ -213,29 +218,18 @@ def _columns(product: TypedNode, old: TypedNode, begin: int, end: int) -> TypedN
     return TypedNode(old.name, COPY, {"x": product.name}, attrs, old.type, line=old.line)
 
 
-def _name(names: Sequence[str]) -> str:
-    """The name of a tensor of several; no tensor of a graph has a "+" in it."""
-    return "+".join(names)
-
-
 # Readers --------------------------------------------------------------------------------------
 
 
-def _windows(graph: TypedGraph, target: Target) -> set[str]:
-    """The copies that move no bytes once fold-copies has been there."""
-    folded, _ = with_windows(graph, target)
-    return {node.name for node in folded.nodes if node.window}
-
-
 def _lost(
-    group: Sequence[Projection], graph: TypedGraph, usual: set[str], windows: set[str]
+    projection: Projection, graph: TypedGraph, usual: set[str], windows: set[str]
 ) -> list[str]:
-    """Copies that would move bytes for the one product only."""
-    names = {p.name for p in group}
-    after = {
-        node.name for node in graph.nodes if node.op.name == "copy" and node.operands["x"] in names
-    }
-    return sorted((names - windows) | ((after & usual) - windows))
+    """Copies that would move bytes only if the projection were a part of one product."""
+    copies = {projection.name}
+    for node in graph.nodes:
+        if node.op.name == "copy" and node.operands["x"] in copies:
+            copies.add(node.name)
+    return sorted(({projection.name} | (copies & usual)) - windows)
 
 
 REWRITE = GraphRewrite(

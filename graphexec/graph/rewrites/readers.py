@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.tensor import TensorType, View
@@ -105,6 +105,15 @@ def layouts_of(graph: TypedGraph) -> Layouts:
     for node in graph.nodes:
         layouts.add(node)
     return layouts
+
+
+def joined_name(names: Sequence[str]) -> str:
+    """The name of a tensor of several, such as trunk.3.q+k+v; no tensor of a graph has a "+"."""
+    blocks = {name.rpartition(".")[0] for name in names}
+    if len(blocks) > 1:
+        return "+".join(names)
+    first, *others = names
+    return "+".join([first, *(name.rpartition(".")[2] for name in others)])
 
 
 def quoted(names: Iterable[str]) -> str:

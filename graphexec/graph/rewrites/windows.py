@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from graphexec.base.tensor import View
 from graphexec.graph.rewrites.pointers import lost, too_dear
-from graphexec.graph.rewrites.readers import Layouts, Readers, quoted
+from graphexec.graph.rewrites.readers import Layouts, Readers, layouts_of, quoted
 from graphexec.graph.rewriting import Note, Target
 from graphexec.ir.typed import TypedGraph, TypedNode
 
@@ -19,6 +19,13 @@ def with_windows(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[N
     if not any(node.op.name == "copy" for node in graph.nodes):
         return graph, ()
     return _Folding(graph, target).run()
+
+
+def unmoved(graph: TypedGraph, target: Target) -> set[str]:
+    """The nodes of `graph` that move no bytes once fold-copies has been there."""
+    folded, _ = with_windows(graph, target)
+    layouts = layouts_of(folded)
+    return {node.name for node in folded.nodes if layouts.moved(node) is not None}
 
 
 class _Folding:

@@ -23,9 +23,10 @@ _SERIAL_ELEMENTS = 1 << 17
 
 def prepare_gemm(
     a: Array, b: Array, out: Array, alpha: float, beta: float, cores: Cores,
-    c: Array | None = None, bias: Array | None = None,
+    c: Array | None = None, bias: Array | None = None, relu: bool = False,
 ) -> Callable[[], None]:  # fmt: skip
-    """A function that computes out = alpha · (a @ b) + beta · c + bias; c is out unless given.
+    """A function that computes out = alpha · (a @ b) + beta · c + bias; c is out unless given. With
+    `relu`, what is negative becomes 0.
 
     a is (..., M, K), b (..., K, N), c and out (..., M, N), bias (..., N) with equal batch axes,
     broadcast ones having stride 0. c is out, byte for byte, or lies apart from it. Sums are kept in
@@ -57,6 +58,8 @@ def prepare_gemm(
             product[part] += wide.type(beta) * c[part].astype(wide, copy=False)
         if addend is not None:
             product[part] += np.broadcast_to(addend.part(part), out.shape)[part]
+        if relu:
+            np.maximum(product[part], 0, out=product[part])
         if product is not out:
             cast_into(out[part], product[part])
 

@@ -36,6 +36,7 @@ class GemmCall:
     d: View | None = None
     bias: View | None = None
     stride_bias: int = 0
+    activation: str = ""
 
     @property
     def views(self) -> tuple[View, View, View]:
@@ -79,7 +80,9 @@ def gemm_call(command: Gemm) -> GemmCall:
         gemm = replace(gemm, ldc=_row_major(work.c), stride_c=step_c, ldd=ld_out, stride_d=step_out)
         return GemmCall(gemm, b, a, work.c, d=out, bias=work.bias, stride_bias=step_bias)
     if single:
-        return GemmCall(gemm, b, a, out, bias=work.bias, stride_bias=step_bias)
+        return GemmCall(
+            gemm, b, a, out, bias=work.bias, stride_bias=step_bias, activation=work.activation
+        )
     offsets = tuple(
         [v.dtype.itemsize * sum(i * s for i, s in zip(index, steps, strict=True))
          for index in product(*map(range, shape))]

@@ -184,7 +184,7 @@ def support(hip: Bindings, device: int, work: Gemm) -> Support:
     """Whether a product is done as it is: hipBLAS does every one without a bias, hipBLASLt those
     with one for which it lists an algorithm. It is asked once a process for each."""
     if work.bias is None:
-        return YES
+        return no("it applies no activation without a bias") if work.activation else YES
     why = why_no_epilogue(work)
     if why:
         return no(why)
@@ -192,17 +192,21 @@ def support(hip: Bindings, device: int, work: Gemm) -> Support:
         # cuBLASLt rounds the product to the result's type before what is added.
         return no(f"the product would be rounded to {work.out.dtype} before both are added")
     call = gemm_call(work)
-    why = _why_no_algorithm(hip, device, call.gemm, call.stride_bias)
+    if work.activation == "gelu_tanh" and work.out.dtype.itemsize > 2:
+        return no("gelu_tanh is as exact as hipBLASLt computes it in half precision only")
+    why = _why_no_algorithm(hip, device, call.gemm, call.stride_bias, _epilogue(call))
     return no(why) if why else YES
 
 
 @cache
-def _why_no_algorithm(hip: Bindings, device: int, gemm: BlasGemm, stride_bias: int) -> str:
+def _why_no_algorithm(
+    hip: Bindings, device: int, gemm: BlasGemm, stride_bias: int, epilogue: str
+) -> str:
     if hip.lt is None:
         return NO_LIBRARY
     try:
         hip.set_device(device)
-        found = _listed(hip.lt, gemm, "BIAS", stride_bias)
+        found = _listed(hip.lt, gemm, epilogue, stride_bias)
     except HipError as exc:  # also where the library cannot be loaded
         return f"hipBLASLt does not add this bias: {exc}"
     return "" if found else "hipBLASLt has no algorithm that adds the bias of this product"
@@ -230,4 +234,7 @@ def _listed(lt: BlasLt, gemm: BlasGemm, epilogue: str, stride_bias: int) -> int:
 
 
 def _epilogue(call: GemmCall) -> str:
-    return "DEFAULT" if call.bias is None else "BIAS"
+    """hipBLASLt's name for what follows the product."""
+    if call.bias is None:
+        return "DEFAULT"
+    return {"": "BIAS", "relu": "RELU_BIAS", "gelu_tanh": "GELU_BIAS"}[call.activation]

@@ -72,7 +72,9 @@ def _command(facts: Facts, index: int) -> Iterator[str]:
     yield f"  stream: {_why_stream(facts, index)}"
     yield f"  starts {_when(facts, index)}"
     if isinstance(work, Gemm) and work.bias is not None:
-        yield f"  adds {_added(facts, index)} in its epilogue, which takes no command of its own"
+        then = f", then {work.activation}," if work.activation else ""
+        added = _added(facts, index)
+        yield f"  adds {added}{then} in its epilogue, which takes no command of its own"
     for need in facts.schedule.predecessors[index]:
         yield f"  after {facts.name(need)}: {facts.why(need, index)}; {_how(facts, need, index)}"
     if not facts.schedule.predecessors[index]:

@@ -76,7 +76,13 @@ class _Inference:
             self.count_repeated()
             raise GraphError(self.errors)
         return TypedGraph(
-            graph.name, dict(graph.dims), inputs, weights, tuple(nodes), dict(graph.outputs)
+            graph.name,
+            dict(graph.dims),
+            inputs,
+            weights,
+            tuple(nodes),
+            dict(graph.outputs),
+            graph.same,
         )
 
     def input(self, item: Input) -> TensorType | None:

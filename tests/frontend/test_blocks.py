@@ -406,3 +406,25 @@ def test_repetitions_are_fixed_when_compiled() -> None:
         "the repeat of 'trunk' has the dim 'L', which is 3 since the graph was compiled; the "
         "inputs say 4"
     )
+
+
+def test_mistakes_of_types_say_who_uses_the_block() -> None:
+    (found,) = refused(changed("h: {op: softmax, x: x}", "h: {op: softmax, x: x, axis: 2}"))
+    assert found.message.startswith("softmax 'trunk.0.h': there is no axis 2")
+    assert found.mark is not None
+    assert found.mark.line == 12
+    assert "block 'layer' is used by 'trunk' at m.yaml:18:3, repetition 0" in found.notes
+    text = changed("r: q * 0.5", "r: {op: copy, x: q, permute: [0, 0]}")
+    (found,) = refused(changed("y: m + x + bias", "y: x + bias\n      z: m + x", text))
+    assert found.message.startswith("copy 'trunk.0.m.r': ")
+    assert found.notes[-3:] == (
+        "block 'half' is used by 'trunk.0.m' at m.yaml:13:7",
+        "block 'layer' is used by 'trunk' at m.yaml:19:3, repetition 0",
+        "and 2 more of this block",
+    )
+
+
+def test_a_file_and_a_prefix_of_a_block_that_no_weight_has() -> None:
+    text = changed("    inputs: [q]", "    inputs: [q]\n    file: w.npz\n    prefix: l")
+    found = [(w.message, w.mark.line if w.mark else None) for w in gx.loads(text).warnings]
+    assert found == [("'file' is not used", 7), ("'prefix' is not used", 8)]

@@ -428,3 +428,12 @@ def test_a_file_and_a_prefix_of_a_block_that_no_weight_has() -> None:
     text = changed("    inputs: [q]", "    inputs: [q]\n    file: w.npz\n    prefix: l")
     found = [(w.message, w.mark.line if w.mark else None) for w in gx.loads(text).warnings]
     assert found == [("'file' is not used", 7), ("'prefix' is not used", 8)]
+
+
+@pytest.mark.parametrize(("old", "new", "help"), [
+    ("{block: layer", "{op: layer", "a block is used as {block: layer, …}"),
+    ("{block: half", "{block: softmax", "an op is used as {op: softmax, …}"),
+    ("{block: layer, ", "{", "or 'block', to use a block"),
+])  # fmt: skip
+def test_ops_and_blocks_taken_for_each_other(old: str, new: str, help: str) -> None:
+    assert help in {d.help for d in refused(changed(old, new))}

@@ -48,9 +48,11 @@ def rewrites(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 def nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Nodes, tensors and outputs of the graph in FILE."""
 
+    from graphexec.frontend.expand import expand
+
     def found() -> list[CompletionItem]:
-        graph = _graph(ctx)
-        names = {**graph.inputs, **graph.weights, **graph.nodes, **graph.outputs}
+        graph = expand(_graph(ctx))
+        names = {**graph.inputs, **graph.weights, **graph.nodes, **graph.same, **graph.outputs}
         return _beginning(incomplete, ((name, "") for name in names))
 
     return _silently(found)

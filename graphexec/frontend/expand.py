@@ -18,12 +18,13 @@ from typing import Any
 from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
 from graphexec.base.errors import GraphError
-from graphexec.base.expressions import ExpressionError, Number, evaluate, evaluate_consts
+from graphexec.base.expressions import ExpressionError, Number, evaluate, evaluate_consts, names_in
 from graphexec.ir.graph import Block, Fit, Graph, Input, Node, Weight
 from graphexec.ir.origin import BLOCK, Origin, at
 from graphexec.ir.repetition import NUMBER, Numbers, numbered
 
-MAX_NODES = 1_000_000
+MAX_NODES = 1_000_000  # in blocks; uses of blocks count, too
+MAX_DEPTH = 100  # of blocks within one another
 
 
 def expand(graph: Graph) -> Graph:
@@ -95,20 +96,26 @@ class _Expansion:
 
     def check_size(self) -> None:
         """Refuse graphs that would not fit into memory."""
-        order = topological_order(_uses(self.graph))[0]
-        sizes: dict[str, int] = {}
-        for name in order:
+        uses, sizes, depths = _uses(self.graph), dict[str, int](), dict[str, int]()
+        for name in topological_order(uses)[0]:
             sizes[name] = self.size(self.graph.blocks[name], sizes)
+            depths[name] = 1 + max((depths[inner] for inner in uses[name]), default=0)
+            if depths[name] > MAX_DEPTH:
+                text = f"blocks lie more than {MAX_DEPTH} deep within one another, as in '{name}'"
+                raise GraphError([Diagnostic(text, source=self.graph.source,
+                                             mark=self.graph.blocks[name].mark)])  # fmt: skip
         size = self.size(self.graph, sizes)
         self.stop()
         if size > MAX_NODES:
-            text = f"the blocks make {size:,} nodes; at most {MAX_NODES:,} are allowed"
+            text = (
+                f"with its blocks the graph has {size:,} nodes; at most {MAX_NODES:,} are allowed"
+            )
             raise GraphError([Diagnostic(text, source=self.graph.source)])
 
     def size(self, body: Graph, sizes: Mapping[str, int]) -> int:
-        """How many nodes a graph or block is; its uses of blocks are checked."""
+        """How many nodes and uses of blocks are in a graph or block; what it repeats is checked."""
         return sum(
-            (self.times(node) or 1) * sizes[node.attrs[BLOCK]] if node.op == BLOCK else 1
+            (self.times(node) or 1) * (1 + sizes[node.attrs[BLOCK]]) if node.op == BLOCK else 1
             for node in body.nodes.values()
         )
 
@@ -277,13 +284,17 @@ class _Expansion:
 
     def resolve(self, name: str) -> str:
         """The input, weight or node that a full name stands for. Raises _Unresolved."""
-        seen = [name]
+        seen = {name: None}
         while name in self.same:
             name = self.same[name]
             if name in seen:
-                shown = " → ".join([*seen[seen.index(name) :], name])
+                names = list(seen)
+                shown = " → ".join([*names[names.index(name) :], name])
                 raise _Unresolved(f"cycle: {shown}", "each is another name for the next")
-            seen.append(name)
+            seen[name] = None
+        for other in seen:
+            if other != name:
+                self.same[other] = name
         if name in self.made or name in self.flat.weights or name in self.flat.inputs:
             return name
         several = [n for n in self.same if n.rpartition(".")[0] == name]
@@ -340,3 +351,19 @@ def _without_declarations(graph: Graph) -> Graph:
     flat.inputs, flat.stored = dict(graph.inputs), graph.stored
     flat.output_marks, flat.weight_marks = graph.output_marks, graph.weight_marks
     return flat
+
+
+def fixed_dims(graph: Graph) -> dict[str, str]:
+    """The dims that say how often a block is repeated, each with a node that says so."""
+    found: dict[str, str] = {}
+    for scope in (graph, *graph.blocks.values()):
+        for node in scope.nodes.values():
+            repeat = node.attrs.get("repeat") if node.op == BLOCK else None
+            waiting = list(names_in(repeat)) if isinstance(repeat, str) else []
+            for name in waiting:  # grows during the loop
+                const = graph.consts.get(name)
+                if isinstance(const, str):
+                    waiting += [other for other in names_in(const) if other not in waiting]
+                elif name in graph.dims:
+                    found.setdefault(name, node.name)
+    return found

@@ -76,7 +76,13 @@ class _Inference:
             self.count_repeated()
             raise GraphError(self.errors)
         return TypedGraph(
-            graph.name, dict(graph.dims), inputs, weights, tuple(nodes), dict(graph.outputs)
+            graph.name,
+            dict(graph.dims),
+            inputs,
+            weights,
+            tuple(nodes),
+            dict(graph.outputs),
+            graph.same,
         )
 
     def input(self, item: Input) -> TensorType | None:
@@ -295,7 +301,7 @@ class _Inference:
             message = f"{kind_of(item)} '{item.name}': {message}"
         found = self.graph.error(message, item, key, **more)
         if found.mark is None:  # the message names the item already
-            found = Diagnostic(message, **more)
+            found = replace(found, message=message)
         if place is not None and isinstance(item, Node):
             text = str(self.graph.nodes.get(item.name, item).attrs.get(key, ""))
             found = self.inside(found, text, place)

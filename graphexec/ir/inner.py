@@ -6,10 +6,12 @@ A name may have dots of its own, so each dot may be the one after a node that us
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})\Z")
+MAX_LENGTH = 1000  # characters of a name that is looked up inside of blocks
+
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})\.")
 
 
 class Use(NamedTuple):
@@ -38,35 +40,51 @@ class Scope(Protocol):
 
 def is_inner(scope: Scope, blocks: Mapping[str, Scope], name: str) -> bool:
     """Whether a name that the scope does not declare is of a tensor inside of a block in it."""
-    dot = name.find(".")
-    while dot > 0:
-        use = scope.uses(name[:dot])
-        if use is not None and use.block in blocks and _is_of(use, blocks, name[dot + 1 :]):
-            return True
-        dot = name.find(".", dot + 1)
+    if len(name) > MAX_LENGTH:
+        return False
+    places: list[tuple[str | None, int]] = [(None, 0)]  # a block, and where a name in it begins
+    for block, start in places:  # grows during the loop
+        within = scope if block is None else blocks[block]
+        for use, rest in _uses(within, name, start):
+            if use.block not in blocks:
+                continue
+            inner = blocks[use.block]
+            if name[rest:] in inner.outputs:
+                return True
+            begin = _begin(use, name, rest)
+            if begin is None or (use.block, begin) in places:
+                continue
+            if inner.makes(name[begin:]):
+                return True
+            places.append((use.block, begin))
     return False
 
 
-def _is_of(use: Use, blocks: Mapping[str, Scope], rest: str) -> bool:
-    """Whether `rest` names an output or inner tensor of a use."""
-    block = blocks[use.block]
-    if rest in block.outputs:
-        return True
-    if use.repeat is not None:
-        number, _, rest = rest.partition(".")
-        if not _NUMBER.match(number) or int(number) >= use.repeat:
-            return False
-    return block.makes(rest) or is_inner(block, blocks, rest)
+def _uses(scope: Scope, name: str, start: int) -> Iterator[tuple[Use, int]]:
+    """The uses of blocks that the name may begin with, from `start` on, and where each ends."""
+    dot = name.find(".", start)
+    while dot > 0:
+        use = scope.uses(name[start:dot])
+        if use is not None:
+            yield use, dot + 1
+        dot = name.find(".", dot + 1)
+
+
+def _begin(use: Use, name: str, start: int) -> int | None:
+    """Where the name inside of the block begins: after the number of a repetition, if any."""
+    if use.repeat is None:
+        return start
+    number = _NUMBER.match(name, start)
+    return number.end() if number and int(number[1]) < use.repeat else None
 
 
 def inner_names(scope: Scope, name: str) -> tuple[str, ...]:
     """A note on the names inside of the use that `name` begins with, if it begins with one."""
-    head = name.rpartition(".")[0]
-    while head and scope.uses(head) is None:
-        head = head.rpartition(".")[0]
-    use = scope.uses(head)
-    if use is None:
+    found = next(_uses(scope, name[:MAX_LENGTH], 0), None)
+    if found is None:
         return ()
+    use, end = found
+    head = name[: end - 1]
     if use.repeat is None:
         return (f"'{head}' is block '{use.block}', whose tensors are {head}.NAME",)
     last = f"{head}.{use.repeat - 1}.NAME"

@@ -53,7 +53,8 @@ class TypedWeight:
 class TypedGraph:
     """A graph with concrete types; `nodes` are in a topological order.
 
-    `same` maps tensors that a rewrite removed to those with the same elements.
+    `same` maps other names to tensors with the same elements: those of tensors that a rewrite
+    removed, and of the results of blocks.
     """
 
     name: str

@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
+from graphexec.frontend.expand import fixed_dims
 from graphexec.ir.graph import Graph, Input
 
 LIMIT = 8
@@ -48,6 +49,7 @@ class PlanCache(Generic[Kept]):
         Raises DataError if inputs disagree, and what compiling raises.
         """
         dims = solve_dims(self._graph, shapes)
+        _check_fixed(self._graph, dims)
         if all(self._graph.dims[name] == extent for name, extent in dims.items()):
             return None
         key = tuple(sorted(dims.items()))
@@ -89,6 +91,21 @@ def solve_dims(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
     if mistakes:
         raise DataError(mistakes)
     return dims
+
+
+def _check_fixed(graph: Graph, dims: Dims) -> None:
+    """The number of repetitions of a block is that of the compiled graph."""
+    mistakes = [
+        Diagnostic(
+            f"the repeat of '{node}' has the dim '{name}', which is {graph.dims[name]} since the "
+            f"graph was compiled; the inputs say {dims[name]}",
+            help=f"graph.with_dims({name}={dims[name]}) is a graph to compile",
+        )
+        for name, node in fixed_dims(graph).items()
+        if dims.get(name, graph.dims[name]) != graph.dims[name]
+    ]  # fmt: skip
+    if mistakes:
+        raise DataError(mistakes)
 
 
 def does_not_fit(graph: Graph, dims: Dims, shapes: Mapping[str, tuple[Shape, Shape]]) -> DataError:

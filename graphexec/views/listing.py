@@ -11,18 +11,22 @@ from graphexec.ir.plan import Plan
 from graphexec.views.lifetimes import Tenant, tenants, usage
 from graphexec.views.outline import Outline
 from graphexec.views.predict import predict
+from graphexec.views.repetitions import fold
 from graphexec.views.table import count, size, table
 
 
 def graph_to_text(outline: Outline) -> str:
-    """A row for each node, in topological order: op, result, operands."""
+    """A row for each node, in topological order: op, result, operands. Blocks are told once; what a
+    repetition reads of the one before stands after `↺`."""
+    shown, carried = fold(outline)
     reads: dict[int, list[str]] = {}
-    for arrow in outline.arrows:
-        name = outline.boxes[arrow.source].name
+    for arrow in (*shown.arrows, *carried):
+        name = shown.boxes[arrow.source].name.partition(" ×")[0]
+        name = f"↺ {name}" if arrow.source >= arrow.target else name
         reads.setdefault(arrow.target, []).append(f"({name})" if arrow.order_only else name)
     rows = [
         (box.name, box.op, box.type, ", ".join(reads.get(n, ())), str(box.line or ""))
-        for n, box in enumerate(outline.boxes)
+        for n, box in enumerate(shown.boxes)
     ]
     nodes = sum(box.kind == "op" for box in outline.boxes)
     head = ("name", "op", "tensor", "reads", "line")

@@ -46,6 +46,12 @@ def stretches(names: Iterable[str], least: int) -> Iterator[int]:
 
 def folded(outline: Outline) -> Outline:
     """The outline with one box for all repetitions of a node or weight."""
+    return fold(outline)[0]
+
+
+def fold(outline: Outline) -> tuple[Outline, tuple[Arrow, ...]]:
+    """The outline with one box for all repetitions of a node or weight, and the arrows from a
+    repetition to the next, which are not in it."""
     groups: dict[object, list[int]] = {}
     repeated = _repeated(box.name for box in outline.boxes)
     for n, box in enumerate(outline.boxes):
@@ -53,17 +59,18 @@ def folded(outline: Outline) -> Outline:
         alone = pattern == box.name
         groups.setdefault(n if alone else (box.kind, box.op, pattern), []).append(n)
     if len(groups) == len(outline.boxes):
-        return outline
+        return outline, ()
     whose = {n: at for at, members in enumerate(groups.values()) for n in members}
     boxes = tuple(_one([outline.boxes[n] for n in members], repeated)
                   for members in groups.values())  # fmt: skip
     arrows: dict[tuple[int, int, bool], Arrow] = {}
     for arrow in outline.arrows:
         source, target = whose[arrow.source], whose[arrow.target]
-        if source < target:
-            key = source, target, arrow.order_only
-            arrows.setdefault(key, replace(arrow, source=source, target=target))
-    return Outline(outline.graph, boxes, tuple(arrows.values()))
+        key = source, target, arrow.order_only
+        arrows.setdefault(key, replace(arrow, source=source, target=target))
+    forward = tuple(a for a in arrows.values() if a.source < a.target)
+    back = tuple(a for a in arrows.values() if a.source >= a.target)
+    return Outline(outline.graph, boxes, forward), back
 
 
 def _repeated(names: Iterable[str]) -> set[str]:

@@ -288,3 +288,152 @@ def test_mistakes(case: str) -> None:
     for each in found:
         assert each.mark is not None
         assert each.source is not None
+
+
+def test_no_number_without_repeat() -> None:
+    text = changed("x: x, repeat: 2}\n      y", "x: x}\n      y", WEIGHTS)
+    text = changed("x: x, repeat: 2}\noutputs", "x: x}\noutputs", text)
+    found = refused(text)
+    assert {d.message for d in found} == {
+        "prefix: '{i}' has no value here", "prefix: '{layer.i}' has no value here",
+        "key: '{2 * i + 1}' has no value here", "file: '{i}' has no value here",
+    }  # fmt: skip
+    notes = {line for d in found for line in d.notes}
+    assert "block 'layer' is used by 'trunk' at m.yaml:20:3" in notes
+    assert "block 'inner' is used by 'trunk.t' at m.yaml:16:7" in notes
+    assert all(d.mark and d.help.startswith("{i} is the number") for d in found)
+
+
+def test_numbers_that_divide_do_so_exactly() -> None:
+    (found, *_) = refused(changed("{2 * i + 1}", "{i / 2}", WEIGHTS))
+    assert "'{i / 2}'" in found.message
+    assert found.mark is not None
+    assert found.mark.line == 14
+
+
+def test_a_circle_of_blocks() -> None:
+    text = changed("outputs: [r]", "outputs: [s]", LAYER)
+    text = changed("r: q * 0.5}", "s: {block: layer, x: q, bias: q}}", text)
+    (found,) = refused(text)
+    assert found.message.startswith("blocks use each other: ")
+    assert "half → layer" in found.message
+    assert found.mark is not None
+
+
+def test_a_cycle_through_a_block() -> None:
+    (found,) = refused(changed("  b: x0 * 2.0", "  b: trunk * 2.0"))
+    assert found.message.startswith("cycle: ")
+    assert "trunk" in found.message
+    assert any("m.yaml:17" in line for line in (str(found.render()), *found.notes))
+
+
+def test_warnings() -> None:
+    text = changed("y: m + x + bias", "y: m + x\n      z: x * 2")
+    text = changed("nodes:\n  b:", "  alone: {inputs: [x], outputs: [x]}\nnodes:\n  b:", text)
+    text = changed("{y: trunk}", "{y: x0}", text)
+    found = [(w.message, w.mark.line if w.mark else None) for w in gx.loads(text).warnings]
+    assert found == [
+        ("input 'bias' of block 'layer' is not used", 10),
+        ("node 'z' of block 'layer' is not used", 15),
+        ("block 'alone' is not used", 17),
+        ("node 'b' is not used", 19),
+        ("node 'trunk' is not used", 20),
+    ]
+
+
+def test_what_is_named_outside_of_a_block_is_used() -> None:
+    text = changed("y: m + x + bias", "y: m + x + bias\n      z: x * 2")
+    assert not gx.loads(changed("{y: trunk}", "{y: trunk, z: trunk.1.z}", text)).warnings
+
+
+HOSTILE = {
+    "deep": (
+        "".join(f"  b{n}: {{inputs: [x], nodes: {{t: {{block: b{n - 1}, x: x}}}}, outputs: [t]}}\n"
+                for n in range(1, 3000)), "b2999",
+        "blocks lie more than 100 deep within one another",
+    ),
+    "doubling": (
+        "".join(f"  b{n}: {{inputs: [x], nodes: {{t: {{block: b{n - 1}, x: x}}, "
+                f"u: {{block: b{n - 1}, x: t}}}}, outputs: [u]}}\n" for n in range(1, 90)), "b89",
+        "at most 1,000,000 are allowed",
+    ),
+    "endless": ("", "b0, repeat: 9223372036854775807", "at most 1,000,000 are allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files(case: str) -> None:
+    blocks, used, message = HOSTILE[case]
+    (found,) = refused(
+        "version: 1\ninputs: {x: {shape: [2], dtype: f32}}\nblocks:\n"
+        f"  b0: {{inputs: [x], outputs: [x]}}\n{blocks}nodes: {{a: {{block: {used}, x: x}}}}\n"
+        "outputs: [a]\n"
+    )
+    assert message in found.message
+
+
+def test_long_names_in_circles_of_blocks() -> None:
+    name = ".".join("a" * 4000)
+    text = f"""\
+version: 1
+inputs: {{x: {{shape: [2], dtype: f32}}}}
+blocks:
+  b: {{inputs: [x], nodes: {{a: {{block: b, x: x}}, a.a: {{block: b, x: a}}}}, outputs: {{z: a}}}}
+nodes: {{a: {{block: b, x: x}}, a.a: {{block: b, x: a}}}}
+outputs: [{name}, {name[:901]}.b]
+"""
+    assert all("there is no tensor" in d.message for d in refused(text))
+
+
+def test_many_uses_in_a_row() -> None:
+    uses = "".join(f"  a{n}: {{block: same, x: a{n - 1}}}\n" for n in range(1, 3000))
+    graph = gx.loads(
+        "version: 1\ninputs: {a0: {shape: [2], dtype: f32}}\n"
+        f"blocks: {{same: {{inputs: [x], outputs: [x]}}}}\nnodes:\n{uses}outputs: [a2999]\n"
+    )
+    assert expand(graph).outputs == {"a2999": "a0"}
+
+
+def test_repetitions_are_fixed_when_compiled() -> None:
+    text = changed("x0: {shape: [E, E]", "n: {shape: [L], dtype: f32}, x0: {shape: [E, E]")
+    text = changed("outputs: {y: trunk}", "  m: n + 1\noutputs: {y: trunk, m: m}", text)
+    x = np.ones((8, 8), np.float32)
+    with gx.compile(gx.loads(text), device="cpu") as exe:
+        exe.run(x0=x, n=np.ones(3, np.float32))
+        with pytest.raises(gx.DataError) as caught:
+            exe.run(x0=x, n=np.ones(4, np.float32))
+    assert caught.value.diagnostics[0].message == (
+        "the repeat of 'trunk' has the dim 'L', which is 3 since the graph was compiled; the "
+        "inputs say 4"
+    )
+
+
+def test_mistakes_of_types_say_who_uses_the_block() -> None:
+    (found,) = refused(changed("h: {op: softmax, x: x}", "h: {op: softmax, x: x, axis: 2}"))
+    assert found.message.startswith("softmax 'trunk.0.h': there is no axis 2")
+    assert found.mark is not None
+    assert found.mark.line == 12
+    assert "block 'layer' is used by 'trunk' at m.yaml:18:3, repetition 0" in found.notes
+    text = changed("r: q * 0.5", "r: {op: copy, x: q, permute: [0, 0]}")
+    (found,) = refused(changed("y: m + x + bias", "y: x + bias\n      z: m + x", text))
+    assert found.message.startswith("copy 'trunk.0.m.r': ")
+    assert found.notes[-3:] == (
+        "block 'half' is used by 'trunk.0.m' at m.yaml:13:7",
+        "block 'layer' is used by 'trunk' at m.yaml:19:3, repetition 0",
+        "and 2 more of this block",
+    )
+
+
+def test_a_file_and_a_prefix_of_a_block_that_no_weight_has() -> None:
+    text = changed("    inputs: [q]", "    inputs: [q]\n    file: w.npz\n    prefix: l")
+    found = [(w.message, w.mark.line if w.mark else None) for w in gx.loads(text).warnings]
+    assert found == [("'file' is not used", 7), ("'prefix' is not used", 8)]
+
+
+@pytest.mark.parametrize(("old", "new", "help"), [
+    ("{block: layer", "{op: layer", "a block is used as {block: layer, …}"),
+    ("{block: half", "{block: softmax", "an op is used as {op: softmax, …}"),
+    ("{block: layer, ", "{", "or 'block', to use a block"),
+])  # fmt: skip
+def test_ops_and_blocks_taken_for_each_other(old: str, new: str, help: str) -> None:
+    assert help in {d.help for d in refused(changed(old, new))}

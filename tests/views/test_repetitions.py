@@ -8,6 +8,7 @@ import graphexec as gx
 from graphexec.graph.infer import infer
 from graphexec.views.blocks import blocks
 from graphexec.views.graph_dot import to_dot
+from graphexec.views.listing import graph_to_text
 from graphexec.views.mermaid import graph_to_mermaid
 from graphexec.views.outline import Outline, of_graph
 from graphexec.views.recovered import of_plan
@@ -50,6 +51,14 @@ def test_every_picture_of_the_graph_folds() -> None:
     assert "trunk.{i}.h ×12" in to_dot(outline, 150)
     assert graph_to_mermaid(outline).count("-->") == 4
     assert "trunk.{i}.h ×12" in names(folded(of_plan(gx.make_plan(model(12)))))
+
+
+def test_the_list_tells_a_block_once() -> None:
+    text = graph_to_text(of_graph(infer(model(12))))
+    rows = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert text.startswith("model: 49 nodes\n")
+    assert rows["trunk.{i}.h ×12"].rstrip().endswith("x, ↺ trunk.{i}.t.{i}.g")
+    assert "trunk.3" not in text
 
 
 def test_one_repetition_is_no_fold() -> None:

@@ -208,7 +208,8 @@ class TensorReader:
             self.problems.add(
                 value, f"unknown block '{short(name)}'", wrong=name, known=self.blocks,
                 label=f"expected one of: {', '.join(self.blocks)}" if self.blocks else "",
-                help="" if self.blocks else "blocks are declared in the section 'blocks'",
+                help=f"an op is used as {{op: {name}, …}}" if name in self.graph.ops
+                else "" if self.blocks else "blocks are declared in the section 'blocks'",
             )  # fmt: skip
 
     def _repeat(self, name: str, value: Value) -> Any:
@@ -228,10 +229,12 @@ class TensorReader:
                     self.problems.add(
                         value, f"unknown op '{short(op)}'",
                         label=f"expected one of: {', '.join(known)}", wrong=op, known=known,
-                        help=OWN_OPS,
+                        help=f"a block is used as {{block: {op}, …}}" if op in self.blocks
+                        else OWN_OPS,
                     )  # fmt: skip
                 return op
-        self.problems.add(node, f"node '{short(name)}' needs the key 'op'")
+        help = "or 'block', to use a block" if self.blocks else ""
+        self.problems.add(node, f"node '{short(name)}' needs the key 'op'", help=help)
         return ""
 
     def _list(

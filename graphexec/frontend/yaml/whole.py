@@ -62,7 +62,9 @@ def unused(graph: Graph, flat: Graph) -> list[Diagnostic]:
         if name not in called:
             problems.add(block.mark, f"block '{name}' is not used", label="no node uses it",
                          severity="warning")  # fmt: skip
-    _note_unused_defaults(problems, graph)
+    _note_unused_defaults(problems, graph, [graph, *graph.blocks.values()])
+    for block in graph.blocks.values():
+        _note_unused_defaults(problems, block, [block])
     return problems.diagnostics()
 
 
@@ -111,12 +113,13 @@ def _named_outside(flat: Graph) -> set[int]:
     return found | {id(node.marks) for node in ends if node is not None}
 
 
-def _note_unused_defaults(problems: Problems, graph: Graph) -> None:
-    """Warn of a `file` and a `prefix` at the top that are of no weight."""
-    blocks = [block for block in graph.blocks.values() if block.weight_file is None]
-    weights = [w for scope in (graph, *blocks) for w in scope.weights.values()]
-    uses = {"file": any(w.file is None for w in weights),
-            "prefix": any(w.key is not None for w in weights)}  # fmt: skip
+def _note_unused_defaults(problems: Problems, graph: Graph, scopes: Sequence[Graph]) -> None:
+    """Warn of a `file` and a `prefix` that are of no weight of these graphs and blocks."""
+    without = [scope for scope in scopes if scope is graph or scope.weight_file is None]
+    uses = {
+        "file": any(w.file is None for scope in without for w in scope.weights.values()),
+        "prefix": any(w.key is not None for scope in scopes for w in scope.weights.values()),
+    }
     why = {"file": "no weight is read from it", "prefix": "no weight has a key"}
     for name, mark in graph.weight_marks.items():
         if not uses[name]:

@@ -18,10 +18,12 @@ def node_in_words(facts: Facts, name: str) -> Iterator[str]:
     bytes. An output: its tensor."""
     notes = [note for note in facts.notes if name in note.nodes]
     if not _commands(facts, name) and name not in facts.program.tensors and not notes:
-        tensor = facts.graph.outputs.get(name)
+        tensor, what = facts.graph.outputs.get(name), f"output '{name}'"
+        if tensor is None:
+            tensor, what = facts.graph.same.get(name), f"'{name}'"
         if tensor is None:
             raise _unknown(facts, name)
-        yield f"output '{name}' is tensor '{tensor}'"
+        yield f"{what} is tensor '{tensor}'"
         yield from node_in_words(facts, tensor)
         return
     for note in notes:

@@ -175,7 +175,7 @@ class Fusing:
     def others(self) -> Iterator[Note]:
         """Why kernels that are generated are not one with what they read, where that is not."""
         for command in self.commands:
-            if command is None or loop_of(command) is None:
+            if command is None or loop_of(command) is None or _is_written(command):
                 continue
             made = {w for v in command.reads for w in self.writers.get(v.storage, ())}
             for maker in (self.commands[index] for index in sorted(made)):

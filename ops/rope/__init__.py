@@ -122,14 +122,15 @@ class Rope(Op):
         else:
             body = body_of_angles(call.types, attrs, rotate)
             reads = [u, v, *([] if position is None else [_spread(position, shape)])]
-        # The two results lie within one another's bytes, so they are stated as one.
-        command = generated(call, "rope", body, reads, written, shape)
-        commands.append(replace(command, writes=(out,), inplace=(), recipe=None))
         if rotate < x.shape[-1]:
             rest = slice(rotate, x.shape[-1], 1)
             writer = Writer()
             same = writer.body(writer.load(0, x.dtype))
             commands.append(generated(call, "rope", same, [_window(x, rest)], [_window(out, rest)]))
+        # The two results lie within one another's bytes, so they are stated as one, after which the
+        # whole result is there.
+        command = generated(call, "rope", body, reads, written, shape)
+        commands.append(replace(command, writes=(out,), inplace=(), recipe=None))
         return commands
 
 

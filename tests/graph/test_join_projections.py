@@ -82,6 +82,15 @@ def test_projections_of_one_tensor_are_one_product(tmp_path: Path, device: str) 
     assert_right(graph)
 
 
+def test_compare_judges_each_of_them(tmp_path: Path) -> None:
+    graph = graph_of(tmp_path)
+    given = {"x": np.ones((2, 6, 24), np.float32)}
+    found = compare(graph, given, device="cpu")
+    assert found.ok
+    assert {"q", "k", "v"} <= {row.name for row in found.nodes}
+    assert {n.name: n.by for n in found.not_computed} == {f"{n}.gemm": (n,) for n in "qkv"}
+
+
 def test_weights_lie_one_after_another_and_are_in_memory_once(tmp_path: Path) -> None:
     plan = gx.make_plan(graph_of(tmp_path), device="cpu")
     placed = {t.name: t for t in plan.tensors}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exact import draw
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import graphexec as gx
@@ -133,5 +133,8 @@ def test_heads_that_are_read_twice_stay_where_they_are(tmp_path: Path) -> None:
               st.sampled_from([2, 4, 8])),
     st.sampled_from(["at: at", "position: place"]), st.sampled_from(["f32", "f16"]),
 )  # fmt: skip
+@example(
+    (2, 5, 2, 3, 2), "at: at", "f16"
+)  # large logits, which need to be seen as they were rounded
 def test_random_sizes(tmp_path: Path, sizes: tuple[int, ...], given: str, dtype: str) -> None:
     assert_right(layer(tmp_path, given, sizes=sizes, dtype=dtype))

@@ -231,3 +231,15 @@ TABLES = dict.fromkeys(("cos", "sin"), ((9, 3), "f32"))
 )  # fmt: skip
 def test_mistakes(tensors, settings, message):
     assert mistake(tensors, **settings) == message
+
+
+def test_compare_sees_the_whole_of_a_rope_that_leaves_features_as_they_are() -> None:
+    graph = gx.Graph("g")
+    graph.input("x", (3, 5, 8))
+    graph.input("at", (), "i32")
+    graph.rope("x", at="at", rotate=4, name="r")
+    graph.output(y=graph.softmax("r", name="y"))
+    given = {"x": np.random.default_rng(0).standard_normal((3, 5, 8), np.float32)}
+    found = gx.compare(graph, given | {"at": np.array(3, np.int32)}, device="cpu")
+    assert found.ok
+    assert [row.name for row in found.nodes] == ["r", "y"]

@@ -273,7 +273,7 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
         class Watched:
             """The executable, releasing the late branch once the join has read."""
 
-            graph, rewritten = exe.graph, exe.rewritten
+            graph, rewritten, plan = exe.graph, exe.rewritten, exe.plan
 
             def run(self, **inputs: Array) -> dict[str, Array]:
                 first_read.clear()

@@ -31,7 +31,7 @@ FLAGS = (
     "-fvisibility=hidden",
 )  # fmt: skip
 _DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2}  # as in the source
-_SERIAL = 1 << 20  # bytes; fewer are read before another thread has woken up
+_SERIAL = 1 << 22  # bytes; fewer are read before another thread has woken up
 _BLOCK = 1 << 18  # elements that NumPy widens at a time
 
 _word = ctypes.c_ssize_t
@@ -46,9 +46,9 @@ class _Matrix(ctypes.Structure):
 
 class _Problem(ctypes.Structure):
     _fields_ = (
-        *((name, _Matrix) for name in ("w", "y", "c", "bias")),
-        ("x", ctypes.c_void_p),
-        *((name, _word) for name in ("rows", "padded", "n", "k")),
+        *((name, _Matrix) for name in ("x", "w", "y", "c", "bias")),
+        ("packed", ctypes.c_void_p),
+        *((name, _word) for name in ("entries", "rows", "padded", "n", "k")),
         ("alpha", ctypes.c_float), ("beta", ctypes.c_float),
     )  # fmt: skip
 
@@ -60,6 +60,9 @@ class Library:
         self.run = code.few_rows
         self.run.argtypes = (ctypes.POINTER(_Problem), _word, _word)
         self.run.restype = None
+        self.pack = code.few_rows_pack
+        self.pack.argtypes = (ctypes.POINTER(_Problem),)
+        self.pack.restype = None
         code.few_rows_unit.restype = _word
         self.unit: int = code.few_rows_unit()
 
@@ -137,36 +140,27 @@ class Compiled:
         """The arrays are x, w, y and the addends."""
         last = self._last
         bound = last if last and all(map(is_, last.arrays, arrays)) else self._bind(arrays)
-        x = _packed(arrays[0], bound.problem.padded)  # plans may run concurrently
-        problem = _Problem.from_buffer_copy(bound.problem)
-        problem.x = x.ctypes.data
+        problem = _Problem.from_buffer_copy(bound.problem)  # plans may run concurrently
         told, run = ctypes.byref(problem), self._code.run
+        packed = np.empty(problem.entries * problem.padded * problem.k, np.float32)
+        problem.packed = packed.ctypes.data
+        self._code.pack(told)
         if bound.serial:
             run(told, 0, bound.tasks)
         else:
             parallel(bound.tasks, lambda low, high: run(told, low, high))
 
     def _bind(self, arrays: Sequence[Array]) -> _Bound:
-        x, w, y, *addends = arrays
         kept: list[Array] = []
-        matrices = [_matrix(array, kept) for array in (w, y, *addends)]
-        matrices += [_Matrix()] * (4 - len(matrices))
-        entries, (rows, n), k = prod(y.shape[:-2]), y.shape[-2:], x.shape[-1]
-        problem = _Problem(
-            *matrices, None, rows, power_of_two(rows), n, k, self._made.alpha, self._made.beta
-        )
+        matrices = [_matrix(array, kept) for array in arrays]
+        matrices += [_Matrix()] * (5 - len(matrices))
+        x, w, y = arrays[:3]
+        entries, (rows, n) = prod(y.shape[:-2]), y.shape[-2:]
+        sizes = entries, rows, power_of_two(rows), n, x.shape[-1]
+        problem = _Problem(*matrices, None, *sizes, self._made.alpha, self._made.beta)
         tasks = entries * -(-n // self._code.unit)
         self._last = _Bound(tuple(arrays), problem, kept, tasks, w.nbytes < _SERIAL)
         return self._last
-
-
-def _packed(x: Array, rows: int) -> Array:
-    """x in f32, with rows of zeros up to `rows`."""
-    if x.shape[-2] == rows:
-        return np.array(x, np.float32, order="C")
-    packed = np.zeros((*x.shape[:-2], rows, x.shape[-1]), np.float32)
-    packed[..., : x.shape[-2], :] = x
-    return packed
 
 
 def _matrix(array: Array, kept: list[Array]) -> _Matrix:

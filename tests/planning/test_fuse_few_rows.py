@@ -160,6 +160,21 @@ def test_near_misses(case: str) -> None:
     assert text.endswith(f"stay apart: {why}"), text
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_compare_measures_the_map_for_all_of_it(turned: bool) -> None:
+    g = base(2, F if turned else 2 * F, turned=turned)
+    if not turned:
+        halves(g, "gate", "up")
+    g.output(g.map("silu(p) + r" if turned else "silu(gate) * up + r", name="y"))
+    rng = np.random.default_rng(0)
+    inputs = {name: draw(rng, tuple(port.shape), "f16", 0.25) for name, port in g.inputs.items()}
+    found = gx.compare(g, inputs, device="cpu")
+    assert found.ok
+    assert [(node.name, node.how, node.by) for node in found.not_computed] == [
+        (name, "part of", ("y",)) for name in (["p"] if turned else ["p", "gate", "up"])
+    ]
+
+
 def test_it_can_be_switched_off() -> None:
     g = base()
     g.output(g.map("p + r", name="y"))

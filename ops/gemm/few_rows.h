@@ -5,6 +5,7 @@
 //
 // Defines: T of x and w, Y of the result, ROWS of x, RANK of the batch
 //          ADDENDS 0 to 2, FIRST and SECOND, their types; the first one is multiplied by beta
+//          BATCHED 1 if there are several entries, else 0, which saves divisions before the loads
 //          PARTS; MORE, the operands of the body beside them; BODY if there is one. It comes first:
 //          struct More, the pointers to these operands, and element(), the body of one element
 #pragma once

@@ -6,7 +6,7 @@
 // w; their sums are added in a fixed order. GROUPS of them are a block.
 //
 // Defines: as few_rows.h; COLUMNS, SPLIT, GROUPS, LOADS; ROWS * PARTS * COLUMNS is at most 32
-//          VECTOR elements of w loaded at once, X_VECTOR of x
+//          VECTOR elements of w loaded at once, X_VECTOR of x; WHOLE 1 if K is whole chunks
 #include "few_rows.h"
 
 constexpr int kLanes = 32 * SPLIT, kThreads = kLanes * GROUPS;
@@ -21,11 +21,11 @@ DEVICE void multiply(const T* x, i64 x_row, const T* const (&w)[kFrom], i64 k, i
         Vector<T, VECTOR> found[kFrom][LOADS];
         UNROLL for (int c = 0; c < kFrom; ++c) {
             UNROLL for (int i = 0; i < LOADS; ++i) {
-                if (base + i * kStep < k) found[c][i] = load<VECTOR>(w[c] + base + i * kStep);
+                if (WHOLE || base + i * kStep < k) found[c][i] = load<VECTOR>(w[c] + base + i * kStep);
             }
         }
         UNROLL for (int i = 0; i < LOADS; ++i) {
-            if (base + i * kStep >= k) continue;
+            if (!WHOLE && base + i * kStep >= k) continue;
             UNROLL for (int row = 0; row < ROWS; ++row) {
                 const Vector<T, VECTOR> here =
                     gather<VECTOR, X_VECTOR>(x + row * x_row + base + i * kStep, 1);
@@ -48,9 +48,12 @@ few_rows(const T* x, const T* w, Y* y, ADDEND_PARAMETERS MORE_PARAMETERS i64 n, 
     const i64 tiles = (n + kTile - 1) / kTile;
     int turn = 0;
     for (i64 tile = blockIdx.x; tile < tiles * entries; tile += gridDim.x) {
-        i64 entry[kOperands] = {};
-        locate(axes, tile / tiles, entry);
-        const i64 begin = tile % tiles * kTile;
+        i64 entry[kOperands] = {}, number = tile;
+        if (BATCHED) {
+            locate(axes, tile / tiles, entry);
+            number = tile % tiles;
+        }
+        const i64 begin = number * kTile;
         const T* from[kFrom];
         UNROLL for (int c = 0; c < kFrom; ++c) {
             const i64 wanted = begin + group * COLUMNS + c % COLUMNS;

@@ -188,7 +188,7 @@ def kernel(p: Problem, block: Block, compute: Compute) -> Kernel:
     defines: dict[str, str | int] = {
         "T": p.a.dtype.value, "Y": element_type(p.out.dtype), "ROWS": p.rows, "RANK": len(shape),
         "ADDENDS": end.addends, "PARTS": len(end.windows), "MORE": len(p.others) - end.addends,
-        "VECTOR": p.vector,
+        "VECTOR": p.vector, "BATCHED": int(p.entries > 1),
     }  # fmt: skip
     for name, view in zip(("FIRST", "SECOND"), p.others[: end.addends], strict=False):
         defines[name] = view.dtype.value
@@ -246,6 +246,7 @@ def _plain(p: Problem, block: Block) -> _Source:
     more: dict[str, str | int] = {
         "COLUMNS": block.columns, "SPLIT": block.split, "GROUPS": groups, "LOADS": loads,
         "X_VECTOR": p.x_vector(p.vector),
+        "WHOLE": int(p.b.shape[-2] % (32 * block.split * p.vector * loads) == 0),
     }  # fmt: skip
     return PLAIN, "few_rows", more, groups * block.columns
 

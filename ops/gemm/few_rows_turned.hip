@@ -45,9 +45,12 @@ few_rows_turned(const T* x, const T* w, Y* y, ADDEND_PARAMETERS MORE_PARAMETERS 
     const i64 start = i64(threadIdx.x / LANES) * DEEP;
     const i64 tiles = (n + kTile - 1) / kTile;
     for (i64 tile = blockIdx.x; tile < tiles * entries; tile += gridDim.x) {
-        i64 entry[kOperands] = {};
-        locate(axes, tile / tiles, entry);
-        const i64 begin = tile % tiles * kTile, column = begin + lane * VECTOR;
+        i64 entry[kOperands] = {}, number = tile;
+        if (BATCHED) {
+            locate(axes, tile / tiles, entry);
+            number = tile % tiles;
+        }
+        const i64 begin = number * kTile, column = begin + lane * VECTOR;
         A sum[kSums] = {};
         if (column < n) {
             const T* from = w + entry[1] + steps.part[0] + column;

@@ -20,7 +20,7 @@ enum { W = 8 };
 #else
 enum { W = 4 };
 #endif
-enum { MOST_ROWS = 8, MOST_SUMS = 16, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4, AHEAD = 8 };
+enum { MOST_ROWS = 8, MOST_SUMS = 16, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4, AHEAD = 8 /* rows */, FAR = 4096 };
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef float four __attribute__((vector_size(16)));
@@ -169,6 +169,8 @@ INLINE void dots(const void *const *w, const int columns, const int dtype, const
     for (; i + deep * W <= k; i += deep * W) {
         UNROLL for (int d = 0; d < deep; d++) {
             UNROLL for (int c = 0; c < columns; c++) {
+                if (rows > 1) /* one row is read as fast without */
+                    __builtin_prefetch((const char *)w[c] + (i + d * W) * size_of(dtype) + FAR);
                 const vec found = take(w[c], i + d * W, dtype);
                 UNROLL for (int r = 0; r < rows; r++)
                     sum[(d * rows + r) * columns + c] += found * take(x + r * k, i + d * W, F32);

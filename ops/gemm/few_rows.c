@@ -20,7 +20,8 @@ enum { W = 8 };
 #else
 enum { W = 4 };
 #endif
-enum { MOST_ROWS = 8, MOST_SUMS = 16, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4, AHEAD = 8 /* rows */, FAR = 4096 };
+enum { MOST_ROWS = 8, MOST_SUMS = 16, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4 };
+enum { AHEAD = 8 /* rows of w */, FAR = 4096 /* bytes */ }; /* that are fetched beforehand */
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef float four __attribute__((vector_size(16)));

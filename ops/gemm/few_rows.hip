@@ -21,7 +21,8 @@ DEVICE void multiply(const T* x, i64 x_row, const T* const (&w)[kFrom], i64 k, i
         Vector<T, VECTOR> found[kFrom][LOADS];
         UNROLL for (int c = 0; c < kFrom; ++c) {
             UNROLL for (int i = 0; i < LOADS; ++i) {
-                if (WHOLE || base + i * kStep < k) found[c][i] = load<VECTOR>(w[c] + base + i * kStep);
+                const i64 at = base + i * kStep;
+                if (WHOLE || at < k) found[c][i] = load<VECTOR>(w[c] + at);
             }
         }
         UNROLL for (int i = 0; i < LOADS; ++i) {

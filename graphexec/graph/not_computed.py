@@ -65,7 +65,9 @@ def _seen_in(graph: TypedGraph, computed: Collection[str]) -> dict[str, tuple[st
             tensors = (t for name in node.operands.values() for t in found.get(name, (name,)))
             found[node.name] = tuple(dict.fromkeys(tensors))
         layouts.add(node)
-    return found
+    # A window on what is not stored was merged into its readers, as was that.
+    gone = {node.name for node in graph.nodes} - {*computed, *found}
+    return {name: by for name, by in found.items() if gone.isdisjoint(by)}
 
 
 def _moves_nothing(node: TypedNode, layouts: Layouts) -> bool:

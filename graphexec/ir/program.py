@@ -49,6 +49,20 @@ class Generates(Protocol):
         ...
 
 
+class TakesBody(Protocol):
+    """What makes the kernel of a product, which can go on to compute a body of its elements."""
+
+    def with_body(
+        self, body: Body, parts: Sequence[int | None], b: View
+    ) -> Callable[..., Kernel] | str:
+        """What makes the kernel of both, over the operands of the product, those tensors that the
+        body reads beside it, and the result; or the reason why there is none.
+
+        Operand n of the body is the product `parts[n]` columns further, or None for a tensor.
+        """
+        ...
+
+
 ALIGNMENT = 256
 """Bytes every storage's place is a multiple of."""
 
@@ -127,7 +141,8 @@ class Kernel:
     it may be Preparable. `factors` are given if the result is the sum of the views that the command
     reads, each times its factor. Then a product may be able to add them itself
     (graphexec.planning.fuse_epilogue). `generated` makes the kernel, if it is generated from a
-    body; it may be fused with others then (graphexec.planning.fuse_maps).
+    body; it may be fused with others then (graphexec.planning.fuse_maps). An `epilogue` may compute
+    the body of the command that follows.
     """
 
     source: Path
@@ -142,6 +157,7 @@ class Kernel:
     text: str = ""
     options: tuple[str, ...] = ()
     generated: Generates | None = field(default=None, compare=False)
+    epilogue: TakesBody | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class Fusing:
                 continue
             made = {w for v in command.reads for w in self.writers.get(v.storage, ())}
             for maker in (self.commands[index] for index in sorted(made)):
-                if maker and loop_of(maker) is None and not isinstance(maker.work, Memcpy):
+                if maker and loop_of(maker) is None and not _is_for_others(maker):
                     names = (*command.members, *maker.members)
                     text = f"'{command.node}' and '{maker.node}' stay apart: {_why_other(maker)}"
                     yield Note(tuple(dict.fromkeys(names)), text, applied=False)
@@ -216,6 +216,12 @@ def _is_written(command: Command) -> bool:
     """Whether a kernel was written for what a command does, as for a softmax. Two of these stay
     apart: they were tuned for their sizes by measurements, a generated one was not."""
     return isinstance(command.work, Kernel) and not command.work.text
+
+
+def _is_for_others(command: Command) -> bool:
+    """Whether other rewrites, or nothing at all, could make a command one with its readers."""
+    work = command.work
+    return isinstance(work, Memcpy) or (isinstance(work, Kernel) and work.epilogue is not None)
 
 
 def _why_other(command: Command) -> str:

@@ -15,11 +15,19 @@ from graphexec.graph import rewrite as of_graphs
 from graphexec.graph.rewriting import Note, ProgramRewrite, Rewrite, Target
 from graphexec.ir.program import Gemm, Program, Work
 from graphexec.machine.support import Asking, Support, no
-from graphexec.planning import batch, few_rows, fuse_activations, fuse_epilogue, fuse_maps
+from graphexec.planning import (
+    batch,
+    few_rows,
+    fuse_activations,
+    fuse_epilogue,
+    fuse_few_rows,
+    fuse_maps,
+)
 
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (
     few_rows.REWRITE,
     fuse_maps.REWRITE,
+    fuse_few_rows.REWRITE,
     batch.REWRITE,
     fuse_epilogue.REWRITE,
     fuse_activations.REWRITE,

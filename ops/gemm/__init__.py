@@ -14,6 +14,7 @@ from graphexec.ir.program import ALIGNMENT
 from graphexec.machine.blas_layout import RESULTS, is_product, is_well_aligned
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.gemm.few_rows import FewRows, why_no_kernel
+from graphexec.ops.gemm.few_rows_launch import End
 from graphexec.ops.kit import (
     FLOATS,
     Arrays,
@@ -179,7 +180,7 @@ def _few_rows(call: Call) -> Command | None:
     names = ("c",) * bool(beta) + ("bias",) * ("bias" in call.operands)
     addends = [call.operands[name].broadcast_to(out.shape) for name in names]
     reads = [In(view, strided=True) for view in (left, right, *addends)]
-    make = FewRows(alpha, beta or 1.0)
+    make = FewRows(End(alpha, beta or 1.0, len(addends)))
     flops = 2 * out.elements * left.shape[-1]
     # The thread that adds an element of c writes the same one of the result.
     over = tuple(addends[:1]) if beta else ()

@@ -20,9 +20,11 @@ enum { W = 8 };
 #else
 enum { W = 4 };
 #endif
-enum { MOST_ROWS = 8, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4, AHEAD = 8 };
+enum { MOST_ROWS = 8, MOST_SUMS = 16, UNIT = 16 /* columns of a task */, WIDE = 1024, DEEP = 4 };
+enum { AHEAD = 8 /* rows of w */, FAR = 4096 /* bytes */ }; /* that are fetched beforehand */
 
 typedef float vec __attribute__((vector_size(4 * W)));
+typedef float four __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * W)));
 typedef uint16_t halves __attribute__((vector_size(2 * W)));
 typedef ptrdiff_t word;
@@ -40,9 +42,9 @@ typedef struct {
 } Matrix;
 
 typedef struct {
-    Matrix w, y, c, bias; /* what is not there has no data; c is multiplied by beta */
-    const float *x;       /* (entries, padded, k), packed; rows after `rows` are 0 */
-    word rows, padded, n, k;
+    Matrix x, w, y, c, bias; /* what is not there has no data; c is multiplied by beta */
+    float *packed;           /* x in f32, (entries, padded, k); rows after `rows` are 0 */
+    word entries, rows, padded, n, k;
     float alpha, beta;
 } Problem;
 
@@ -118,7 +120,7 @@ INLINE vec f16_vector(halves h) {
 }
 
 /* W elements from `index` on. */
-INLINE vec take(const void *from, word index, const int dtype) {
+INLINE vec take(const void *from, word index, word dtype) {
     vec x;
     halves h;
     if (dtype == F32) {
@@ -129,10 +131,32 @@ INLINE vec take(const void *from, word index, const int dtype) {
     return dtype == F16 ? f16_vector(h) : (vec)(__builtin_convertvector(h, ints) << 16);
 }
 
-static float total(vec x) {
-    float sum = 0;
-    for (int i = 0; i < W; i++) sum += x[i];
-    return sum;
+/* W elements to `index` and on. */
+INLINE void give(void *to, word index, word dtype, vec x) {
+    if (dtype == F32) {
+        memcpy((float *)to + index, &x, sizeof x);
+        return;
+    }
+    halves h;
+#if defined(__AVX512F__)
+    if (dtype == F16) h = (halves)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__) && defined(__AVX__)
+    if (dtype == F16) h = (halves)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    UNROLL for (int i = 0; i < W && dtype == F16; i++) h[i] = to_f16(x[i]);
+#endif
+    UNROLL for (int i = 0; i < W && dtype == BF16; i++) h[i] = to_bf16(x[i]);
+    memcpy((uint16_t *)to + index, &h, sizeof h);
+}
+
+INLINE float total(vec x) {
+    union {
+        vec all;
+        four parts[W / 4];
+    } of = {x};
+    four sum = of.parts[0];
+    UNROLL for (int i = 1; i < W / 4; i++) sum += of.parts[i];
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /* Neighbours along K --------------------------------------------------------------------------- */
@@ -141,11 +165,13 @@ static float total(vec x) {
 INLINE void dots(const void *const *w, const int columns, const int dtype, const float *x, word k,
                  const int rows, float (*sums)[WIDE]) {
     const int deep = rows * columns >= 4 ? 1 : 4 / (rows * columns);
-    vec sum[2 * MOST_ROWS] = {{0}};
+    vec sum[MOST_SUMS] = {{0}};
     word i = 0;
     for (; i + deep * W <= k; i += deep * W) {
         UNROLL for (int d = 0; d < deep; d++) {
             UNROLL for (int c = 0; c < columns; c++) {
+                if (rows > 1) /* one row is read as fast without */
+                    __builtin_prefetch((const char *)w[c] + (i + d * W) * size_of(dtype) + FAR);
                 const vec found = take(w[c], i + d * W, dtype);
                 UNROLL for (int r = 0; r < rows; r++)
                     sum[(d * rows + r) * columns + c] += found * take(x + r * k, i + d * W, F32);
@@ -171,15 +197,17 @@ INLINE void dots(const void *const *w, const int columns, const int dtype, const
     }
 }
 
-/* Some columns from `first` on, two at a time where several rows of x share what is read. */
+/* Some columns from `first` on, several at a time where that needs x less often. */
 INLINE void along_k(const Problem *p, word entry, word first, word columns, const int dtype,
                     const int rows, float (*sums)[WIDE]) {
-    const float *x = p->x + entry * rows * p->k;
-    const int pair = rows > 1 ? 2 : 1;
+    const float *x = p->packed + entry * rows * p->k;
+    const int wide = rows == 1 ? 1 : rows == 8 ? 2 : 4;
+    const word step = p->w.column * size_of(dtype);
     word c = 0;
-    for (; c + pair <= columns; c += pair) {
-        const void *w[] = {at(&p->w, entry, 0, first + c), at(&p->w, entry, 0, first + c + pair - 1)};
-        dots(w, pair, dtype, x, p->k, rows, (float (*)[WIDE])(sums[0] + c));
+    for (; c + wide <= columns; c += wide) {
+        const char *w = at(&p->w, entry, 0, first + c);
+        const void *from[] = {w, w + step, w + 2 * step, w + 3 * step};
+        dots(from, wide, dtype, x, p->k, rows, (float (*)[WIDE])(sums[0] + c));
     }
     for (; c < columns; c++) {
         const void *w[] = {at(&p->w, entry, 0, first + c)};
@@ -212,7 +240,7 @@ INLINE void add_rows(const Problem *p, const char *w, word columns, const float 
 
 INLINE void along_n(const Problem *p, word entry, word first, word columns, const int dtype,
                     const int rows, float (*sums)[WIDE]) {
-    const float *x = p->x + entry * rows * p->k;
+    const float *x = p->packed + entry * rows * p->k;
     for (int r = 0; r < rows; r++) memset(sums[r], 0, columns * sizeof(float));
     word i = 0;
     for (; i + DEEP <= p->k; i += DEEP)
@@ -223,16 +251,29 @@ INLINE void along_n(const Problem *p, word entry, word first, word columns, cons
 
 /* All ------------------------------------------------------------------------------------------ */
 
+/* Adds factor · m to a row of sums. */
+static void add(const Matrix *m, word entry, word row, word first, word columns, float factor,
+                float *sums) {
+    if (!m->data)
+        return;
+    const char *from = at(m, entry, row, first);
+    const word size = size_of(m->dtype), step = size * m->column;
+    word c = 0;
+    for (; m->column == 1 && c + W <= columns; c += W)
+        give(sums, c, F32, take(sums, c, F32) + factor * take(from, c, m->dtype));
+    for (; c < columns; c++) sums[c] += factor * get(from + c * step, m->dtype);
+}
+
 static void finish(const Problem *p, word entry, word first, word columns, float (*sums)[WIDE]) {
+    const word size = size_of(p->y.dtype);
     for (word r = 0; r < p->rows; r++) {
-        for (word c = 0; c < columns; c++) {
-            float value = p->alpha * sums[r][c];
-            if (p->c.data)
-                value += p->beta * get(at(&p->c, entry, r, first + c), p->c.dtype);
-            if (p->bias.data)
-                value += get(at(&p->bias, entry, r, first + c), p->bias.dtype);
-            put(at(&p->y, entry, r, first + c), p->y.dtype, value);
-        }
+        for (word c = 0; c < columns; c++) sums[r][c] *= p->alpha;
+        add(&p->c, entry, r, first, columns, p->beta, sums[r]);
+        add(&p->bias, entry, r, first, columns, 1.0f, sums[r]);
+        char *to = at(&p->y, entry, r, first);
+        word c = 0;
+        for (; c + W <= columns; c += W) give(to, c, p->y.dtype, take(sums[r], c, F32));
+        for (; c < columns; c++) put(to + c * size, p->y.dtype, sums[r][c]);
     }
 }
 
@@ -253,6 +294,18 @@ static void finish(const Problem *p, word entry, word first, word columns, float
 KERNEL(of_f32, F32)
 KERNEL(of_f16, F16)
 KERNEL(of_bf16, BF16)
+
+/* To be called before any task. */
+EXPORT void few_rows_pack(const Problem *p) {
+    float *to = p->packed;
+    for (word entry = 0; entry < p->entries; entry++) {
+        for (word row = 0; row < p->padded; row++, to += p->k) {
+            memset(to, 0, p->k * sizeof(float));
+            if (row < p->rows)
+                add(&p->x, entry, row, 0, p->k, 1.0f, to);
+        }
+    }
+}
 
 /* Tasks low to high: UNIT columns each, of the first entry, of the second and so on. */
 EXPORT void few_rows(const Problem *p, word low, word high) {

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import prod
 from operator import is_
 from pathlib import Path
@@ -22,6 +22,8 @@ from graphexec.base.casts import cast_into
 from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.base.tensor import Array, DType
 from graphexec.ir.program import Compute, Parallel
+from graphexec.ops.gemm.few_rows_launch import End
+from graphexec.ops.kit.generate.on_cpu import OnCpu
 from graphexec.ops.kit.strides import power_of_two
 
 LOGGER = logging.getLogger("graphexec.gemm")
@@ -31,7 +33,7 @@ FLAGS = (
     "-fvisibility=hidden",
 )  # fmt: skip
 _DTYPES = {DType.F32: 0, DType.F16: 1, DType.BF16: 2}  # as in the source
-_SERIAL = 1 << 20  # bytes; fewer are read before another thread has woken up
+_SERIAL = 1 << 22  # bytes; fewer are read before another thread has woken up
 _BLOCK = 1 << 18  # elements that NumPy widens at a time
 
 _word = ctypes.c_ssize_t
@@ -46,9 +48,9 @@ class _Matrix(ctypes.Structure):
 
 class _Problem(ctypes.Structure):
     _fields_ = (
-        *((name, _Matrix) for name in ("w", "y", "c", "bias")),
-        ("x", ctypes.c_void_p),
-        *((name, _word) for name in ("rows", "padded", "n", "k")),
+        *((name, _Matrix) for name in ("x", "w", "y", "c", "bias")),
+        ("packed", ctypes.c_void_p),
+        *((name, _word) for name in ("entries", "rows", "padded", "n", "k")),
         ("alpha", ctypes.c_float), ("beta", ctypes.c_float),
     )  # fmt: skip
 
@@ -60,6 +62,9 @@ class Library:
         self.run = code.few_rows
         self.run.argtypes = (ctypes.POINTER(_Problem), _word, _word)
         self.run.restype = None
+        self.pack = code.few_rows_pack
+        self.pack.argtypes = (ctypes.POINTER(_Problem),)
+        self.pack.restype = None
         code.few_rows_unit.restype = _word
         self.unit: int = code.few_rows_unit()
 
@@ -84,35 +89,59 @@ def _make() -> Library | None:
 
 @dataclass(frozen=True)
 class FewRowsOnCpu:
-    """y = alpha · x w + the first addend times beta + the second, of the arrays x (…, M, K),
-    w (…, K, N), y (…, M, N) and the addends, which have the shape of y."""
+    """A product of few rows, of the arrays x (…, M, K), w (…, K, N), the result, and the others."""
 
-    alpha: float
-    beta: float
+    end: End
 
     def prepare(self) -> Compute:
         """What computes it on this CPU."""
         code = library()
-        return self if code is None else Compiled(self, code).compute
+        product = partial(_by_numpy, self.end) if code is None else Compiled(self.end, code).compute
+        if self.end.body is None:
+            return product
+        return _WithBody(self.end, product, OnCpu(self.end.body).prepare())
 
     def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
-        """By NumPy: some columns at a time are widened."""
-        x, w, y, *addends = arrays
-        wide = x.astype(np.float32)
-        step = max(1, _BLOCK // (w.size // w.shape[-1]))
+        """Compute it, unprepared."""
+        self.prepare()(arrays, parallel)
 
-        def columns(low: int, high: int) -> None:
-            for first in range(low, high, step):
-                part = (..., slice(first, min(first + step, high)))
-                found = np.matmul(wide, w[part].astype(np.float32)) * np.float32(self.alpha)
-                for addend, factor in zip(addends, (self.beta, 1.0), strict=False):
-                    found += np.float32(factor) * addend[part].astype(np.float32)
-                cast_into(y[part], found)
 
-        if w.nbytes < _SERIAL:
-            columns(0, y.shape[-1])
-        else:
-            parallel(y.shape[-1], columns)
+def _by_numpy(end: End, arrays: list[Array], parallel: Parallel) -> None:
+    """Some columns at a time are widened."""
+    x, w, y, *addends = arrays
+    wide = x.astype(np.float32)
+    step = max(1, _BLOCK // (w.size // w.shape[-1]))
+
+    def columns(low: int, high: int) -> None:
+        for first in range(low, high, step):
+            part = (..., slice(first, min(first + step, high)))
+            found = np.matmul(wide, w[part].astype(np.float32)) * np.float32(end.alpha)
+            for addend, factor in zip(addends, (end.beta, 1.0), strict=False):
+                found += np.float32(factor) * addend[part].astype(np.float32)
+            cast_into(y[part], found)
+
+    if w.nbytes < _SERIAL:
+        columns(0, y.shape[-1])
+    else:
+        parallel(y.shape[-1], columns)
+
+
+@dataclass(frozen=True)
+class _WithBody:
+    """A product in f32, and a body of it."""
+
+    end: End
+    product: Compute
+    body: Compute
+
+    def __call__(self, arrays: list[Array], parallel: Parallel) -> None:
+        x, w, y, *others = arrays
+        addends, more = others[: self.end.addends], iter(others[self.end.addends :])
+        sums = np.empty((*y.shape[:-1], w.shape[-1]), np.float32)
+        self.product([x, w, sums, *addends], parallel)
+        width = y.shape[-1]
+        given = [next(more) if p is None else sums[..., p : p + width] for p in self.end.parts]
+        self.body([*given, y], parallel)
 
 
 @dataclass(frozen=True)
@@ -129,44 +158,35 @@ class _Bound:
 class Compiled:
     """A product for the library."""
 
-    def __init__(self, made: FewRowsOnCpu, code: Library) -> None:
-        self._made, self._code = made, code
+    def __init__(self, end: End, code: Library) -> None:
+        self._end, self._code = end, code
         self._last: _Bound | None = None  # a plan gives the same arrays in every run
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
         """The arrays are x, w, y and the addends."""
         last = self._last
         bound = last if last and all(map(is_, last.arrays, arrays)) else self._bind(arrays)
-        x = _packed(arrays[0], bound.problem.padded)  # plans may run concurrently
-        problem = _Problem.from_buffer_copy(bound.problem)
-        problem.x = x.ctypes.data
+        problem = _Problem.from_buffer_copy(bound.problem)  # plans may run concurrently
         told, run = ctypes.byref(problem), self._code.run
+        packed = np.empty(problem.entries * problem.padded * problem.k, np.float32)
+        problem.packed = packed.ctypes.data
+        self._code.pack(told)
         if bound.serial:
             run(told, 0, bound.tasks)
         else:
             parallel(bound.tasks, lambda low, high: run(told, low, high))
 
     def _bind(self, arrays: Sequence[Array]) -> _Bound:
-        x, w, y, *addends = arrays
         kept: list[Array] = []
-        matrices = [_matrix(array, kept) for array in (w, y, *addends)]
-        matrices += [_Matrix()] * (4 - len(matrices))
-        entries, (rows, n), k = prod(y.shape[:-2]), y.shape[-2:], x.shape[-1]
-        problem = _Problem(
-            *matrices, None, rows, power_of_two(rows), n, k, self._made.alpha, self._made.beta
-        )
+        matrices = [_matrix(array, kept) for array in arrays]
+        matrices += [_Matrix()] * (5 - len(matrices))
+        x, w, y = arrays[:3]
+        entries, (rows, n) = prod(y.shape[:-2]), y.shape[-2:]
+        sizes = entries, rows, power_of_two(rows), n, x.shape[-1]
+        problem = _Problem(*matrices, None, *sizes, self._end.alpha, self._end.beta)
         tasks = entries * -(-n // self._code.unit)
         self._last = _Bound(tuple(arrays), problem, kept, tasks, w.nbytes < _SERIAL)
         return self._last
-
-
-def _packed(x: Array, rows: int) -> Array:
-    """x in f32, with rows of zeros up to `rows`."""
-    if x.shape[-2] == rows:
-        return np.array(x, np.float32, order="C")
-    packed = np.zeros((*x.shape[:-2], rows, x.shape[-1]), np.float32)
-    packed[..., : x.shape[-2], :] = x
-    return packed
 
 
 def _matrix(array: Array, kept: list[Array]) -> _Matrix:

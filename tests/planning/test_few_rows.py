@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from exact import draw, wide
 from hardware import PLAIN, Chip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +171,28 @@ def test_one_measurement_decides_nothing() -> None:
     (command,) = computing(planned(product()))
     compiled = planned(product(), costs=Profile("gpu", {signature(command): Measured(1e6)}))
     assert computing(compiled)[0].label == "few rows"
+
+
+@pytest.mark.parametrize("device", ["cpu", "hip"])
+def test_results_may_be_windows(device: str) -> None:
+    """Parts of a concat are written where they belong."""
+    g = gx.Graph("g")
+    x = g.input("x", (2, K), "f16")
+    for name in ("one", "two"):
+        g.gemm(x, g.input(f"w_{name}", (N, K), "f16"), trans_b=True, name=name)
+    g.output(y=g.concat(["one", "two"], axis=1, name="y"))
+    compiled = planned(g, device)
+    parts = [c for c in compiled.program.commands if c.label == "few rows"]
+    assert [part.writes[0].strides for part in parts] == [(2 * N, 1)] * 2
+    if device == "cpu":
+        rng = np.random.default_rng(0)
+        arrays = {
+            name: draw(rng, tuple(port.shape), "f16", 0.125) for name, port in g.inputs.items()
+        }
+        with gx.compile(g, device=device) as exe:
+            found = wide(exe.run(**arrays)["y"])
+        weights = np.concatenate([wide(arrays[f"w_{name}"]) for name in ("one", "two")])
+        np.testing.assert_allclose(found, wide(arrays["x"]) @ weights.T, 2**-10, 2**-10)
 
 
 def test_explain_says_so() -> None:

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from few_rows_bodies import few_rows_kernels
 from generated_bodies import generated_kernels
 from kernel_harness import Applied, tensor
 
@@ -65,7 +66,8 @@ def kernels() -> dict[str, Kernel]:
     for case in cases():
         for kernel in case.apply().kernels:
             distinct.setdefault((kernel.source, kernel.defines, kernel.text), (case.name, kernel))
-    return {f"{name}-{k.entry}": k for name, k in distinct.values()} | generated_kernels()
+    found = {f"{name}-{k.entry}": k for name, k in distinct.values()}
+    return found | generated_kernels() | few_rows_kernels()
 
 
 def _softmax(

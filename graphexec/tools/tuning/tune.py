@@ -19,7 +19,7 @@ from graphexec.base.errors import ExecutionError
 from graphexec.formats.arrays import read_inputs
 from graphexec.graph.infer import infer
 from graphexec.machine.costs import Measured, model_of
-from graphexec.planning import batch, few_rows
+from graphexec.planning import batch, few_rows, fuse_few_rows
 from graphexec.planning.options import Options, Streams, options_of
 from graphexec.planning.pipeline import Compiled, alternative_plans
 from graphexec.planning.profile import MeasuredSchedule, Profile, schedule_key
@@ -135,9 +135,9 @@ class _Tuner:
 
     def _works(self, costs: Profile | None) -> list[Work]:
         """The commands of the plans that `costs` lead to; without costs, those of batches and
-        their members, and products of few rows also as the BLAS does them."""
-        both = (), (batch.REWRITE.name,), (few_rows.REWRITE.name,)
-        off = both if costs is None else both[:1]
+        their members, and products of few rows by the kernel alone and by the BLAS."""
+        every = (batch, few_rows, fuse_few_rows) if costs is None else ()
+        off = [(), *((module.REWRITE.name,) for module in every)]
         programs = [
             self._program(replace(self._without(names), resident=resident, costs=costs))
             for resident in (False, True)

@@ -1,0 +1,26 @@
+"""What each operator of ONNX is in a graph: one table, from modules by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphexec.frontend.onnx.builder import Builder
+from graphexec.frontend.onnx.handlers import (
+    attention,
+    indexing,
+    pointwise,
+    products,
+    reductions,
+    shapes,
+)
+from graphexec.frontend.onnx.values import Node, Value
+
+HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
+    **pointwise.HANDLERS,
+    **shapes.HANDLERS,
+    **reductions.HANDLERS,
+    **products.HANDLERS,
+    **indexing.HANDLERS,
+    **attention.HANDLERS,
+}
+"""By the operator's name. Each makes the values of the node's outputs, in their order."""

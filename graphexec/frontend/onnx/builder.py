@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from graphexec.base.tensor import Array, DType
 from graphexec.frontend.onnx.extents import Extent, Poly, broadcast, stated
 from graphexec.frontend.onnx.naming import Names, is_word
-from graphexec.frontend.onnx.values import Node, Unsupported, Value
+from graphexec.frontend.onnx.values import Node, Unsupported, Value, constant
 from graphexec.ir.graph import Graph
 from graphexec.ir.names import SYMBOL
 
+Inline: TypeAlias = Callable[[Any, Sequence[Value | None], str], list[Value]]
+
 _MOST_WRITTEN = 64  # elements of a constant that is written as an expression
+_NARROW = (DType.I8, DType.U8)
 _ALIASES = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -30,6 +33,7 @@ class Builder:
         self.graph, self.names = graph, names
         self.node: Node | None = None
         self.uses: Counter[str] = Counter()  # how often the model reads a tensor
+        self.inline: Inline = _nothing  # what a graph within the node makes of values
         self._constants: dict[tuple[Any, ...], Value] = {}
 
     # Making -------------------------------------------------------------------------------
@@ -61,8 +65,9 @@ class Builder:
         terms, renamed = self._terms(values)
         found = broadcast(*(v.shape for v in values), *(() if shape is None else (shape,)))
         settings: dict[str, Any] = dict(renamed)
-        if to is not None:
-            settings["dtype"] = to.value
+        result = to or gives or values[0].dtype
+        if to is not None or result in _NARROW:  # a number beside it may widen it
+            settings["dtype"] = result.value
         if shape is not None or not renamed:
             settings["shape"] = [stated(e) for e in found]
         name = self._name(part, output)
@@ -70,7 +75,7 @@ class Builder:
             self.graph.node("map", name=name, expr=text.format(*terms), **settings)
         except RecursionError as exc:
             raise Unsupported("its expression is nested too deeply") from exc
-        return self._made(name, found, to or gives or values[0].dtype, values)
+        return self._made(name, found, result, values)
 
     def copy(
         self, x: Value, shape: Sequence[Extent], part: str = "", output: int = 0, **attrs: Any
@@ -128,6 +133,10 @@ class Builder:
         self.graph.node("map", name=name, expr=flat, shape=list(shape), dtype=dtype.value)
         return self.reshape(self._made(name, shape, dtype, ()), data.shape, f"{part or 'as'}.shape")
 
+    def whole(self, number: int, name: str) -> Value:
+        """A whole number that is known."""
+        return constant(name, np.array(number, np.int64), DType.I64)
+
     # Using --------------------------------------------------------------------------------
 
     def tensor(self, value: Value) -> str:
@@ -183,6 +192,10 @@ class Builder:
     ) -> Value:
         inputs = frozenset[str]().union(*(v.inputs for v in read))
         return Value(name, dtype, tuple(shape), tensor=name, origin=self.node, inputs=inputs)
+
+
+def _nothing(graph: Any, given: Sequence[Value | None], part: str) -> list[Value]:
+    raise Unsupported("a graph within a node")
 
 
 def _is_scalar(value: Value) -> bool:

@@ -6,8 +6,9 @@ cannot be expressed is said at once, with the names of all such nodes; nothing f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from graphexec.base.errors import GraphError
 from graphexec.base.tensor import Array, DType
 from graphexec.frontend.onnx.builder import Builder
 from graphexec.frontend.onnx.extents import Extent, Poly, Undecided, stated
-from graphexec.frontend.onnx.fold import folded
+from graphexec.frontend.onnx.fold import folded, split
 from graphexec.frontend.onnx.handlers import HANDLERS
-from graphexec.frontend.onnx.library import differs, expansion
-from graphexec.frontend.onnx.model import DTYPES, OLDEST, Model, error, onnx, type_name
+from graphexec.frontend.onnx.library import expansion, since_when
+from graphexec.frontend.onnx.model import DTYPES, Model, error, onnx, type_name
 from graphexec.frontend.onnx.naming import Names, common_folder
 from graphexec.frontend.onnx.prune import pruned
-from graphexec.frontend.onnx.values import NeedsConstant, Node, Unsupported, Value, constant
+from graphexec.frontend.onnx.values import NeedsConstant, Node, Unsupported, Value, constant, empty
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.ir.graph import Graph
 from graphexec.ir.op import Op
@@ -133,8 +134,8 @@ class Converter:
             return self._refuse(f"the input '{item.name}' has no shape", [item.name])
         name = self._names.new(item.name)
         shape = tuple(self._extent(d, name, n) for n, d in enumerate(type.shape.dim))
-        if 0 in shape:
-            return self._refuse(f"the input '{item.name}' has no elements", [item.name])
+        if 0 in shape:  # it says nothing but its shape
+            return empty(item.name, shape, dtype)
         self._build.graph.input(name, [stated(e) for e in shape], dtype.value)
         self.inputs[item.name] = name
         return Value(item.name, dtype, shape, tensor=name, inputs=frozenset((item.name,)))
@@ -154,15 +155,15 @@ class Converter:
         outputs = tuple(proto.output)
         try:
             node = self._node(proto, values)
-            made = self._made(node, proto, depth)
+            made = self._made(node, proto, values, depth)
             for name, value in zip(outputs, made, strict=False):
                 values[name] = value
-            missing = [n for n in outputs[len(made) :] if n]
+            missing = [n for n, v in zip_longest(outputs, made) if n and v is None]
             if missing:
                 raise Unsupported(f"its output '{missing[0]}'")
         except _Unread:
             self._unread.update(outputs)
-        except (Unsupported, Undecided, WeightError, ValueError, GraphError) as exc:
+        except (Unsupported, Undecided, WeightError, ValueError, TypeError, GraphError) as exc:
             if isinstance(exc, NeedsConstant):
                 self._needed |= exc.inputs
             reason = exc.diagnostics[0].message if isinstance(exc, GraphError) else str(exc)
@@ -174,28 +175,40 @@ class Converter:
         if any(name in self._unread for name in proto.input):
             raise _Unread
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
+        missing = [name for name in proto.input if name not in values]
+        if missing:
+            raise Unsupported(f"nothing makes '{missing[0]}'")
         inputs = tuple(values[name] for name in proto.input)
         return Node(proto.op_type, proto.name, inputs, tuple(proto.output), attrs,
                     self.model.opset)  # fmt: skip
 
-    def _made(self, node: Node, proto: Any, depth: int) -> list[Value]:
+    def _made(
+        self, node: Node, proto: Any, values: Mapping[str, Value | None], depth: int
+    ) -> list[Value | None]:
         if proto.domain not in ("", "ai.onnx"):
             raise Unsupported(f"the operators of '{proto.domain}' are not known")
-        if node.opset < OLDEST and differs(node.op, node.opset, OLDEST):
-            raise Unsupported(f"this operator was another one before opset {OLDEST}")
+        since = since_when(node.op, node.opset)
+        if node.opset < since:
+            raise Unsupported(f"this operator was another one before opset {since}")
         if node.op == "Constant":
             return [self._constant(node)]
         known = folded(node) if len(node.outputs) == 1 else None
         if known is not None:
             return [known]
+        parts = split(node) if node.op == "Split" else None
+        if parts is not None:
+            return [*parts]
         handler = HANDLERS.get(node.op)
         self._build.node = node
+        self._build.inline = lambda graph, given, part: self._inlined(
+            graph, given, part, values, node, depth
+        )
         if handler is not None:
             found = handler(self._build, node)
             return [found] if isinstance(found, Value) else list(found)
         return self._expanded(node, proto, depth)
 
-    def _expanded(self, node: Node, proto: Any, depth: int) -> list[Value]:
+    def _expanded(self, node: Node, proto: Any, depth: int) -> list[Value | None]:
         """What the operator's definition by other operators makes."""
         body = expansion(node, proto) if depth < _MOST_DEEP else None
         if body is None:
@@ -203,26 +216,62 @@ class Converter:
         values: dict[str, Value | None] = {"": None}
         padded = (*node.inputs, *(None,) * len(body.input))
         values |= dict(zip(body.input, padded, strict=False))
-        renamed = dict(zip(body.output, node.outputs, strict=False))
-        before = len(self._problems)
-        for inner in body.node:
+        inner = []
+        for one in body.node:
             copied = onnx.NodeProto()
-            copied.CopyFrom(inner)
+            copied.CopyFrom(one)
             _fill_attributes(copied, proto, body)
-            self._read_renamed(copied, values, renamed, node, depth)
+            inner.append(copied)
+        names = body.output[: len(node.outputs)]
+        made = self._read_inner(inner, names, values, node, "", depth)
+        while made and made[-1] is None:
+            made.pop()
+        return made
+
+    def _inlined(
+        self, graph: Any, given: Sequence[Value | None], part: str,
+        outer: Mapping[str, Value | None], node: Node, depth: int,
+    ) -> list[Value]:  # fmt: skip
+        """What a graph within a node makes of the values that it is given, and of outer ones."""
+        if depth >= _MOST_DEEP:
+            raise Unsupported("graphs nested too deeply")
+        values = dict(outer)
+        for tensor in graph.initializer:
+            values[tensor.name] = stored = self._stored(tensor.name, tensor)
+            if stored is not None:
+                stored.key = None
+        values |= dict(zip((i.name for i in graph.input), given, strict=False))
+        names = [output.name for output in graph.output]
+        made = self._read_inner(graph.node, names, values, node, part, depth)
+        self._build.node = node
+        if None in made:
+            raise Unsupported("a graph within it that makes nothing")
+        return [value for value in made if value is not None]
+
+    def _read_inner(
+        self, nodes: Iterable[Any], names: Sequence[str], values: dict[str, Value | None],
+        node: Node, part: str, depth: int,
+    ) -> list[Value | None]:  # fmt: skip
+        """Read nodes within a node; the values of `names`. Their problems are those of the node."""
+        renamed = {} if part else dict(zip(names, node.outputs, strict=False))
+        before = len(self._problems)
+        for one in nodes:
+            copied = onnx.NodeProto()
+            copied.CopyFrom(one)
+            self._read_renamed(copied, values, renamed, node, part, depth)
         if len(self._problems) > before:
             reason = self._problems[before].message.rpartition(": ")[2]
             del self._problems[before:]
-            raise Unsupported(f"its definition needs what is not supported: {reason}")
-        return [v for v in (values.get(n) for n in body.output[: len(node.outputs)]) if v]
+            raise Unsupported(f"within it, something is not supported: {reason}")
+        return [values.get(name) for name in names]
 
     def _read_renamed(
         self, inner: Any, values: dict[str, Value | None], renamed: Mapping[str, str], node: Node,
-        depth: int,
+        part: str, depth: int,
     ) -> None:  # fmt: skip
-        """Read a node of a definition; its tensors are named after the node defined."""
+        """Read a node within a node, after which its tensors are named."""
         own = list(inner.output)
-        base = node.outputs[0] or node.name or node.op
+        base = ".".join(filter(None, (node.outputs[0] or node.name or node.op, part)))
         inner.output[:] = [renamed.get(n, f"{base}.{n}") if n else "" for n in own]
         outer = list(inner.output)
         self._read_node(inner, values, depth + 1)

@@ -35,9 +35,24 @@ def folded(node: Node) -> Value | None:
             found = np.asarray(rule(node, *arrays))
     except (Undecided, IndexError, ValueError, TypeError, ZeroDivisionError, Unsupported):
         return None
-    if found.size > MOST or (found.size == 0 and node.op != "Slice"):
+    if found.size > MOST:
         return None
     return _result(node, found)
+
+
+def split(node: Node) -> list[Value] | None:
+    """The parts of an array of known elements; None if there is none to split."""
+    x, sizes = node.value(0), node.given(1)
+    if node.op != "Split" or not x.known or not _small(x) or x.rank != 1:
+        return None
+    data = x.data
+    assert data is not None
+    if sizes is not None and not sizes.known:
+        return None
+    each = -(-data.size // len(node.outputs))
+    ends = [each] * len(node.outputs) if sizes is None else [int(e) for e in sizes.ints()]  # type: ignore[arg-type]
+    parts = np.split(data, np.cumsum(ends)[:-1])
+    return [constant(name, part, x.dtype) for name, part in zip(node.outputs, parts, strict=True)]
 
 
 def _small(value: Value) -> bool:
@@ -57,7 +72,7 @@ def _result(node: Node, found: Array) -> Value:
 def _dtype(node: Node) -> DType:
     if node.op == "Cast":
         return DTYPES[node.attr("to")]
-    if node.op in _COMPARISONS or node.op == "Not":
+    if node.op in _COMPARISONS or node.op in ("Not", "And", "Or", "Xor"):
         return DType.BOOL
     if node.op == "ConstantOfShape":
         return _fill(node)[1]
@@ -203,8 +218,12 @@ _RULES: dict[str, Callable[..., Any]] = {
     "Add": _each(operator.add), "Sub": _each(operator.sub), "Mul": _each(operator.mul),
     "Div": _divide,
     "Mod": lambda node, a, b: a % b,
+    "And": lambda node, a, b: np.logical_and(a, b),
+    "Or": lambda node, a, b: np.logical_or(a, b),
+    "Xor": lambda node, a, b: np.logical_xor(a, b),
     "Neg": lambda node, x: -x,
     "Not": lambda node, x: np.logical_not(x),
+    "Relu": lambda node, x: np.maximum(x, 0),
     "Sqrt": lambda node, x: np.sqrt(x),
     "Reciprocal": lambda node, x: 1 / x,
     "Pow": _each(operator.pow),

@@ -19,7 +19,7 @@ def expansion(node: Node, proto: Any) -> Any:
     body = onnx.FunctionProto()
     if schema.has_function:
         body.CopyFrom(schema.function_body)
-        return body
+        return _with_defaults(body, schema)
     if not schema.has_context_dependent_function:
         return None
     versions = [v for v in schema.context_dependent_function_opset_versions if v <= node.opset]
@@ -30,16 +30,35 @@ def expansion(node: Node, proto: Any) -> Any:
         max(versions), proto.SerializeToString(), types
     )
     body.ParseFromString(text)
+    return _with_defaults(body, schema)
+
+
+def _with_defaults(body: Any, schema: Any) -> Any:
+    """The definition with the defaults of attributes that the schema alone states."""
+    stated = {a.name for a in body.attribute_proto}
+    for name, attribute in schema.attributes.items():
+        if name not in stated and attribute.default_value.name:
+            body.attribute_proto.append(attribute.default_value)
     return body
 
 
-def differs(op: str, older: int, newer: int) -> bool:
-    """Whether an operator of an opset is not the one of that name in a newer opset."""
+_SINCE = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Clip": 11, "Pad": 11, "Slice": 10,
+          "TopK": 10, "Resize": 11, "Upsample": 99, "Scan": 9}  # fmt: skip
+_BROADCASTS = 7
+"""The opset from which operators broadcast as NumPy does."""
+
+
+def since_when(op: str, opset: int) -> int:
+    """The first opset in which an operator is what is read here."""
+    if op in _SINCE:
+        return _SINCE[op]
+    if opset >= _BROADCASTS:
+        return opset
     try:
-        found = [onnx.defs.get_schema(op, opset).since_version for opset in (older, newer)]
+        found = [onnx.defs.get_schema(op, version).since_version for version in (opset, 7)]
     except onnx.defs.SchemaError:
-        return False  # said as an operator that there is not
-    return found[0] != found[1]
+        return opset  # said as an operator that there is not
+    return opset if found[0] == found[1] else _BROADCASTS
 
 
 def _type(value: Value | None) -> bytes:

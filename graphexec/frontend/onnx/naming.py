@@ -19,6 +19,10 @@ _OTHERS = re.compile(r"[^A-Za-z0-9_.\-]+")
 _MOST = 200  # characters
 
 
+_TAKEN = {"inf", "nan", "pi", "op", "name", "expr", "shape", "dtype", "after", "with"}
+"""Numbers of expressions, and what stands beside an expression in a node."""
+
+
 class Names:
     """Gives out names, each once. `prefix` is left out at their beginning."""
 
@@ -57,4 +61,4 @@ def common_folder(names: Iterable[str]) -> str:
 
 def is_word(name: str) -> bool:
     """Whether a name means something else in an expression."""
-    return name in WORDS or iskeyword(name) or name in ("inf", "nan", "pi")
+    return name in WORDS or iskeyword(name) or name in _TAKEN

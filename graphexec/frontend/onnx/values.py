@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,3 +119,9 @@ def constant(name: str, data: Array, dtype: DType) -> Value:
     """A value that is known."""
     shape = tuple(int(e) for e in data.shape)
     return Value(name, dtype, shape, _data=data)
+
+
+def empty(name: str, shape: Sequence[Extent], dtype: DType) -> Value:
+    """A value without elements. Extents that are not known are taken to be 1."""
+    known = tuple(e if isinstance(e, int) else 1 for e in shape)
+    return Value(name, dtype, tuple(shape), _data=np.empty(known, dtype.numpy()))

@@ -7,11 +7,16 @@ from collections.abc import Callable, Sequence
 from graphexec.frontend.onnx.builder import Builder
 from graphexec.frontend.onnx.handlers import (
     attention,
+    bits,
+    control,
+    einsum,
     indexing,
     pointwise,
     products,
+    quantized,
     reductions,
     shapes,
+    windows,
 )
 from graphexec.frontend.onnx.values import Node, Value
 
@@ -22,5 +27,10 @@ HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
     **products.HANDLERS,
     **indexing.HANDLERS,
     **attention.HANDLERS,
+    **windows.HANDLERS,
+    **quantized.HANDLERS,
+    **bits.HANDLERS,
+    **control.HANDLERS,
+    **einsum.HANDLERS,
 }
 """By the operator's name. Each makes the values of the node's outputs, in their order."""

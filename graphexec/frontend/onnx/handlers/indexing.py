@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from graphexec.base.tensor import DType
 from graphexec.frontend.onnx.builder import Builder, literal
 from graphexec.frontend.onnx.extents import Extent, count
 from graphexec.frontend.onnx.handlers.reductions import MOST_PAIRS, reduced
-from graphexec.frontend.onnx.values import Node, Unsupported, Value, axis_of
+from graphexec.frontend.onnx.values import Node, Unsupported, Value, axis_of, constant, empty
 
 
 def gathered(b: Builder, x: Value, index: Value, axis: int, part: str = "") -> Value:
@@ -106,6 +108,51 @@ def _one_hot(b: Builder, n: Node) -> Value:
     return b.map(text, index, on, off, shape=shape, gives=values.dtype)
 
 
+def _compress(b: Builder, n: Node) -> Value:
+    """The rows that a condition, which is known, chooses."""
+    x, axis = n.value(0), n.attr("axis")
+    chosen = [i for i, keep in enumerate(n.value(1).ints()) if keep]
+    if axis is None:
+        x, axis = b.reshape(x, [count(x.shape)], "flat"), 0
+    axis = axis_of(axis, x.rank)
+    if not chosen:
+        return empty(n.outputs[0], (*x.shape[:axis], 0, *x.shape[axis + 1 :]), x.dtype)
+    places = constant(f"{n.outputs[0]}.rows", np.array(chosen, np.int64), DType.I64)
+    return gathered(b, x, places, axis)
+
+
+def _tensor_scatter(b: Builder, n: Node) -> Value:
+    """A cache with the rows of an update from a place on, which differs from batch to batch."""
+    x, update, start = n.value(0), n.value(1), n.given(2)
+    axis = axis_of(n.attr("axis", -2), x.rank)
+    own, rows = x.shape[axis], update.shape[axis]
+    index: list[Extent] = [*x.shape[: axis + 1]]
+    at = b.map(f"index({axis})", shape=[*[1] * axis, own], to=DType.I64, part="at")
+    if start is not None:
+        first = b.reshape(start, [x.shape[0], *[1] * axis], "first")
+        at = b.map("{0} - {1}", at, first, part="after")
+    if n.attr("mode", "linear") == "circular":
+        at = b.map(f"{{0}} % {literal(own)}", at, part="around")
+    inside = b.map(f"{{0}} >= 0 and {{0}} < {literal(rows)}", at, gives=DType.BOOL, part="inside")
+    place = b.map(f"max(0, min({literal(rows)} - 1, {{0}}))", at, part="place")
+    wide = b.expand(place, index, "places")
+    lead = count(x.shape[:axis])
+    flat = b.map(
+        f"{{0}} + ({_flat_index(x.shape[:axis])}) * {literal(rows)}", wide, part="flat_places"
+    )
+    rest = x.shape[axis + 1 :]
+    table = b.reshape(update, [lead * rows, *rest], "rows")
+    moved = gathered(b, table, flat, 0, "moved")
+    column = b.reshape(inside, [*inside.shape, *[1] * len(rest)], "column")
+    return b.map("where({0}, {1}, {2})", column, moved, x, gives=x.dtype)
+
+
+def _flat_index(shape: Sequence[Extent]) -> str:
+    """Where an element lies along axes that are joined."""
+    terms = [f"index({a}) * {literal(count(shape[a + 1 :]))}" for a in range(len(shape))]
+    return " + ".join(terms) or "0"
+
+
 # Scatters -----------------------------------------------------------------------------------
 # Each place of the result looks through all updates for its own: the last, or all of them.
 
@@ -172,6 +219,8 @@ def _scattered(b: Builder, x: Value, places: Value, updates: Value, kind: str) -
 
 HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
     "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd,
-    "OneHot": _one_hot, "ScatterElements": _scatter_elements, "Scatter": _scatter_elements,
+    "OneHot": _one_hot,
+    "Compress": _compress, "TensorScatter": _tensor_scatter,
+    "ScatterElements": _scatter_elements, "Scatter": _scatter_elements,
     "ScatterND": _scatter_nd,
 }  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graphexec.base.tensor import DType
 from graphexec.frontend.onnx.builder import Builder, literal
+from graphexec.frontend.onnx.handlers.bits import power
 from graphexec.frontend.onnx.handlers.patterns import gelu, layer_norm
 from graphexec.frontend.onnx.model import DTYPES, type_name
 from graphexec.frontend.onnx.values import Node, Unsupported, Value
@@ -36,13 +37,23 @@ def _div(b: Builder, n: Node) -> Value:
         return b.map("{0} // {1}", n.value(0), n.value(1))
     # Towards zero: the quotient rounded down, and one more where that was of different signs.
     text = "{0} // {1} + where({0} % {1} != 0 and ({0} < 0) != ({1} < 0), 1, 0)"
-    return b.map(text, n.value(0), n.value(1))
+    return b.map(text, n.value(0), n.value(1), to=n.value(0).dtype)
 
 
 def _mod(b: Builder, n: Node) -> Value:
-    if not n.attr("fmod", 0):
-        return b.map("{0} % {1}", n.value(0), n.value(1))
-    return b.map("where({0} < 0, -(abs({0}) % abs({1})), abs({0}) % abs({1}))", *n.present)
+    x, y = n.value(0), n.value(1)
+    if n.attr("fmod", 0):
+        rest = "where(isinf({1}) and not isinf({0}), {0}, %s)" if x.dtype.is_float else "%s"
+        signed = "where({0} < 0, -(abs({0}) % abs({1})), abs({0}) % abs({1}))"
+        return b.map(rest % signed, x, y)
+    if not x.dtype.is_float:
+        return b.map("{0} % {1}", x, y)
+    whole = "where({0} == 0 or ({0} < 0) == ({1} < 0), {0}, {1})"
+    return b.map(
+        f"where(isinf({{1}}) and not isinf({{0}}) and not isnan({{0}}), {whole}, {{0}} % {{1}})",
+        x,
+        y,
+    )
 
 
 def _pow(b: Builder, n: Node) -> Value:
@@ -51,6 +62,8 @@ def _pow(b: Builder, n: Node) -> Value:
         wide = DType.F64 if x.dtype in (DType.I32, DType.I64) else DType.F32
         text = f"cast({{0}}, {wide}) ** cast({{1}}, {wide})"
         return b.map(text, x, y, gives=wide, to=x.dtype)
+    if not x.dtype.is_float and not y.known:
+        return power(b, x, b.cast(y, x.dtype, "exponent"))
     if x.dtype == y.dtype:
         return b.map("{0} ** {1}", x, y)
     return b.map(f"{{0}} ** cast({{1}}, {x.dtype})", x, y)
@@ -133,6 +146,18 @@ def _with(text: str, **defaults: float) -> Callable[[Builder, Node], Value]:
     return handler
 
 
+def _dropout(b: Builder, n: Node) -> Sequence[Value]:
+    """Nothing is dropped but in training."""
+    training = n.given(2)
+    if training is not None and training.number():
+        raise Unsupported("training")
+    x = n.value(0)
+    found = [b.map("{0}", x)]
+    if len(n.outputs) > 1:
+        found.append(b.map("1", shape=x.shape, to=_BOOL, output=1))
+    return found
+
+
 def _isinf(b: Builder, n: Node) -> Value:
     signs = n.attr("detect_negative", 1), n.attr("detect_positive", 1)
     text = {(1, 1): "isinf({0})", (1, 0): "{0} == -inf", (0, 1): "{0} == inf"}
@@ -187,7 +212,7 @@ _UNARY = {
     "Identity": "{0}",
 }  # fmt: skip
 
-HANDLERS: dict[str, Callable[[Builder, Node], Value]] = {
+HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
     **{name: _map(text) for name, text in _UNARY.items()},
     "Sub": _map("{0} - {1}"), "Mul": _mul, "Div": _div,
     "Mod": _mod, "Pow": _pow, "PRelu": _prelu,
@@ -197,7 +222,7 @@ HANDLERS: dict[str, Callable[[Builder, Node], Value]] = {
     "Not": _map("not {0}"), "IsNaN": _map("isnan({0})", _BOOL), "IsInf": _isinf,
     "Min": _joined("min"), "Max": _joined("max"), "Sum": _joined("", "+"), "Mean": _mean,
     "Clip": _clip, "Cast": _cast, "CastLike": _cast_like, "Where": _where, "Gelu": _gelu,
-    "Atan": _atan, "Asin": _asin, "Acos": _acos,
+    "Dropout": _dropout, "Atan": _atan, "Asin": _asin, "Acos": _acos,
     "LeakyRelu": _with("where({0} < 0, [alpha] * {0}, {0})", alpha=0.01),
     "Elu": _with("where({0} < 0, [alpha] * (exp({0}) - 1), {0})", alpha=1.0),
     "Celu": _with("max(0, {0}) + min(0, [alpha] * (exp({0} / [alpha]) - 1))", alpha=1.0),

@@ -44,19 +44,6 @@ def _exact(b: Builder, x: Value, y: Value, to: DType) -> Value:
     return b.cast(product(b, wide[0], wide[1], "wide"), to)
 
 
-def _matmul_integer(b: Builder, n: Node) -> Value:
-    sides = []
-    for index, part in ((0, "a"), (1, "b")):
-        value, zero = b.cast(n.value(index), DType.I32, part), n.given(index + 2)
-        if zero is not None:
-            zero = b.cast(zero, DType.I32, f"{part}_zero")
-            if zero.rank == 1 and zero.shape != (1,) and index == 0:
-                zero = b.reshape(zero, [*zero.shape, 1], "rows")
-            value = b.map("{0} - {1}", value, zero, part=f"{part}_centered")
-        sides.append(value)
-    return _exact(b, sides[0], sides[1], DType.I32)
-
-
 def _gemm(b: Builder, n: Node) -> Value:
     x, y, c = n.value(0), n.value(1), n.given(2)
     if not x.dtype.is_float:
@@ -180,7 +167,7 @@ def _lp_normalization(b: Builder, n: Node) -> Value:
 
 
 HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
-    "MatMul": _matmul, "MatMulInteger": _matmul_integer, "Gemm": _gemm, "Add": _add,
+    "MatMul": _matmul, "Gemm": _gemm, "Add": _add,
     "Softmax": _softmax, "LogSoftmax": _log_softmax,
     "LayerNormalization": _layer_normalization, "RMSNormalization": _rms_normalization,
     "BatchNormalization": _batch_normalization,

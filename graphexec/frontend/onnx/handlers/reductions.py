@@ -54,6 +54,8 @@ def _reduce(
 
 
 def _over(b: Builder, x: Value, kind: str, axes: list[int], keep: bool, part: str) -> Value:
+    if x.dtype == DType.BOOL and kind in ("max", "min"):
+        kind = "any" if kind == "max" else "all"
     if not axes:
         return b.map("log(exp({0}))" if kind == "logsumexp" else "{0}", x, part=part)
     if kind == "mean" and not x.dtype.is_float:

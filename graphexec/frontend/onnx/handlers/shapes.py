@@ -11,9 +11,9 @@ from graphexec.frontend.onnx.builder import Builder, literal
 from graphexec.frontend.onnx.extents import Extent, Poly, count, sign, stated
 from graphexec.frontend.onnx.fold import _fill
 from graphexec.frontend.onnx.model import DTYPES
-from graphexec.frontend.onnx.values import Node, Unsupported, Value, axis_of
+from graphexec.frontend.onnx.values import Node, Unsupported, Value, axis_of, empty
 
-_FAR = 1 << 30  # an end that means "to the end", as exporters write it
+_FAR = 10**8  # an end that means "to the end", as exporters write it
 
 
 def _reshape(b: Builder, n: Node) -> Value:
@@ -34,7 +34,7 @@ def _reshape(b: Builder, n: Node) -> Value:
 def _as(b: Builder, x: Value, shape: Sequence[Extent]) -> Value:
     """x in another shape, as the node's own tensor."""
     if any(e == 0 for e in shape):
-        raise Unsupported("a tensor without elements")
+        return empty(x.name, shape, x.dtype)
     return b.reshape(x, shape)
 
 
@@ -44,7 +44,8 @@ def _flatten(b: Builder, n: Node) -> Value:
     return _as(b, x, [count(x.shape[:axis]), count(x.shape[axis:])])
 
 
-def _axes(n: Node, index: int, rank: int) -> list[int]:
+def axes_of(n: Node, index: int, rank: int) -> list[int]:
+    """Axes that are an operand, or an attribute in older opsets."""
     given = n.given(index)
     found = n.attr("axes") if given is None else given.ints()
     return [axis_of(int(a), rank) for a in found or ()]  # type: ignore[arg-type]
@@ -54,13 +55,14 @@ def _squeeze(b: Builder, n: Node) -> Value:
     x = n.value(0)
     if n.given(1) is None and n.attr("axes") is None:
         return _as(b, x, [e for e in x.shape if e != 1])
-    axes = _axes(n, 1, x.rank)
+    axes = axes_of(n, 1, x.rank)
     return _as(b, x, [e for a, e in enumerate(x.shape) if a not in axes])
 
 
 def _unsqueeze(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    given = n.value(1).ints()
+    second = n.given(1)
+    given = n.attr("axes") if second is None else second.ints()
     axes = [axis_of(int(a), x.rank + len(given)) for a in given]  # type: ignore[arg-type]
     rest = iter(x.shape)
     shape = [1 if a in axes else next(rest) for a in range(x.rank + len(axes))]
@@ -77,8 +79,8 @@ def _expand(b: Builder, n: Node) -> Value:
 
 
 def _concat(b: Builder, n: Node) -> Value:
-    parts = n.present
-    axis = axis_of(n.attr("axis"), parts[0].rank)
+    axis = axis_of(n.attr("axis"), n.value(0).rank)
+    parts = [p for p in n.present if p.shape[axis] != 0] or [n.value(0)]
     if len(parts) == 1:
         return parts[0]
     extent: Extent = 0
@@ -104,7 +106,7 @@ def _slice(b: Builder, n: Node) -> Value:
     if tuple(shape) == x.shape and all(s[2] == 1 for s in slices.values()):
         return x
     if any(e == 0 for e in shape):
-        raise Unsupported("a tensor without elements")
+        return empty(n.outputs[0], shape, x.dtype)
     return b.copy(x, shape, slice=slices)
 
 
@@ -135,8 +137,8 @@ def _split(b: Builder, n: Node) -> list[Value]:
     axis = axis_of(n.attr("axis", 0), x.rank)
     given = n.given(1)
     number = n.attr("num_outputs", len(n.outputs))
-    if given is not None:
-        sizes = given.ints()
+    if given is not None or n.attr("split") is not None:
+        sizes = n.attr("split") if given is None else given.ints()
     elif isinstance(x.shape[axis], int):
         each = -(-x.shape[axis] // number)
         sizes = [each] * (number - 1)
@@ -146,9 +148,11 @@ def _split(b: Builder, n: Node) -> list[Value]:
     parts, start = [], 0
     for output, size in enumerate(sizes):
         if size == 0:
-            raise Unsupported("a tensor without elements")
+            shape = (*x.shape[:axis], 0, *x.shape[axis + 1 :])
+            parts.append(empty(n.outputs[output], shape, x.dtype))
+            continue
         parts.append(b.slice(x, axis, start, start + size, size, output=output))
-        start = start + size  # type: ignore[assignment]
+        start = start + size
     return parts
 
 
@@ -183,7 +187,7 @@ def _constant_of_shape(b: Builder, n: Node) -> Value:
     shape = n.value(0).ints()
     value, dtype = _fill(n)
     if any(e == 0 for e in shape):
-        raise Unsupported("a tensor without elements")
+        return empty(n.outputs[0], shape, dtype)
     return b.map(literal(value), shape=shape, to=dtype)
 
 
@@ -210,18 +214,19 @@ def _pad(b: Builder, n: Node) -> Value:
     x, pads = n.value(0), [int(e) for e in n.value(1).ints()]  # type: ignore[arg-type]
     mode = n.attr("mode", "constant")
     axes_given = n.given(3)
-    axes = list(range(x.rank)) if axes_given is None else _axes(n, 3, x.rank)
+    axes = list(range(x.rank)) if axes_given is None else axes_of(n, 3, x.rank)
     fill = n.given(2)
     for i, axis in enumerate(axes):
         before, after = pads[i], pads[i + len(axes)]
         if before or after:
-            x = _padded(b, x, axis, before, after, mode, fill)
+            x = padded(b, x, axis, before, after, mode, fill)
     return x
 
 
-def _padded(
+def padded(
     b: Builder, x: Value, axis: int, before: int, after: int, mode: str, fill: Value | None
 ) -> Value:
+    """x with so many rows before and after it along an axis; fewer where a number is negative."""
     own = x.shape[axis]
     extent = own + (before + after)
     if isinstance(extent, int) and extent < 1:
@@ -283,7 +288,8 @@ def _space_to_depth(b: Builder, n: Node) -> Value:
     x, size = n.value(0), n.attr("blocksize")
     batch, channels, height, width = x.shape
     split = [batch, channels, height // size, size, width // size, size]
-    moved = b.transpose(b.reshape(x, split, "parted"), [0, 3, 5, 1, 2, 4], "moved")
+    axes = [0, 3, 5, 1, 2, 4] if n.attr("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    moved = b.transpose(b.reshape(x, split, "parted"), axes, "moved")
     return b.reshape(moved, [batch, channels * size * size, height // size, width // size])
 
 

@@ -20,7 +20,7 @@ from graphexec.base.tensor import Array, DType
 from graphexec.frontend.onnx.builder import Builder
 from graphexec.frontend.onnx.extents import Extent, Poly, Undecided, stated
 from graphexec.frontend.onnx.fold import folded, split
-from graphexec.frontend.onnx.handlers import HANDLERS
+from graphexec.frontend.onnx.handlers import HANDLERS, Handler
 from graphexec.frontend.onnx.library import expansion, since_when
 from graphexec.frontend.onnx.model import DTYPES, Model, error, onnx, type_name
 from graphexec.frontend.onnx.naming import Names, common_folder
@@ -204,7 +204,7 @@ class Converter:
             graph, given, part, values, node, depth
         )
         if handler is not None:
-            found = handler(self._build, node)
+            found = _asked(handler, self._build, node)
             return [found] if isinstance(found, Value) else list(found)
         return self._expanded(node, proto, depth)
 
@@ -282,7 +282,7 @@ class Converter:
                 self._unread.add(name)
 
     def _constant(self, node: Node) -> Value:
-        if "value" in node.attrs:
+        if isinstance(node.attrs.get("value"), onnx.TensorProto):
             found = self._stored(node.outputs[0], node.attrs["value"])
             if found is None:
                 raise _Unread
@@ -334,6 +334,17 @@ class Converter:
         failure = ConversionError(shown)
         failure.inputs = self._needed
         return failure
+
+
+def _asked(handler: Handler, build: Builder, node: Node) -> Value | Sequence[Value]:
+    """What a handler makes. A node may have anything for operands and attributes: where that does
+    not fit together the handler fails in whatever way, and the node is wrong."""
+    try:
+        return handler(build, node)
+    except (
+        ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError,
+    ) as exc:  # fmt: skip
+        raise Unsupported(f"its operands or attributes do not fit the operator ({exc})") from exc
 
 
 def _called(proto: Any) -> str:

@@ -33,8 +33,10 @@ def folded(node: Node) -> Value | None:
         arrays = [None if v is None else v.data for v in node.inputs]
         with np.errstate(all="ignore"):
             found = np.asarray(rule(node, *arrays))
-    except (Undecided, IndexError, ValueError, TypeError, ZeroDivisionError, Unsupported):
-        return None
+    except (
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Undecided, Unsupported,
+    ):  # fmt: skip
+        return None  # what is wrong with the node is said where it is made
     if found.size > MOST:
         return None
     return _result(node, found)

@@ -201,9 +201,26 @@ def _check(model: Model) -> None:
                     help="onnx.version_converter converts models")  # fmt: skip
     if len(graph.node) > MAX_NODES:
         raise error(path, f"the model has more than {MAX_NODES:,} nodes")
+    if not all(isinstance(text, str) for text in _texts(graph)):
+        raise error(path, "this is no ONNX model, or it is damaged: a name is no text")
     problems = list(_order(graph))
     if problems:
         raise GraphError([Diagnostic(f"'{path}': {p}") for p in problems[:20]])
+
+
+def _texts(graph: Any) -> Iterator[Any]:
+    """All names; the parser leaves what is not UTF-8 as bytes."""
+    for item in (*graph.input, *graph.output, *graph.initializer):
+        yield item.name
+    for item in graph.input:
+        yield from (dim.dim_param for dim in item.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            yield attribute.ref_attr_name
+            if attribute.HasField("g"):
+                yield from _texts(attribute.g)
 
 
 def _order(graph: Any) -> Iterator[str]:

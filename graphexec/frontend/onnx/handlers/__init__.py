@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from graphexec.frontend.onnx.builder import Builder
 from graphexec.frontend.onnx.handlers import (
@@ -20,7 +21,9 @@ from graphexec.frontend.onnx.handlers import (
 )
 from graphexec.frontend.onnx.values import Node, Value
 
-HANDLERS: dict[str, Callable[[Builder, Node], Value | Sequence[Value]]] = {
+Handler: TypeAlias = Callable[[Builder, Node], Value | Sequence[Value]]
+
+HANDLERS: dict[str, Handler] = {
     **pointwise.HANDLERS,
     **shapes.HANDLERS,
     **reductions.HANDLERS,

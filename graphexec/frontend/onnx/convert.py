@@ -115,6 +115,11 @@ class Converter:
             if item.name in self._values:  # a weight with a default
                 continue
             self._values[item.name] = self._input(item)
+        for name, extent in self._dims.items():
+            if not isinstance(extent, int) or isinstance(extent, bool) or extent < 1:
+                self._problems.append(
+                    Diagnostic(f"dim '{name}' is {extent!r}, not a whole number from 1 on")
+                )
         unknown = [d for d in self._dims if d not in self._build.graph.dims]
         for name in unknown:
             self._problems.append(Diagnostic(

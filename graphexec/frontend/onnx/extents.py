@@ -14,6 +14,10 @@ from typing import TypeAlias
 
 Monomial: TypeAlias = tuple[str, ...]
 
+_QUOTIENT = "(("
+"""What the name of a quotient begins with; one that may be negative begins with one more."""
+_ANY = "((("
+
 
 class Undecided(Exception):
     """What is asked of extents depends on the values of dims."""
@@ -68,16 +72,16 @@ class Poly:
         return other - (other // self) * self
 
     def __lt__(self, other: Extent) -> bool:
-        return sign(self - other) < 0
+        return not _not_below(self, other)
 
     def __gt__(self, other: Extent) -> bool:
-        return sign(self - other) > 0
+        return not _not_below(other, self)
 
     def __le__(self, other: Extent) -> bool:
-        return sign(self - other) <= 0
+        return _not_below(other, self)
 
     def __ge__(self, other: Extent) -> bool:
-        return sign(self - other) >= 0
+        return _not_below(self, other)
 
     def __bool__(self) -> bool:
         return sign(self) != 0
@@ -114,7 +118,12 @@ def _quotient(value: Extent, by: Extent) -> Extent:
     if isinstance(value, int) and isinstance(by, int):
         return value // by
     divided = _divided(value, by)
-    return Poly.named(f"(({value}) // ({by}))") if divided is None else divided
+    if divided is not None:
+        return divided
+    least, divisor = _least(value), _least(by)
+    positive = least is not None and least >= 0 and divisor is not None and divisor > 0
+    text = f"(({value}) // ({by}))"
+    return Poly.named(text if positive else f"({text})")
 
 
 def _divided(value: Extent, by: Extent) -> Extent | None:
@@ -142,13 +151,31 @@ def sign(value: Extent) -> int:
     """-1, 0 or 1. Raises Undecided where it depends on dims."""
     if isinstance(value, int):
         return (value > 0) - (value < 0)
-    constant = sum(factor for names, factor in value.terms if not names)
-    factors = [factor for names, factor in value.terms if names]
-    if all(f > 0 for f in factors) and sum(factors) + constant > 0:
+    if (least := _least(value)) is not None and least > 0:
         return 1
-    if all(f < 0 for f in factors) and sum(factors) + constant < 0:
+    if (least := _least(-value)) is not None and least > 0:
         return -1
     raise Undecided(f"whether {value} is positive")
+
+
+def _not_below(one: Extent, other: Extent) -> bool:
+    """Whether one >= other. Raises Undecided where it depends on dims."""
+    least, most = _least(one - other), _least(other - one)
+    if least is not None and least >= 0:
+        return True
+    if most is not None and most > 0:
+        return False
+    raise Undecided(f"whether {one} is at least {other}")
+
+
+def _least(value: Extent) -> int | None:
+    """What a value is at least: dims are 1 or more, quotients 0 or more; None if not known."""
+    least = 0
+    for names, factor in _terms(value):
+        if names and (factor < 0 or any(name.startswith(_ANY) for name in names)):
+            return None
+        least += factor * (not any(name.startswith(_QUOTIENT) for name in names))
+    return least
 
 
 def count(shape: Iterable[Extent]) -> Extent:

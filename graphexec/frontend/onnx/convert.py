@@ -210,7 +210,8 @@ class Converter:
         )
         if handler is not None:
             found = _asked(handler, self._build, node)
-            return [found] if isinstance(found, Value) else list(found)
+            if found is not None:
+                return [found] if isinstance(found, Value) else list(found)
         return self._expanded(node, proto, depth)
 
     def _expanded(self, node: Node, proto: Any, depth: int) -> list[Value | None]:
@@ -341,7 +342,7 @@ class Converter:
         return failure
 
 
-def _asked(handler: Handler, build: Builder, node: Node) -> Value | Sequence[Value]:
+def _asked(handler: Handler, build: Builder, node: Node) -> Value | Sequence[Value] | None:
     """What a handler makes. A node may have anything for operands and attributes: where that does
     not fit together the handler fails in whatever way, and the node is wrong."""
     try:

@@ -21,7 +21,7 @@ from graphexec.frontend.onnx.handlers import (
 )
 from graphexec.frontend.onnx.values import Node, Value
 
-Handler: TypeAlias = Callable[[Builder, Node], Value | Sequence[Value]]
+Handler: TypeAlias = Callable[[Builder, Node], Value | Sequence[Value] | None]
 
 HANDLERS: dict[str, Handler] = {
     **pointwise.HANDLERS,
@@ -36,4 +36,5 @@ HANDLERS: dict[str, Handler] = {
     **control.HANDLERS,
     **einsum.HANDLERS,
 }
-"""By the operator's name. Each makes the values of the node's outputs, in their order."""
+"""By the operator's name. Each makes the values of the node's outputs, in their order; or None
+where it leaves a node to the definition of its operator by others."""

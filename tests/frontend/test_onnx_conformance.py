@@ -79,7 +79,7 @@ def test_nodes(shard: int) -> None:
 def test_the_list_names_tests_that_exist() -> None:
     names = {case.name for case in cases()}
     assert not_taken().keys() <= names
-    assert len(names) - len(not_taken()) >= 1340
+    assert len(names) - len(not_taken()) >= 1398
 
 
 def test_a_node_runs_by_itself() -> None:

@@ -86,6 +86,13 @@ def test_a_quotient_that_goes_up_is_exact():
     assert (length // 2) - (length // 2) == 0
 
 
+def test_quotients_of_quotients_are_one():
+    length = Poly.named("S")
+    halved = ((length - 1) // 2 + 1) // 2
+    assert halved == (length + 1) // 4
+    assert ((length // 3) // 5) == length // 15
+
+
 def test_comparisons_know_that_dims_are_at_least_1():
     length = Poly.named("S")
     assert length > 0

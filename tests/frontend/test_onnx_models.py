@@ -230,3 +230,9 @@ def test_an_extent_beyond_memory_is_an_error_of_the_graph(tmp_path: Path) -> Non
                  [("x", F32, [1 << 40, 1 << 40])], ["y"])  # fmt: skip
     with pytest.raises(gx.GraphexecError):
         gx.make_plan(gx.load(path))
+
+
+def test_a_question_mark_names_no_dim(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", [make_node("Relu", ["x"], ["y"])],
+                 [("x", F32, ["?", "?", "n"])], ["y"])  # fmt: skip
+    assert list(gx.load(path).dims) == ["n", "x_0", "x_1"]

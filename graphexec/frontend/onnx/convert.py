@@ -86,7 +86,7 @@ class Converter:
         """Names of dims are taken first, so that they stay as they are."""
         for item in self.model.proto.graph.input:
             for dim in item.type.tensor_type.shape.dim:
-                if dim.dim_param and dim.dim_param not in self._symbols:
+                if _says_which(dim.dim_param) and dim.dim_param not in self._symbols:
                     self._symbols[dim.dim_param] = self._names.symbol(dim.dim_param)
         for name in self._symbols.values():
             self._build.graph.dims[name] = self._dims.get(name, 1)
@@ -146,9 +146,9 @@ class Converter:
         return Value(item.name, dtype, shape, tensor=name, inputs=frozenset((item.name,)))
 
     def _extent(self, dim: Any, tensor: str, axis: int) -> Extent:
-        if dim.HasField("dim_value"):
+        if dim.HasField("dim_value") and dim.dim_value >= 0:  # some write -1 for any
             return int(dim.dim_value)
-        if dim.dim_param:
+        if _says_which(dim.dim_param):
             return Poly.named(self._symbols[dim.dim_param])
         name = self._names.symbol(f"{tensor}_{axis}")
         self._build.graph.dims[name] = self._dims.get(name, 1)
@@ -351,6 +351,11 @@ def _asked(handler: Handler, build: Builder, node: Node) -> Value | Sequence[Val
         ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError,
     ) as exc:  # fmt: skip
         raise Unsupported(f"its operands or attributes do not fit the operator ({exc})") from exc
+
+
+def _says_which(name: str) -> bool:
+    """Whether a dim is named: "?" stands for any, and each may be another one."""
+    return any(c.isalnum() for c in name)
 
 
 def _called(proto: Any) -> str:

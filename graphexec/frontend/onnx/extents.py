@@ -120,10 +120,31 @@ def _quotient(value: Extent, by: Extent) -> Extent:
     divided = _divided(value, by)
     if divided is not None:
         return divided
+    merged = _merged(value, by)
+    if merged is not None:
+        return _quotient(*merged)
     least, divisor = _least(value), _least(by)
     positive = least is not None and least >= 0 and divisor is not None and divisor > 0
     text = f"(({value}) // ({by}))"
-    return Poly.named(text if positive else f"({text})")
+    found = Poly.named(text if positive else f"({text})")
+    _QUOTIENTS[found.terms[0][0][0]] = value, by
+    return found
+
+
+_QUOTIENTS: dict[str, tuple[Extent, Extent]] = {}
+"""Dividend and divisor by the names of quotients."""
+
+
+def _merged(value: Extent, by: Extent) -> tuple[Extent, int] | None:
+    """One division for two: (a // b + c) // d is (a + b * c) // (b * d) for numbers b, d > 0."""
+    constant = sum(factor for names, factor in _terms(value) if not names)
+    rest = [(names, factor) for names, factor in _terms(value) if names]
+    if len(rest) != 1 or len(rest[0][0]) != 1 or rest[0][1] != 1 or not isinstance(by, int):
+        return None
+    inner, divisor = _QUOTIENTS.get(rest[0][0][0], (0, 0))
+    if not isinstance(divisor, int) or divisor < 1 or by < 1:
+        return None
+    return inner + divisor * constant, divisor * by
 
 
 def _divided(value: Extent, by: Extent) -> Extent | None:

@@ -42,7 +42,7 @@ def _with_defaults(body: Any, schema: Any) -> Any:
     return body
 
 
-_SINCE = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Clip": 11, "Pad": 11, "Slice": 10,
+_SINCE = {"Clip": 11, "Pad": 11, "Slice": 10,
           "TopK": 10, "Resize": 11, "Upsample": 99, "Scan": 9}  # fmt: skip
 _BROADCASTS = 7
 """The opset from which operators broadcast as NumPy does."""

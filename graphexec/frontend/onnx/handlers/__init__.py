@@ -16,6 +16,7 @@ from graphexec.frontend.onnx.handlers import (
     products,
     quantized,
     reductions,
+    resize,
     shapes,
     windows,
 )
@@ -32,6 +33,7 @@ HANDLERS: dict[str, Handler] = {
     **attention.HANDLERS,
     **windows.HANDLERS,
     **quantized.HANDLERS,
+    **resize.HANDLERS,
     **bits.HANDLERS,
     **control.HANDLERS,
     **einsum.HANDLERS,

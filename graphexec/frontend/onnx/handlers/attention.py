@@ -27,7 +27,7 @@ def _attention(b: Builder, n: Node) -> Sequence[Value] | None:
     if n.given(4) is not None:
         k, v = _joined(b, n.value(4), k, 1), _joined(b, n.value(5), v, 2)
     rows, keys = q.shape[2], k.shape[2]
-    if (causal and n.given(4) is None and rows != keys) or not _fits(mask, q, keys):
+    if not _fits(mask, q, keys):
         return None
     own = q.shape[1]
     shared = k.shape[1]
@@ -35,6 +35,8 @@ def _attention(b: Builder, n: Node) -> Sequence[Value] | None:
         return None
     if mask is not None:
         mask = _added(b, mask, q.dtype)
+    if causal and n.given(4) is None and rows != keys:  # counted from the first key, not the last
+        mask, causal = _triangle(b, mask, [rows, keys], q.dtype), False
     y = (
         _one(b, n, q, k, v, mask, causal)
         if own == shared
@@ -84,6 +86,14 @@ def _added(b: Builder, mask: Value, dtype: DType) -> Value:
     if mask.dtype != DType.BOOL:
         return mask
     return b.map("where({0}, 0, -inf)", mask, to=dtype, part="mask")
+
+
+def _triangle(b: Builder, mask: Value | None, shape: Sequence[Extent], dtype: DType) -> Value:
+    """The mask by which query i sees the keys up to i."""
+    seen = "index(-1) <= index(-2)"
+    if mask is None:
+        return b.map(f"where({seen}, 0, -inf)", shape=shape, to=dtype, part="triangle")
+    return b.map(f"where({seen}, {{0}}, -inf)", mask, shape=shape, part="triangle")
 
 
 def _one(

@@ -85,12 +85,21 @@ def _add(b: Builder, n: Node) -> Value:
 
 def _softmax(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    return b.op("softmax", {"x": x}, x.shape, x.dtype, axis=n.attr("axis", -1))
+    return b.op("softmax", {"x": x}, x.shape, x.dtype, axis=one_axis(n))
+
+
+def one_axis(n: Node) -> int:
+    """The axis of a softmax. Before opset 13 it was all axes from one on."""
+    rank = n.value(0).rank
+    axis = axis_of(n.attr("axis", -1 if n.opset >= 13 else 1), rank)
+    if n.opset < 13 and axis != rank - 1:
+        raise Unsupported("a softmax over several axes, as before opset 13")
+    return axis
 
 
 def _log_softmax(b: Builder, n: Node) -> Value:
     x = n.value(0)
-    axis = axis_of(n.attr("axis", -1), x.rank)
+    axis = one_axis(n)
     sums = reduced(b, x, "logsumexp", [axis], True, "logsumexp")
     return b.map("{0} - {1}", x, sums)
 

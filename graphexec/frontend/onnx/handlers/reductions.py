@@ -103,6 +103,8 @@ def _running(kind: str, neutral: str) -> Callable[[Builder, Node], Value]:
 
 def _hardmax(b: Builder, n: Node) -> Value:
     x = n.value(0)
+    if n.opset < 13:
+        raise Unsupported("it was over several axes before opset 13")
     axis = axis_of(n.attr("axis", -1), x.rank)
     place = reduced(b, x, "argmax", [axis], True, "place")
     return b.map(f"where(index({axis}) == {{0}}, 1, 0)", place, shape=x.shape, to=x.dtype)

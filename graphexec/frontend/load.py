@@ -18,8 +18,8 @@ from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import open_file
 from graphexec.frontend.expand import expand
-from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.sources import is_onnx
+from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.tensors import TensorReader
 from graphexec.frontend.yaml.text import MAX_BYTES, decode

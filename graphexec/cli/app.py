@@ -19,6 +19,7 @@ from graphexec.cli.bench import bench
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
 from graphexec.cli.explain import explain
+from graphexec.cli.import_ import import_
 from graphexec.cli.info import info
 from graphexec.cli.init import init
 from graphexec.cli.ops import ops, schema
@@ -122,7 +123,7 @@ def app() -> None:
 
 app.params += common_options()
 for command in (
-    run, check, plan, explain, compare, bench, tune, init, ops, schema, info, selftest,
+    run, check, plan, explain, compare, bench, tune, init, import_, ops, schema, info, selftest,
 ):  # fmt: skip
     command.params += common_options()
     app.add_command(command)

@@ -18,6 +18,7 @@ from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import open_file
 from graphexec.frontend.expand import expand
+from graphexec.frontend.sources import is_onnx
 from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.tensors import TensorReader
@@ -37,7 +38,7 @@ def load(
     ops: Mapping[str, Op] | None = None,
     weight_root: AnyPath | None = None,
 ) -> Graph:
-    """The graph in the YAML file at `path`.
+    """The graph in the YAML file at `path`, or of the ONNX model there.
 
     A graph without `name:` has the name of the file. `dims` replace the file's values; `ops` are
     the known ops (by default all built-in and installed ones). Weight files must lie inside
@@ -47,6 +48,10 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise GraphError([Diagnostic(f"a path is wanted, not {path!r:.60}")])
     shown = os.fspath(path)
+    if is_onnx(shown):
+        from graphexec.frontend.onnx.load import load_onnx
+
+        return load_onnx(shown, dims, ops)
     source = decode(_read(shown), shown)
     stem = Path(shown).stem
     name = stem if stem.isprintable() else "graph"

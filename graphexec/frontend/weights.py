@@ -126,7 +126,7 @@ def _open(path: Path) -> _File:
     from graphexec.base.npy import NpyFile, NpzFile
 
     kinds: dict[str, Callable[[Path], _File]] = {
-        ".npy": NpyFile, ".npz": NpzFile, ".safetensors": _Safetensors,
+        ".npy": NpyFile, ".npz": NpzFile, ".safetensors": _Safetensors, ".onnx": _onnx,
     }  # fmt: skip
     if path.suffix not in kinds:
         raise WeightError(
@@ -134,6 +134,12 @@ def _open(path: Path) -> _File:
             help=f"known are {', '.join(kinds)} and {ENDING}",
         )
     return kinds[path.suffix](path)
+
+
+def _onnx(path: Path) -> _File:
+    from graphexec.frontend.onnx.weights import OnnxWeights
+
+    return OnnxWeights(path)
 
 
 class _Safetensors:

@@ -1,0 +1,41 @@
+"""Attention that a model writes as two products and a softmax."""
+
+from __future__ import annotations
+
+from graphexec.frontend.onnx.builder import Builder
+from graphexec.frontend.onnx.extents import broadcast
+from graphexec.frontend.onnx.handlers.patterns import by, number_of, scaled
+from graphexec.frontend.onnx.values import Node, Value
+
+
+def attention_of(b: Builder, n: Node) -> Value | None:
+    """softmax(scale · q · kᵀ + mask) · v, where `n` is the product with v; else None."""
+    softmax = by(_without_nan(n.value(0)), "Softmax")
+    if softmax is None or softmax.attr("axis", -1) not in (-1, n.value(0).rank - 1):
+        return None
+    scores, mask = softmax.value(0), None
+    if (sum_ := by(scores, "Add")) is not None:
+        for own, other in ((0, 1), (1, 0)):
+            if by(scaled(sum_.value(own))[0], "MatMul") is not None:
+                scores, mask = sum_.value(own), sum_.value(other)
+                break
+    scores, scale = scaled(scores)
+    product = by(scores, "MatMul")
+    if product is None or not product.value(0).dtype.is_float:
+        return None
+    (q, one), (k, two) = scaled(product.value(0)), scaled(product.value(1))
+    v = n.value(1)
+    if min(q.rank, k.rank, v.rank) < 2 or (mask is not None and number_of(mask) is not None):
+        return None
+    batch = broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    operands = {"q": q, "k": k, "v": v, "mask": mask}
+    return b.op("attention", operands, [*batch, q.shape[-2], v.shape[-1]], q.dtype,
+                scale=scale * one * two, trans_k=True)  # fmt: skip
+
+
+def _without_nan(value: Value) -> Value:
+    """The x of where(isnan(x), 0, x): here, a row that sees nothing is 0 without that."""
+    node = by(value, "Where")
+    if node is None or by(node.value(0), "IsNaN") is None or number_of(node.value(1)) != 0:
+        return value
+    return node.value(2)

@@ -95,6 +95,37 @@ def in_place(size: int) -> Work:
     return _planned(nodes, [f"p{size - 1}"])
 
 
+_LAYER = """\
+blocks:
+  layer:
+    inputs: [x, w]
+    nodes:
+      h: {op: norm, kind: rms, x: x}
+      a: silu(h @ T(w)) * h
+      y: x + a @ w
+    outputs: {x: y}
+"""
+
+
+def layers(size: int) -> Work:
+    """A block with products, repeated; some of its tensors are read by name."""
+    repeat = size // 10 + 1
+    names = ", ".join(f"t.{i}.h" for i in range(0, repeat, 4))
+    text = (f"version: 1\ninputs:\n{_X}\n{_LAYER}nodes:\n"
+            f"  t: {{block: layer, x: x, w: x, repeat: {repeat}}}\n"
+            f"outputs: [t, {names}]\n")  # fmt: skip
+    return lambda: str(gx.make_plan(gx.loads(text)))
+
+
+def uses_in_a_row(size: int) -> Work:
+    """Uses of a block, each reading the one before."""
+    uses = "".join(f"  t{i}: {{block: layer, x: {f't{i - 1}' if i else 'x'}, w: x}}\n"
+                   for i in range(size // 10 + 1))  # fmt: skip
+    last = f"t{size // 10}"
+    text = f"version: 1\ninputs:\n{_X}\n{_LAYER}nodes:\n{uses}outputs: [{last}]\n"
+    return lambda: str(gx.make_plan(gx.loads(text)))
+
+
 def unnamed_nodes(size: int) -> Work:
     """A graph built in code."""
 
@@ -152,6 +183,8 @@ SHAPES: dict[str, Callable[[int], Work]] = {
     "after edges": after_edges,
     "independent GEMMs": independent,
     "in place": in_place,
+    "layers": layers,
+    "uses in a row": uses_in_a_row,
     "unnamed nodes": unnamed_nodes,
     "weights": weights,
     "waits of a plan": waits,

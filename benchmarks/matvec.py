@@ -111,18 +111,12 @@ def gpu_lines(args: argparse.Namespace) -> Iterator[list[str]]:
                 ),
             }
             if args.tune:
-                one = Shape(shape.m, shape.n, shape.k, shape.dtype, shape.turned, 1)
-                ways["tuned"] = ours(graph, inputs, costs=tuned(one), **plain)
+                ways["tuned"] = ours(graph, inputs, tuned=True, **plain)
         with closing(ways):
             for name, way in ways.items():
                 check(f"{shape}, {name}", way, exact)
             yield shape.line(device_times(ways), rate)
         del inputs, x, weights, last, ways
-
-
-def tuned(shape: Shape) -> object:
-    """The profile of one product."""
-    return gx.tune(shape.graph(), "hip", streams=1, seconds=20.0).profile
 
 
 # On the CPU -----------------------------------------------------------------------------------

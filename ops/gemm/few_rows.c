@@ -1,10 +1,10 @@
 /* y = alpha · x w + beta · c + bias on the CPU for at most 8 rows of x, with vectors of any width.
 few_rows_on_cpu.py compiles it.
 
-w is read once, at the memory's rate. Where its elements are neighbours along K, a vector of sums for
-each row and column stays in registers. Where they are neighbours along N, the sums of some columns
-stay in the first-level cache, and rows of w are added to them, DEEP at a time. The order of the sums
-of a column does not depend on how the work is shared. */
+w is read once, at the memory's rate. Where its elements are neighbours along K, a vector of sums
+for each row and column stays in registers. Where they are neighbours along N, the sums of some columns
+stay in the first-level cache, and rows of w are added to them, DEEP at a time. The order of the
+sums of a column does not depend on how the work is shared. */
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
 // neighbours along K: w is read once, at the memory's rate.
 //
 // A thread loads its whole share of a chunk of w, LOADS vectors of COLUMNS rows of w for each part,
-// before it touches x: that many bytes in flight hide the latency. 32 * SPLIT threads share a row of
-// w; their sums are added in a fixed order. GROUPS of them are a block.
+// before it touches x: that many bytes in flight hide the latency. 32 * SPLIT threads share a row
+// of w; their sums are added in a fixed order. GROUPS of them are a block.
 //
 // Defines: as few_rows.h; COLUMNS, SPLIT, GROUPS, LOADS; ROWS * PARTS * COLUMNS is at most 32
 //          VECTOR elements of w loaded at once, X_VECTOR of x; WHOLE 1 if K is whole chunks

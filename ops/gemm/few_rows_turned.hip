@@ -1,5 +1,5 @@
-// y = alpha * x w + beta * c + bias for few rows of x, where the elements of w (K, N) are neighbours
-// along N: w is read once, at the memory's rate.
+// y = alpha * x w + beta * c + bias for few rows of x, where the elements of w (K, N) are
+// neighbours along N: w is read once, at the memory's rate.
 //
 // LANES threads beside one another take VECTOR columns each, and the others of the block the rows
 // of w in turn, DEEP at a time, all of which are loaded before x is touched. The sums of a column
@@ -70,8 +70,8 @@ few_rows_turned(const T* x, const T* w, Y* y, ADDEND_PARAMETERS MORE_PARAMETERS 
             A total[PARTS] = {};
             UNROLL for (int part = 0; part < kWarps; ++part) total[0] += shared[part][row][at];
             if (begin + at < n) {
-                finish(y, ADDEND_ARGUMENTS MORE_ARGUMENTS entry, steps, row, begin + at, alpha, beta,
-                       total);
+                finish(y, ADDEND_ARGUMENTS MORE_ARGUMENTS entry, steps, row, begin + at, alpha,
+                       beta, total);
             }
         }
         __syncthreads();  // the next tile writes what others still read

@@ -236,3 +236,82 @@ def test_a_question_mark_names_no_dim(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", [make_node("Relu", ["x"], ["y"])],
                  [("x", F32, ["?", "?", "n"])], ["y"])  # fmt: skip
     assert list(gx.load(path).dims) == ["n", "x_0", "x_1"]
+
+
+def near_gelu(root: float, half: float, one: float) -> list[Any]:
+    constants = {"root": root, "half": half, "one": one}
+    return [
+        *(make_node("Constant", [], [name], value_float=v) for name, v in constants.items()),
+        make_node("Div", ["x", "root"], ["a"]),
+        make_node("Erf", ["a"], ["b"]),
+        make_node("Add", ["one", "b"], ["c"]),
+        make_node("Mul", ["half", "c"], ["d"]),
+        make_node("Mul", ["d", "x"], ["y"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "whole"),
+    [((2**0.5, 0.5, 1), True), ((1.4, 0.5, 1), False), ((2**0.5, 0.6, 1), False),
+     ((2**0.5, 0.5, 2), False)],
+)  # fmt: skip
+def test_only_a_gelu_is_a_gelu(
+    tmp_path: Path, numbers: tuple[float, float, float], whole: bool
+) -> None:
+    path = saved(tmp_path / "m.onnx", near_gelu(*numbers), [("x", F32, [3, 4])], ["y"])
+    graph = gx.load(path)
+    assert (len(graph.nodes) == 1) == whole
+    x = np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)
+    (want,) = ReferenceEvaluator(str(path)).run(None, {"x": x})
+    with gx.compile(graph, device="cpu") as exe:
+        np.testing.assert_allclose(exe.run(x=x)["y"], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["axis", "keep", "other", "single"])
+def test_only_a_layer_norm_is_a_norm(tmp_path: Path, change: str) -> None:
+    axis = 0 if change == "axis" else -1
+    size = 1 if change == "single" else 5
+    power = "x" if change == "other" else "centered"
+    nodes = [
+        make_node("ReduceMean", ["x"], ["mean"], axes=[axis]),
+        make_node("Sub", ["x", "mean"], ["centered"]),
+        make_node("Mul", [power, power], ["square"]),
+        make_node("ReduceMean", ["square"], ["variance"], axes=[axis]),
+        make_node("Constant", [], ["eps"], value_float=1e-3),
+        make_node("Add", ["variance", "eps"], ["sum"]),
+        make_node("Sqrt", ["sum"], ["root"]),
+        make_node("Div", ["centered", "root"], ["y"]),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, [("x", F32, [4, size])], ["y"])
+    graph = gx.load(path)
+    assert ("norm" in {n.op for n in graph.nodes.values()}) == (change == "keep")
+    x = np.random.default_rng(0).standard_normal((4, size)).astype(np.float32)
+    (want,) = ReferenceEvaluator(str(path)).run(None, {"x": x})
+    with gx.compile(graph, device="cpu") as exe:
+        np.testing.assert_allclose(exe.run(x=x)["y"], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["none", "axis", "wide mask", "late scale"])
+def test_only_attention_is_attention(tmp_path: Path, change: str) -> None:
+    mask_shape = [3, 1, 4, 6] if change == "wide mask" else [4, 6]
+    nodes = [
+        make_node("MatMul", ["q", "k"], ["s"]),
+        make_node("Constant", [], ["scale"], value_float=0.5),
+    ]
+    if change == "late scale":
+        nodes += [make_node("Add", ["s", "mask"], ["m0"]), make_node("Mul", ["m0", "scale"], ["m"])]
+    else:
+        nodes += [make_node("Mul", ["s", "scale"], ["s0"]), make_node("Add", ["s0", "mask"], ["m"])]
+    nodes += [
+        make_node("Softmax", ["m"], ["p"], axis=2 if change == "axis" else -1),
+        make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    shapes = {"q": [1, 2, 4, 8], "k": [1, 2, 8, 6], "v": [1, 2, 6, 8], "mask": mask_shape}
+    path = saved(tmp_path / "m.onnx", nodes, [(n, F32, s) for n, s in shapes.items()], ["y"])
+    graph = gx.load(path)
+    assert ("attention" in {n.op for n in graph.nodes.values()}) == (change == "none")
+    rng = np.random.default_rng(0)
+    given = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    (want,) = ReferenceEvaluator(str(path)).run(None, given)
+    with gx.compile(graph, device="cpu") as exe:
+        np.testing.assert_allclose(exe.run(**given)["y"], want, rtol=1e-4, atol=1e-5)

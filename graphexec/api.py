@@ -40,7 +40,7 @@ def make_plan(
 
 def compile(
     graph: Graph, *, device: str | Device = "auto", options: Options | None = None,
-    **keywords: Unpack[OptionKeywords],
+    weights_from: Executable | None = None, **keywords: Unpack[OptionKeywords],
 ) -> Executable:  # fmt: skip
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
@@ -48,20 +48,28 @@ def compile(
     CpuDevice or HipDevice with settings of its own. `keywords` are fields of Options and replace
     those of `options`. Without costs, what `graphexec tune` has measured of this graph on this
     device is used; `exe.plan.stats.costs` says so. The caller closes the executable, best by
-    `with`. Raises as `make_plan`, and DeviceUnavailable.
+    `with`. With `weights_from`, an executable of the same graph on the same device, the weights are
+    those that it holds, until the last of the two closes; states are the new one's own.
+    Raises as `make_plan`, and DeviceUnavailable.
     """
     from graphexec.runtime.executable import Executable
     from graphexec.runtime.find import find_device
 
     check_graph(graph)
     chosen = options_of(options, keywords)
+    if weights_from is not None and device == "auto":
+        device = weights_from.device_name
     on = find_device(device) if isinstance(device, str) else device
     on = on.reproducing() if chosen.reproducible else on
+
+    if weights_from is not None:
+        weights_from.lends_to(graph, on)
 
     def plan(source: Graph, resident: bool) -> Compiled:
         return plan_on(source, on, replace(chosen, resident=resident))
 
-    return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout)
+    return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout,
+                      weights_from=weights_from)  # fmt: skip
 
 
 def plan_on(graph: Graph, device: Device, options: Options) -> Compiled:

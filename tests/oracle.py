@@ -60,6 +60,7 @@ def racy(plan: Plan) -> list[str]:
         *_afters(plan, before),
         *_unwritten(plan, before),
         *_outputs(plan, before),
+        *_states(plan),
         *_races(plan, before),
     ]
 
@@ -247,13 +248,18 @@ def _afters(plan: Plan, before: Before) -> Iterator[str]:
 
 
 def _unwritten(plan: Plan, before: Before) -> Iterator[str]:
-    ready = {b.id for b in plan.buffers if b.role in READ_ONLY}
+    ready = {b.id for b in plan.buffers if b.role in (*READ_ONLY, "state")}
+    empty = [t.range for t in plan.tensors if t.state and not t.init]
     launches = _launches(plan)
     for place, launch in launches:
         earlier = [w for i, one in launches if _ordered(before, i, place) for w in one.writes]
         for read in launch.reads:
-            if read.buffer not in ready:
-                for gap in _without(read, earlier):
+            wanted = [read] if read.buffer not in ready else [
+                Range(e.buffer, max(e.low, read.low), min(e.high, read.high))
+                for e in empty if e.buffer == read.buffer
+            ]  # fmt: skip
+            for part in wanted:
+                for gap in _without(part, earlier):
                     yield f"unwritten: {_name(place, launch)} reads {_text(gap)}"
 
 
@@ -269,6 +275,28 @@ def _outputs(plan: Plan, before: Before) -> Iterator[str]:
         if buffer.role == "output":
             for gap in _without(Range(buffer.id, 0, buffer.bytes), seen):
                 yield f"output: the host reads {_text(gap)}, which nothing has written"
+
+
+def _states(plan: Plan) -> Iterator[str]:
+    """Of every state: where it begins, and the one tensor that it is at the end."""
+    kept = {b.id for b in plan.buffers if b.role == "state"}
+    names = {t.state for t in plan.tensors} | {t.next for t in plan.tensors}
+    for name in sorted(names - {""}):
+        begins = [t for t in plan.tensors if t.state == name]
+        ends = [t for t in plan.tensors if t.next == name]
+        places = {(t.buffer, t.offset, t.bytes) for t in (*begins, *ends)}
+        if not begins or len(ends) != 1 or len(places) != 1:
+            yield f"state: {name} begins {len(begins)} times, ends {len(ends)} times, at {places}"
+            continue
+        if begins[0].buffer not in kept:
+            yield f"state: {name} is in {begins[0].buffer}, which is not kept"
+        written = any(
+            w.buffer == ends[0].buffer and w.low < ends[0].offset + ends[0].bytes
+            and ends[0].offset < w.high
+            for _, launch in _launches(plan) for w in launch.writes
+        )  # fmt: skip
+        if ends[0] not in begins and not written:
+            yield f"state: nothing writes {ends[0].name}, the next value of {name}"
 
 
 def _without(whole: Range, parts: Iterable[Range]) -> list[Range]:

@@ -44,8 +44,15 @@ class _Finding:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=GraphFile())
 @loader_options
 @options_of(streams_option, *rewrite_options)
+@click.option(
+    "--together",
+    is_flag=True,
+    help="The plans are of one executable: they share states, and run in any order.",
+)
 @json_option
-def check(files: tuple[str, ...], loader: Loader, options: Options, as_json: bool) -> int:
+def check(
+    files: tuple[str, ...], loader: Loader, options: Options, together: bool, as_json: bool
+) -> int:
     """Check graphs (.yaml) and plan files (.json) without running them.
 
     A graph's names, shapes and dtypes are checked, it is planned, and the plan is proved free of
@@ -65,8 +72,12 @@ def check(files: tuple[str, ...], loader: Loader, options: Options, as_json: boo
         with progress.step(f"checking {file}"):
             finding = _check_plan(file) if is_plan_file(file) else _check(file, loader, options)
         findings.append(finding)
-        if not as_json:
+        if together and len(findings) == len(files):
+            _prove_together(findings)
+        if not as_json and not together:
             _print(finding)
+    for finding in findings if together and not as_json else ():
+        _print(finding)
     if as_json:
         print_json({"files": [_document(f) for f in findings]})
     return max(f.exit_code for f in findings)
@@ -112,6 +123,14 @@ def _prove(finding: _Finding, plan: Plan) -> _Finding:
     finding.plan = plan
     finding.hazards = find_hazards(plan)
     return finding
+
+
+def _prove_together(findings: list[_Finding]) -> None:
+    """Add what is wrong with plans beside one another to what is wrong with the last of them."""
+    from graphexec.proof import find_hazards_together
+
+    plans = [finding.plan for finding in findings if finding.plan is not None]
+    findings[-1].hazards = [*findings[-1].hazards, *find_hazards_together(plans)]
 
 
 # Showing --------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ def nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
     def found() -> list[CompletionItem]:
         graph = expand(_graph(ctx))
-        names = {**graph.inputs, **graph.weights, **graph.nodes, **graph.same, **graph.outputs}
+        kept = {**graph.inputs, **graph.weights, **graph.states}
+        names = {**kept, **graph.nodes, **graph.same, **graph.outputs}
         return _beginning(incomplete, ((name, "") for name in names))
 
     return _silently(found)

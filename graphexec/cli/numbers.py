@@ -60,7 +60,8 @@ def _first_node(exe: Executable, inputs: Mapping[str, Array]) -> str:
         if type is not None and written.nbytes == type.nbytes:  # the last launch of a node counts
             seen[node] = _nonfinite(written.view(type.dtype.numpy()))
 
-    exe.run_tapped(inputs, tap)
+    with exe.state.unchanged():
+        exe.run_tapped(inputs, tap)
     for node in exe.graph.nodes:
         if seen.get(node.name):
             what = f"{node.op.name}, line {node.line}" if node.line else node.op.name

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +99,13 @@ def _say_what_is_drawn(drawn: Sequence[str], inputs: Mapping[str, TensorType], s
 @mode_option
 @timeout_option
 @seed_option
+@click.option("--steps", metavar="N", type=click.IntRange(min=1),
+              help="Run N times with the same inputs, and give the outputs stacked on a new first "
+                   "axis.")  # fmt: skip
+@click.option("--load-state", "begin", metavar="FILE", type=click.Path(path_type=Path),
+              help="Begin with the states in FILE, which --save-state wrote.")  # fmt: skip
+@click.option("--save-state", "end", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the states after the last step to FILE, an .npz file.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Do everything but run.")
 @click.option("--check-finite", is_flag=True,
               help="Fail on NaN or infinities; name the first node that has any.")  # fmt: skip
@@ -112,8 +119,8 @@ def _say_what_is_drawn(drawn: Sequence[str], inputs: Mapping[str, TensorType], s
 def run(
     file: str, specs: tuple[str, ...], loader: Loader, target: Path | None, device: str,
     options: Options, mode: Mode | None, seed: int,
-    dry_run: bool, check_finite: bool, trace: Path | None, markers: bool,
-    check_access: bool, as_json: bool,
+    steps: int | None, begin: Path | None, end: Path | None, dry_run: bool,
+    check_finite: bool, trace: Path | None, markers: bool, check_access: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the graph in FILE and show its outputs.
 
@@ -139,18 +146,23 @@ def run(
                                "nor to a terminal.")  # fmt: skip
     if target is not None and not piped:
         check_writable(target)
-    if trace is not None:
-        check_file(trace)
+    for path in (trace, end):
+        if path is not None:
+            check_file(path)
     with prepared(
         loader, file, specs, device, options, seed, progress, mode, markers, check_access
     ) as ready:
+        if begin is not None:
+            ready.exe.load_state(begin)
         if dry_run:
             _show(ready, {}, None, None, as_json)
             return 0
         start = time.perf_counter()
         with progress.step(f"running on {ready.exe.device_name}"):
-            outputs = ready.exe.run(**ready.inputs)
+            outputs = _stepped(ready, steps)
         seconds = time.perf_counter() - start
+        if end is not None:
+            ready.exe.save_state(end)
         traces: dict[Path, Writer] = {}
         if trace is not None:
             with progress.step("measuring"):
@@ -167,13 +179,24 @@ def run(
         return find_nonfinite(ready.exe, ready.inputs, outputs) if check_finite else 0
 
 
+def _stepped(ready: Prepared, steps: int | None) -> Arrays:
+    """The outputs of a run, or of so many, stacked."""
+    import numpy as np
+
+    if steps is None:
+        return ready.exe.run(**ready.inputs)
+    found = [ready.exe.run(**ready.inputs) for _ in range(steps)]
+    return {name: np.stack([outputs[name] for outputs in found]) for name in found[0]}
+
+
 def _trace(ready: Prepared, target: Path, file: str) -> Writer:
     """Measure a run of its own, as measuring slows down what it measures; what writes it."""
     from graphexec.base.atomic_file import text_writer
     from graphexec.tools.measure import measure
     from graphexec.views.chrome import to_json
 
-    _, trace = measure(ready.exe, ready.inputs)
+    with ready.exe.state.unchanged():
+        _, trace = measure(ready.exe, ready.inputs)
     plain = duration((trace.uninstrumented or 0) / 1e6)
     note(f"{target}: measured {duration(trace.total / 1e6)}, {plain} when not measured")
     return text_writer(to_json(ready.exe.plan, trace, file, ready.exe.bound.prediction))
@@ -193,7 +216,7 @@ def _show(
             {**_described(name, type), "source": "drawn" if name in ready.drawn else "given"}
             for name, type in ready.exe.inputs.items()
         ]
-        types = ready.exe.outputs.items()
+        found = _types_of(ready, outputs).items()
         print_json({
             "graph": plan.graph, "device": ready.exe.device_name,
             "mode": ready.exe.session.mode, "dims": dict(plan.dims),
@@ -201,17 +224,26 @@ def _show(
             "waits": plan.stats.waits if plan.stats else None,
             "arena_bytes": plan.stats.arena_bytes if plan.stats else None,
             "inputs": inputs,
-            "outputs": [{**_described(n, t), **stats.get(n, {})} for n, t in types],
+            "outputs": [{**_described(n, t), **stats.get(n, {})} for n, t in found],
             "seconds": {"prepare": ready.seconds, "run": seconds},
             "saved": str(saved) if saved else None,
         })  # fmt: skip
         return
     click.echo(_summary(ready, launches, seconds is None))
     click.echo(f"\n{_types_table('input', ready)}" if seconds is None else "")
-    click.echo(_outputs_table(ready, stats) if stats else _types_table("output", ready))
+    types = _types_of(ready, outputs)
+    click.echo(_outputs_table(types, stats) if stats else _types_table("output", ready))
     if seconds is not None:
         ending = f", saved to {saved}" if saved else ""
         click.echo(f"\nprepared in {duration(ready.seconds)}, ran in {duration(seconds)}{ending}")
+
+
+def _types_of(ready: Prepared, outputs: Arrays) -> dict[str, TensorType]:
+    """The types of the outputs; of those of several steps, with the axis of these."""
+    return {
+        name: replace(type, shape=outputs[name].shape) if name in outputs else type
+        for name, type in ready.exe.outputs.items()
+    }
 
 
 def _described(name: str, type: TensorType) -> dict[str, object]:
@@ -245,7 +277,9 @@ def _types_table(what: str, ready: Prepared) -> str:
     return table((what, "dtype", "shape"), [row[:3] for row in rows], "<<<")
 
 
-def _outputs_table(ready: Prepared, stats: Mapping[str, Mapping[str, float]]) -> str:
+def _outputs_table(
+    types: Mapping[str, TensorType], stats: Mapping[str, Mapping[str, float]]
+) -> str:
     from graphexec.views.table import shape
 
     figures = ["min", "max", "mean", "std"]
@@ -253,6 +287,6 @@ def _outputs_table(ready: Prepared, stats: Mapping[str, Mapping[str, float]]) ->
         figures.append("nonfinite")
     rows = [
         (name, str(t.dtype), shape(t.shape), *(number(stats[name][f]) for f in figures))
-        for name, t in ready.exe.outputs.items()
+        for name, t in types.items()
     ]
     return table(("output", "dtype", "shape", *figures), rows, "<<<" + ">" * len(figures))

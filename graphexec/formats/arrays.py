@@ -173,6 +173,11 @@ def write_outputs(
     write_files(files, folder=path)
 
 
+def write_archive(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays of NumPy's own dtypes by name to an .npz file. Raises DataError."""
+    write_files({path: partial(_write_npz, arrays)})
+
+
 def npz_bytes(outputs: Mapping[str, Array]) -> bytes:
     """The .npz file of arrays by name, for standard output; bf16 as float32."""
     stream = BytesIO()

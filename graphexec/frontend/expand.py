@@ -19,7 +19,7 @@ from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.expressions import ExpressionError, Number, evaluate, evaluate_consts, names_in
-from graphexec.ir.graph import Block, Fit, Graph, Input, Node, Weight
+from graphexec.ir.graph import Block, Fit, Graph, InFile, Input, Node, State, Weight
 from graphexec.ir.origin import BLOCK, Origin, at
 from graphexec.ir.repetition import NUMBER, Numbers, numbered
 
@@ -59,6 +59,7 @@ class _Expansion:
         self.places: dict[str, tuple[str, Mark | None]] = {}  # every name, and who makes it
         self.same: dict[str, str] = {}
         self.nodes: list[tuple[Node, _Scope]] = []
+        self.states: list[tuple[State, _Scope]] = []
         self.made: set[str] = set()  # names of nodes
         self.fits: list[Fit] = []
         self.names: Mapping[str, Number] = {}
@@ -73,6 +74,9 @@ class _Expansion:
         self.scope(_Scope(graph, numbers={**numbers, NUMBER: None}))
         self.stop()
         self.made = {node.name for node, _ in self.nodes}
+        flat.states = {state.name: state for state, _ in self.states}
+        for state, scope in self.states:
+            flat.states[state.name] = self.followed(state, scope)
         for node, scope in self.nodes:
             flat.nodes[node.name] = self.resolved(node, scope)
         for name, tensor in graph.outputs.items():
@@ -85,7 +89,9 @@ class _Expansion:
     def declare(self) -> None:
         """Note the names that the user has given."""
         graph = self.graph
-        declared: list[Input | Weight | Node] = [*graph.inputs.values(), *graph.weights.values()]
+        declared: list[Input | Weight | State | Node] = [
+            *graph.inputs.values(), *graph.weights.values(), *graph.states.values(),
+        ]  # fmt: skip
         for item in (*declared, *graph.nodes.values()):
             mark = item.marks.get("")
             self.places[item.name] = at(item.name, mark, graph.source), mark
@@ -139,6 +145,10 @@ class _Expansion:
     def scope(self, scope: _Scope) -> None:
         """Add what a scope declares, and what the blocks in it do."""
         self.weights(scope)
+        for kept in scope.body.states.values():
+            state = kept if scope.origin is None else self.state(kept, scope)
+            if scope.origin is None or self.new(state.name, state):
+                self.states.append((state, scope))
         for item in scope.body.nodes.values():
             node = item if scope.origin is None else replace(
                 item, name=scope.prefix + item.name, origin=scope.origin)  # fmt: skip
@@ -158,6 +168,22 @@ class _Expansion:
                 self.flat.weights[weight.name] = weight
             else:
                 self.same[weight.name] = first
+
+    def state(self, item: State, scope: _Scope) -> State:
+        """A state of a block in one repetition."""
+        state = replace(item, name=scope.prefix + item.name, origin=scope.origin)
+        if not isinstance(item.init, InFile):
+            return state
+        place = item.init
+        found = self.weight(Weight(item.name, place.file, place.key, marks=item.marks), scope)
+        return replace(state, init=InFile(found.file, found.key))
+
+    def followed(self, state: State, scope: _Scope) -> State:
+        """The state with the full names of what its next value is, or reads."""
+        if state.operands is None:
+            return replace(state, next=self.find(scope.full(state.next), state, "next"))
+        operands = {k: self.find(scope.full(t), state, "next") for k, t in state.operands.items()}
+        return replace(state, operands=operands)
 
     def first_of(self, weight: Weight, item: Weight) -> str | None:
         """The weight of an earlier repetition that is the same array."""
@@ -185,7 +211,7 @@ class _Expansion:
             key = f"{texts['prefix']}{texts['key']}"
         return replace(weight, file=texts["file"], key=key)
 
-    def new(self, name: str, item: Node | Weight) -> bool:
+    def new(self, name: str, item: Node | Weight | State) -> bool:
         """Note that a block makes a name; whether nothing else has it."""
         source, origin, mark = self.graph.source, item.origin, item.marks.get("")
         here = at(name, mark, source)
@@ -273,8 +299,9 @@ class _Expansion:
         return replace(fit, tensor=self.resolve(fit.tensor), like=like)
 
     def find(
-        self, name: str, item: Node | None = None, key: str = "", mark: Mark | None = None
-    ) -> str:
+        self, name: str, item: Node | State | None = None, key: str = "",
+        mark: Mark | None = None,
+    ) -> str:  # fmt: skip
         """What a full name stands for; a mistake is noted at `key` of `item`, or at `mark`."""
         try:
             return self.resolve(name)
@@ -295,7 +322,8 @@ class _Expansion:
         for other in seen:
             if other != name:
                 self.same[other] = name
-        if name in self.made or name in self.flat.weights or name in self.flat.inputs:
+        flat = self.flat
+        if name in self.made or any(name in k for k in (flat.weights, flat.inputs, flat.states)):
             return name
         several = [n for n in self.same if n.rpartition(".")[0] == name]
         if several:
@@ -303,7 +331,7 @@ class _Expansion:
         raise _Unresolved(f"there is no tensor '{name}'", did_you_mean(name, self.made))
 
     def fault(
-        self, message: str, item: Node | Weight | None = None, key: str = "",
+        self, message: str, item: Node | Weight | State | None = None, key: str = "",
         mark: Mark | None = None, **more: Any,
     ) -> None:  # fmt: skip
         source = self.graph.source if mark is not None else None

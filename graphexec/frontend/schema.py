@@ -89,6 +89,23 @@ def _text(doc: str, numbered: bool = False) -> Schema:
     return text if numbered else text | {"not": {"pattern": re.escape("{i}")}}
 
 
+def _state(numbered: bool) -> Schema:
+    file = {
+        "file": _text(f"{FILES}; by default that of the graph", numbered),
+        "key": _text("name of the array in it, after the prefix of the graph", numbered),
+    }
+    begin = "the value before the first run: a number, or an array in a file"
+    end = "the tensor that is its value when the next run begins, or an expression"
+    fields = {
+        "shape": _ref("shape"),
+        "dtype": _ref("dtype"),
+        "init": {"description": begin, "default": 0, "anyOf": [_ref("number"), _object(file, [])]},
+        "next": {"description": end, **_NEXT},
+    }
+    return _object(fields, ["shape", "dtype", "next"])
+
+
+_NEXT: Schema = {"anyOf": [_TENSOR_EXPRESSION, {"type": "number"}]}
 _NAMES_A_FILE = {"type": "object", "required": ["file"]}
 _INTEGER = {"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}
 _EXTENT = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
@@ -136,8 +153,10 @@ _DEFINITIONS: Schema = {
     "number": {"anyOf": [{"type": "number"}, _ref("expression")]},
     "shape": _list(_ref("extent"), description="extents, outermost first"),
     "dtype": _DTYPE,
-    "tensor": {"description": "name of an input, weight or node", "type": "string"},
+    "tensor": {"description": "name of an input, weight, state or node", "type": "string"},
     "input": _object({"shape": _ref("shape"), "dtype": _ref("dtype")}, ["shape", "dtype"]),
+    "state": _state(numbered=False),
+    "state_of_block": _state(numbered=True),
     "weight": _weight(numbered=False),
     "weight_of_block": _weight(numbered=True),
     "block": _object(
@@ -149,6 +168,7 @@ _DEFINITIONS: Schema = {
             "file": _text(f"the file of its weights that name none: {FILES}", numbered=True),
             "prefix": _text("a text before the keys of its weights", numbered=True),
             "weights": _weights("weight_of_block", numbered=True),
+            "state": _map(NAME, _ref("state_of_block"), "tensors that are kept, one a repetition"),
             "nodes": _NODES,
             "outputs": _OUTPUTS,
         },
@@ -174,6 +194,7 @@ _SECTIONS: Schema = {
     "file": _text(f"the file of weights that name none: {FILES}"),
     "prefix": _text("a text before the keys of all weights"),
     "weights": _weights("weight", numbered=False),
+    "state": _map(NAME, _ref("state"), "tensors that are kept from run to run"),
     "blocks": _map(NAME, _ref("block"), "graphs that nodes use, by name"),
     "nodes": _NODES,
     "outputs": _OUTPUTS,

@@ -24,11 +24,12 @@ from graphexec.frontend.weight_paths import FileError, OutsideError, WeightError
 from graphexec.frontend.weights import WeightFiles
 from graphexec.graph.fits import Fits
 from graphexec.graph.products import in_expression, without_products
+from graphexec.graph.states import does_not_begin, does_not_follow, with_next_nodes
 from graphexec.ir.axes import Axes, parse_axes
 from graphexec.ir.expression import with_numbers
-from graphexec.ir.graph import Dim, Graph, Input, Node, Weight, kind_of
+from graphexec.ir.graph import Dim, Graph, InFile, Input, Node, State, Weight, kind_of
 from graphexec.ir.op import Attribute, Op, OpError
-from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
+from graphexec.ir.typed import TypedGraph, TypedNode, TypedState, TypedWeight
 
 MAX_RANK = 8
 _LARGEST_F32 = (2 - 2**-23) * 2.0**127
@@ -41,9 +42,8 @@ def infer(graph: Graph) -> TypedGraph:
 
 class _Inference:
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph, self.errors = with_next_nodes(graph)
         self.nodes: Mapping[str, Node] = {}
-        self.errors: list[Diagnostic] = []
         self.types: dict[str, TensorType] = {}
         self.names: Mapping[str, int | float] = {}
         self.outside, self.first_outside = (
@@ -64,10 +64,13 @@ class _Inference:
         inputs = {i.name: t for i in graph.inputs.values() if (t := self.input(i))}
         with WeightFiles() as files:
             weights = {w.name: f for w in graph.weights.values() if (f := self.weight(w, files))}
+            states = {s.name: k for s in graph.states.values() if (k := self.state(s, files))}
         self.count_outside()
         self.nodes, taken = without_products(graph)
         self.errors += taken
         nodes = [n for node in topological(graph, self.nodes) if (n := self.node(node))]
+        for state in states:
+            self.check_next(graph.states[state])
         if not graph.outputs:
             self.errors.append(
                 Diagnostic(f"graph '{graph.name}' has no outputs", source=graph.source)
@@ -76,14 +79,9 @@ class _Inference:
             self.count_repeated()
             raise GraphError(self.errors)
         return TypedGraph(
-            graph.name,
-            dict(graph.dims),
-            inputs,
-            weights,
-            tuple(nodes),
-            dict(graph.outputs),
-            graph.same,
-        )
+            graph.name, dict(graph.dims), inputs, weights, tuple(nodes), dict(graph.outputs),
+            graph.same, states,
+        )  # fmt: skip
 
     def input(self, item: Input) -> TensorType | None:
         shape, dtype = self.shape(item.shape, item), self.dtype(item.dtype, item, "dtype")
@@ -97,9 +95,18 @@ class _Inference:
             good = self.asserted(item, item.shape, known.type) and self.checked(item, known.type)
             return known if good else None
         wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
-        file = self.graph.weight_file if item.file is None else item.file
+        found = self.in_file(item, InFile(item.file, item.key), wanted, files)
+        if found is None or not self.asserted(item, item.shape, found.type):
+            return None
+        return found if self.checked(item, found.type) else None
+
+    def in_file(
+        self, item: Weight | State, place: InFile, wanted: DType | None, files: WeightFiles
+    ) -> TypedWeight | None:
+        """The array that a weight is, or that a state begins with."""
+        file = self.graph.weight_file if place.file is None else place.file
         assert file is not None  # Graph.add and load see to it
-        key = None if item.key is None else self.graph.weight_prefix + item.key
+        key = None if place.key is None else self.graph.weight_prefix + place.key
         try:
             found = files.find(self.graph.folder, self.graph.weight_root, file, key, wanted)
         except FileError as exc:
@@ -109,19 +116,61 @@ class _Inference:
             field = next((f for f in (exc.field, "file", "key") if f in item.marks), "")
             self.error(str(exc), item, field, help=exc.help)
             return None
-        type = TensorType(found.shape, found.dtype)
-        if not self.asserted(item, item.shape, type):
-            return None
-        return TypedWeight(type, found.path, found.key) if self.checked(item, type) else None
+        return TypedWeight(TensorType(found.shape, found.dtype), found.path, found.key)
 
-    def file_error(self, exc: FileError, item: Weight) -> None:
+    def state(self, item: State, files: WeightFiles) -> TypedState | None:
+        shape, dtype = self.shape(item.shape, item), self.dtype(item.dtype, item, "dtype")
+        if shape is None or dtype is None:
+            return None
+        type = self.checked(item, TensorType(shape, dtype))
+        begin = self.begin(item, dtype, files) if type else None
+        if type is None or begin is None:
+            return None
+        if isinstance(begin, TypedWeight) and not self.asserted(item, item.shape, begin.type):
+            return None
+        return TypedState(type, item.next, begin)
+
+    def begin(
+        self, item: State, dtype: DType, files: WeightFiles
+    ) -> int | float | TypedWeight | None:
+        """What a state begins with."""
+        known = self.graph.stored.get(item.name)
+        if known is not None:
+            return known
+        if isinstance(item.init, InFile):
+            return self.in_file(item, item.init, dtype, files)
+        try:
+            value = _number(item.init, self.names)
+        except (ExpressionError, ValueError) as exc:
+            self.error(f"init: {exc}", item, "init", help=getattr(exc, "help", ""))
+            return None
+        why = does_not_begin(value, dtype)
+        if why:
+            self.error(f"init: {why}", item, "init")
+            return None
+        return value
+
+    def check_next(self, item: State) -> None:
+        """Note a next value that is missing or of another type."""
+        if not item.next:
+            self.error("it has no next value", item, "", help="Graph.set_next names it")
+            return
+        found = self.types.get(item.next)
+        if found is None:  # its own mistake is noted
+            return
+        why, help = does_not_follow(self.types[item.name], found)
+        if why:
+            self.error(f"next: {why}", item, "next", help=help)
+
+    def file_error(self, exc: FileError, item: Weight | State) -> None:
         """Note that a weights file cannot be used: once of the file that weights share."""
         if isinstance(exc, OutsideError):
             self.outside += 1
             if self.outside > 1:  # what helps one helps all
                 return
             self.first_outside = len(self.errors)
-        own = item.file is not None
+        place = item.init if isinstance(item, State) else item
+        own = getattr(place, "file", None) is not None
         mark = (item.marks if own else self.graph.weight_marks).get("file")
         source = self.graph.source if mark else None
         help = exc.help
@@ -219,7 +268,9 @@ class _Inference:
             return with_numbers(tree, node.operands, self.names)
         return _VALUES[attribute.kind](given, attribute, self.names)
 
-    def shape(self, dims: tuple[Dim, ...], item: Input | Weight | Node) -> tuple[int, ...] | None:
+    def shape(
+        self, dims: tuple[Dim, ...], item: Input | Weight | State | Node
+    ) -> tuple[int, ...] | None:
         extents = []
         for index, dim in enumerate(dims):
             key = f"shape[{index}]" if f"shape[{index}]" in item.marks else "shape"
@@ -236,7 +287,7 @@ class _Inference:
             extents.append(extent)
         return tuple(extents)
 
-    def dtype(self, given: str, item: Input | Weight | Node, key: str) -> DType | None:
+    def dtype(self, given: str, item: Input | Weight | State | Node, key: str) -> DType | None:
         try:
             return _dtype(given)
         except ValueError as exc:
@@ -244,7 +295,7 @@ class _Inference:
             return None
 
     def asserted(
-        self, item: Weight | Node, dims: tuple[Dim, ...] | None, found: TensorType
+        self, item: Weight | State | Node, dims: tuple[Dim, ...] | None, found: TensorType
     ) -> bool:
         """Whether the shape the user stated, if any, is the shape found."""
         if dims is None:
@@ -271,7 +322,7 @@ class _Inference:
             good = False
         return good
 
-    def checked(self, item: Input | Weight | Node, type: TensorType) -> TensorType | None:
+    def checked(self, item: Input | Weight | State | Node, type: TensorType) -> TensorType | None:
         """Registers the type of `item` if its rank and bytes are within bounds."""
         if len(type.shape) > MAX_RANK:
             self.error(f"{type} has {len(type.shape)} axes; at most {MAX_RANK} are supported",
@@ -287,14 +338,15 @@ class _Inference:
     def origin(self, tensor: str, type: TensorType) -> str:
         """The origin of a tensor, for a message about it."""
         graph = self.graph
-        item = graph.inputs.get(tensor) or graph.weights.get(tensor) or self.nodes[tensor]
+        kinds = (graph.inputs, graph.weights, graph.states, self.nodes)
+        item = next(kind[tensor] for kind in kinds if tensor in kind)
         mark = item.marks.get("")
         what = f"{item.op} node" if isinstance(item, Node) else kind_of(item)
         place = f", {graph.source.path}:{mark.line}" if mark and graph.source else ""
         return f"'{tensor}' is {type} ({what}{place})"
 
     def error(
-        self, message: str, item: Input | Weight | Node, key: str, placed: bool = False,
+        self, message: str, item: Input | Weight | State | Node, key: str, placed: bool = False,
         place: tuple[int, int] | None = None, **more: Any,
     ) -> None:  # fmt: skip
         if not placed:
@@ -347,7 +399,7 @@ def _in_order(op: Op, operands: Mapping[str, str]) -> dict[str, str]:
 
 def topological(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:
     """`nodes`, producers first; in the order of the file if that is topological."""
-    seen = {*graph.inputs, *graph.weights}
+    seen = {*graph.inputs, *graph.weights, *graph.states}
     for name, node in nodes.items():
         if not seen.issuperset((*node.operands.values(), *node.after)):
             break

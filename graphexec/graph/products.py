@@ -107,7 +107,8 @@ def _with(tree: Expression, old: Expression, new: Expression) -> Expression:
 
 
 def _is_taken(graph: Graph, node: Node, name: str, slot: str) -> Diagnostic:
-    item = graph.inputs.get(name) or graph.weights.get(name) or graph.nodes[name]
+    kinds = (graph.inputs, graph.weights, graph.states, graph.nodes)
+    item = next(kind[name] for kind in kinds if name in kind)
     mark, source = item.marks.get(""), graph.source
     place = f"declared at {source.path}:{mark.line}:{mark.column}" if mark and source else ""
     return graph.error(

@@ -81,6 +81,33 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class InFile:
+    """The array that a state begins with: as of a Weight."""
+
+    file: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """A tensor that is kept from run to run.
+
+    `init` is its value before the first run: a number, an expression over dims and consts, or an
+    array in a file. `next` names the tensor that is its value when the next run begins. It may be
+    an expression: then `operands` are the tensors in it, by their names in it.
+    """
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+    next: str
+    init: int | float | str | InFile = 0
+    operands: Mapping[str, str] | None = None
+    marks: Marks = field(default_factory=dict, compare=False, repr=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Node:
     """One op applied to tensors. `after` orders without data; `shape` is an assertion.
 
@@ -154,6 +181,7 @@ class Graph:
         self.consts: dict[str, int | float | str] = dict(consts or {})
         self.inputs: dict[str, Input] = {}
         self.weights: dict[str, Weight] = {}
+        self.states: dict[str, State] = {}
         self.nodes: dict[str, Node] = {}
         self.outputs: dict[str, str] = {}
         self.blocks: dict[str, Block] = {}
@@ -198,6 +226,42 @@ class Graph:
         path = None if file is None else str(file)
         self.add(Weight(name, path, key, stated, _plain_dtype(dtype)))
         return Tensor.of(name, self)
+
+    def state(
+        self,
+        name: str,
+        shape: Sequence[Dim],
+        dtype: DTypeLike = "f32",
+        *,
+        init: float | str | Mapping[str, str | Path] = 0,
+        next: str | None = None,
+    ) -> Tensor:
+        """Declare a tensor that is kept from run to run; returns its name.
+
+        `init` is its value before the first run: a number, or {"file": …, "key": …}. `next` is the
+        name of its value when the next run begins, or an expression over tensors of the graph. As
+        that tensor often reads the state, `next` may be given later: `set_next`.
+        """
+        start = _init(init)
+        if isinstance(start, InFile):
+            self._check_file(f"state '{name}'", start)
+        self.add(State(name, _dims(shape), _plain_dtype(dtype), "", start))
+        if next is not None:
+            self.set_next(name, next)
+        return Tensor.of(name, self)
+
+    def set_next(self, state: str, next: str) -> None:
+        """Name the value that a state has when the next run begins, or give its expression."""
+        if state not in self.states:
+            help = did_you_mean(str(state), self.states)
+            raise _mistake(f"the graph has no state '{state}'", help=help)
+        found = self.states[state]
+        if found.next:
+            raise _mistake(f"state '{state}' has a next value already: '{found.next}'")
+        text, operands = str(next), None
+        if text not in self:
+            operands = self._expression(text, {})
+        self.states[_plain_name(state)] = replace(found, next=text, operands=operands)
 
     def node(
         self,
@@ -295,7 +359,7 @@ class Graph:
                 raise _mistake(f"output '{name}' is declared twice")
             self.outputs[_plain_name(name)] = _plain_name(tensor)
 
-    def add(self, item: Input | Weight | Node) -> None:
+    def add(self, item: Input | Weight | State | Node) -> None:
         """Append a declaration as it is; its name must be new and well-formed."""
         _check_name(item.name)
         if item.name in self:
@@ -305,6 +369,8 @@ class Graph:
         elif isinstance(item, Weight):
             self._check_weight(item)
             self.weights[item.name] = item
+        elif isinstance(item, State):
+            self.states[item.name] = item
         else:
             self.nodes[item.name] = item
 
@@ -312,18 +378,21 @@ class Graph:
         if not isinstance(tensor, str) or tensor not in self:
             raise _mistake(
                 f"node '{user}' refers to {tensor!r}, which is not a tensor of the graph",
-                help=did_you_mean(str(tensor), [*self.inputs, *self.weights, *self.nodes]),
+                help=did_you_mean(str(tensor), self._names()),
             )
 
     def _check_weight(self, item: Weight) -> None:
+        self._check_file(f"weight '{item.name}'", InFile(item.file, item.key))
+
+    def _check_file(self, what: str, item: InFile) -> None:
         if item.file is None and not self._has_file():
             raise _mistake(
-                f"weight '{item.name}' names no file, and the graph has none",
+                f"{what} names no file, and the graph has none",
                 help="Graph(file=…) is the file of weights that name none",
             )
         if not isinstance(self, Block):
-            _check_literal(f"the file of weight '{item.name}'", item.file)
-            _check_literal(f"the key of weight '{item.name}'", item.key)
+            _check_literal(f"the file of {what}", item.file)
+            _check_literal(f"the key of {what}", item.key)
 
     def _has_file(self) -> bool:
         return self.weight_file is not None
@@ -346,20 +415,26 @@ class Graph:
         given = {k: t for k, t in tensors.items() if operand_of(op.operands, k) is None}
         if not isinstance(text, str):
             raise _mistake(f"op '{op.name}' needs '{op.expression}', an expression")
-        names = ChainMap[str, Any](self.nodes, self.inputs, self.weights)
-        text = str(text)  # a tensor is a text with operators of its own
-        try:
-            found = tensors_of(text, given, names, {*self.dims, *self.consts})
-        except ExpressionError as exc:
-            source = Source("expression", text)
-            mark = None if exc.start is None else Mark(1, exc.start + 1, exc.length)
-            more = {} if mark is None else {"source": source, "mark": mark}
-            raise _mistake(exc.message, help=exc.help, **more) from exc
+        found = self._expression(str(text), given)  # a tensor is a text with its own operators
         for name in given:
             if name not in found:
                 help = did_you_mean(name, found)
                 raise _mistake(f"the expression '{text}' has no name '{name}'", help=help)
         return found
+
+    def _expression(self, text: str, given: Mapping[str, str]) -> dict[str, str]:
+        """The tensors of an expression by their names in it."""
+        try:
+            return tensors_of(text, given, self._names(), {*self.dims, *self.consts})
+        except ExpressionError as exc:
+            source = Source("expression", text)
+            mark = None if exc.start is None else Mark(1, exc.start + 1, exc.length)
+            more = {} if mark is None else {"source": source, "mark": mark}
+            raise _mistake(exc.message, help=exc.help, **more) from exc
+
+    def _names(self) -> Mapping[str, object]:
+        """Every tensor by name."""
+        return ChainMap[str, Any](self.nodes, self.states, self.inputs, self.weights)
 
     def _fresh_name(self, op: str) -> str:
         if op not in self:
@@ -373,7 +448,7 @@ class Graph:
     # Looking ----------------------------------------------------------------------------
 
     def __contains__(self, name: object) -> bool:
-        if name in self.nodes or name in self.inputs or name in self.weights:
+        if any(name in kind for kind in (self.nodes, self.inputs, self.weights, self.states)):
             return True
         if not self.blocks or not isinstance(name, str):
             return False
@@ -382,8 +457,8 @@ class Graph:
     def __getitem__(self, name: str) -> Tensor:
         """The tensor of this name, to be used as an operand; also one inside of a block."""
         if name not in self:
-            known = [*self.inputs, *self.weights, *self.nodes]
-            raise _mistake(f"there is no tensor '{name}'", help=did_you_mean(str(name), known))
+            help = did_you_mean(str(name), self._names())
+            raise _mistake(f"there is no tensor '{name}'", help=help)
         return Tensor.of(str(name), self)
 
     def __eq__(self, other: object) -> bool:
@@ -393,7 +468,8 @@ class Graph:
 
     def _content(self) -> tuple[object, ...]:
         parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
-        return (self.name, self.weight_file, self.weight_prefix, *parts, self.blocks)
+        more = (self.states, self.blocks)
+        return (self.name, self.weight_file, self.weight_prefix, *parts, *more)
 
     def __repr__(self) -> str:
         return (
@@ -436,7 +512,7 @@ class Graph:
             name: replace(node, operands=dict(node.operands), attrs=deepcopy(dict(node.attrs)))
             for name, node in self.nodes.items()
         }
-        other.outputs = dict(self.outputs)
+        other.states, other.outputs = dict(self.states), dict(self.outputs)
         other.output_marks, other.warnings = dict(self.output_marks), list(self.warnings)
 
     def to_yaml(self) -> str:
@@ -446,7 +522,11 @@ class Graph:
         return to_yaml(self)
 
     def error(
-        self, message: str, item: Input | Weight | Node | None = None, key: str = "", **more: Any
+        self,
+        message: str,
+        item: Input | Weight | State | Node | None = None,
+        key: str = "",
+        **more: Any,
     ) -> Diagnostic:
         """A diagnostic that points at `key` of `item` in the source, or names it in words."""
         mark = (item.marks.get(key) or item.marks.get("")) if item is not None else None
@@ -498,7 +578,8 @@ class Block(Graph):
         return cast("Graph", graph).use(self, *operands, **settings)
 
     def _content(self) -> tuple[object, ...]:
-        parts = (self.name, self.weight_file, self.weight_prefix, self.weights, self.nodes)
+        parts = (self.name, self.weight_file, self.weight_prefix, self.weights, self.states,
+                 self.nodes)  # fmt: skip
         return (*parts, list(self.inputs), self.shapes, self.outputs)
 
     def _has_file(self) -> bool:
@@ -520,8 +601,9 @@ class _Names:
         return Use(node.attrs[BLOCK], None if repeat is None else self.times(repeat))
 
     def makes(self, name: str) -> bool:
-        """Whether a weight or node has this name."""
-        return name in self.graph.nodes or name in self.graph.weights
+        """Whether a weight, state or node has this name."""
+        graph = self.graph
+        return any(name in kind for kind in (graph.nodes, graph.weights, graph.states))
 
     def times(self, repeat: Dim) -> int:
         """How often a block is repeated; 0 where that has no value, which expanding tells."""
@@ -582,7 +664,7 @@ def _check_literal(what: str, text: object) -> None:
         raise _mistake(f"{what} has '{{i}}': '{text}'", help=NO_REPETITION)
 
 
-def kind_of(item: Input | Weight | Node) -> str:
+def kind_of(item: Input | Weight | State | Node) -> str:
     """The kind of a declaration, for messages."""
     return type(item).__name__.lower()
 
@@ -634,6 +716,16 @@ def _plain_name(name: Any) -> Any:
     return str(name) if isinstance(name, str) else name
 
 
+def _init(given: Any) -> int | float | str | InFile:
+    """What a state begins with, as it is kept."""
+    if not isinstance(given, Mapping):
+        return _plain(given)  # type: ignore[no-any-return]
+    unknown = [key for key in given if key not in ("file", "key")]
+    if unknown:
+        raise _mistake(f"init has no key {unknown[0]!r}", help="known keys: file, key")
+    return InFile(*(None if given.get(key) is None else str(given[key]) for key in ("file", "key")))
+
+
 def _dims(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     if isinstance(shape, str) or not isinstance(shape, Iterable):
         raise _mistake(f"a shape is a sequence of extents, not {shape!r}", help="(3,) has one axis")
@@ -668,4 +760,6 @@ def _mistake(message: str, **more: Any) -> GraphError:
     return GraphError([Diagnostic(message, **more)])
 
 
-__all__ = ["Block", "Dim", "Fit", "Graph", "Input", "Mark", "Marks", "Node", "Weight"]
+__all__ = [
+    "Block", "Dim", "Fit", "Graph", "InFile", "Input", "Mark", "Marks", "Node", "State", "Weight",
+]  # fmt: skip

@@ -12,8 +12,8 @@ SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 """The syntax of names of graphs, tensors, ops and outputs."""
 
-RESERVED = frozenset({"add", "block", "error", "input", "node", "output", "to_yaml", "use",
-                      "weight", "with_dims"})  # fmt: skip
+RESERVED = frozenset({"add", "block", "error", "input", "node", "output", "set_next", "state",
+                      "to_yaml", "use", "weight", "with_dims"})  # fmt: skip
 """Names no op may have: graphs have methods of these names."""
 
 NODE_KEYS = ("op", "block", "repeat", "after", "shape", "with")
@@ -32,7 +32,7 @@ def transferred(node: str) -> str:
 
 
 def port_buffer(name: str, role: Role) -> str:
-    """The buffer of an input or output: "in.x", "out.y"."""
+    """The buffer of an input, output or state: "in.x", "out.y", "state.k"."""
     return _PREFIX[role] + name
 
 
@@ -42,4 +42,4 @@ def port_name(buffer: str, role: Role) -> str:
     return buffer.removeprefix(_PREFIX.get(role, ""))
 
 
-_PREFIX: dict[Role, str] = {"input": "in.", "output": "out."}
+_PREFIX: dict[Role, str] = {"input": "in.", "output": "out.", "state": "state."}

@@ -8,8 +8,8 @@ place in the user's file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from graphexec.base.tensor import Array, DType, TensorType, View
@@ -85,7 +85,9 @@ def _nothing_special(work: Work) -> bool:
 class Call:
     """An op applied: what `lower` sees. Absent optional operands are not in `operands`; `after` is
     for `command` to pass on. `supports(work)` says whether the device does a piece of work, and
-    `programs` how many programs of a kernel fill it, 0 if that is unknown."""
+    `programs` how many programs of a kernel fill it, 0 if that is unknown. `shared` are temporary
+    tensors of earlier calls of the program, by what they hold. An op puts there what others may
+    read, if it follows from integers and bools alone: a GEMM may write over what it adds."""
 
     node: str
     operands: Views
@@ -97,10 +99,17 @@ class Call:
     after: tuple[int, ...] = ()
     supports: Callable[[Work], bool] = _nothing_special
     programs: int = 0
+    _fault: Callable[[], tuple[View, int]] | None = None
+    shared: dict[Hashable, View] = field(default_factory=dict)
 
     def scratch(self, name: str, type: TensorType) -> View:
         """A temporary tensor that lives only between the commands of this call."""
         return self._scratch(name, type)
+
+    def fault(self) -> tuple[View, int]:
+        """The fault word of the program, and the number by which this node is known in it."""
+        assert self._fault is not None
+        return self._fault()
 
     def command(
         self,

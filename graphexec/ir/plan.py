@@ -28,8 +28,8 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """One allocation. Inputs and weights hold data before the run; the host reads outputs
-    after it."""
+    """One allocation. Inputs, weights and states hold data before the run; the host reads outputs
+    after it, and states keep theirs for the next run."""
 
     id: str
     bytes: int
@@ -39,7 +39,12 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class PlacedTensor:
-    """A named tensor and the bytes `offset` to `offset + bytes` of `buffer` it occupies."""
+    """A named tensor and the bytes `offset` to `offset + bytes` of `buffer` it occupies.
+
+    `state` names the state of which it is the value when a run begins, `next` the state of which it
+    is the value when the next run begins. `init` says of the former whether it has a value before
+    the first run.
+    """
 
     name: str
     buffer: str
@@ -47,6 +52,9 @@ class PlacedTensor:
     bytes: int
     shape: tuple[int, ...]
     dtype: DType
+    state: str = ""
+    next: str = ""
+    init: bool = True
 
     @property
     def range(self) -> Range:

@@ -316,7 +316,10 @@ class Command:
         return 1 if self.recipe is not None else max(1, len(self.nodes))
 
 
-Role = Literal["arena", "input", "output", "weights"]
+Role = Literal["arena", "input", "output", "weights", "state"]
+
+FAULT = "#fault"
+"""The storage of the fault word. No tensor has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +344,24 @@ class Group:
     stride: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A state: its home, the tensor that is its next value, and the tensor that lies at home when a
+    run ends, which is the former, a copy of it, or the state itself."""
+
+    home: View
+    next: str
+    end: str
+
+
 @dataclass(frozen=True)
 class Program:
     """Commands in an order that is right when run one after another, and what they touch.
 
     `tensors` are the named tensors: what the graph calls them and where their elements lie.
     `inputs` and `outputs` are the host's sides of the transfers, `weights` lie on the device.
-    `groups` bind the allocation; each storage is in one at most.
+    `groups` bind the allocation; each storage is in one at most. `faults` are the nodes that may
+    set the fault word, by their numbers from 1.
     """
 
     graph: str
@@ -359,6 +373,8 @@ class Program:
     outputs: Mapping[str, View]
     weights: Mapping[str, View]
     groups: tuple[Group, ...] = ()
+    states: Mapping[str, Kept] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     @cached_property
     def predecessors(self) -> tuple[tuple[int, ...], ...]:

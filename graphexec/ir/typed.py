@@ -50,6 +50,16 @@ class TypedWeight:
 
 
 @dataclass(frozen=True)
+class TypedState:
+    """A state: its type, the tensor that is its next value, and what it begins with: a number, or
+    an array in a file."""
+
+    type: TensorType
+    next: str
+    init: int | float | TypedWeight = 0
+
+
+@dataclass(frozen=True)
 class TypedGraph:
     """A graph with concrete types; `nodes` are in a topological order.
 
@@ -64,10 +74,17 @@ class TypedGraph:
     nodes: tuple[TypedNode, ...]
     outputs: Mapping[str, str]
     same: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, TypedState] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> set[str]:
+        """Tensors that are wanted when a run ends: outputs, and the next values of states."""
+        return {*self.outputs.values(), *(state.next for state in self.states.values())}
 
     def types(self) -> dict[str, TensorType]:
         """The type of every tensor, by name."""
         types = dict(self.inputs)
         types |= {name: weight.type for name, weight in self.weights.items()}
+        types |= {name: state.type for name, state in self.states.items()}
         types |= {node.name: node.type for node in self.nodes}
         return types

@@ -47,7 +47,8 @@ def allocate(synchronized: Synchronized) -> Allocation:
     if weights.bytes:
         places |= {name: ("weights", offset) for name, offset in weights.offsets.items()}
         buffers.append(Buffer("weights", weights.bytes, "device", "weights"))
-    for name in _edges(program):
+    kept = [n for n, storage in program.storages.items() if storage.role == "state"]
+    for name in (*kept, *_edges(program)):
         storage = program.storages[name]
         buffers.append(Buffer(name, storage.nbytes, storage.space, storage.role))
         places[name] = (name, 0)

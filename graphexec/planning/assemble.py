@@ -47,7 +47,11 @@ def assemble(synchronized: Synchronized, allocation: Allocation, device: str) ->
             for step in synchronized.steps
         ]
     )
-    tensors = tuple(_placed(name, view, places) for name, view in program.tensors.items())
+    ends = {kept.end: name for name, kept in program.states.items()}
+    tensors = tuple(
+        _placed(name, view, places, name if name in program.states else "", ends.get(name, ""))
+        for name, view in program.tensors.items()
+    )
     prediction = schedule.prediction
     stats = Stats(
         streams=len(streams),
@@ -146,7 +150,8 @@ class _Ranges:
         return found
 
 
-def _placed(name: str, view: View, places: Places) -> PlacedTensor:
+def _placed(name: str, view: View, places: Places, state: str, next: str) -> PlacedTensor:
     buffer, offset = places[view.storage]
     low, high = view.byte_range()
-    return PlacedTensor(name, buffer, offset + low, high - low, view.shape, view.dtype)
+    return PlacedTensor(name, buffer, offset + low, high - low, view.shape, view.dtype, state,
+                        next)  # fmt: skip

@@ -63,6 +63,8 @@ class Layout:
     def _bind(self, names: Sequence[str], itemsize: int) -> int | None:
         found = [self._storages[name] for name in names]
         first = found[0]
+        if first.role == "state":  # each has an address of its own, the same in several plans
+            return None
         if any((s.nbytes, s.role) != (first.nbytes, first.role) for s in found):
             return None
         stride = aligned(first.nbytes)

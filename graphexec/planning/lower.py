@@ -8,7 +8,7 @@ node places in host memory is written where the host reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from graphexec.base.diagnostics import Diagnostic
@@ -19,8 +19,21 @@ from graphexec.graph.rewriting import Target, target_of
 from graphexec.ir.access import undeclared
 from graphexec.ir.names import port_buffer, transfer_name
 from graphexec.ir.op import Call
-from graphexec.ir.program import DIRECTIONS, Command, Cost, Memcpy, Program, Role, Storage
+from graphexec.ir.program import (
+    DIRECTIONS,
+    FAULT,
+    Command,
+    Cost,
+    Kept,
+    Memcpy,
+    Program,
+    Role,
+    Storage,
+)
 from graphexec.ir.typed import TypedGraph, TypedNode, TypedWeight
+from graphexec.ops.append.kernels import FAULT as FAULT_WORD
+from graphexec.ops.append.kernels import keep
+from graphexec.planning.moves import Move, one_by_one
 
 
 def lower(graph: TypedGraph, resident: bool = False, target: Target | None = None) -> Program:
@@ -45,6 +58,8 @@ class _Lowering:
         self.nodes = {node.name: node for node in graph.nodes}
         self.wholes: dict[str, View] = {}  # results of which parts are written in place
         self.inside: set[str] = set()  # these parts
+        self.shared: dict[Hashable, View] = {}  # temporary tensors that several nodes read
+        self.faults: list[str] = []  # nodes that may set the fault word
         self.output_of: dict[str, str] = {}  # the first output of each tensor that is one
         for output, tensor in graph.outputs.items():
             self.output_of.setdefault(tensor, output)
@@ -54,20 +69,24 @@ class _Lowering:
         read = set(graph.outputs.values())
         for node in graph.nodes:
             read.update(node.operands.values(), node.after)
+        read |= graph.kept
+        for name, state in graph.states.items():
+            self.state(name, state.type)
         for name, weight in graph.weights.items():
             if name in read:
                 self.tensors[name] = self.weight(name, weight)
                 self.made_by[name] = ()
-        weights = dict(self.tensors)
+        weights = {name: self.tensors[name] for name in graph.weights if name in read}
         inputs = {n: self.upload(n, type) for n, type in graph.inputs.items() if n in read}
         for node in graph.nodes:
             self.node(node)
         outputs: dict[str, View] = {}
         for output, tensor in graph.outputs.items():
             outputs[output] = self.output(output, tensor, outputs)
+        states = self.next_values()  # last, when all have read the old ones
         return Program(
             graph.name, graph.dims, self.storages, self.tensors, tuple(self.commands),
-            inputs, outputs, weights,
+            inputs, outputs, weights, states=states, faults=tuple(self.faults),
         )  # fmt: skip
 
     def storage(self, name: str, type: TensorType, role: Role, space: Space = "device") -> View:
@@ -85,6 +104,49 @@ class _Lowering:
             self.wholes[whole] = self.storage(whole, self.types[whole], "weights")
         self.inside.add(name)
         return weight.into
+
+    def state(self, name: str, type: TensorType) -> None:
+        """The home of a state."""
+        self.tensors[name] = self.storage(port_buffer(name, "state"), type, "state")
+        self.made_by[name] = ()
+
+    def fault(self, node: str) -> tuple[View, int]:
+        """The fault word, and the number of a node in it."""
+        if not self.faults:
+            self.storage(FAULT, FAULT_WORD, "state")
+        self.faults.append(node)
+        return View.dense(FAULT, FAULT_WORD), len(self.faults)
+
+    def next_values(self) -> dict[str, Kept]:
+        """Bring the next value of every state home, as if all at once."""
+        found, moves = {}, {}
+        for name, state in self.graph.states.items():
+            home, source = self.tensors[name], self.tensors[state.next]
+            end = name if source == home else f"{name}.home"
+            found[name] = Kept(home, state.next, end)
+            if end != name:
+                moves[name] = Move(home, source)
+        for name, move, is_home in one_by_one(moves):
+            end = f"{name}.{'home' if is_home else 'old'}"
+            if end in self.tensors or end in self.types:
+                raise _taken(end)
+            target = move.target
+            if not is_home:
+                target = self.storage(end, TensorType(move.source.shape, move.source.dtype),
+                                      "arena")  # fmt: skip
+            self.tensors[end] = target
+            self.commands.append(self.move(end, move.source, target, is_home))
+        return found
+
+    def move(self, name: str, source: View, target: View, is_home: bool) -> Command:
+        """A copy of dense bytes; one to a state heeds the fault word."""
+        cost = Cost(0, 2 * source.elements * source.dtype.itemsize)
+        if not (is_home and self.faults):
+            work = self.memcpy(source, target)
+            return Command(name, "memcpy", work, (source,), (target,), cost)
+        fault = View.dense(FAULT, FAULT_WORD)
+        kernel = keep(source, target, fault)
+        return Command(name, "keep", kernel, (source, fault), (target,), cost)
 
     def upload(self, name: str, type: TensorType) -> View:
         host = self.storage(port_buffer(name, "input"), type, "input", self.edge)
@@ -120,6 +182,7 @@ class _Lowering:
         call = Call(
             node.name, operands, node.attrs, out, types, type, scratch, after,
             lambda work: not self.target.support(work).refused, self.target.facts.programs,
+            lambda: self.fault(node.name), self.shared,
         )  # fmt: skip
         # An op that builds a command without its call may have omitted `after`.
         commands = [c if c.after == after else replace(c, after=after) for c in node.op.lower(call)]
@@ -157,7 +220,10 @@ class _Lowering:
                     "its kernel, but does not say that it reads or writes it",
                 )  # fmt: skip
         read = {view.storage for command in commands for view in command.reads}
+        shares = any(view.storage in read for view in self.shared.values())
         for key, name in node.operands.items():
+            if shares and not self.types[name].dtype.is_float:
+                continue  # read by the command that made the shared tensor
             if self.tensors[name].storage in read or key in node.op.ignores(node.attrs):
                 continue
             if name in self.inside:

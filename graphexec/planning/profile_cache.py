@@ -134,6 +134,7 @@ def signature(graph: TypedGraph) -> str:
     parts = [f"input {name} {type}" for name, type in graph.inputs.items()]
     parts += [f"weight {name} {weight.type}" for name, weight in graph.weights.items()]
     parts += [f"output {name} {tensor}" for name, tensor in graph.outputs.items()]
+    parts += [f"state {name} {s.type} {s.next}" for name, s in graph.states.items()]
     parts += [_node(node) for node in graph.nodes]
     return fingerprint(*sorted(parts))
 

@@ -22,12 +22,14 @@ from graphexec.planning import (
     fuse_epilogue,
     fuse_few_rows,
     fuse_maps,
+    keep_in_place,
 )
 
 PROGRAM_REWRITES: tuple[ProgramRewrite, ...] = (
     few_rows.REWRITE,
     fuse_maps.REWRITE,
     fuse_few_rows.REWRITE,
+    keep_in_place.REWRITE,  # before batches, whose tensors lie together
     batch.REWRITE,
     fuse_epilogue.REWRITE,
     fuse_activations.REWRITE,

@@ -24,6 +24,8 @@ from graphexec.proof.evidence import Evidence
 from graphexec.proof.hazard import Hazard, HazardError, HazardKind, Relation, Site
 from graphexec.proof.lint import lint
 from graphexec.proof.races import races
+from graphexec.proof.states import states
+from graphexec.proof.together import find_hazards_together, prove_together
 
 # Malformed plans come first: the races that follow are often their consequence.
 _CHECKS = (
@@ -37,6 +39,7 @@ _CHECKS = (
     edges.joins,
     edges.host_reads,
     edges.orders,
+    states,
     races,
 )
 
@@ -61,5 +64,6 @@ def find_hazards(plan: Plan, limit: int = 100) -> list[Hazard]:
 
 
 __all__ = [
-    "Hazard", "HazardError", "HazardKind", "Relation", "Site", "find_hazards", "lint", "prove",
+    "Hazard", "HazardError", "HazardKind", "Relation", "Site", "find_hazards",
+    "find_hazards_together", "lint", "prove", "prove_together",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from graphexec.ir.plan import Launch, PlacedTensor, Plan, Range, Record, Wait
-from graphexec.proof.hazard import Relation, Site
+from graphexec.proof.hazard import HazardKind, Relation, Site
 from graphexec.proof.history import History
 
 _NAMES_SHOWN = 3
@@ -30,6 +30,23 @@ class Evidence:
             elif low < range.high and range.low < high:
                 others.append(tensor.name)
         return tuple(exact + others)
+
+    def is_state(self, range: Range) -> bool:
+        """Whether the bytes are kept from run to run."""
+        return range.buffer in self._kept
+
+    def kept_kind(
+        self, kind: HazardKind, range: Range, first: Site, second: Site, relation: Relation
+    ) -> HazardKind:
+        """What a race is called: one for bytes that are kept has a name of its own."""
+        if not self.is_state(range):
+            return kind
+        if first.request != second.request:
+            return "STATE_SHARED"
+        if relation != "same run":
+            return "STATE_STEP"
+        renamed: dict[HazardKind, HazardKind] = {"WAR": "STATE_WAR", "WAW": "STATE_WRITERS"}
+        return renamed.get(kind, kind)
 
     def barriers(self, first: Site, second: Site, relation: Relation) -> str:
         """The waits between two launches, and why they do not order these, as text."""
@@ -90,6 +107,10 @@ class Evidence:
         for index, launch in self.issued:
             found.setdefault(launch.stream, []).append((index, launch))
         return found
+
+    @cached_property
+    def _kept(self) -> set[str]:
+        return {buffer.id for buffer in self._plan.buffers if buffer.role == "state"}
 
     @cached_property
     def _tensors(self) -> dict[str, list[PlacedTensor]]:

@@ -17,7 +17,8 @@ from graphexec.ir.plan import HostWait, Instruction, Launch, Range, Record
 
 HazardKind = Literal[
     "RAW", "WAR", "WAW", "UNINITIALISED", "HOST", "ORDER", "EVENT", "STREAM", "HANDLE", "BOUNDS",
-    "ALIAS", "READONLY", "FORK", "JOIN",
+    "ALIAS", "READONLY", "FORK", "JOIN", "STATE_WAR", "STATE_STEP", "STATE_WRITERS", "STATE_INIT",
+    "STATE_PLACE", "STATE_SHARED",
 ]  # fmt: skip
 Relation = Literal["same run", "next run"]
 
@@ -47,6 +48,12 @@ class Site:
                 return Site(index, "", "record", instruction.stream)
             case _:
                 return Site(index, "", "wait", instruction.stream)
+
+    @property
+    def request(self) -> str:
+        """Of several requests in flight, that of a launch: what follows # in the name of its node.
+        "" elsewhere."""
+        return self.node.rpartition("#")[2] if "#" in self.node else ""
 
     @property
     def name(self) -> str:

@@ -101,12 +101,13 @@ def _race(
     kind: HazardKind, first: Site, second: Site, range: Range, relation: Relation,
     evidence: Evidence,
 ) -> Hazard:  # fmt: skip
+    shown, kind = kind, evidence.kept_kind(kind, range, first, second, relation)
     tensors = evidence.tensors(range)
     barriers = evidence.barriers(first, second, relation)
     missing = f"'{first.node}' → '{second.node}'"
     if relation == "next run":
         missing += " of the next run"
-    verb, prior = _VERBS[kind]
+    verb, prior = _VERBS[shown]
     again = "issued again right after this run, " if relation == "next run" else ""
     message = (
         f"{again}{second} {verb} {show_range(range)}{show_tensors(tensors)} while {first} "
@@ -122,4 +123,5 @@ def _uninitialised(index: int, launch: Launch, range: Range, evidence: Evidence)
         f"{site} reads {show_range(range)}{show_tensors(tensors)}, which no launch before it "
         "has written."
     )
-    return Hazard("UNINITIALISED", message, None, site, tensors, range)
+    kind: HazardKind = "STATE_INIT" if evidence.is_state(range) else "UNINITIALISED"
+    return Hazard(kind, message, None, site, tensors, range)

@@ -49,6 +49,20 @@ class Region:
         self._lows = [low]
         self._cells = [Cell(low, high, {}, {})]
 
+    def empty(self, *parts: Range) -> None:
+        """Before the first access: these bytes hold no value yet, others do."""
+        within = [(max(p.low, self._lows[0]), min(p.high, self._cells[-1].high))
+                  for p in parts if p.buffer == self.buffer]  # fmt: skip
+        within = [(low, high) for low, high in within if low < high]
+        if not self.initialised or not within:
+            return
+        self.initialised = False
+        for low, high in within:
+            self._tiles(low, high)  # cuts the cells there
+        for cell in self._cells:
+            if not any(low <= cell.low and cell.high <= high for low, high in within):
+                cell.writes = {0: 0}  # by nothing that a launch could not have seen
+
     def read(
         self, low: int, high: int, slot: int, clock: Clock, holes: list[tuple[int, int]]
     ) -> bool:
@@ -135,7 +149,8 @@ class Regions:
 
     def __init__(self, plan: Plan) -> None:
         self._of: dict[tuple[str, int, int], Region] = {}
-        buffers = {b.id: b.role in ("input", "weights") for b in plan.buffers}
+        buffers = {b.id: b.role in ("input", "weights", "state") for b in plan.buffers}
+        self._empty = [t.range for t in plan.tensors if t.state and not t.init]
         for buffer, ranges in _ranges(plan).items():
             if buffer in buffers:
                 self._add(buffer, ranges, buffers[buffer])
@@ -149,9 +164,12 @@ class Regions:
 
     def _add(self, buffer: str, ranges: dict[tuple[int, int], bool], initialised: bool) -> None:
         for group in _connected(sorted(ranges)):
-            if initialised and not any(ranges[extent] for extent in group):
+            whole = Range(buffer, group[0][0], max(high for _, high in group))
+            empty = [part for part in self._empty if part.overlaps(whole)]
+            if initialised and not empty and not any(ranges[extent] for extent in group):
                 continue
-            region = Region(buffer, group[0][0], max(high for _, high in group), initialised)
+            region = Region(buffer, whole.low, whole.high, initialised)
+            region.empty(*empty)
             for low, high in group:
                 self._of[buffer, low, high] = region
 

@@ -7,7 +7,7 @@ loaded plan; it enqueues the instructions of the plan and nothing else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -134,6 +134,19 @@ class Session(Protocol):
         """The bytes (uint8) of an output buffer, fetched before `wait`; the caller's own."""
         ...
 
+    @property
+    def state_buffers(self) -> Sequence[str]:
+        """The buffers that keep their bytes from run to run, the fault word's too."""
+        ...
+
+    def read_state(self, buffer: str) -> Array:
+        """A copy of the bytes (uint8) of such a buffer, while nothing runs."""
+        ...
+
+    def write_state(self, buffer: str, content: Array | None) -> None:
+        """Replace the bytes of such a buffer, while nothing runs; None is zeros."""
+        ...
+
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
         """Enqueue `times` runs, each behind the one before, and return. With `tap`, one run, and
         what every launch writes is shown."""
@@ -189,13 +202,14 @@ class Device(Hardware, Protocol):
         ...
 
     def open(
-        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
-    ) -> Session:
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None,
+        states: Session | None = None,
+    ) -> Session:  # fmt: skip
         """Load a plan: take memory, make streams, upload `weights` (by storage name). Raises
         ExecutionError where something of it cannot be loaded.
 
         A `sibling` is a session of the same plan on this device that lives longer; its weights
-        are shared."""
+        are shared. So are the states of `states`, a session of a plan with the same ones."""
         ...
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -19,12 +20,13 @@ from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Plan
-from graphexec.proof import prove
+from graphexec.ir.typed import TypedWeight
+from graphexec.proof import prove, prove_together
 from graphexec.runtime.device_array import DeviceArray, is_device_array
 from graphexec.runtime.indexes import check_indexes, index_inputs
 from graphexec.runtime.pending import Pending, in_order
 from graphexec.runtime.pinned import is_pinned
-from graphexec.runtime.plan_cache import PlanCache, does_not_fit
+from graphexec.runtime.plan_cache import PlanCache, does_not_fit, solve_dims
 from graphexec.runtime.process import Process
 from graphexec.runtime.requests import in_flight as side_by_side
 from graphexec.runtime.run_inputs import (
@@ -35,6 +37,7 @@ from graphexec.runtime.run_inputs import (
     no_port,
     shapes_of,
 )
+from graphexec.runtime.states import Faults, States, check_fixed
 from graphexec.runtime.tap import typed
 
 if TYPE_CHECKING:
@@ -54,22 +57,32 @@ class Executable:
 
     _compiled: Compiled
     _weights: dict[str, Array]
+    _source: Graph
+    state: States
+    lock: threading.RLock  # held by whoever uses the sessions; one for all that share states
 
     def __init__(
         self, source: Graph, plan: Planning, device: Device, *,
         resident: bool = False, timeout: float | None = None, base: Executable | None = None,
+        weights_from: Executable | None = None,
     ) -> None:  # fmt: skip
         """Load what `plan` compiles of `source` on `device`: takes memory, uploads the weights.
 
         `plan(source, resident)` makes the plan. Later changes of `source` and of its weights files
         do not count: what is needed later is kept. `base` is an executable of the same graph that
-        lives longer; it lends what it read, and its weights on the device if they have the same
-        places.
+        lives longer; it lends what it read, its states, and its weights on the device if they have
+        the same places. `weights_from` lends the latter alone, and may be closed first.
         """
         source = source.with_dims()
+        if weights_from is not None:
+            source.stored = weights_from._source.stored
         compiled = plan(source, resident)
-        source.stored = compiled.graph.weights
-        self._open(compiled, device, base)
+        source.stored = stored(compiled.graph)
+        if base is not None and base.state.active:
+            prove_together([base.plan, compiled.plan])
+            base.state.settle()  # loading may run the plan, and give states back as they were
+        self._asked = device
+        self._open(compiled, device, base, base or weights_from)
         self.inputs: Mapping[str, TensorType] = compiled.graph.inputs
         self.outputs: Mapping[str, TensorType] = {
             n: TensorType(v.shape, v.dtype) for n, v in compiled.program.outputs.items()
@@ -78,7 +91,8 @@ class Executable:
         self._outs = Ports({}, compiled.program.outputs)
         self._indexes = index_inputs(compiled.graph)
         self.timeout = timeout
-        self.lock = threading.RLock()  # held by whoever uses the sessions
+        self.lock = threading.RLock() if base is None or not base.state.active else base.lock
+        self._lent, self._lender = 0, weights_from
         self._closing = threading.Lock()  # held while sessions are closed
         self._source, self._plan, self._resident = source, plan, resident
         self._derived = base is not None
@@ -90,14 +104,36 @@ class Executable:
         # By their numbers, so the oldest first; one whose handle is dropped leaves by itself.
         self._pending: WeakValueDictionary[int, Pending] = WeakValueDictionary()
         self._proved = 1
+        self._last: Executable | None = None  # of another size, if that ran last
+        self._faults = Faults(compiled.program.faults)
+        if base is not None:
+            self.state = base.state
+        else:
+            with self._closing_after_failure():
+                self.state = States(compiled.graph.states, source, self._sessions[0], self.lock,
+                                    bool(compiled.program.faults))  # fmt: skip
+        if weights_from is not None:
+            weights_from._lent += 1
 
-    def _open(self, compiled: Compiled, device: Device, base: Executable | None) -> None:
+    @contextmanager
+    def _closing_after_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._sessions[0].close()
+            raise
+
+    def _open(
+        self, compiled: Compiled, device: Device, states: Executable | None,
+        base: Executable | None,
+    ) -> None:  # fmt: skip
         if compiled.profile is not None and compiled.profile.algorithms:
             device = device.tuned(compiled.profile.algorithms)
         lender = base if base is not None and _same_weights(base._compiled, compiled) else None
         weights = _read_weights(compiled, {} if base is None else base._weights)
         lending = lender._sessions[0] if lender else None
-        self._sessions: list[Session] = [device.open(compiled.bound, weights, lending)]
+        kept = states._sessions[0] if states is not None and states.state.active else None
+        self._sessions: list[Session] = [device.open(compiled.bound, weights, lending, kept)]
         self._compiled, self._weights = compiled, weights
         self.device, self.device_name = device, device.name
 
@@ -187,23 +223,32 @@ class Executable:
         with self.lock:
             self._check_open()
             other = None if plain else self._other_for(arrays)
+            self._last = other
             if other is not None:
                 return other._submit(arrays, in_flight, tap, lent=lent)
             check_indexes(self._indexes, arrays)
+            if self.state.active:
+                self.state.begin()
+                in_flight = 1  # runs that share states follow one another
             session = self._take(in_flight)
             found = arrays if plain else accepted(session, arrays, self.inputs)
             lent_here = not plain and self._lies_in_other(session, found.values())
             if lent_here:
                 self._collect_all()
             self._ins.put(session, found, lent)
-            session.issue(None if tap is None else typed(tap, self.rewritten))
-            for storage in self._outs.storages:
-                session.fetch(storage)
+            with self.state.at_stake() if self.state.active else nullcontext():
+                session.issue(None if tap is None else typed(tap, self.rewritten))
+                for storage in self._outs.storages:
+                    session.fetch(storage)
             finish = partial(_finish, self._outs, self.timeout)
+            if self.state.active:
+                finish = partial(_finish_step, self._outs, self.timeout, self.state, self._faults)
             number = next(self._numbers)
             release = partial(self._pending.pop, number, None)
             pending = Pending(session, finish, release, self.lock, self._closing)
             self._pending[number] = pending
+            if self.state.active:
+                self.state.flies(pending)
             if lent_here:  # before another request overwrites what this one reads
                 pending.collect()
             return pending
@@ -255,6 +300,8 @@ class Executable:
         odd = {n: (shape, self.inputs[n].shape) for n, shape in shapes.items()
                if shape != self.inputs[n].shape}  # fmt: skip
         if odd:
+            if self.state.active and not self._derived:
+                check_fixed(self._source, self.state.fixed, solve_dims(self._source, shapes))
             other = None if self._derived else self._resized.find(shapes, self._like)
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)
@@ -317,14 +364,62 @@ class Executable:
         On a GPU the runs are issued back to back: the proof covers a run behind itself. The caller
         must have waited for the work that fills the inputs. All of them may take `times` times as
         long as one. Raises DataError unless `times` is at least 1.
+
+        If the graph has states, each run is a step that begins where the one before ended, with the
+        plan and the inputs of the last `run`.
         """
         self._process.check()
         at_least_one("times", times)
         with self.lock:
             self._check_open()
+            if self._last is not None and self.state.active:
+                self._last.replay(times)
+                return
+            if self.state.active:
+                self._steps(times)
+                return
             self._collect_all()  # `device_array` is the first session's memory
             self._sessions[0].issue(times=times)
             self._sessions[0].wait(None if self.timeout is None else self.timeout * times)
+
+    def _steps(self, times: int) -> None:
+        """As `replay`, with states."""
+        self.state.begin()
+        self._collect_all()
+        session = self._sessions[0]
+        with self.state.at_stake():
+            session.issue(times=times)
+            session.wait(None if self.timeout is None else self.timeout * times)
+        self.state.end(self._faults, times)
+
+    # States ---------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Give every state the value that it had before the first run."""
+        self._check_open()
+        self.state.reset()
+
+    def save_state(self, path: str | Path) -> None:
+        """Write all states to an .npz file. Raises DataError if it cannot be written."""
+        self._check_open()
+        self.state.save(path)
+
+    def load_state(self, path: str | Path) -> None:
+        """Give every state the value in a file that `save_state` wrote for this graph.
+
+        Raises DataError, and changes nothing, if the file is of another graph, or not sound.
+        """
+        self._check_open()
+        self.state.load(path)
+
+    def lends_to(self, graph: Graph, device: Device) -> None:
+        """DataError unless an executable of `graph` on `device` can use the weights of this one."""
+        self._check_open()
+        why = "" if graph == self._source else "the graph is another one"
+        why = why or ("" if device == self._asked else "the device is another one")
+        if why:
+            message = f"weights cannot be those of this executable: {why}"
+            raise DataError([Diagnostic(message)])
 
     def _device_twin(self) -> Executable:
         """The same graph with its inputs and outputs in device memory, made when first needed."""
@@ -351,12 +446,27 @@ class Executable:
                 return
             self._collect_all()
             self._closed = True
-            with self._closing, ExitStack() as steps:  # in reverse order, whatever fails
-                for session in self._sessions:  # the first one owns the weights
-                    steps.callback(session.close)
-                steps.callback(self._resized.close)
-                if self._twin is not None:
-                    steps.callback(self._twin.close)
+            self._release()
+
+    def _release(self) -> None:
+        """Free everything, unless the weights are lent to others: then when the last one closes."""
+        if self._lent:
+            return
+        with self._closing, ExitStack() as steps:  # in reverse order, whatever fails
+            if self._lender is not None:
+                steps.callback(self._lender._given_back)
+            for session in self._sessions:  # the first one owns the weights
+                steps.callback(session.close)
+            steps.callback(self._resized.close)
+            if self._twin is not None:
+                steps.callback(self._twin.close)
+
+    def _given_back(self) -> None:
+        """One to which weights were lent is closed."""
+        with self.lock:
+            self._lent -= 1
+            if self._closed:
+                self._release()
 
     def __enter__(self) -> Executable:
         return self
@@ -386,6 +496,21 @@ class Executable:
 def _finish(outputs: Ports, timeout: float | None, session: Session) -> dict[str, Array]:
     session.wait(timeout)
     return outputs.get(session)
+
+
+def _finish_step(
+    outputs: Ports, timeout: float | None, states: States, faults: Faults, session: Session
+) -> dict[str, Array]:
+    with states.at_stake():
+        session.wait(timeout)
+    states.end(faults)
+    return outputs.get(session)
+
+
+def stored(graph: TypedGraph) -> dict[str, TypedWeight]:
+    """The weights, and what states begin with, that are in files."""
+    begins = {name: state.init for name, state in graph.states.items()}
+    return {**graph.weights, **{n: b for n, b in begins.items() if isinstance(b, TypedWeight)}}
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

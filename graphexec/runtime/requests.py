@@ -20,8 +20,9 @@ from graphexec.ir.plan import (
 def in_flight(plan: Plan, requests: int) -> Plan:
     """`requests` copies of `plan` side by side: the plan of that many requests in flight.
 
-    Each request has its own streams, events, BLAS handles and memory; weights are shared. Stream 0
-    is a new origin that every request forks from and joins, which orders no two requests.
+    Each request has its own streams, events, BLAS handles and memory; weights and states
+    are shared. Stream 0 is a new origin that every request forks from and joins, which orders no
+    two requests.
     """
     copies = [_Copy(plan, r) for r in range(requests)]
     events = requests * _events(plan)
@@ -54,7 +55,7 @@ class _Copy:
 
     def __init__(self, plan: Plan, request: int) -> None:
         self.plan, self.request = plan, request
-        self.shared = {b.id for b in plan.buffers if b.role == "weights"}
+        self.shared = {b.id for b in plan.buffers if b.role in ("weights", "state")}
 
     def stream(self, id: int) -> int:
         return 1 + self.request * len(self.plan.streams) + id

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,15 @@ def bench(
     detailed: bool, asked: Streams | None = None,
 ) -> Result:  # fmt: skip
     """Measure `exe`, and `resident`: the same graph compiled without transfers. `asked` is the
-    number of streams allowed for the plan."""
+    number of streams allowed for the plan. States are afterwards as they were."""
+    with exe.state.frozen(), nullcontext() if resident is None else resident.state.frozen():
+        return _bench(exe, resident, inputs, runs, warmup, detailed, asked)
+
+
+def _bench(
+    exe: Executable, resident: Executable | None, inputs: Inputs, runs: int, warmup: int,
+    detailed: bool, asked: Streams | None,
+) -> Result:  # fmt: skip
     session = exe.session
     for _ in tracked("warming up", range(warmup), warmup):
         exe.run(**inputs)

@@ -90,11 +90,14 @@ def compare_executable(
         if type is not None and written.nbytes == type.nbytes:  # the last launch counts
             seen[node] = exactly(written.view(type.dtype.numpy()))
 
-    outputs = exe.run(**inputs)
-    exe.run_tapped(inputs, tap)
+    states = dict(exe.state)
+    with exe.state.unchanged():
+        outputs = exe.run(**inputs)
+    with exe.state.unchanged():
+        exe.run_tapped(inputs, tap)
     seen |= _parts_of_joined(exe.rewritten, types, seen)
-    exact = evaluate_with_errors(graph, inputs)
-    given = given_tensors(graph, inputs)
+    exact = evaluate_with_errors(graph, inputs, states)
+    given = given_tensors(graph, inputs, states)
     fused, unrounded = _fused(exe), dict[str, Approximate]()
     depth, coarsest = _depths(graph), _coarsest(graph)
     lost = {node.name: _lost_in_sums(node, types) for node in graph.nodes}
@@ -156,7 +159,7 @@ def _lost_in_sums(node: TypedNode, types: Mapping[str, TensorType]) -> float:
 
 def _depths(graph: TypedGraph) -> dict[str, int]:
     """The number of nodes on the longest path from an input to each tensor."""
-    depth = dict.fromkeys([*graph.inputs, *graph.weights], 0)
+    depth = dict.fromkeys([*graph.inputs, *graph.weights, *graph.states], 0)
     for node in graph.nodes:
         depth[node.name] = 1 + max((depth[t] for t in node.operands.values()), default=0)
     return depth

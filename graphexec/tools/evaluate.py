@@ -11,30 +11,41 @@ from graphexec.base.tensor import Array
 from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.approximate import Approximate, exactly, finite, unit_roundoff
 from graphexec.ir.typed import TypedGraph, TypedNode
+from graphexec.runtime.states import beginnings
 from graphexec.tools.judge import grain
 
 _ROUNDINGS = 8  # units roundoff that an op may add to a float before it becomes an integer
 
 
-def evaluate(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def evaluate(
+    graph: TypedGraph, inputs: Mapping[str, Array], states: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
     """Every tensor of the graph, node after node, with no plan: floats in float64, integers and
-    bools as they are."""
-    return {name: found.values for name, found in evaluate_with_errors(graph, inputs).items()}
+    bools as they are. `states` are the values when the run begins; by default, those before the
+    first run."""
+    found = evaluate_with_errors(graph, inputs, states)
+    return {name: tensor.values for name, tensor in found.items()}
 
 
-def evaluate_with_errors(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Approximate]:
+def evaluate_with_errors(
+    graph: TypedGraph, inputs: Mapping[str, Array], states: Mapping[str, Array] | None = None
+) -> dict[str, Approximate]:
     """The same, with what rounding may change in a run from the inputs on."""
-    values = given_tensors(graph, inputs)
+    values = given_tensors(graph, inputs, states)
     for node in graph.nodes:
         values[node.name] = applied(node, values)
     return values
 
 
-def given_tensors(graph: TypedGraph, inputs: Mapping[str, Array]) -> dict[str, Approximate]:
-    """Inputs and weights."""
+def given_tensors(
+    graph: TypedGraph, inputs: Mapping[str, Array], states: Mapping[str, Array] | None = None
+) -> dict[str, Approximate]:
+    """Inputs, weights and states."""
     types = graph.types()
     arrays = {name: exactly(np.asarray(inputs[name])) for name in graph.inputs}
     arrays |= _weights(graph)
+    begun = beginnings(graph.states) if states is None else states
+    arrays |= {name: exactly(array) for name, array in begun.items()}
     return {name: Approximate(array, types[name].dtype) for name, array in arrays.items()}
 
 

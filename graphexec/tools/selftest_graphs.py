@@ -154,6 +154,19 @@ def concats(dtype: str) -> Graph:
     return g
 
 
+def appends(dtype: str) -> Graph:
+    """Rows along the first and a later axis, at places known on the device."""
+    g = Graph(f"append_{dtype}")
+    into, x = g.input("into", (3, 40, 17), dtype), g.input("x", (3, 7, 17), dtype)
+    at, each = g.map("5", shape=[], name="at"), g.map("4 * index(0)", shape=[3], name="each")
+    g.output(
+        first=g.append(into, g.copy(into, slice={0: [1, 3]}), g.map("1", shape=[]), name="first"),
+        rows=g.append(into, x, at, axis=1, name="rows"),
+        counted=g.append(into, x, each, each, axis=1, name="counted"),
+    )
+    return g
+
+
 def rotations(dtype: str) -> Graph:
     """Rotary embeddings of both kinds."""
     g = Graph(f"rope_{dtype}")
@@ -168,5 +181,6 @@ def rotations(dtype: str) -> Graph:
 GRAPHS: dict[str, Callable[[str], Graph]] = {
     "gemm": gemms, "softmax": softmaxes, "copy": copies, "attention": attentions, "map": maps,
     "reduce": reductions, "norm": norms, "gather": gathers, "concat": concats, "rope": rotations,
+    "append": appends,
 }  # fmt: skip
 """By op, of a dtype."""

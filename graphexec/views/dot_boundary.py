@@ -15,7 +15,8 @@ from graphexec.views.transfers import Transfers
 
 Line = tuple[str, str, dict[str, str]]
 """An edge: from, to, attributes."""
-_KINDS = {"input": "input", "output": "output", "weights": "weight", "arena": "never written"}
+_KINDS = {"input": "input", "output": "output", "weights": "weight", "state": "state",
+          "arena": "never written"}  # fmt: skip
 
 
 class Boundary:
@@ -87,7 +88,7 @@ class Boundary:
 
 def _looks(role: str) -> dict[str, str]:
     return {
-        "shape": "folder" if role == "weights" else "cylinder",
+        "shape": "folder" if role in ("weights", "state") else "cylinder",
         "style": "filled",
         "height": "0.65",
         "fillcolor": "#F2F2F2",

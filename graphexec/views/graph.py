@@ -13,7 +13,7 @@ from graphexec.views.table import count, fit
 
 _TOP, _ROW, _TALL = 70.0, 88.0, 40.0
 _LONGEST = 64  # letters of a line under a name
-_KINDS = {"input": "tr", "weight": "wt", "output": "tr", "many": "mx"}
+_KINDS = {"input": "tr", "weight": "wt", "state": "wt", "output": "tr", "many": "mx"}
 
 
 def to_svg(
@@ -50,8 +50,9 @@ class _Graph:
         yield from svg.title(self.whole.graph, facts)
         x = 14.0
         entries = [*svg.legend_of(self.ops), ("tr", "input or output")]
-        if any(box.kind == "weight" for box in self.shown.boxes):
-            entries.append(("wt", "weight"))
+        kept = [k for k in ("weight", "state") if any(b.kind == k for b in self.shown.boxes)]
+        if kept:
+            entries.append(("wt", " or ".join(kept)))
         if any(box.kind == "many" for box in self.shown.boxes):
             entries.append(("mx", "several nodes"))
         for cls, name in entries:

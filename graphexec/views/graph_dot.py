@@ -12,6 +12,7 @@ _SHAPES = {
     "input": {"shape": "cylinder", "style": "filled", "fillcolor": TRANSFER},
     "output": {"shape": "cylinder", "style": "filled", "fillcolor": TRANSFER},
     "weight": {"shape": "folder", "style": "filled", "fillcolor": WEIGHT},
+    "state": {"shape": "folder", "style": "filled", "fillcolor": WEIGHT},
     "many": {"peripheries": "2", "fillcolor": MIXED},
 }
 

@@ -77,6 +77,9 @@ class _Memory:
         if stats.naive_bytes is not None:
             yield f"{size(stats.naive_bytes)} without sharing"
         weights = sum(b.bytes for b in self.plan.buffers if b.role == "weights")
+        states = sum(b.bytes for b in self.plan.buffers if b.role == "state")
+        if states:
+            yield f"states {size(states)} beside it"
         if weights:
             yield f"weights {size(weights)} beside it"
         if len(self.shown) < len(self.all):

@@ -26,6 +26,7 @@ _MARKS = {"start": "start([start])", "host": "host([host])"}
 _Arrow = tuple[str, str, str]
 """From, to, and label."""
 _SHAPES = {"input": ("[/", "/]"), "output": ("[/", "/]"), "weight": ("[(", ")]"),
+           "state": ("[(", ")]"),
            "many": ("[[", "]]"), "op": ("[", "]")}  # fmt: skip
 
 

@@ -13,13 +13,14 @@ from graphexec.base.printable import printable
 if TYPE_CHECKING:
     from graphexec.ir.typed import TypedGraph
 
-Kind = Literal["input", "weight", "op", "output", "many"]
+Kind = Literal["input", "weight", "state", "op", "output", "many"]
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box: an op's node, an input, a weight, an output, or many nodes taken together, of which
-    `ops` says how often each op occurs. `names` are the nodes it stands for."""
+    """A box: an op's node, an input, a weight, a state, an output or the next value of a state, or
+    many nodes taken together, of which `ops` says how often each op occurs. `names` are the nodes
+    it stands for."""
 
     kind: Kind
     name: str
@@ -53,6 +54,7 @@ def of_graph(graph: TypedGraph) -> Outline:
     """The graph as it was written."""
     boxes = [Box("input", name, "input", str(t)) for name, t in graph.inputs.items()]
     boxes += [Box("weight", name, "weight", str(w.type)) for name, w in graph.weights.items()]
+    boxes += [Box("state", name, "state", str(s.type)) for name, s in graph.states.items()]
     at = {box.name: n for n, box in enumerate(boxes)}
     types = graph.types()
     arrows = []
@@ -65,6 +67,9 @@ def of_graph(graph: TypedGraph) -> Outline:
     for name, tensor in graph.outputs.items():
         arrows.append(Arrow(at[tensor], len(boxes), str(types[tensor])))
         boxes.append(Box("output", name, "output", str(types[tensor])))
+    for name, state in graph.states.items():
+        arrows.append(Arrow(at[state.next], len(boxes), str(state.type)))
+        boxes.append(Box("output", name, "next", str(state.type)))
     return Outline(graph.name, tuple(boxes), tuple(arrows))
 
 

@@ -82,9 +82,10 @@ class _Recovered:
     def given(self, buffer: str, tensor: PlacedTensor | None) -> Box | None:
         """The input or weight that a buffer holds before the run."""
         role = self.roles.get(buffer)
-        if role not in ("input", "weights"):
+        kinds: dict[str, Kind] = {"input": "input", "weights": "weight", "state": "state"}
+        kind = kinds.get(role) if role is not None else None
+        if role is None or kind is None:
             return None
-        kind: Kind = "input" if role == "input" else "weight"
         name = tensor.name if tensor is not None else port_name(buffer, role)
         return Box(kind, name, kind, self.types.get(name, ""))
 

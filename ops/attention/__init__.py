@@ -8,17 +8,20 @@ from math import prod
 import numpy as np
 
 from graphexec.base.tensor import Array, DType, TensorType, View
-from graphexec.ir.approximate import Approximate, Approximates, finite
+from graphexec.ir.approximate import Approximate, Approximates, finite, unit_roundoff
 from graphexec.ir.op import Arrays, Attribute, Attrs, Call, Op, Operand, Types, Views
-from graphexec.ir.operand import FLOATS
+from graphexec.ir.operand import FLOATS, Shapes
 from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import goes_back, is_well_aligned, matrix_layout
+from graphexec.ops.attention import lengths
 from graphexec.ops.attention.in_parts import as_parts, parts_of
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, addend
 from graphexec.ops.attention.unfused import unfused
 from graphexec.ops.kit.rounding import logits_error, product_error, softmax_error, stored
-from graphexec.ops.softmax import logits, softmax_reference
+from graphexec.ops.softmax import softmax_reference
+
+_PLACES = (DType.I32, DType.I64)
 
 
 class Attention(Op):
@@ -29,7 +32,10 @@ class Attention(Op):
         "softmax(scale · q · kᵀ + mask) · v. Leading axes are batches and broadcast by NumPy's "
         "rules, so grouped-query heads share k and v. The scores never lie in memory where the "
         "device computes this in one command: the CPU, and GPUs for f16 and bf16 with Triton. "
-        "A query that sees no key gives zeros. Sums are kept in f32 (f64 for f64)."
+        "A query that sees no key gives zeros. Sums are kept in f32 (f64 for f64). Key j is seen "
+        "iff j < length, and if causal, j ≤ p, and with a window, j > p - window, where p = "
+        "start + i for query i of M. Without them, length is N and start is length - M. `length`, "
+        "`at` and `start` have the shape [], or one element for each entry of axis 0."
     )
     operands = (
         Operand("q", "queries", shape="(…, M, D)", turned="trans_q"),
@@ -42,12 +48,23 @@ class Attention(Op):
             shape="broadcast to (…, M, N)",
             dtype=(*FLOATS, DType.BOOL),
         ),
+        Operand("length", "how many keys there are (default: N)", optional=True, dtype=_PLACES),
+        Operand("at", "instead of length: it is at + M", optional=True, dtype=_PLACES),
+        Operand(
+            "start",
+            "the place of the first query among the keys (default: length - M)",
+            optional=True,
+            dtype=_PLACES,
+        ),
     )
     result = "(…, M, Dv)"
     attributes = (
         Attribute("scale", "number", None, "factor of q · kᵀ (default: D ** -0.5)"),
         Attribute("causal", "bool", False,
                   "query i of M sees keys j ≤ i + N - M only: the last query sees every key"),
+        Attribute("window", "int", None, "how many keys a query sees at most, up to its own place"),
+        Attribute("softcap", "number", None,
+                  "c: scores s, after scale and before the mask, become c · tanh(s / c)"),
         Attribute("trans_q", "bool", False, "q is (…, D, M)"),
         Attribute("trans_k", "bool", False, "k is (…, D, N)"),
         Attribute("trans_v", "bool", False, "v is (…, Dv, N)"),
@@ -58,7 +75,12 @@ class Attention(Op):
 
     def infer(self, types: Types, attrs: Attrs) -> TensorType:
         """The type of the result."""
-        result = super().infer(types, attrs)
+        for operand in self.operands:
+            if operand.name in lengths.NAMES and operand.name in types:  # of no common shape
+                given = {operand.name: types[operand.name]}
+                Shapes([operand], given, attrs, "(…)")
+        result = super().infer({n: t for n, t in types.items() if n not in lengths.NAMES}, attrs)
+        lengths.check(types, attrs, result)
         return replace(result, dtype=attrs["out_dtype"] or result.dtype)
 
     def flops(self, types: Types, attrs: Attrs, type: TensorType) -> int:
@@ -74,9 +96,7 @@ class Attention(Op):
             arrays[name].swapaxes(-1, -2) if attrs[f"trans_{name}"] else arrays[name]
             for name in "qkv"
         )
-        scores = np.matmul(q, k.swapaxes(-1, -2))
-        mask = addend(arrays["mask"]) if "mask" in arrays else None
-        z = logits(scores, scale_of(q.shape, attrs), mask, attrs["causal"])
+        z = _logits(np.matmul(q, k.swapaxes(-1, -2)), scale_of(q.shape, attrs), arrays, attrs)
         result: Array = np.matmul(softmax_reference(z, -1), v)
         return result
 
@@ -91,10 +111,12 @@ class Attention(Op):
             np.matmul(q.values, k.values.swapaxes(-1, -2)),
             scale_of(q.values.shape, attrs),
         )
-        z = logits(scores, scale, None if mask is None else mask.values, attrs["causal"])
+        z = _logits(scores, scale, {name: x.values for name, x in operands.items()}, attrs)
         probabilities = softmax_reference(z, -1)
         score = Approximate(scores, sums, product_error(q, k.turned()))
-        off = logits_error(score, scale, mask)
+        off = logits_error(score, scale, mask if mask is not None and mask.dtype.is_float else None)
+        if attrs["softcap"] is not None:  # its slope is at most 1
+            off = off + 16 * unit_roundoff(sums) * abs(attrs["softcap"])
         error = softmax_error(z, off, finite(probabilities), sums, -1)
         error = stored(error, probabilities, v.dtype)
         weights = Approximate(probabilities, v.dtype, error)
@@ -123,6 +145,18 @@ class Attention(Op):
         """One kernel if the device has it (two for few queries and many keys), else two GEMMs with
         a softmax between them."""
         given = problem_of(call.operands, call.attrs, call.out)
+        before: list[Command] = []
+        if lengths.needs_mask(call.operands, call.attrs):
+            sizes = lengths.Sizes(given.q.shape[-2], given.k.shape[-2], len(given.out.shape))
+            seen, before = lengths.mask_of(call, sizes)
+            wide = seen.broadcast_to((*given.out.shape[:-1], sizes.keys))
+            given = replace(given, mask=wide, causal=False)
+        return before + self._lowered(call, given)
+
+    def _lowered(self, call: Call, given: Problem) -> list[Command]:
+        """The commands once the mask is there."""
+        if call.attrs["softcap"] is not None:
+            return unfused(call, given, float(call.attrs["softcap"]))
         problem = given.grouped()
         if max(problem.q.shape[-1], problem.v.shape[-1]) > LARGEST_HEAD:
             return unfused(call, given)
@@ -151,6 +185,18 @@ def problem_of(operands: Views, attrs: Attrs, out: View) -> Problem:
     if mask is not None:
         mask = mask.broadcast_to((*batch, q.shape[-2], k.shape[-2]))
     return Problem(q, k, v, mask, out, scale_of(q.shape, attrs), bool(attrs["causal"]))
+
+
+def _logits(scores: Array, scale: float, arrays: Arrays, attrs: Attrs) -> Array:
+    """What the softmax is of, in float64."""
+    sizes = lengths.Sizes(scores.shape[-2], scores.shape[-1], scores.ndim)
+    z = scale * scores
+    if attrs["softcap"] is not None:
+        z = attrs["softcap"] * np.tanh(z / attrs["softcap"])
+    mask = arrays.get("mask")
+    if mask is not None and mask.dtype.kind != "b":
+        z = z + mask
+    return np.where(lengths.seen_by_numpy(arrays, attrs, sizes), z, -np.inf)
 
 
 def scale_of(q_shape: tuple[int, ...], attrs: Attrs) -> float:

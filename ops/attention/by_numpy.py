@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from math import e, log, log2, prod
@@ -26,6 +27,7 @@ from graphexec.base.casts import cast_into
 from graphexec.base.tensor import Array, DType
 from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem, addend
+from graphexec.ops.attention.seen import keys_seen
 
 _QUERIES, _KEYS = 512, 512  # of a block, at most: 1 MiB of scores in f32
 _CAUSAL_QUERIES = 256  # at most: larger blocks have more keys that only some queries see
@@ -59,6 +61,7 @@ class ByNumpy:
         self.scale, self.causal = problem.scale, problem.causal
         *self.batch, self.queries, self.head = problem.q.shape
         self.keys, self.value = problem.v.shape[-2:]
+        self._fewer: dict[int, ByNumpy] = {}
 
     @cached_property
     def entries(self) -> list[Any]:
@@ -90,8 +93,21 @@ class ByNumpy:
             hidden = _hidden(low - first - ahead, high - low, last - first)
             yield _Keys(slice(low, high), hidden)
 
+    def _with_keys(self, keys: int) -> ByNumpy:
+        """The same with fewer keys."""
+        if keys not in self._fewer:
+            self._fewer[keys] = other = copy(self)
+            other.keys, other._fewer = keys, {}
+            other.__dict__.pop("blocks", None)
+        return self._fewer[keys]
+
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
         """The arrays are q, k, v, the result, and the mask if there is one."""
+        if len(arrays) > 4 and not self.causal and (keys := keys_seen(arrays[4])) < self.keys:
+            q, k, v, out, mask = arrays
+            shorter = [q, k[..., :keys, :], v[..., :keys, :], out, mask[..., :keys]]
+            self._with_keys(keys).compute(shorter, parallel)
+            return
         arrays[3][..., : self.blind, :] = 0
 
         def run(low: int, high: int) -> None:

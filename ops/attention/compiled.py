@@ -18,6 +18,7 @@ from graphexec.base.host_compiler import NATIVE, HostCompilerError, load_library
 from graphexec.base.tensor import Array, DType, View
 from graphexec.ir.program import Parallel
 from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.seen import keys_seen
 
 LOGGER = logging.getLogger("graphexec.attention")
 SOURCE = Path(__file__).parent / "flash.c"
@@ -116,6 +117,8 @@ class Compiled:
         problem = _Problem.from_buffer_copy(self._problem)  # plans may run concurrently
         for name, array in zip(_NAMES, arrays, strict=False):
             getattr(problem, name).data = array.ctypes.data
+        if len(arrays) > 4 and not problem.causal:
+            problem.keys = keys_seen(arrays[4])
         told = ctypes.byref(problem)
 
         def run(low: int, high: int) -> None:

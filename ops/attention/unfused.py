@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from graphexec.base.grammar import parse
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.access import In, Out
 from graphexec.ir.body import Writer
+from graphexec.ir.expression import with_numbers
 from graphexec.ir.op import Call
 from graphexec.ir.program import Command, Gemm
 from graphexec.machine.blas_layout import matrix_layout
 from graphexec.ops.attention.problem import Problem
 from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit.generate import generated
+from graphexec.ops.map.compile import compiled
 from graphexec.ops.softmax import variants as softmax
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 
 
-def unfused(call: Call, problem: Problem) -> list[Command]:
+def unfused(call: Call, problem: Problem, softcap: float | None = None) -> list[Command]:
     """Commands with the scores in scratch memory, in the type that sums are kept in."""
     p, commands = problem, list[Command]()
     dtype = p.q.dtype
@@ -35,9 +38,13 @@ def unfused(call: Call, problem: Problem) -> list[Command]:
     scores, probs = call.scratch("scores", wide), call.scratch("probs", wide)
     q, k, v = matrix("q", p.q), matrix("k", p.k), matrix("v", p.v)
     commands.append(call.command("gemm", Gemm(q, k.turned(), scores)))
+    scale = p.scale
+    if softcap is not None:
+        commands.append(_capped(call, scores, scale, softcap))
+        scale = 1.0
     mask = _as_addend(call, p.mask, commands)
-    rows = softmax.Problem(scores, probs, mask, len(wide.shape) - 1, p.scale, p.causal)
-    compute = partial(softmax_on_cpu, axis=rows.axis, scale=p.scale, causal=p.causal)
+    rows = softmax.Problem(scores, probs, mask, len(wide.shape) - 1, scale, p.causal)
+    compute = partial(softmax_on_cpu, axis=rows.axis, scale=scale, causal=p.causal)
     masks = [] if mask is None else [In(mask)]
     kernel = softmax.choose(rows, compute)
     commands.append(call.command("softmax", kernel, In(scores), Out(probs, (scores,)), *masks))
@@ -66,6 +73,14 @@ def _as_addend(call: Call, mask: View | None, commands: list[Command]) -> View |
     added = call.scratch("mask", TensorType(given.shape, body.dtypes[0]))
     commands.append(generated(call, "mask", body, [given], [added]))
     return added.broadcast_to(mask.shape)
+
+
+def _capped(call: Call, scores: View, scale: float, softcap: float) -> Command:
+    """c · tanh(scale · s / c) in place of every score s."""
+    numbers = {"c": softcap, "f": scale / softcap}
+    tree = with_numbers(parse("c * tanh(f * s)"), ("s",), numbers)
+    body = compiled(tree, ("s",), (scores.dtype,), len(scores.shape), scores.dtype)
+    return generated(call, "softcap", body, [scores], [scores])
 
 
 def _into(call: Call, out: View, target: View) -> Command:

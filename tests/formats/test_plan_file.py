@@ -247,7 +247,7 @@ def test_keys_of_other_programs_are_ignored() -> None:
     (("buffers", 0, "space"), "gpu",
      'buffers[0].space: expected one of device, host; found "gpu"'),
     (("buffers", 0, "role"), "scratch",
-     'buffers[0].role: expected one of arena, input, output, weights; found "scratch"'),
+     'buffers[0].role: expected one of arena, input, output, weights, state; found "scratch"'),
     (("dims", "S"), "128", 'dims.S: expected an integer, found "128"'),
     (("dims", "a b"), -1, 'dims["a b"]: expected an integer of at least 0, found -1'),
     (("dims", ""), 1, 'dims[""]: the name is empty'),

@@ -19,6 +19,7 @@ from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.op import Op
 from graphexec.ir.program import Kernel
 from graphexec.ir.registry import load_ops
+from graphexec.ops.append import OP as APPEND
 from graphexec.ops.concat import OP as CONCAT
 from graphexec.ops.copy import OP as COPY
 from graphexec.ops.gather import OP as GATHER
@@ -52,6 +53,7 @@ def cases() -> list[Case]:
         *_copy_cases(),
         *_concat_cases(),
         *_gather_cases(),
+        *_append_cases(),
         *_body_cases(),
         *_affine_cases(),
         *_few_rows_cases(),
@@ -157,6 +159,13 @@ def _gather_cases() -> Iterator[Case]:
     ):  # fmt: skip
         types = {"x": tensor(dtype, 6, row), "index": tensor(integer, 5)}
         yield Case(f"gather rows of {row} {dtype} by {integer}", GATHER, types)
+
+
+def _append_cases() -> Iterator[Case]:
+    for dtype, row, integer in (("f16", 8, "i32"), ("i8", 5, "i64"), ("f32", 3, "i32")):
+        types = {"into": tensor(dtype, 2, 6, row), "x": tensor(dtype, 2, 2, row),
+                 "at": tensor(integer, 2), "count": tensor("i64")}  # fmt: skip
+        yield Case(f"append rows of {row} {dtype} at {integer}", APPEND, types, {"axis": 1})
 
 
 def _body_cases() -> Iterator[Case]:

@@ -9,6 +9,8 @@ import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from hip_emulator.emulator import Emulator
 
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Call, Op
-from graphexec.ir.program import Command, Kernel, Memcpy, Scalar
+from graphexec.ir.program import FAULT, Command, Kernel, Memcpy, Scalar
+from graphexec.ops.append.kernels import FAULT as FAULT_WORD
 from graphexec.runtime.hip.bindings import Bindings, load
 from graphexec.runtime.hip.kernel_cache import KernelCache
 
@@ -77,7 +80,8 @@ class Harness:
         with ExitStack() as owned:
             memory = _Memory(self.hip, owned)
             for name, nbytes in sizes.items():
-                memory.take(name, nbytes, tensors.get(name))
+                clear = np.zeros(nbytes, np.uint8) if name == FAULT else None
+                memory.take(name, nbytes, tensors.get(name, clear))
             stream = self.hip.create_stream()
             owned.callback(self.hip.destroy_stream, stream)
             cache = self.cache()
@@ -144,9 +148,9 @@ class Applied:
         self.sizes = {name: t.nbytes for name, t in types.items()} | {"out": self.type.nbytes}
         operands = {name: View.dense(name, t) for name, t in types.items()}
         out = View.dense("out", self.type)
-        self.commands = op.lower(
-            Call("node", operands, self.attrs, out, types, self.type, self._scratch)
-        )
+        call = Call("node", operands, self.attrs, out, types, self.type, self._scratch)
+        fault = partial(self._scratch, FAULT, FAULT_WORD)
+        self.commands = op.lower(replace(call, _fault=lambda: (fault(), 1)))
         if instead:
             self.commands = [c.instead for c in self.commands if c.instead is not None]
 

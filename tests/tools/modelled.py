@@ -24,8 +24,10 @@ class ModelledDevice(gx.CpuDevice):
 
     truth: Truth = lambda work: (2.0, 0.5)
 
-    def open(self, bound: BoundPlan, weights: Mapping[str, Any], sibling: Any = None) -> Any:
-        session = super().open(bound, weights, sibling)
+    def open(
+        self, bound: BoundPlan, weights: Mapping[str, Any], sibling: Any = None, states: Any = None
+    ) -> Any:
+        session = super().open(bound, weights, sibling, states)
         microseconds = run_of(bound, self.truth)
         session.time_run = lambda: microseconds / 1e6  # type: ignore[method-assign]
         return session

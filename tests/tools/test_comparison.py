@@ -273,7 +273,8 @@ def test_a_race_blames_the_node_that_read_too_early() -> None:
         class Watched:
             """The executable, releasing the late branch once the join has read."""
 
-            graph, rewritten, plan = exe.graph, exe.rewritten, exe.plan
+            graph, rewritten, state = exe.graph, exe.rewritten, exe.state
+            plan = exe.plan
 
             def run(self, **inputs: Array) -> dict[str, Array]:
                 first_read.clear()

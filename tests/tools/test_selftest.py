@@ -107,7 +107,7 @@ class Faulty:
     def facts(self) -> Facts:
         return gx.CpuDevice().facts()
 
-    def open(self, plan: Any, weights: Any, sibling: Any = None) -> Any:
+    def open(self, plan: Any, weights: Any, sibling: Any = None, states: Any = None) -> Any:
         session = gx.CpuDevice().open(plan, weights, sibling)
         get = session.get
 

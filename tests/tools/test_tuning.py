@@ -114,7 +114,7 @@ def test_each_signature_once_and_the_dearest_first() -> None:
 
 def test_a_command_that_cannot_be_run_has_no_time() -> None:
     class Full(gx.CpuDevice):
-        def open(self, plan, weights, sibling=None):
+        def open(self, plan, weights, sibling=None, states=None):
             raise ExecutionError("no room")
 
     times = CommandTimes(Full(), model_of("cpu"))
@@ -239,7 +239,7 @@ def test_a_device_that_does_not_measure_is_refused(folder: Path) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(CPU, name)
 
-        def open(self, bound, weights, sibling=None) -> object:
+        def open(self, bound, weights, sibling=None, states=None) -> object:
             session = CPU.open(bound, weights)
 
             class Untimed:

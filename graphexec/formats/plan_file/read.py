@@ -16,6 +16,7 @@ from graphexec.formats.plan_file.values import (
     Place,
     Reader,
     Wrong,
+    boolean,
     extent,
     fields,
     integer,
@@ -111,7 +112,9 @@ def _version(value: Any, place: Place) -> int:
 def _check_version(stated: int, plan: Plan) -> None:
     """Refuse a plan that uses what its version does not have."""
     if stated < version_of(plan):
-        tensor = next(t for t in plan.tensors if not t.dtype.is_float)
+        tensor = next((t for t in plan.tensors if not t.dtype.is_float), None)
+        if tensor is None:
+            raise Wrong(f"plan_version: states need version 2, found {stated}")
         raise Wrong(
             f"plan_version: tensors such as '{tensor.name}' of {tensor.dtype} need version 2, "
             f"found {stated}"
@@ -233,6 +236,9 @@ _TENSOR = _made(
         "bytes": integer,
         "shape": list_of(extent),
         "dtype": _dtype,
+        "state": Optional(name, ""),
+        "next": Optional(name, ""),
+        "init": Optional(boolean, True),
     },
 )
 

@@ -107,6 +107,13 @@ def integer(value: Any, place: Place, least: int = 0) -> int:
     return value
 
 
+def boolean(value: Any, place: Place) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise Wrong(f"expected true or false, found {show(value)}")
+    return value
+
+
 MAX_MICROSECONDS = 1e12
 """Eleven days: the longest time that files may state, so that sums of times stay finite."""
 

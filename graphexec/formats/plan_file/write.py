@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from graphexec.ir.plan import HostWait, Instruction, Launch, Plan, Record, Stats, Wait
+from graphexec.ir.plan import HostWait, Instruction, Launch, PlacedTensor, Plan, Record, Stats, Wait
 
 VERSIONS = (1, 2)
-"""Version 2 has tensors of integers and bools. A plan without them is of version 1, so that older
-programs read it."""
+"""Version 2 has tensors of integers and bools, and states. A plan without them is of version 1, so
+that older programs read it."""
 _STATS = (
     "streams", "waits", "cross_stream_edges", "events", "arena_bytes", "arena_lower_bound",
     "naive_bytes", "predicted_ns", "makespan_lower_bound_ns", "costs", "schedule",
@@ -27,7 +27,7 @@ def dumps(plan: Plan) -> str:
         ("dims", _line(dict(plan.dims))),
         ("streams", _lines(_present(asdict(stream)) for stream in plan.streams)),
         ("buffers", _lines(asdict(buffer) for buffer in plan.buffers)),
-        ("tensors", _lines(asdict(t) | {"dtype": t.dtype.value} for t in plan.tensors)),
+        ("tensors", _lines(map(_tensor, plan.tensors))),
         ("instructions", _lines(map(_instruction, plan.instructions))),
     ]
     if plan.stats is not None:
@@ -38,7 +38,15 @@ def dumps(plan: Plan) -> str:
 
 def version_of(plan: Plan) -> int:
     """The least version of the format that has what the plan uses."""
-    return 1 if all(t.dtype.is_float for t in plan.tensors) else 2
+    kept = any(b.role == "state" for b in plan.buffers)
+    kept = kept or any(t.state or t.next or not t.init for t in plan.tensors)
+    return 1 if all(t.dtype.is_float for t in plan.tensors) and not kept else 2
+
+
+def _tensor(tensor: PlacedTensor) -> dict[str, Any]:
+    members = asdict(tensor) | {"dtype": tensor.dtype.value}
+    usual = {"state": "", "next": "", "init": True}
+    return {key: value for key, value in members.items() if key not in usual or value != usual[key]}
 
 
 def _instruction(i: Instruction) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from graphexec.ir.graph import Block, Graph, Input
 from graphexec.ir.names import NODE_KEYS
 from graphexec.ir.origin import at
 
-BLOCK_KEYS = ("inputs", "file", "prefix", "weights", "nodes", "outputs")
+BLOCK_KEYS = ("inputs", "file", "prefix", "weights", "state", "nodes", "outputs")
 
 
 class BlockReaders:

@@ -51,6 +51,17 @@ class Expressions:
         slot = self.slots[MAP]
         return GraphNode(name, MAP, operands, {slot: text}, marks={**marks, slot: value.mark})
 
+    def next(
+        self, value: Node, marks: dict[str, Mark], is_tensor: Callable[[str], bool]
+    ) -> tuple[str, dict[str, str] | None]:
+        """The next value of a state: a tensor, or an expression with the tensors that it reads."""
+        text = value.value if isinstance(value, ScalarNode) else None
+        if isinstance(text, str) and is_tensor(text):
+            return text, None
+        if MAP not in self.slots:
+            self.fields.expected(value, "the name of a tensor for 'next'")
+        return self._read(value, {}, marks)
+
     def attribute(
         self, name: str, op: str, node: MapNode, attrs: dict[str, Any], marks: dict[str, Mark],
         needs: list[str],

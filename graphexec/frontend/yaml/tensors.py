@@ -9,6 +9,7 @@ from graphexec.base.diagnostics import Mark
 from graphexec.frontend.yaml.document import OUTPUTS_HELP, Document
 from graphexec.frontend.yaml.expressions import Expressions
 from graphexec.frontend.yaml.problems import found, short
+from graphexec.frontend.yaml.states import read_states
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
 from graphexec.frontend.yaml.weights import read_dtype, read_weights
@@ -48,7 +49,8 @@ class TensorReader:
     def declare(self) -> None:
         """Collect all names, so that their order does not matter."""
         nodes = list(self.doc.entries("nodes"))
-        entries = [*self.input_entries(), *self.doc.entries("weights"), *nodes]
+        kept = [*self.doc.entries("weights"), *self.doc.entries("state")]
+        entries = [*self.input_entries(), *kept, *nodes]
         for key in sorted((key for key, _ in entries), key=lambda k: (k.line, k.column)):
             self._declare(key)
         for key, value in nodes:
@@ -62,7 +64,12 @@ class TensorReader:
         read_weights(self.doc, self.graph)
         for key, value in self.doc.entries("nodes"):
             self._node(str(key.value), key, value)
+        read_states(self.doc, self.graph, self.expressions, self.is_tensor)
         self._outputs()
+
+    def is_tensor(self, name: str) -> bool:
+        """Whether a tensor of this name may be referred to."""
+        return name in self.declared or is_inner(self, self.blocks, name)
 
     def input_entries(self) -> list[Entry]:
         """The names of inputs, and what is said of them."""
@@ -112,7 +119,7 @@ class TensorReader:
             self.problems.add(
                 key, f"the name '{short(name)}' is used twice",
                 notes=(f"first used at {self.doc.place(first.mark)}",),
-                help="inputs, weights and nodes share one set of names",
+                help="inputs, weights, states and nodes share one set of names",
             )  # fmt: skip
 
     def input(self, key: ScalarNode, value: Value | None) -> None:
@@ -278,10 +285,10 @@ class TensorReader:
         if not isinstance(tensor, str):
             self.fields.expected(value, f"the name of a tensor for {what}")
             return ""
-        if tensor not in self.declared and not is_inner(self, self.blocks, tensor):
+        if not self.is_tensor(tensor):
             self.problems.add(
                 value, f"there is no tensor '{short(tensor)}'",
-                label=f"{what} must name an input, weight or node",
+                label=f"{what} must name an input, weight, state or node",
                 wrong=tensor, known=self.declared, notes=inner_names(self, tensor),
             )  # fmt: skip
         elif tensor == user:

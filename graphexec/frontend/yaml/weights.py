@@ -16,8 +16,8 @@ NO_FILE_HELP = "or 'file: …' at the top of the graph, for all weights that nam
 def read_weights(doc: Document, graph: Graph) -> None:
     """Fill `graph.weights`, and what the graph says of all of them."""
     places = graph.weight_marks
-    graph.weight_file = _text(doc, doc.sections, "file", "the path of a file", places)
-    prefix = _text(doc, doc.sections, "prefix", "a text before the keys of weights", places)
+    graph.weight_file = read_text(doc, doc.sections, "file", "the path of a file", places)
+    prefix = read_text(doc, doc.sections, "prefix", "a text before the keys of weights", places)
     graph.weight_prefix = prefix or ""
     for key, value in doc.entries("weights"):
         graph.weights[str(key.value)] = _weight(doc, str(key.value), value, {"": key.mark})
@@ -34,8 +34,8 @@ def _weight(doc: Document, name: str, value: Node, marks: dict[str, Mark]) -> We
         return Weight(name)
     if "file" not in members and not doc.has_file:
         _note_no_file(doc, name, value)
-    file = _text(doc, members, "file", "the path of a file", marks)
-    key = _text(doc, members, "key", "the name of an array", marks)
+    file = read_text(doc, members, "file", "the path of a file", marks)
+    key = read_text(doc, members, "key", "the name of an array", marks)
     shape = doc.fields.shape(members["shape"][1], marks) if "shape" in members else None
     return Weight(name, file, key, shape, read_dtype(doc, members, marks), marks)
 
@@ -47,9 +47,10 @@ def _note_no_file(doc: Document, name: str, value: Node) -> None:
     doc.problems.add(value, message, label=label, help=f"{{file: …}}, {NO_FILE_HELP}")
 
 
-def _text(
+def read_text(
     doc: Document, members: Members, field: str, what: str, marks: dict[str, Mark]
 ) -> str | None:
+    """A key that is a text, if it is there; notes its place in `marks`."""
     if field not in members:
         return None
     node = members[field][1]

@@ -10,7 +10,7 @@ from graphexec.base.cycles import topological_order
 from graphexec.base.diagnostics import Diagnostic, Mark
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.problems import Problems
-from graphexec.ir.graph import Block, Graph, Input, Node, Weight
+from graphexec.ir.graph import Block, Graph, Input, Node, State, Weight
 from graphexec.ir.origin import BLOCK
 
 _MAX_LISTED = 20  # names of one cycle in a message
@@ -70,7 +70,9 @@ def unused(graph: Graph, flat: Graph) -> list[Diagnostic]:
 
 def _note_unused(problems: Problems, scope: Graph, named: Container[int]) -> None:
     """Note what a graph or block declares and does not use; `named` are marks of used ones."""
-    live = {_declared(scope, tensor) for tensor in scope.outputs.values()}
+    kept = [tensor for state in scope.states.values() for tensor in
+            ([state.next] if state.operands is None else state.operands.values())]  # fmt: skip
+    live = {_declared(scope, tensor) for tensor in (*scope.outputs.values(), *kept)}
     stack = list(live)
     while stack:
         node = scope.nodes.get(stack.pop())
@@ -85,9 +87,10 @@ def _note_unused(problems: Problems, scope: Graph, named: Container[int]) -> Non
     for kind, items, used, why in (
         ("input", scope.inputs.values(), read, "nothing reads it"),
         ("weight", scope.weights.values(), read, "nothing reads it"),
+        ("state", scope.states.values(), read, "nothing reads it"),
         ("node", nodes, live, "no output needs it"),
     ):
-        for item in cast("Iterable[Input | Weight | Node]", items):
+        for item in cast("Iterable[Input | Weight | State | Node]", items):
             if item.name not in used and id(item.marks) not in named:
                 message = f"{kind} '{item.name}'{where} is not used"
                 problems.add(item.marks[""], message, label=why, severity="warning")
@@ -96,7 +99,8 @@ def _note_unused(problems: Problems, scope: Graph, named: Container[int]) -> Non
 def _declared(scope: Graph, tensor: str) -> str:
     """The declaration that a name in a scope belongs to: "trunk" for "trunk.3.h"."""
     name = tensor
-    while name and name not in scope.nodes and name not in scope.weights:
+    kinds = (scope.nodes, scope.weights, scope.states)
+    while name and not any(name in kind for kind in kinds):
         name = name.rpartition(".")[0]
     return name or tensor
 
@@ -106,7 +110,7 @@ def _named_outside(flat: Graph) -> set[int]:
     found = set()
     for user in flat.nodes.values():
         for tensor in user.operands.values():
-            made = flat.nodes.get(tensor) or flat.weights.get(tensor)
+            made = flat.nodes.get(tensor) or flat.weights.get(tensor) or flat.states.get(tensor)
             if made is not None and made.origin is not user.origin:
                 found.add(id(made.marks))
     ends = (flat.nodes.get(tensor) for tensor in flat.outputs.values())

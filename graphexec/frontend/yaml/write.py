@@ -15,7 +15,7 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.frontend.yaml.scalars import resolve
 from graphexec.ir.expression import MAP
-from graphexec.ir.graph import Block, Graph, Input, Node, Weight
+from graphexec.ir.graph import Block, Graph, InFile, Input, Node, State, Weight
 from graphexec.ir.operand import listed
 from graphexec.ir.origin import BLOCK
 
@@ -65,6 +65,7 @@ def _body(graph: Graph) -> Iterator[str]:
     if graph.weight_prefix:
         yield f"prefix: {_flow(graph.weight_prefix)}"
     yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
+    yield from _section("state", ((s.name, _state(s)) for s in graph.states.values()))
 
 
 def _nodes(graph: Graph) -> Iterator[str]:
@@ -93,6 +94,14 @@ def _weight(item: Weight) -> dict[str, Any] | str:
     fields = {"file": item.file, "key": item.key, "shape": item.shape, "dtype": item.dtype}
     given = {key: value for key, value in fields.items() if value is not None}
     return item.key if item.key is not None and len(given) == 1 else given
+
+
+def _state(item: State) -> dict[str, Any]:
+    init: Any = item.init
+    if isinstance(init, InFile):
+        init = {k: v for k, v in (("file", init.file), ("key", init.key)) if v is not None}
+    fields: dict[str, Any] = {"shape": item.shape, "dtype": item.dtype}
+    return {**fields, **({"init": init} if init != 0 else {}), "next": item.next}
 
 
 def _node(item: Node, graph: Graph) -> dict[str, Any] | str:

@@ -1,4 +1,4 @@
-"""dead-nodes: leave out nodes that no output depends on.
+"""dead-nodes: leave out nodes that no output and no next value of a state depends on.
 
 An `after` edge keeps the node it names only when the ordered node itself is needed.
 """
@@ -13,7 +13,7 @@ from graphexec.ir.typed import TypedGraph
 
 def rewrite(graph: TypedGraph, target: Target) -> tuple[TypedGraph, tuple[Note, ...]]:
     """`graph` with the nodes that the outputs need, in the same order."""
-    needed = set(graph.outputs.values())
+    needed = graph.kept
     for node in reversed(graph.nodes):
         if node.name in needed:
             needed.update(node.operands.values(), node.after)

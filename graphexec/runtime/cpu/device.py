@@ -70,11 +70,13 @@ class CpuDevice(CpuOptions):
         return 0
 
     def open(
-        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
-    ) -> CpuSession:
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None,
+        states: Session | None = None,
+    ) -> CpuSession:  # fmt: skip
         """Load a plan; OutOfMemory if the host has too little memory."""
         assert sibling is None or isinstance(sibling, CpuSession)
-        return CpuSession(bound, weights, self, sibling)
+        assert states is None or isinstance(states, CpuSession)
+        return CpuSession(bound, weights, self, sibling, states)
 
 
 def _model() -> str:

@@ -26,12 +26,16 @@ class Memory:
     """The buffers of a plan, by their ids, as arrays of uint8. OutOfMemory if they do not fit."""
 
     def __init__(
-        self, bound: BoundPlan, weights: Mapping[str, Array], lender: Memory | None = None
-    ) -> None:
-        """`weights` (by storage) are copied in, or those of a `lender` are shared."""
+        self, bound: BoundPlan, weights: Mapping[str, Array], lender: Memory | None = None,
+        states: Memory | None = None,
+    ) -> None:  # fmt: skip
+        """`weights` (by storage) are copied in, or those of a `lender` are shared; so are the
+        states of `states`."""
         plan = self._plan = bound.plan
         self._places = bound.places
         shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
+        if states is not None:
+            shared |= {b.id: states.buffers[b.id] for b in plan.buffers if b.role == "state"}
         launches = [*plan.launches.values()]
         fixed = {r.buffer for i in launches if not _moves(i) for r in i.reads + i.writes}
         fixed |= {b.id for b in plan.buffers if b.space == "device"}  # `in_place` gives them
@@ -46,7 +50,9 @@ class Memory:
                 self.buffers[b.id] = self._onwards[b.id][: b.bytes]
             else:
                 self.buffers[b.id] = _allocate(f"buffer '{b.id}'", b.bytes)
-        for name, array in ({} if shared else weights).items():
+            if b.role == "state" and b.id not in shared:
+                self.buffers[b.id].fill(0)
+        for name, array in ({} if "weights" in shared else weights).items():
             buffer, offset = self._places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
@@ -104,7 +110,7 @@ class Memory:
         """A copy of a buffer."""
         return self.buffers[buffer].copy()
 
-    def write(self, buffer: str, content: Array) -> None:
+    def write(self, buffer: str, content: Array | np.uint8) -> None:
         """Replace what is in a buffer."""
         self.buffers[buffer][...] = content
 

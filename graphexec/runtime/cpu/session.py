@@ -12,8 +12,11 @@ which work is cut (`split`), so results do not depend on the load of the machine
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import median
+
+import numpy as np
 
 from graphexec.base.errors import SessionClosed, TimedOut
 from graphexec.base.tensor import Array, View
@@ -36,10 +39,12 @@ class CpuSession:
 
     def __init__(
         self, bound: BoundPlan, weights: Mapping[str, Array], options: CpuOptions,
-        sibling: CpuSession | None = None,
+        sibling: CpuSession | None = None, states: CpuSession | None = None,
     ) -> None:  # fmt: skip
         self._bound, self._plan, self._options = bound, bound.plan, options
-        self._memory: Memory = Memory(bound, weights, sibling._memory if sibling else None)
+        self._memory: Memory = Memory(
+            bound, weights, sibling._memory if sibling else None, states._memory if states else None
+        )
         self._engine = Engine(bound.plan, self._memory, options)
         self._steps = prepare(bound, self._engine)  # the engine must not refer to them
         self._streams = self._engine.streams
@@ -84,6 +89,21 @@ class CpuSession:
         """The output buffer, which a new one replaces, or a copy."""
         return self._memory.hand_over(buffer)
 
+    @property
+    def state_buffers(self) -> Sequence[str]:
+        """Those of the role."""
+        return [buffer.id for buffer in self._plan.buffers if buffer.role == "state"]
+
+    def read_state(self, buffer: str) -> Array:
+        """A copy."""
+        self._drain()
+        return self._memory.read(buffer)
+
+    def write_state(self, buffer: str, content: Array | None) -> None:
+        """In place."""
+        self._drain()
+        self._memory.write(buffer, np.uint8(0) if content is None else content)
+
     def issue(self, tap: Tap | None = None, times: int = 1) -> None:
         """Queue the plan on the workers, after waiting for an earlier run."""
         for _ in range(times):
@@ -108,8 +128,22 @@ class CpuSession:
             raise
         self._awaited = False
 
+    @contextmanager
+    def _states_unchanged(self) -> Iterator[None]:
+        """Around runs that are measured and no steps."""
+        before = {buffer: self.read_state(buffer) for buffer in self.state_buffers}
+        try:
+            yield
+        finally:
+            for buffer, content in before.items():
+                self.write_state(buffer, content)
+
     def timed(self) -> RunTimes:
         """Run once more, measured with the workers' clocks."""
+        with self._states_unchanged():
+            return self._timed()
+
+    def _timed(self) -> RunTimes:
         found: dict[int, tuple[float, float]] = {}
 
         def recorder(number: int, start: float, end: float) -> None:
@@ -140,7 +174,7 @@ class CpuSession:
         assert isinstance(launch, Launch)
         cores, found = self._engine.cores, []
         command = prepare_command(launch, work, self._memory, cores)
-        with single_threaded_blas(), cores.busy():
+        with self._states_unchanged(), single_threaded_blas(), cores.busy():
             for _ in range(2 + repeats):
                 start = time.perf_counter()
                 command()
@@ -149,10 +183,11 @@ class CpuSession:
 
     def time_run(self) -> float:
         """By the host's clock."""
-        start = time.perf_counter()
-        self.issue()
-        self.wait()
-        return time.perf_counter() - start
+        with self._states_unchanged():
+            start = time.perf_counter()
+            self.issue()
+            self.wait()
+            return time.perf_counter() - start
 
     def done(self) -> bool:
         """Whether the last `issue` is done."""

@@ -104,11 +104,13 @@ class HipDevice(HipOptions):
         return products.count_algorithms(hip, work, most)
 
     def open(
-        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None
-    ) -> HipSession:
+        self, bound: BoundPlan, weights: Mapping[str, Array], sibling: Session | None = None,
+        states: Session | None = None,
+    ) -> HipSession:  # fmt: skip
         """Load a plan; OutOfMemory if the device has too little memory."""
         assert sibling is None or isinstance(sibling, HipSession)
-        return HipSession(bound, weights, self, self._bindings(), sibling)
+        assert states is None or isinstance(states, HipSession)
+        return HipSession(bound, weights, self, self._bindings(), sibling, states)
 
     def _bindings(self) -> Bindings:
         bindings = load()

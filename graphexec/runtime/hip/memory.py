@@ -39,9 +39,11 @@ class Memory:
     """The buffers of a plan. `host` has the bytes of buffers in pinned host memory."""
 
     def __init__(
-        self, hip: Bindings, bound: BoundPlan, resources: Resources, lender: Memory | None
-    ) -> None:
-        """Allocate the memory. The weights of a `lender` are shared; they are read only."""
+        self, hip: Bindings, bound: BoundPlan, resources: Resources, lender: Memory | None,
+        states: Memory | None = None,
+    ) -> None:  # fmt: skip
+        """Allocate the memory. The weights of a `lender` are shared; they are read only. So are the
+        states of `states`."""
         plan = bound.plan
         self._hip, self._plan, self._resources = hip, plan, resources
         self.places = bound.places
@@ -53,12 +55,16 @@ class Memory:
         self.host: dict[str, Array] = {}
         self.edge = (0, 0)  # addresses of the first byte of inputs and outputs, and after the last
         self._spare: dict[str, Pointer] = {}
+        self._lent: set[str] = set()  # states that are another session's
         self._take_side_by_side()
         for buffer in plan.buffers:
             if buffer.id in self._pointers:
                 continue
             if buffer.role == "weights" and lender is not None:
                 self._pointers[buffer.id] = lender._pointers[buffer.id]
+            elif buffer.role == "state" and states is not None:
+                self._pointers[buffer.id] = states._pointers[buffer.id]
+                self._lent.add(buffer.id)
             elif buffer.space == "device":
                 self._pointers[buffer.id] = self._malloc(buffer.bytes)
             else:
@@ -94,11 +100,22 @@ class Memory:
     # Filling --------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Fill device memory except weights with zeros: no run depends on previous contents."""
+        """Fill device memory of its own except weights with zeros: no run depends on previous
+        contents."""
         for buffer in self._plan.buffers:
-            if buffer.space == "device" and buffer.role != "weights":
-                pointer = self._pointers[buffer.id]
-                self._hip.prepare_fill(pointer, 0, buffer.bytes, self._origin)()
+            own = buffer.role != "weights" and buffer.id not in self._lent
+            if buffer.space == "device" and own:
+                self._fill_with_zeros(buffer.id)
+
+    def zero(self, buffer: str) -> None:
+        """Fill a buffer in device memory with zeros, while nothing runs."""
+        self._fill_with_zeros(buffer)
+        self._resources.wait([self._origin])
+        self._hip.synchronize_stream(self._origin)
+
+    def _fill_with_zeros(self, buffer: str) -> None:
+        pointer = self._pointers[buffer]
+        self._hip.prepare_fill(pointer, 0, self.sizes[buffer], self._origin)()
 
     def upload(self, weights: Mapping[str, Array]) -> None:
         """Upload weights through one pinned buffer of the size of the largest."""

@@ -11,17 +11,19 @@ from __future__ import annotations
 import logging
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
 from graphexec.base.interrupts import own
 from graphexec.base.tensor import Array, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import HostWait, Launch
-from graphexec.ir.program import Kernel, TritonKernel
+from graphexec.ir.program import FAULT, Kernel, TritonKernel
 from graphexec.runtime.device import Step, Tap, prepare
 from graphexec.runtime.device_array import DeviceArray, NotTaken, take
 from graphexec.runtime.hip.access import checked
@@ -48,10 +50,10 @@ class HipSession:
 
     def __init__(
         self, bound: BoundPlan, weights: Mapping[str, Array], options: HipOptions,
-        bindings: Bindings, sibling: HipSession | None = None,
+        bindings: Bindings, sibling: HipSession | None = None, states: HipSession | None = None,
     ) -> None:  # fmt: skip
         self._bound, self._plan, self._options = bound, bound.plan, options
-        self._hip, self._sibling = bindings, sibling
+        self._hip, self._sibling, self._states = bindings, sibling, states
         self._resources = Resources(bindings, options.index)
         self._closed, self._hung = False, False
         self._running = False  # a run may be on the streams
@@ -143,6 +145,49 @@ class HipSession:
         """Whether an array shares bytes with inputs or outputs on the device."""
         low, high = self._memory.edge
         return array.address < high and low < array.address + array.type.nbytes
+
+    @property
+    def state_buffers(self) -> Sequence[str]:
+        """Those of the role."""
+        return [buffer.id for buffer in self._plan.buffers if buffer.role == "state"]
+
+    def read_state(self, buffer: str) -> Array:
+        """A copy through pinned memory."""
+        self._make_ready()
+        return self._memory.contents(buffer)
+
+    def write_state(self, buffer: str, content: Array | None) -> None:
+        """Through pinned memory; zeros are a fill."""
+        self._make_ready()
+        if content is None:
+            self._memory.zero(buffer)
+        else:
+            self._memory.replace(buffer, content)
+
+    @contextmanager
+    def _states_unchanged(self) -> Iterator[None]:
+        """Around runs that are no steps."""
+        before = {buffer: self.read_state(buffer) for buffer in self.state_buffers}
+        try:
+            yield
+        finally:
+            for buffer, content in before.items():
+                self.write_state(buffer, content)
+
+    @contextmanager
+    def _states_held(self) -> Iterator[None]:
+        """The same, without copies of all states where there is a fault word: who finds it set
+        writes to none."""
+        if FAULT not in self.state_buffers:
+            with self._states_unchanged():
+                yield
+            return
+        before = self.read_state(FAULT)
+        self.write_state(FAULT, np.array([-1, 0], np.int32).view(np.uint8))
+        try:
+            yield
+        finally:
+            self.write_state(FAULT, before)
 
     @property
     def origin(self) -> Any:
@@ -253,7 +298,8 @@ class HipSession:
         for _ in plan.streams:
             resources.stream()
         lender = self._sibling._memory if self._sibling else None
-        self._memory = Memory(hip, self._bound, resources, lender)
+        states = self._states._memory if self._states else None
+        self._memory = Memory(hip, self._bound, resources, lender, states)
         self._arrival = resources.own(hip.create_event, hip.destroy_event)
         products = Products(hip, self._bound, resources, self._memory, self._options.algorithms,
                             self._options.reproducible)  # fmt: skip
@@ -286,8 +332,9 @@ class HipSession:
 
     def _capture(self) -> None:
         """Run once, so that the libraries do their lazy loading, then capture."""
-        self.issue()
-        self.wait(self._options.timeout)
+        with self._states_held():
+            self.issue()
+            self.wait(self._options.timeout)
         try:
             self._run = [capture(self._hip, self._steps, self.origin, self._resources.stack())]
             self.mode = "graph"
@@ -302,6 +349,10 @@ class HipSession:
 
     def timed(self) -> RunTimes:
         """Run three times or more, the last one measured by events, whatever the mode."""
+        with self._states_unchanged():
+            return self._timed()
+
+    def _timed(self) -> RunTimes:
         timeout = self._options.timeout
         streams = self._resources.streams
         with ExitStack() as owned:
@@ -330,7 +381,7 @@ class HipSession:
                 self._hung = True
                 raise TimedOut(f"the command did not finish: node '{launch.node}'")
 
-        with self._issuing():
+        with self._states_unchanged(), self._issuing():
             return time_step(self._hip, self._prepared[instruction], stream, wait, repeats)
 
     def time_run(self) -> float:
@@ -341,14 +392,15 @@ class HipSession:
             timed = partial(hip.create_event, timing=True)
             self._clock.append(self._resources.own(timed, hip.destroy_event))
         begin, end = (hip.prepare_record(event, self.origin) for event in self._clock)
-        self.issue()
-        with self._issuing():
-            begin()
-            for step in self._run:
-                step()
-            end()
-        timeout = self._options.timeout
-        self.wait(None if timeout is None else 2 * timeout)
+        with self._states_unchanged():
+            self.issue()
+            with self._issuing():
+                begin()
+                for step in self._run:
+                    step()
+                end()
+            timeout = self._options.timeout
+            self.wait(None if timeout is None else 2 * timeout)
         return hip.elapsed(*self._clock) / 1e3
 
     # Inspecting -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from graphexec.base.units import shown
+from graphexec.planning.keep_in_place import REWRITE as keep_in_place
 from graphexec.planning.scheduling import ONE_STREAM
 from graphexec.tools.explain.facts import MOST_NAMED, Facts, cut
 from graphexec.views.table import count, size
@@ -20,6 +21,7 @@ def plan_in_words(facts: Facts, more: Compiled | None) -> Iterator[str]:
     yield f"{facts.program.graph}: {count(len(facts.commands), 'command')} on {streams}"
     yield ""
     yield from _rewrites(facts)
+    yield from _states(facts)
     yield from _time(facts, more)
     yield ""
     yield from _all_waits(facts)
@@ -36,6 +38,27 @@ def _rewrites(facts: Facts) -> Iterator[str]:
         yield f"  {note.rewrite}: {note.text}."
     if len(done) > MOST_NAMED:
         yield f"  … and {len(done) - MOST_NAMED} more; `explain FILE NODE` shows a node's."
+    yield ""
+
+
+def _states(facts: Facts) -> Iterator[str]:
+    """Where the next value of each state is computed, and why."""
+    states = facts.program.states
+    if not states:
+        return
+    why = {note.nodes[-1]: note for note in facts.notes if note.rewrite == keep_in_place.name}
+    yield "States:"
+    for name in [*states][:MOST_NAMED]:
+        kept = states[name]
+        if kept.end == name:
+            text = f"'{name}' keeps its value"
+        elif name in why:
+            text = why[name].text
+        else:
+            text = f"'{kept.next}' is copied to where state '{name}' lies"
+        yield f"  {name} ({size(facts.program.storages[kept.home.storage].nbytes)}): {text}."
+    if len(states) > MOST_NAMED:
+        yield f"  … and {len(states) - MOST_NAMED} more; `explain FILE NAME` shows one."
     yield ""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.expressions import names_in
 from graphexec.base.tensor import DType, TensorType
+from graphexec.frontend.expand import expand
 from graphexec.ir.expression import MAP
 from graphexec.ir.graph import Graph, Node, State
 
@@ -80,16 +81,10 @@ def _range(dtype: DType) -> tuple[int, int]:
     return int(found.min), int(found.max)
 
 
-def declared_states(graph: Graph) -> dict[str, State]:
-    """The states that a graph and its blocks declare, by the names that they have there."""
-    blocks = [state for block in graph.blocks.values() for state in block.states.values()]
-    return {state.name: state for state in (*blocks, *graph.states.values())}
-
-
 def dims_of_states(graph: Graph) -> Mapping[str, str]:
     """The dims in the shapes of states, each with a state that has it: an executable fixes them."""
     found: dict[str, str] = {}
-    for state in declared_states(graph).values():
+    for state in expand(graph).states.values():
         for extent in state.shape:
             for name in names_in(extent) if isinstance(extent, str) else ():
                 for dim in _dims_behind(graph, name):

@@ -16,6 +16,7 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError, ExecutionError, SessionClosed
 from graphexec.base.progress import tracked
 from graphexec.base.tensor import Array, TensorType
+from graphexec.frontend.expand import expand
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
 from graphexec.ir.bound_plan import BoundPlan
@@ -37,7 +38,7 @@ from graphexec.runtime.run_inputs import (
     no_port,
     shapes_of,
 )
-from graphexec.runtime.states import Faults, States, check_fixed
+from graphexec.runtime.states import Faults, States
 from graphexec.runtime.tap import typed
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Executable:
             self.state = base.state
         else:
             with self._closing_after_failure():
-                self.state = States(compiled.graph.states, source, self._sessions[0], self.lock,
+                flat, session = expand(source), self._sessions[0]
+                self.state = States(compiled.graph.states, flat, session, self.lock,
                                     bool(compiled.program.faults))  # fmt: skip
         if weights_from is not None:
             weights_from._lent += 1
@@ -301,7 +303,7 @@ class Executable:
                if shape != self.inputs[n].shape}  # fmt: skip
         if odd:
             if self.state.active and not self._derived:
-                check_fixed(self._source, self.state.fixed, solve_dims(self._source, shapes))
+                self.state.check_fixed(solve_dims(self._source, shapes))
             other = None if self._derived else self._resized.find(shapes, self._like)
             if other is None:
                 raise does_not_fit(self._source, self._compiled.graph.dims, odd)

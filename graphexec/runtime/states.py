@@ -28,7 +28,7 @@ from graphexec.base.tensor import Array, DType, TensorType
 from graphexec.formats.arrays import write_archive
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
-from graphexec.graph.states import declared_states, dims_of_states
+from graphexec.graph.states import dims_of_states
 from graphexec.ir.names import port_buffer
 from graphexec.ir.program import FAULT
 from graphexec.ir.typed import TypedState, TypedWeight
@@ -118,6 +118,19 @@ class States(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"States({', '.join(f'{name}: {type}' for name, type in self.types.items())})"
+
+    def check_fixed(self, dims: Mapping[str, int]) -> None:
+        """DataError if inputs imply another value for a dim of a state."""
+        mistakes = [
+            self._graph.error(
+                f"the inputs imply {dim}={dims[dim]}, but state '{state}' has {dim}={extent}",
+                self._graph.states[state], "shape",
+                help="dims of states are fixed when the executable is compiled",
+            )
+            for dim, (state, extent) in self.fixed.items() if dims.get(dim, extent) != extent
+        ]  # fmt: skip
+        if mistakes:
+            raise DataError(mistakes)
 
     def reset(self) -> None:
         """Give every state the value that it had before the first run."""
@@ -300,19 +313,3 @@ def beginnings(states: Mapping[str, TypedState]) -> dict[str, Array]:
     if mistakes:
         raise DataError(mistakes)
     return found
-
-
-def check_fixed(
-    graph: Graph, fixed: Mapping[str, tuple[str, int]], dims: Mapping[str, int]
-) -> None:
-    """DataError if inputs imply another value for a dim of a state."""
-    mistakes = [
-        graph.error(
-            f"the inputs imply {dim}={dims[dim]}, but state '{state}' has {dim}={extent}",
-            declared_states(graph)[state], "shape",
-            help="dims of states are fixed when the executable is compiled",
-        )
-        for dim, (state, extent) in fixed.items() if dims.get(dim, extent) != extent
-    ]  # fmt: skip
-    if mistakes:
-        raise DataError(mistakes)

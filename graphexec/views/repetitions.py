@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from graphexec.views.outline import Arrow, Box, Outline
 
+_NEXT = "next"  # what stands for the next value of a state, in place of an op
 _NUMBER = re.compile(r"\.(0|[1-9][0-9]*)(?=\.)")
 
 
@@ -45,17 +46,18 @@ def stretches(names: Iterable[str], least: int) -> Iterator[int]:
 
 
 def folded(outline: Outline) -> Outline:
-    """The outline with one box for all repetitions of a node or weight."""
+    """The outline with one box for all repetitions of a node, weight or state."""
     return fold(outline)[0]
 
 
 def fold(outline: Outline) -> tuple[Outline, tuple[Arrow, ...]]:
-    """The outline with one box for all repetitions of a node or weight, and the arrows from a
-    repetition to the next, which are not in it."""
+    """The outline with one box for all repetitions of a node, weight or state, and the arrows from
+    a repetition to the next, which are not in it."""
     groups: dict[object, list[int]] = {}
     repeated = _repeated(box.name for box in outline.boxes)
     for n, box in enumerate(outline.boxes):
-        pattern = _pattern(box.name, repeated) if box.kind in ("op", "weight") else box.name
+        named = box.kind not in ("input", "output") or box.op == _NEXT
+        pattern = _pattern(box.name, repeated) if named else box.name
         alone = pattern == box.name
         groups.setdefault(n if alone else (box.kind, box.op, pattern), []).append(n)
     if len(groups) == len(outline.boxes):

@@ -122,7 +122,7 @@ def test_a_device_need_not_add_a_bias() -> None:
 def test_rows_of_a_batch_that_share_the_matrix_are_rows() -> None:
     (command,) = computing(planned(entries(2, 2, 1)))
     assert isinstance(command.work, Kernel)
-    assert dict(command.work.defines)["ROWS"] == "6"
+    assert dict(command.work.defines)["ROWS"] == "4"
 
 
 def test_equal_ones_become_a_batch() -> None:

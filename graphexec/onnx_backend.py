@@ -38,7 +38,7 @@ from graphexec.runtime.find import find_device
 _MOST_KEPT = 16  # plans of a model
 
 
-class GraphexecRep(BackendRep):
+class GraphexecRep(BackendRep):  # type: ignore[misc]
     """A model that is ready to run. Its plans are closed with it."""
 
     def __init__(self, model: Any, device: str) -> None:
@@ -121,7 +121,7 @@ class GraphexecRep(BackendRep):
         return converter, compile(converter.convert(), device=self._device)
 
 
-class GraphexecBackend(Backend):
+class GraphexecBackend(Backend):  # type: ignore[misc]
     """The functions of this module as a class, as ONNX's test runner takes them."""
 
     @classmethod

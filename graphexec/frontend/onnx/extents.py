@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import TypeAlias
 
 Monomial: TypeAlias = tuple[str, ...]
@@ -238,8 +237,3 @@ def known(shape: Iterable[Extent]) -> tuple[int, ...] | None:
     """The shape if all of it is known."""
     found = tuple(shape)
     return found if all(isinstance(e, int) for e in found) else None  # type: ignore[return-value]
-
-
-def elements(shape: Iterable[int]) -> int:
-    """The number of elements of a shape that is known."""
-    return prod(shape)

@@ -77,7 +77,7 @@ def _dtype(node: Node) -> DType:
     if node.op in _COMPARISONS or node.op in ("Not", "And", "Or", "Xor"):
         return DType.BOOL
     if node.op == "ConstantOfShape":
-        return _fill(node)[1]
+        return fill_of(node)[1]
     return node.value(1 if node.op == "Where" else 0).dtype
 
 
@@ -102,7 +102,7 @@ def _array(extents: Any) -> Array:
 # Rules ------------------------------------------------------------------------------------------
 
 
-def _fill(node: Node) -> tuple[Any, DType]:
+def fill_of(node: Node) -> tuple[Any, DType]:
     """The element of ConstantOfShape, and its type."""
     tensor = node.attrs.get("value")
     if tensor is None:
@@ -116,7 +116,7 @@ def _constant_of_shape(node: Node, shape: Array) -> Array:
     extents = tuple(shape.ravel().tolist())
     if not all(isinstance(e, int) for e in extents) or count(extents) > MOST:
         raise Undecided
-    return np.full(extents, _fill(node)[0])
+    return np.full(extents, fill_of(node)[0])
 
 
 def _slice(node: Node, x: Array, starts: Array, ends: Array, axes: Array | None = None,

@@ -27,7 +27,7 @@ try:
     from google.protobuf.message import DecodeError
     from onnx import external_data_helper, numpy_helper
 except ImportError:  # said by `read_model`
-    onnx = None  # type: ignore[assignment]
+    onnx = None
 
 NEEDED = "pip install 'graphexec[onnx]'"
 OLDEST, NEWEST = 13, 28  # opsets

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from graphexec.ir.graph import Graph
 
 
@@ -21,15 +18,3 @@ def pruned(graph: Graph) -> Graph:
     graph.nodes = {n: node for n, node in graph.nodes.items() if n in needed}
     graph.weights = {n: weight for n, weight in graph.weights.items() if n in needed}
     return graph
-
-
-def words(value: Any) -> Iterator[str]:
-    """The texts within an attribute."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from words(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from words(item)

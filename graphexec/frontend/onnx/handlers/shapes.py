@@ -9,7 +9,7 @@ import numpy as np
 from graphexec.base.tensor import DType
 from graphexec.frontend.onnx.builder import Builder, literal
 from graphexec.frontend.onnx.extents import Extent, Poly, count, sign, stated
-from graphexec.frontend.onnx.fold import _fill
+from graphexec.frontend.onnx.fold import fill_of
 from graphexec.frontend.onnx.model import DTYPES
 from graphexec.frontend.onnx.values import Node, Unsupported, Value, axis_of, empty
 
@@ -185,7 +185,7 @@ def _tile_by_axis(b: Builder, x: Value, times: Sequence[Extent]) -> Value:
 
 def _constant_of_shape(b: Builder, n: Node) -> Value:
     shape = n.value(0).ints()
-    value, dtype = _fill(n)
+    value, dtype = fill_of(n)
     if any(e == 0 for e in shape):
         return empty(n.outputs[0], shape, dtype)
     return b.map(literal(value), shape=shape, to=dtype)

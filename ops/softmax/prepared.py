@@ -14,6 +14,8 @@ from graphexec.ops.softmax.body import body_of
 from graphexec.ops.softmax.on_cpu import softmax_on_cpu
 from graphexec.ops.softmax.variants import Problem
 
+_FEWEST = 1 << 15  # elements; fewer are not worth a compiler's time
+
 
 @dataclass(frozen=True)
 class SoftmaxOnCpu:
@@ -23,15 +25,18 @@ class SoftmaxOnCpu:
     problem: Problem
 
     def prepare(self) -> Compute:
-        """The fastest function on this machine; the first call may compile the body. NumPy's
-        powers in f64 are faster than those of C."""
+        """The fastest function on this machine; the first call may compile the body, which depends
+        on the scale. NumPy's powers in f64 are faster than those of C."""
         p = self.problem
+        plain = partial(softmax_on_cpu, axis=p.axis, scale=p.scale, causal=p.causal)
+        if p.x.dtype is DType.F64 or p.x.elements < _FEWEST:
+            return plain
         order = (*(n for n in range(len(p.x.shape)) if n != p.axis), p.axis)
         mask = None if p.mask is None else p.mask.transpose(order)
         body = body_of(p.x.transpose(order), mask, p.scale, p.causal)
-        code = None if p.x.dtype is DType.F64 else library(body)
+        code = library(body)
         if code is None:
-            return partial(softmax_on_cpu, axis=p.axis, scale=p.scale, causal=p.causal)
+            return plain
         compiled, along = Compiled(body, code), p.axis == len(p.x.shape) - 1
 
         def compute(arrays: list[Array], parallel: Parallel) -> None:

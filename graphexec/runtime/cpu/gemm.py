@@ -61,7 +61,10 @@ def prepare_gemm(
 
     if kernel is not None and once is not None:
         packed = once(lambda: kernel.pack(b))
-        return _packed(kernel, packed, left, product, alpha, addend, finish, cores)
+        done = product is out and not beta
+        return _packed(
+            kernel, packed, left, product, alpha, addend, None if done else finish, cores
+        )
     right = _Operand(b, wide, axis < rows and b.shape[axis] == out.shape[axis])
 
     def body(low: int, high: int) -> None:
@@ -93,26 +96,31 @@ def prepare_gemm(
 
 def _packed(
     kernel: Kernel, packed: Array, left: _Operand, product: Array, alpha: float,
-    addend: _Operand | None, finish: Callable[[tuple[Any, ...]], None], cores: Cores,
+    addend: _Operand | None, finish: Callable[[tuple[Any, ...]], None] | None, cores: Cores,
 ) -> Callable[[], None]:  # fmt: skip
     """The same with packed weights: a part is finished while it is in cache."""
     bias = None if addend is None else addend.whole[..., 0, :]
     work = PackedProduct(kernel, left.whole, packed, product, alpha, bias)
-    parts = work.parts(cores.split)
+    serial = 2 * product.size * left.array.shape[-1] < _SERIAL_PACKED
+    parts = [] if finish is None else work.parts(cores.split)
 
-    def body(low: int, high: int) -> None:
+    def finished(low: int, high: int) -> None:
         for part in parts[low:high]:
             work.compute(part)
-            finish((..., *part))
+            if finish is not None:
+                finish((..., *part))
 
     def compute() -> None:
         left.prepare(cores)
         if addend is not None:
             addend.prepare(cores)
-        if 2 * product.size * left.array.shape[-1] < _SERIAL_PACKED:
-            body(0, len(parts))
+        take = work.shared(cores.split)
+        body = finished if parts else lambda low, high: take()
+        count = len(parts) or cores.split
+        if serial:
+            body(0, count)
         else:
-            cores.parallel(len(parts), body, len(parts))
+            cores.parallel(count, body, count)
 
     return compute
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from itertools import product as pairs
@@ -26,6 +27,7 @@ FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden")
 _FEWEST_FLOPS = 1 << 20  # below, calling costs as much as what is gained
 _BLOCK_BYTES = 1 << 19  # of rows of a, which stay in the L2 cache while panels pass
 _PARTS_A_CORE = 4
+_UNITS_A_CORE = 12
 _word = ctypes.c_ssize_t
 
 
@@ -44,6 +46,9 @@ class Kernel:
         self.product = code.product
         self.product.argtypes = (ctypes.POINTER(_Product), *(_word,) * 4)
         self.product.restype = None
+        self.shared = code.product_shared
+        self.shared.argtypes = (ctypes.POINTER(_Product), _word, _word, ctypes.POINTER(_word))
+        self.shared.restype = None
         code.product_panel.restype = _word
         self.panel: int = code.product_panel()
 
@@ -102,18 +107,36 @@ class PackedProduct:
             told = None if some is None else some.ctypes.data
             self._products.append(_Product(*addresses, told, *sizes, alpha))
 
+    @property
+    def _blocks(self) -> int:
+        """Of rows of a which stay in a cache while panels pass."""
+        return -(-4 * self._kept[0].shape[-1] * self._kept[2].shape[-2] // _BLOCK_BYTES)
+
     def parts(self, cores: int) -> list[Part]:
         """Rows and columns of the parts: enough for all cores, of rows that stay in a cache."""
         rows, columns = self._kept[2].shape[-2:]
-        depth, panel = self._kept[0].shape[-1], self._kernel.panel
-        block = max(48, _BLOCK_BYTES // (4 * depth) // 48 * 48)  # whole tiles of any CPU
-        blocks, panels = -(-rows // block), -(-columns // panel)
+        panel, blocks = self._kernel.panel, self._blocks
+        panels, block = -(-columns // panel), -(-rows // blocks)
         groups = min(panels, -(-_PARTS_A_CORE * cores // blocks))
         bounds = [panel * (panels * i // groups) for i in range(groups + 1)]
         bounds[-1] = columns
         across = [slice(*pair) for pair in pairwise(bounds)]
-        down = [slice(i * block, min(rows, (i + 1) * block)) for i in range(blocks)]
+        down = [slice(low, min(rows, low + block)) for low in range(0, rows, block)]
         return [*pairs(down, across)]
+
+    def shared(self, cores: int) -> Callable[[], None]:
+        """A function that computes all with every other thread that calls it, each taking what is
+        next: a thread that comes late takes less."""
+        rows, panels = self._kept[2].shape[-2], -(-self._kept[2].shape[-1] // self._kernel.panel)
+        blocks = max(self._blocks, -(-_UNITS_A_CORE * cores // panels))
+        block = -(-rows // blocks)
+        counters = [_word(0) for _ in self._products]
+
+        def take() -> None:
+            for one, counter in zip(self._products, counters, strict=True):
+                self._kernel.shared(ctypes.byref(one), rows, block, ctypes.byref(counter))
+
+        return take
 
     def compute(self, part: Part) -> None:
         """A part of the result, in all batch entries."""

@@ -79,3 +79,13 @@ EXPORT void product(const Product *p, word first, word end, word low, word high)
                 some_rows(p, end - row < ROWS ? end - row : ROWS, row, panel, from, to);
         }
 }
+
+/* All of it with other threads: each takes the next panel of `block` rows, by the counter `next`. */
+EXPORT void product_shared(const Product *p, word rows, word block, word *next) {
+    word panels = (p->columns + PANEL - 1) / PANEL, units = (rows + block - 1) / block * panels;
+    word unit;
+    while ((unit = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < units) {
+        word first = unit / panels * block, end = first + block < rows ? first + block : rows;
+        product(p, first, end, unit % panels, unit % panels + 1);
+    }
+}

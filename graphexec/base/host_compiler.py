@@ -16,6 +16,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,7 +104,7 @@ def shared_library(source: Path, flags: Sequence[str], anew: bool = False) -> Pa
     """
     compiler, flags = find_compiler(), (*flags, "-shared", "-fPIC")
     try:
-        version = run_compiler([*compiler, "--version"])
+        version = _version(compiler, _identity(compiler[0]))
         key = fingerprint(source.read_bytes(), *compiler, *flags, version, _cpu())
         return Cache(cache_folder("host")).keep(
             f"{source.stem}-{key[:16]}.so",
@@ -132,6 +133,18 @@ def _use(library: Path, use: Callable[[ctypes.CDLL], T]) -> T:
     except AttributeError:
         _ctypes.dlclose(code._handle)  # else the next library of this name would be this one
         raise
+
+
+@cache
+def _version(compiler: tuple[str, ...], identity: tuple[str, int]) -> str:
+    """What the compiler says that it is, asked once for each file."""
+    return run_compiler([*compiler, "--version"])
+
+
+def _identity(name: str) -> tuple[str, int]:
+    """The file that is run, and when it was written."""
+    path = os.path.realpath(shutil.which(name) or name)
+    return path, os.stat(path).st_mtime_ns
 
 
 def _cpu() -> str:

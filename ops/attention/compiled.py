@@ -32,7 +32,7 @@ _TASKS = 8  # at least, if there are enough queries: work for every core
 # NumPy would have to widen them first.
 _FEWEST_QUERIES_F32 = 3
 # Smaller problems are done before another thread wakes up.
-_SERIAL_FLOPS = 1 << 25
+_SERIAL_FLOPS = 1 << 23
 
 _NAMES = ("q", "k", "v", "out", "mask")  # in the order of a problem's views
 _word = ctypes.c_ssize_t

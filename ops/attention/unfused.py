@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from graphexec.base.grammar import parse
 from graphexec.base.tensor import DType, TensorType, View
@@ -18,7 +17,7 @@ from graphexec.ops.copy import strided_copy
 from graphexec.ops.kit.generate import generated
 from graphexec.ops.map.compile import compiled
 from graphexec.ops.softmax import variants as softmax
-from graphexec.ops.softmax.on_cpu import softmax_on_cpu
+from graphexec.ops.softmax.prepared import SoftmaxOnCpu
 
 
 def unfused(call: Call, problem: Problem, softcap: float | None = None) -> list[Command]:
@@ -44,9 +43,8 @@ def unfused(call: Call, problem: Problem, softcap: float | None = None) -> list[
         scale = 1.0
     mask = _as_addend(call, p.mask, commands)
     rows = softmax.Problem(scores, probs, mask, len(wide.shape) - 1, scale, p.causal)
-    compute = partial(softmax_on_cpu, axis=rows.axis, scale=scale, causal=p.causal)
     masks = [] if mask is None else [In(mask)]
-    kernel = softmax.choose(rows, compute)
+    kernel = softmax.choose(rows, SoftmaxOnCpu(rows))
     commands.append(call.command("softmax", kernel, In(scores), Out(probs, (scores,)), *masks))
     if dtype is not wide.dtype:
         narrow = call.scratch("narrow", TensorType(wide.shape, dtype))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 
 import numpy as np
@@ -31,7 +30,7 @@ from graphexec.ops.kit import (
 from graphexec.ops.kit.generate import Generated
 from graphexec.ops.kit.rounding import logits_error, softmax_error, stored
 from graphexec.ops.softmax.body import body_of
-from graphexec.ops.softmax.on_cpu import softmax_on_cpu
+from graphexec.ops.softmax.prepared import SoftmaxOnCpu
 from graphexec.ops.softmax.variants import Problem, choose, others
 
 
@@ -150,11 +149,10 @@ class _Rows:
         """The same with other blocks."""
         return others(*self._problem(x, out, mask))
 
-    def _problem(self, x: View, out: View, mask: View | None) -> tuple[Problem, partial[None]]:
+    def _problem(self, x: View, out: View, mask: View | None) -> tuple[Problem, SoftmaxOnCpu]:
         axis = self.axis + len(x.shape)
         problem = Problem(x, out, mask, axis, self.scale, self.causal)
-        compute = partial(softmax_on_cpu, axis=axis, scale=self.scale, causal=self.causal)
-        return problem, compute
+        return problem, SoftmaxOnCpu(problem)
 
 
 OP = Softmax()

@@ -173,7 +173,7 @@ def test_nan_and_infinity_spoil_their_query_only(value: float) -> None:
 
 def test_the_same_bits_on_any_number_of_cores_and_again() -> None:
     given = arrays("f32", (4, 300, 32), (4, 300, 32))
-    assert compiled._SERIAL_FLOPS == by_numpy._SERIAL_FLOPS < 4 * 4 * 300 * 300 * 32
+    assert max(compiled._SERIAL_FLOPS, by_numpy._SERIAL_FLOPS) < 4 * 4 * 300 * 300 * 32
     graph = graph_of({name: (array.shape, "f32") for name, array in given.items()})
     found = set()
     for cores in (1, 2, 3, 2):

@@ -409,6 +409,35 @@ def test_a_norm(dtype: DType) -> None:
         np.testing.assert_allclose(found, exact, rtol=room, atol=room)
 
 
+@pytest.mark.parametrize("dtype", [F16, F32, F64, U8])
+@pytest.mark.parametrize("shape", [(3, 33, 20), (70, 5), (1, 64, 600)])
+def test_rows_that_lie_side_by_side(dtype: DType, shape: tuple[int, ...]) -> None:
+    """What is given and made lies turned: the bits are those of rows that do not."""
+    writer = Writer()
+    x, g = writer.load(0, dtype), writer.load(1, F32)
+    z = writer.cast(x, F32) * g + writer.cast(writer.index(-2) - writer.index(-1), F32)
+    total = writer.reduce("sum", z)
+    body = writer.body(writer.cast(z - total, dtype), total, writer.reduce("argmax", x))
+    rng = np.random.default_rng(4)
+    rows = [(9 * rng.random(size=shape)).astype(dtype.numpy()),
+            rng.normal(size=shape[-1:]).astype("f4")]  # fmt: skip
+    code = compiled.library(body)
+    assert code is not None
+    compute = Compiled(body, code).compute
+    expected = run(compute, body, rows, shape)
+    turned = np.ascontiguousarray(rows[0].swapaxes(-1, -2)).swapaxes(-1, -2)
+    made = np.zeros_like(turned)  # turned as well
+    assert made.strides[-2] == dtype.itemsize
+    totals, places = (np.zeros((*shape[:-1], 1), kind) for kind in ("f4", "i8"))
+    compute([turned, np.broadcast_to(rows[1], shape), made, totals, places], serially)
+    for found, wanted in zip((made, totals, places), expected, strict=True):
+        same(found, wanted)
+    if dtype is not U8:
+        over = [turned, np.broadcast_to(rows[1], shape), turned, totals, places]
+        compute(over, serially)
+        same(turned, expected[0])
+
+
 @given(st.data())
 @settings(max_examples=60)
 def test_shapes_strides_and_indexes(data: st.DataObject) -> None:

@@ -52,8 +52,9 @@ def _gemm(gemm: Gemm, launch: Launch, memory: Memory, cores: Cores) -> Callable[
     gemm = fold_rows(gemm)  # one tall product is faster than many
     a, b, out = (memory.array(view, launch.writes) for view in (gemm.a, gemm.b, gemm.out))
     c, bias = (None if view is None else memory.array(view) for view in (gemm.c, gemm.bias))
+    once = partial(memory.made_once, gemm.b) if memory.is_weight(gemm.b) else None
     relu = gemm.activation == "relu"
-    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias, relu)
+    return prepare_gemm(a, b, out, gemm.alpha, gemm.beta, cores, c, bias, relu, once)
 
 
 def _memcpy(target: Array, source: Array, cores: Cores) -> None:

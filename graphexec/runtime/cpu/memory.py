@@ -7,7 +7,7 @@ caller's arrays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphexec.ir.program import aligned
 
 _ALIGNMENT = 64  # bytes, a cache line
 _EDGE = ("input", "output")
+_WEIGHTS = "weights"
 
 
 class Memory:
@@ -33,7 +34,7 @@ class Memory:
         states of `states`."""
         plan = self._plan = bound.plan
         self._places = bound.places
-        shared = {"weights": lender.buffers["weights"]} if lender and weights else {}
+        shared = {_WEIGHTS: lender.buffers[_WEIGHTS]} if lender and weights else {}
         if states is not None:
             shared |= {b.id: states.buffers[b.id] for b in plan.buffers if b.role == "state"}
         launches = [*plan.launches.values()]
@@ -52,10 +53,11 @@ class Memory:
                 self.buffers[b.id] = _allocate(f"buffer '{b.id}'", b.bytes)
             if b.role == "state" and b.id not in shared:
                 self.buffers[b.id].fill(0)
-        for name, array in ({} if "weights" in shared else weights).items():
+        for name, array in ({} if _WEIGHTS in shared else weights).items():
             buffer, offset = self._places[name]
             raw = array.reshape(-1).view(np.uint8)
             self.buffers[buffer][offset : offset + raw.size] = raw
+        self._made: dict[View, Array] = lender._made if lender else {}
         # Buffers that only copies access: these look up the address when they run.
         movable = [b for b in plan.buffers if b.id not in fixed]
         self._inputs = {b.id: self.buffers[b.id] for b in movable if b.role == "input"}
@@ -105,6 +107,16 @@ class Memory:
             r.buffer == buffer and r.low < high and low < r.high for r in written
         )
         return found
+
+    def is_weight(self, view: View) -> bool:
+        """Whether the tensor never changes."""
+        return self._places[view.storage][0] == _WEIGHTS
+
+    def made_once(self, view: View, make: Callable[[], Array]) -> Array:
+        """What `make` gives for a weight, at its first call for this view; siblings share it."""
+        if view not in self._made:
+            self._made[view] = make()
+        return self._made[view]
 
     def read(self, buffer: str) -> Array:
         """A copy of a buffer."""

@@ -53,7 +53,8 @@ def source(body: Body) -> str:
     return ELEMENTS.read_text("utf-8") + _LOOP.format(
         arrays=len(body.operands) + len(body.results), indexes=len(body.indexes),
         row="\n".join(f"    {line}" for line in _Row(body).lines()),
-        kept=len(passes_of(body).kept),
+        kept=len(passes_of(body).kept), operands=len(body.operands),
+        sizes=", ".join(str(dtype.itemsize) for dtype in (*body.operands, *body.dtypes)),
     )  # fmt: skip
 
 
@@ -71,23 +72,75 @@ static void row(char *const *at, const word *index, const word *step, word count
 
 EXPORT word kept(void) {{ return {kept}; }}
 
-/* Pieces `low` to `high` of all rows, numbered through. `told` are the extent of a row and of a
-piece, the number of outer axes, their extents, the step of each array and index, and for each outer
-axis its strides. Those of arrays are in bytes. */
+static const word sizes[] = {{ {sizes} }}; /* of an element of each array */
+enum {{ OPERANDS = {operands} }};
+
+/* The places of the arrays and indexes at a number of rows, or of runs. */
+static void find(word *place, word number, word rank, const word *extents, const word *strides) {{
+    for (int i = 0; i < ALL; i++)
+        place[i] = 0;
+    for (word axis = rank - 1; axis >= 0; axis--) {{
+        for (int i = 0; i < ALL; i++)
+            place[i] += number % extents[axis] * strides[axis * ALL + i];
+        number /= extents[axis];
+    }}
+}}
+
+/* Rows that are neighbours in memory while their elements are not, `count` from `place` on: they
+are turned into memory, and the results of these arrays back. */
+static void turned_rows(const word *place, char *const *data, const word *step, const word *next,
+                        word count, word extent, char *memory) {{
+    char *spare[ARRAYS], *left = memory + 8 * {kept} * extent;
+    word pitch[ARRAYS], near[ALL + 1];
+    for (int i = 0; i < ALL; i++)
+        near[i] = step[i];
+    for (int i = 0; i < ARRAYS; i++) {{
+        spare[i] = NULL;
+        if (!is_turned(step[i], next[i], sizes[i]))
+            continue;
+        spare[i] = left, pitch[i] = turned_pitch(extent, sizes[i]), near[i] = sizes[i];
+        left += TURNED * pitch[i];
+        if (i < OPERANDS)
+            turn(data[i] + place[i], step[i], spare[i], pitch[i], count, extent, sizes[i], 0);
+    }}
+    for (word n = 0; n < count; n++) {{
+        char *at[ARRAYS];
+        word index[INDEXES + 1];
+        for (int i = 0; i < ARRAYS; i++)
+            at[i] = spare[i] ? spare[i] + n * pitch[i] : data[i] + place[i] + n * next[i];
+        for (int i = 0; i < INDEXES; i++)
+            index[i] = place[ARRAYS + i] + n * next[ARRAYS + i];
+        row(at, index, near, extent, memory);
+    }}
+    for (int i = OPERANDS; i < ARRAYS; i++)
+        if (spare[i])
+            turn(data[i] + place[i], step[i], spare[i], pitch[i], count, extent, sizes[i], 1);
+}}
+
+/* Pieces `low` to `high` of all rows, numbered through; or groups of rows, if these are turned.
+`told` are the extent of a row and of a piece, whether rows are turned, the number of outer axes,
+their extents, the step of each array and index, and for each outer axis its strides. Those of
+arrays are in bytes. */
 EXPORT void run(const word *told, char *const *data, char *memory, word low, word high) {{
-    word extent = told[0], piece = told[1], rank = told[2];
-    const word *extents = told + 3, *step = extents + rank, *strides = step + ALL;
+    word extent = told[0], piece = told[1], rank = told[3], place[ALL + 1];
+    const word *extents = told + 4, *step = extents + rank, *strides = step + ALL;
+    if (told[2]) {{
+        const word last = extents[rank - 1], groups = (last + TURNED - 1) / TURNED;
+        for (word n = low; n < high; n++) {{
+            word first = n % groups * TURNED;
+            find(place, n / groups * last + first, rank, extents, strides);
+            turned_rows(place, data, step, strides + (rank - 1) * ALL,
+                        least(TURNED, last - first), extent, memory);
+        }}
+        return;
+    }}
     word pieces = (extent + piece - 1) / piece;
     for (word n = low; n < high; n++) {{
-        word place[ALL + 1], first = n % pieces * piece, rest = n / pieces;
-        for (int i = 0; i < ALL; i++)
-            place[i] = first * step[i];
-        for (word axis = rank - 1; axis >= 0; axis--) {{
-            for (int i = 0; i < ALL; i++)
-                place[i] += rest % extents[axis] * strides[axis * ALL + i];
-            rest /= extents[axis];
-        }}
+        word first = n % pieces * piece;
+        find(place, n / pieces, rank, extents, strides);
         char *at[ARRAYS];
+        for (int i = 0; i < ALL; i++)
+            place[i] += first * step[i];
         for (int i = 0; i < ARRAYS; i++)
             at[i] = data[i] + place[i];
         row(at, place + ARRAYS, step, least(piece, extent - first), memory);

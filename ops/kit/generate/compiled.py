@@ -31,6 +31,8 @@ FLAGS = (
     "-fvisibility=hidden",
 )  # fmt: skip
 LONGEST = 2_000  # steps; compilers take too long for more
+_TURNED = 32  # rows that are turned at once, as in elements.h
+_LONGEST_TURNED = 1 << 15  # elements of a row: more would not stay in a cache
 _PIECE = 1 << 14  # elements of a run; a multiple of CHUNK
 _SERIAL = 1 << 21  # times 0.05 ns; less is done before another thread has woken up
 _SPECIAL = {DType.F32: 10, DType.F64: 100}
@@ -77,13 +79,14 @@ def _make(body: Body) -> Library | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the arrays of a body lie: `told` as in c.py, how many pieces there are, and the extent
-    of a row or a run."""
+    """How the arrays of a body lie: `told` as in c.py, how many pieces there are, the extent of a
+    row or a run, and the bytes that turned rows need."""
 
     told: Array
     pieces: int
     extent: int
     elements: int
+    turned: int = 0
 
 
 def layout(
@@ -102,8 +105,25 @@ def layout(
     merged, strides = outer
     piece = extent if body.reduces else min(extent, _PIECE)
     by_axis = [s[axis] for axis in range(len(merged)) for s in strides]
-    told = np.array([extent, piece, len(merged), *merged, *last, *by_axis], np.intp)
-    return Layout(told, prod(merged) * -(-extent // piece), extent, prod(shape))
+    turned = _turned(body, extent, last, [s[-1] for s in strides]) if merged else 0
+    told = np.array([extent, piece, turned > 0, len(merged), *merged, *last, *by_axis], np.intp)
+    pieces = prod(merged) * -(-extent // piece)
+    if turned:
+        pieces = prod(merged[:-1]) * -(-merged[-1] // _TURNED)
+    return Layout(told, pieces, extent, prod(shape), turned)
+
+
+def _turned(body: Body, extent: int, steps: Sequence[int], nexts: Sequence[int]) -> int:
+    """Bytes for rows of which 0 or more arrays are turned: rows that lie side by side, while the
+    elements of one are apart. A cache line would be read anew for each of its elements."""
+    if not body.reduces or extent > _LONGEST_TURNED:
+        return 0
+    found = 0
+    for dtype, step, near in zip((*body.operands, *body.dtypes), steps, nexts, strict=False):
+        size = dtype.itemsize
+        if near == size and step not in (0, size):
+            found += _TURNED * ((extent * size + 127) // 64 * 64)
+    return found
 
 
 _Axes = tuple[tuple[int, ...], list[tuple[int, ...]]]
@@ -163,7 +183,7 @@ class Compiled:
         last = self._last
         bound = last if last and all(map(is_, last.arrays, arrays)) else self._bind(arrays)
         found, code = bound.layout, self._code.run
-        size = 8 * self._code.kept * found.extent
+        size = 8 * self._code.kept * found.extent + found.turned
 
         def run(low: int, high: int) -> None:
             code(bound.told, bound.data, _scratch(size).ctypes.data if size else None, low, high)

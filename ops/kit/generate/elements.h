@@ -212,6 +212,44 @@ CONVERT(f16, f32, from_f16, to_f16)
 #endif
 MEMORY(f16, f32, from_f16, to_f16)
 
+/* Rows that lie side by side ------------------------------------------------------------------- */
+
+enum { TURNED = 32 }; /* rows at a time */
+
+/* Whether the next row begins with the next element, and the next element of a row does not. */
+INLINE int is_turned(word step, word next, word size) {
+    return next == size && step != 0 && step != size;
+}
+
+/* Bytes from row to row in memory: no two begin in the same set of a cache. */
+INLINE word turned_pitch(word extent, word size) { return (extent * size + 127) / 64 * 64; }
+
+/* Elements that lie side by side, of rows that lie apart; `back` from these. Hardware does not
+foresee steps of a page and more. */
+UNUSED static void turn(char *aside, word step, char *rows, word pitch, word count, word extent,
+                        word size, int back) {
+#define TURN(type)                                                                           \
+    for (word i = 0; i < extent; i++) {                                                      \
+        for (word n = 0; n < count * size; n += 64)                                          \
+            __builtin_prefetch(aside + (i + 16) * step + n);                                 \
+        for (word n = 0; n < count; n++) {                                                   \
+            type *one = (type *)(aside + i * step) + n;                                      \
+            type *other = (type *)(rows + n * pitch) + i;                                    \
+            if (back)                                                                        \
+                *one = *other;                                                               \
+            else                                                                             \
+                *other = *one;                                                               \
+        }                                                                                    \
+    }                                                                                        \
+    return;
+    switch (size) {
+    case 1: TURN(uint8_t)
+    case 2: TURN(uint16_t)
+    case 4: TURN(uint32_t)
+    default: TURN(uint64_t)
+    }
+}
+
 /* Functions ------------------------------------------------------------------------------------ */
 
 /* NaN if either is. */

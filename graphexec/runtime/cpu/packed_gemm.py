@@ -110,7 +110,7 @@ class PackedProduct:
     @property
     def _blocks(self) -> int:
         """Of rows of a which stay in a cache while panels pass."""
-        return -(-4 * self._kept[0].shape[-1] * self._kept[2].shape[-2] // _BLOCK_BYTES)
+        return int(-(-4 * self._kept[0].shape[-1] * self._kept[2].shape[-2] // _BLOCK_BYTES))
 
     def parts(self, cores: int) -> list[Part]:
         """Rows and columns of the parts: enough for all cores, of rows that stay in a cache."""

@@ -58,7 +58,8 @@ SHELLS = ("bash", "zsh", "fish")
     (("explain", "g.yaml", "a"), ["plain,answer"]),
     (("ops", "so"), ["plain,softmax"]),
     (("run", "g.yaml", "--no-rewrite", "a"), ["plain,accumulate-in-place", "plain,all"]),
-    (("tune", "g.yaml", "--rewrite", "fold"), ["plain,fold-biases", "plain,fold-casts", "plain,fold-copies"]),
+    (("tune", "g.yaml", "--rewrite", "fold"),
+     ["plain,fold-biases", "plain,fold-casts", "plain,fold-copies"]),
     (("explain", "none.yaml", "pro"), []),
     (("run", "g.yaml", "-i", "x.np"), ["file,x.np"]),
 ])  # fmt: skip

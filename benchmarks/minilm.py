@@ -62,7 +62,9 @@ def launches(graph: gx.Graph, device: gx.HipDevice | gx.CpuDevice) -> int:
 # On a GPU -------------------------------------------------------------------------------------
 
 
-def gpu_line(shape: tuple[int, int], graph: Path, weights: Weights, folder: Path) -> list[str]:
+def gpu_line(
+    shape: tuple[int, int], graph: Path, weights: Weights, folder: Path, tuned: bool
+) -> list[str]:
     from gpu_ways import captured, closing, device_times, ours, poisoned, whole_times
 
     rounded = {name: tensor.half() for name, tensor in weights.items()}
@@ -72,8 +74,10 @@ def gpu_line(shape: tuple[int, int], graph: Path, weights: Weights, folder: Path
     torch.compiler.reset()
     compiled = torch.compile(plain, mode="max-autotune-no-cudagraphs", dynamic=False)
     g = loaded(graph, rounded, shape, folder)
+    inputs = dict(zip(("ids", "mask"), given, strict=True))
     ways = {
-        "graphexec": ours(g, dict(zip(("ids", "mask"), given, strict=True)), "embedding"),
+        "graphexec": ours(g, inputs, "embedding"),
+        **({"graphexec, tuned": ours(g, inputs, "embedding", tuned=True)} if tuned else {}),
         "PyTorch": captured(lambda: plain(*given)),
         "torch.compile": captured(lambda: compiled(*given)),
     }
@@ -99,7 +103,9 @@ def onnx_session(module: MiniLM, given: tuple[torch.Tensor, ...]) -> Callable[[]
     return lambda: torch.from_numpy(session.run(None, arrays)[0])
 
 
-def cpu_line(shape: tuple[int, int], graph: Path, weights: Weights, folder: Path) -> list[str]:
+def cpu_line(
+    shape: tuple[int, int], graph: Path, weights: Weights, folder: Path, tuned: bool = False
+) -> list[str]:
     given = tokens(*shape, "cpu")
     exact = model(weights, torch.float64, "cpu")(*given)
     plain = model(weights, torch.float32, "cpu")
@@ -175,6 +181,8 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, default=beside)
     parser.add_argument("--weights", type=Path, help="a .safetensors file")
     parser.add_argument("--cpu", action="store_true", help="on the CPU although there is a GPU")
+    parser.add_argument("--tuned", action="store_true", help="also after tuning, on a GPU")
+    parser.add_argument("--no-compile-times", action="store_true")
     parser.add_argument(
         "--only-compile", choices=("graphexec", "torch.compile"), help=argparse.SUPPRESS
     )
@@ -193,9 +201,14 @@ def main() -> None:
               f"weights: {args.weights or 'random'}\n")  # fmt: skip
         shapes, measured = (GPU_SHAPES, gpu_line) if gpu else (CPU_SHAPES, cpu_line)
         with torch.no_grad():
-            rows = [measured(shape, args.graph, weights, folder) for shape in shapes]
+            rows = []
+            for shape in shapes:
+                rows.append(measured(shape, args.graph, weights, folder, args.tuned))
+                print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     header = ["work", "launches", "median", "whole run" if gpu else "best", "1 − cosine"]
     print(table([header, *rows]) + "\n")
+    if args.no_compile_times:
+        return
     print(table([["what", "cold", "warm"], *compile_lines(sys.argv[1:])]))
 
 

@@ -219,6 +219,8 @@ def _few_rows_cases() -> Iterator[Case]:
     yield case("f16", 8, 1200, 64)
     yield case("f16", 1, 1030, 200, "c", out_dtype=DType.F32)
     yield case("f16", 1, 300, 1030)
+    yield case("f16", 1, 20, 1600, "bias")
+    yield case("f16", 1, 8200, 24, "c")
     yield case("bf16", 1, 5, 4100, "c bias", out_dtype=DType.F32)
     yield case("f32", 5, 600, 250, "c")
     yield case("f16", 1, 12, 96, "bias", batch=(2, 3))

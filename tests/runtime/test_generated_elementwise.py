@@ -29,11 +29,20 @@ from graphexec.base import casts
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.body import Body, Value, Writer
 from graphexec.ops.kit import strides
+from graphexec.ops.kit.generate import kernel_of
 from graphexec.ops.kit.generate.by_numpy import computed, evaluate
 
 Array = np.ndarray[Any, Any]
 
 ULPS = 4
+
+
+@pytest.fixture(autouse=True)
+def made_anew() -> Iterator[None]:
+    """Kernels are kept, but tests change what they are made by."""
+    kernel_of.cache_clear()
+    yield
+    kernel_of.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -18,12 +18,21 @@ from numbers_table import array, edges, wrapped
 from graphexec.base.tensor import DType, TensorType
 from graphexec.ir.body import Body, Value, Writer
 from graphexec.ops.kit import strides
+from graphexec.ops.kit.generate import kernel_of
 from graphexec.ops.kit.generate.row_blocks import Rows
 
 Array = np.ndarray[Any, Any]
 
 LENGTHS = (1, 2, 31, 32, 33, 1000, 4097)
 TOLERANCE = {DType.F16: 2**-10, DType.BF16: 2**-7, DType.F32: 4e-6, DType.F64: 1e-13}
+
+
+@pytest.fixture(autouse=True)
+def made_anew() -> Iterator[None]:
+    """Kernels are kept, but tests change what they are made by."""
+    kernel_of.cache_clear()
+    yield
+    kernel_of.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,9 @@ from graphexec.runtime.hip.bindings import HipError
 from graphexec.runtime.hip.device import CaptureWarning, HipDevice, Mode
 from graphexec.runtime.hip.status import Checker
 
+FOLDERS = [str(ROOT / folder) for folder in ("tests", "tests/runtime", "benchmarks")]
+"""Of the modules that a process of its own imports."""
+
 APART = ["batch"]  # what is switched off for several streams with a GEMM each
 CAPTURING = {
     "hipStreamBeginCapture", "hipStreamEndCapture", "hipGraphGetNodes",
@@ -334,7 +337,7 @@ def test_ctrl_c_while_the_device_hangs(emulated: Lab, tmp_path: Path) -> None:
     """The program ends within a second, although nothing can be freed."""
     script = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT / "tests" / "runtime")!r}]
+sys.path[:0] = {FOLDERS!r}
 from hip_lab import Lab
 import graphexec as gx
 lab = Lab.open()
@@ -543,7 +546,7 @@ def test_closing_while_others_run(emulated: Lab) -> None:
 
 EXIT = """
 import sys
-sys.path[:0] = [{tests!r}, {devices!r}]
+sys.path[:0] = {folders!r}
 import threading
 import warnings
 from hip_lab import Lab, inputs_of, small
@@ -566,8 +569,7 @@ ENDINGS = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_interpreter_ends_without_close(emulated: Lab, ending: str, mode: Mode) -> None:
-    here = Path(__file__).parent
-    script = EXIT.format(tests=str(here.parent), devices=str(here), mode=mode, body=ENDINGS[ending])
+    script = EXIT.format(folders=FOLDERS, mode=mode, body=ENDINGS[ending])
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
@@ -582,8 +584,7 @@ def test_the_interpreter_ends_while_the_device_hangs(emulated: Lab) -> None:
             "try: exe.run(**inputs_of(exe))\n"
             "except Exception as exc: assert 'did not finish' in str(exc)\n"
             "exe.close()\n")  # fmt: skip
-    here = Path(__file__).parent
-    script = EXIT.format(tests=str(here.parent), devices=str(here), mode="stream", body=body)
+    script = EXIT.format(folders=FOLDERS, mode="stream", body=body)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )

@@ -16,7 +16,7 @@ class Readers:
     def __init__(self, graph: TypedGraph) -> None:
         self.of: dict[str, list[TypedNode]] = {}
         self.ordered: set[str] = set()  # with an `after` edge, to them or from them
-        self.outputs = graph.kept
+        self.outputs, self.given = graph.kept, frozenset(graph.outputs.values())
         for node in graph.nodes:
             for name in dict.fromkeys(node.operands.values()):
                 self.of.setdefault(name, []).append(node)
@@ -33,7 +33,9 @@ class Readers:
     def why_not_alone(self, name: str) -> str:
         """Why `only` gives None."""
         if name in self.outputs:
-            return f"'{name}' is an output or the next value of a state"
+            return (
+                f"'{name}' is {'an output' if name in self.given else 'the next value of a state'}"
+            )
         if name in self.ordered:
             return f"there is an `after` edge at '{name}'"
         return f"'{name}' has other readers"

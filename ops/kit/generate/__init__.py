@@ -31,7 +31,7 @@ class Generated:
         number = {storage: str(n) for n, storage in enumerate(storages)}
         alike = tuple(replace(view, storage=number[view.storage]) for view in views)
         constants = tuple(repr(step.value) for step in self.body.steps)
-        kernel = _kernel(self.body, constants, alike)
+        kernel = kernel_of(self.body, constants, alike)
         args = tuple(
             replace(arg, storage=storages[int(arg.storage)]) if isinstance(arg, View) else arg
             for arg in kernel.args
@@ -44,7 +44,7 @@ class Generated:
 
 
 @lru_cache(maxsize=256)
-def _kernel(body: Body, constants: tuple[str, ...], views: tuple[View, ...]) -> Kernel:
+def kernel_of(body: Body, constants: tuple[str, ...], views: tuple[View, ...]) -> Kernel:
     """The kernel over views of numbered storages. Layers repeat, so equal ones are made once;
     `constants` tell apart bodies that are equal but for 0.0 and -0.0, 1 and 1.0."""
     shape = tuple(max(extents) for extents in zip(*(v.shape for v in views), strict=True))

@@ -31,8 +31,8 @@ def attention(
     CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, ONE_MASK: tl.constexpr,
     SCALE_LAST: tl.constexpr,
     BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EVEN_N: tl.constexpr, PARTS: tl.constexpr,
-    QUERIES: tl.constexpr, HAS_LENGTH: tl.constexpr, ADDED: tl.constexpr, HAS_START: tl.constexpr,
-    FOLLOWS: tl.constexpr, WINDOW: tl.constexpr,
+    LIMITED: tl.constexpr, ONE_PLACE: tl.constexpr, HAS_LENGTH: tl.constexpr, IS_AT: tl.constexpr,
+    HAS_START: tl.constexpr, FOLLOWS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """out = softmax(scale · q @ kᵀ + mask) @ v, for one block of queries of one batch entry.
 
@@ -43,9 +43,10 @@ def attention(
     by its largest logit, -inf where the part has no key for the query, and by the sum of its
     weights.
 
-    QUERIES is 0, or keys are seen by numbers in memory: up to `length` plus ADDED, and, with
-    FOLLOWS, up to the query's own place, the last WINDOW of them if that is not 0. The first query
-    is at `start`, else the last at the end. If QUERIES is 1, all rows have its place.
+    If LIMITED, numbers in memory say which keys are seen: those before `length`, or, with IS_AT,
+    `length` plus the number of queries; with FOLLOWS up to the query's own place, and WINDOW of
+    them if that is not 0. The first query is at `start`, else the last at the end. With ONE_PLACE
+    the rows are heads of a single query.
     """
     program = tl.program_id(0)
     part = program % PARTS
@@ -53,7 +54,7 @@ def attention(
     blocks = tl.cdiv(M, BLOCK_M)
     block = program % blocks
     rest = program // blocks
-    if CAUSAL:  # the blocks with the most keys first
+    if CAUSAL or FOLLOWS:  # the blocks with the most keys first
         block = blocks - 1 - block
     for axis in tl.static_range(RANK - 1, -1, -1):
         index = (rest % extents[axis]).to(tl.int64)
@@ -82,10 +83,16 @@ def attention(
     high = N
     first = 0
     last = 0
-    if QUERIES > 0:
+    if LIMITED:
         first, last, high = _limits(
-            length, start, N, QUERIES, HAS_LENGTH, ADDED, HAS_START, FOLLOWS, WINDOW
+            length, start, M, N, ONE_PLACE, HAS_LENGTH, IS_AT, HAS_START, WINDOW
         )
+        if not ONE_PLACE:  # those of the first query of the block
+            first += block * BLOCK_M
+            last += block * BLOCK_M
+        if FOLLOWS:
+            rest_of_block = 0 if ONE_PLACE else BLOCK_M - 1
+            high = tl.maximum(tl.minimum(high, last + rest_of_block + 1), 0)
         if WINDOW > 0:
             low = tl.minimum(tl.maximum(first, 0), high) // BLOCK_N * BLOCK_N
     end = high
@@ -112,7 +119,7 @@ def attention(
         M, N, first, last, end,
         k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
         CAUSAL, HAS_MASK, ONE_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, False,
-        QUERIES, FOLLOWS, WINDOW,
+        ONE_PLACE, FOLLOWS, WINDOW,
     )  # fmt: skip
     if CAUSAL or not EVEN_N:
         acc, total, top = _keys(
@@ -120,7 +127,7 @@ def attention(
             headroom, M, N, first, last, end,
             k_n, k_d, v_n, v_d, mask_m, mask_n, HEAD, VALUE, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N,
             CAUSAL, HAS_MASK, ONE_MASK, SCALE_LAST, BLIND_ROWS, EVEN_M, True,
-            QUERIES, FOLLOWS, WINDOW,
+            ONE_PLACE, FOLLOWS, WINDOW,
         )  # fmt: skip
     if BLIND_ROWS:
         total = tl.where(total == 0.0, 1.0, total)
@@ -140,25 +147,26 @@ def attention(
 
 @triton.jit
 def _limits(
-    length, start, N, QUERIES: tl.constexpr, HAS_LENGTH: tl.constexpr, ADDED: tl.constexpr,
-    HAS_START: tl.constexpr, FOLLOWS: tl.constexpr, WINDOW: tl.constexpr,
+    length, start, M, N, ONE_PLACE: tl.constexpr, HAS_LENGTH: tl.constexpr, IS_AT: tl.constexpr,
+    HAS_START: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """The first and the last key that the first query sees, and the end of all that are seen.
 
     Numbers of 64 bits, until they are cut to those that differ in what they hide.
     """
+    queries = 1 if ONE_PLACE else M
     end = tl.cast(N, tl.int64)
     if HAS_LENGTH:
-        end = tl.minimum(tl.load(length).to(tl.int64) + ADDED, end)
-    place = end - QUERIES
+        given = tl.load(length).to(tl.int64)
+        if IS_AT:
+            given += queries
+        end = tl.minimum(given, end)
+    place = end - queries
     if HAS_START:
         place = tl.load(start).to(tl.int64)
-    first = tl.maximum(tl.minimum(place - WINDOW + 1, N), -QUERIES).to(tl.int32)
-    last = tl.maximum(tl.minimum(place, N), -QUERIES).to(tl.int32)
-    end = tl.maximum(end, 0).to(tl.int32)
-    if FOLLOWS:
-        end = tl.maximum(tl.minimum(end, last + QUERIES), 0)
-    return first, last, end
+    first = tl.maximum(tl.minimum(place - WINDOW + 1, N), -queries).to(tl.int32)
+    last = tl.maximum(tl.minimum(place, N), -queries).to(tl.int32)
+    return first, last, tl.maximum(end, 0).to(tl.int32)
 
 
 @triton.jit
@@ -171,14 +179,17 @@ def _keys(
     CAUSAL: tl.constexpr, HAS_MASK: tl.constexpr, ONE_MASK: tl.constexpr,
     SCALE_LAST: tl.constexpr,
     BLIND_ROWS: tl.constexpr, EVEN_M: tl.constexpr, EDGE: tl.constexpr,
-    QUERIES: tl.constexpr, FOLLOWS: tl.constexpr, WINDOW: tl.constexpr,
+    ONE_PLACE: tl.constexpr, FOLLOWS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """Take the keys `low` to `high` into acc, total and top; with EDGE, some may be hidden.
 
     `top` is the largest logit beside a mask; else it is that times log2(e) plus headroom.
-    Keys from `end` on are not read; the first query sees those from `first` to `last`.
+    Keys from `end` on are not read; the first row sees those from `first` to `last`, with ONE_PLACE
+    as the others.
     """
-    ahead = rows if QUERIES > 1 else tl.zeros_like(rows)
+    ahead = tl.arange(0, rows.shape[0])
+    if ONE_PLACE:
+        ahead = tl.zeros_like(ahead)
     factor = scale if HAS_MASK else scale * LOG2E
     keys = tl.arange(0, BLOCK_N)
     for start in range(low, high, BLOCK_N):

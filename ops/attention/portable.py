@@ -111,9 +111,9 @@ def _limits(limits: Limits | None) -> dict[str, int | None]:
     names = limits.names if limits else ()
     has_length, has_start = "length" in names or "at" in names, "start" in names
     constants: dict[str, int | None] = {
-        "QUERIES": limits.queries if limits else 0, "HAS_LENGTH": has_length,
-        "ADDED": limits.queries if limits and "at" in names else 0, "HAS_START": has_start,
-        "FOLLOWS": bool(limits and limits.causal),
+        "LIMITED": limits is not None, "ONE_PLACE": limits is not None and limits.queries == 1,
+        "HAS_LENGTH": has_length, "IS_AT": "at" in names, "HAS_START": has_start,
+        "FOLLOWS": limits is not None and limits.causal,
         "WINDOW": limits.window or 0 if limits else 0,
     }  # fmt: skip
     if not has_length:

@@ -1,4 +1,4 @@
-"""Attention of few queries on a GPU whose kernel reads on the device how many keys there are.
+"""Attention on a GPU whose kernel reads on the device how many keys there are.
 
 So a decoder whose cache is half empty reads half of it, and one captured graph serves every step.
 Without this kernel, a mask says what is seen, and a GPU reads all keys (lengths.py).
@@ -16,12 +16,9 @@ from graphexec.ir.program import Parallel
 from graphexec.ops.attention import lengths
 from graphexec.ops.attention.problem import Limits, Problem, addend
 
-_MOST_ROWS = 16
-"""Queries, or heads of a single one that share their keys: they fill one matrix instruction."""
-
 
 def limited(call: Call, given: Problem) -> Problem | None:
-    """The problem with the lengths of the call as operands; None where a mask is better."""
+    """The problem with the lengths of the call as operands; None where a mask says it."""
     halves = given.q.dtype in (DType.F16, DType.BF16)
     if not call.programs or not halves or call.attrs["softcap"] is not None:
         return None
@@ -32,8 +29,7 @@ def limited(call: Call, given: Problem) -> Problem | None:
     # A single query at the end sees every key before it.
     causal = bool(call.attrs["causal"]) and (queries > 1 or "start" in names)
     limits = Limits(names, queries, causal, call.attrs["window"])
-    problem = replace(given, causal=False, limits=limits, lengths=tuple(views)).grouped()
-    return problem if problem.q.shape[-2] <= _MOST_ROWS else None
+    return replace(given, causal=False, limits=limits, lengths=tuple(views)).grouped()
 
 
 def logits(views: list[Array], scale: float, causal: bool, limits: Limits | None) -> Array:

@@ -131,6 +131,8 @@ CASES = {
     "length, mask of keys": Case((2, 8, 1, 64), 1300, heads=2, mask="keys", length=700),
     "window": Case((3, 8, 3, 128), 3000, causal=True, length=(2900, 100, 500), window=300),
     "window alone": Case((2, 8, 1, 64), 3000, heads=2, causal=True, window=1000),
+    "length, prompt": Case((1, 32, 1000, 64), 2048, heads=8, causal=True, length=1500),
+    "length, prompt in a window": Case((2, 16, 300, 128), 900, causal=True, length=800, window=99),
     "length, many queries": Case((2, 8, 40, 64), 1300, causal=True, length=700),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),
     "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),

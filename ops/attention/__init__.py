@@ -15,6 +15,7 @@ from graphexec.ir.program import Command, TritonKernel
 from graphexec.machine.blas_layout import goes_back, is_well_aligned, matrix_layout
 from graphexec.ops.attention import lengths
 from graphexec.ops.attention.in_parts import as_parts, parts_of
+from graphexec.ops.attention.limits import limited
 from graphexec.ops.attention.on_gpu import Flash
 from graphexec.ops.attention.problem import LARGEST_HEAD, Problem, addend
 from graphexec.ops.attention.unfused import unfused
@@ -147,6 +148,9 @@ class Attention(Op):
         given = problem_of(call.operands, call.attrs, call.out)
         before: list[Command] = []
         if lengths.needs_mask(call.operands, call.attrs):
+            problem = limited(call, given)
+            if problem and (commands := self._kernels(call, problem)):
+                return commands
             sizes = lengths.Sizes(given.q.shape[-2], given.k.shape[-2], len(given.out.shape))
             seen, before = lengths.mask_of(call, sizes)
             wide = seen.broadcast_to((*given.out.shape[:-1], sizes.keys))
@@ -157,23 +161,25 @@ class Attention(Op):
         """The commands once the mask is there."""
         if call.attrs["softcap"] is not None:
             return unfused(call, given, float(call.attrs["softcap"]))
-        problem = given.grouped()
+        return self._kernels(call, given.grouped()) or unfused(call, given)
+
+    def _kernels(self, call: Call, problem: Problem) -> list[Command]:
+        """The commands without scores in memory; none where the device does not do them."""
         if max(problem.q.shape[-1], problem.v.shape[-1]) > LARGEST_HEAD:
-            return unfused(call, given)
+            return []
         flops = self.flops(call.types, call.attrs, call.type)
-        label = "causal attention" if problem.causal else "attention"
         count = parts_of(problem, call.programs)
-        both = as_parts(call, label, problem, count, flops) if count > 1 else []
+        both = as_parts(call, problem.label, problem, count, flops) if count > 1 else []
         if both:
             return both
         if not call.supports(_kernel(problem)):
-            return unfused(call, given)
-        recipe = Flash(problem.scale, problem.causal)
-        return [call.kernel(label, recipe, *problem.accesses(problem.out), flops=flops)]
+            return []
+        recipe = Flash(problem.scale, problem.causal, problem.limits)
+        return [call.kernel(problem.label, recipe, *problem.accesses(problem.out), flops=flops)]
 
 
 def _kernel(problem: Problem) -> TritonKernel:
-    return Flash(problem.scale, problem.causal)(*problem.views())
+    return Flash(problem.scale, problem.causal, problem.limits)(*problem.views())
 
 
 def problem_of(operands: Views, attrs: Attrs, out: View) -> Problem:

@@ -20,13 +20,14 @@ _EVEN = 1.1  # the longest a program may take of the average; reading keys again
 
 
 def fits(problem: Problem, gpu: Gpu) -> bool:
-    """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no query
-    without a key, at most _RANK batch axes, aligned addresses and strides."""
+    """Whether the kernel computes the problem: Hopper, head sizes of HEADS, no mask, no
+    lengths, no query without a key, at most _RANK batch axes, aligned addresses and strides."""
     p = problem
     extents, _ = _batch(p)
     return (
         gpu.architecture == "sm_90"
         and p.mask is None
+        and p.limits is None
         and p.q.shape[-1] == p.v.shape[-1] in HEADS
         and is_positive(p.scale)  # the maximum may be scaled afterwards
         and not (p.causal and p.q.shape[-2] > p.k.shape[-2])

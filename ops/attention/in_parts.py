@@ -27,7 +27,8 @@ from graphexec.ir.program import (
     TritonLaunch,
 )
 from graphexec.ops.attention import portable
-from graphexec.ops.attention.problem import Problem, addend
+from graphexec.ops.attention.limits import logits
+from graphexec.ops.attention.problem import Limits, Problem
 from graphexec.ops.kit.strides import collapse, power_of_two
 
 _ROWS = 64  # queries of a program, at most
@@ -58,7 +59,8 @@ def as_parts(call: Call, label: str, problem: Problem, count: int, flops: int) -
     out = problem.out
     shape = (*out.shape[:-2], count, out.shape[-2], out.shape[-1] + _BEHIND)
     type = TensorType(shape, DType.F32)
-    recipe, anywhere = Parts(problem.scale, problem.causal, count), View.dense("parts", type)
+    recipe = Parts(problem.scale, problem.causal, count, problem.limits)
+    anywhere = View.dense("parts", type)
     both = recipe(*(a.view for a in problem.accesses(anywhere))), combined(anywhere, out)
     if not all(map(call.supports, both)):
         return []
@@ -72,11 +74,12 @@ def as_parts(call: Call, label: str, problem: Problem, count: int, flops: int) -
 @dataclass(frozen=True)
 class Parts:
     """The kernel of the first command, over q, k, v, the parts (…, count, M, Dv + 16), which it
-    writes, and perhaps a mask."""
+    writes, perhaps a mask, and lengths."""
 
     scale: float
     causal: bool
     count: int
+    limits: Limits | None = None
 
     def __call__(self, *views: View) -> TritonKernel:
         """The default kernel for the GPU."""
@@ -91,13 +94,8 @@ class Parts:
 
     def compute(self, arrays: list[Array], parallel: Parallel) -> None:
         """The same by NumPy, by the formula."""
-        q, k, v, parts, *mask = arrays
-        z = self.scale * np.matmul(q.astype(np.float32), k.astype(np.float32).swapaxes(-1, -2))
-        if mask:
-            z = z + addend(mask[0]).astype(np.float32)
-        if self.causal:
-            m, n = z.shape[-2:]
-            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
+        q, k, v, parts, *rest = arrays
+        z = logits([q, k, *rest], self.scale, self.causal, self.limits)
         width = v.shape[-1]
         cut = zip(
             np.array_split(z, self.count, axis=-1),
@@ -117,9 +115,9 @@ class Parts:
 def _launch(
     recipe: Parts, choice: int | None, views: tuple[View, ...], gpu: Gpu
 ) -> TritonLaunch:  # fmt: skip
-    q, k, v, parts, *mask = views
+    q, k, v, parts, *rest = views
     first = _first(parts, q.shape[-2], v.shape[-1])
-    problem = Problem.of((q, k, v, first, *mask), recipe.scale, recipe.causal)
+    problem = Problem.of((q, k, v, first, *rest), recipe.scale, recipe.causal, recipe.limits)
     step = parts.strides[-3]
     return portable.launch(problem, gpu, choice, recipe.count, step)
 

@@ -71,7 +71,7 @@ def mask_of(call: Call, sizes: Sizes) -> tuple[View, list[Command]]:
     dtype = call.types["q"].dtype
     if mask is not None and mask.dtype.is_float:
         dtype = mask.dtype
-    views = {n: v if n == "mask" else _spread(v, sizes.rank) for n, v in given.items()}
+    views = {n: v if n == "mask" else spread(v, sizes.rank) for n, v in given.items()}
     shape = _shape(views, call.attrs, sizes)
     key = "seen", text, tuple(views.items()), shape, dtype
     may_share = not (mask is not None and mask.dtype.is_float)
@@ -127,7 +127,7 @@ def seen_by_numpy(arrays: Mapping[str, Array], attrs: Attrs, sizes: Sizes) -> Ar
     return seen
 
 
-def _spread(view: View, rank: int) -> View:
+def spread(view: View, rank: int) -> View:
     """One element for each entry of axis 0, as a view of all axes."""
     if not view.shape:
         return view

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from graphexec.base.tensor import View
-from graphexec.ir.program import Gpu, TritonKernel, TritonLaunch
+from graphexec.ir.program import Compute, Gpu, TritonKernel, TritonLaunch
 from graphexec.ops.attention import hopper, portable
+from graphexec.ops.attention.limits import LimitedOnCpu
 from graphexec.ops.attention.on_cpu import AttentionOnCpu
-from graphexec.ops.attention.problem import Problem
+from graphexec.ops.attention.problem import Limits, Problem
 
 _HOPPER = 1
 _PORTABLE = 2  # the first of portable.ALTERNATIVES
@@ -20,10 +21,11 @@ _PORTABLE = 2  # the first of portable.ALTERNATIVES
 
 @dataclass(frozen=True)
 class Flash:
-    """The kernel of attention, over q, k, v, the result, and perhaps a mask."""
+    """The kernel of attention, over q, k, v, the result, perhaps a mask, and lengths."""
 
     scale: float
     causal: bool
+    limits: Limits | None = None
 
     def __call__(self, *views: View) -> TritonKernel:
         """The best known kernel for the GPU."""
@@ -35,13 +37,17 @@ class Flash:
         return tuple(self._kernel(views, choice) for choice in range(1, count))
 
     def _kernel(self, views: tuple[View, ...], choice: int) -> TritonKernel:
-        compute = AttentionOnCpu(Problem.of(views, self.scale, self.causal))
+        compute: Compute
+        if self.limits:
+            compute = LimitedOnCpu(self.scale, self.limits)
+        else:
+            compute = AttentionOnCpu(Problem.of(views, self.scale, self.causal))
         return TritonKernel("attention", views, partial(_launch, self, choice), compute)
 
 
 def _launch(recipe: Flash, choice: int, views: tuple[View, ...], gpu: Gpu) -> TritonLaunch:
     """The launch on a GPU; the usual kernel if the choice does not exist."""
-    problem = Problem.of(views, recipe.scale, recipe.causal)
+    problem = Problem.of(views, recipe.scale, recipe.causal, recipe.limits)
     fits = hopper.fits(problem, gpu)
     if choice < _PORTABLE and fits and (choice == _HOPPER or hopper.fills(problem, gpu)):
         return hopper.launch(problem, gpu)

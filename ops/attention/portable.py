@@ -7,7 +7,7 @@ from pathlib import Path
 
 from graphexec.base.tensor import DType, View
 from graphexec.ir.program import Argument, Gpu, NoKernel, Scalar, TritonLaunch
-from graphexec.ops.attention.problem import Problem, is_positive
+from graphexec.ops.attention.problem import Limits, Problem, is_positive
 from graphexec.ops.kit.strides import collapse, power_of_two
 
 SOURCE = Path(__file__).with_name("flash.py")
@@ -78,12 +78,14 @@ def launch(
         args += strides
     if parts > 1:
         args.append(Scalar("i64", step))
-    for view, strides in views[4:]:
+    has_mask = p.mask is not None
+    for view, strides in views[4 : 4 + has_mask]:
         args += [view, *strides]
+    for view, (batch, *_) in views[4 + has_mask :]:
+        args += [view, batch]
 
     block_m, block_n, warps, stages = _blocks(p, gpu, alternative)
     head, value = map(_padded, (p.q.shape[-1], p.v.shape[-1]))
-    has_mask = p.mask is not None
     constants: dict[str, int | None] = {
         "HEAD": p.q.shape[-1], "VALUE": p.v.shape[-1], "BLOCK_HEAD": head, "BLOCK_VALUE": value,
         "BLOCK_M": block_m, "BLOCK_N": block_n, "RANK": len(extents),
@@ -91,8 +93,9 @@ def launch(
         # With a positive scale, the running maximum may be scaled afterwards.
         "SCALE_LAST": is_positive(p.scale) and not has_mask,
         # Some rows may see no key.
-        "BLIND_ROWS": has_mask or parts > 1 or (p.causal and queries > keys),
-        "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0, "PARTS": parts,
+        "BLIND_ROWS": has_mask or parts > 1 or (p.causal and queries > keys) or bool(p.limits),
+        "EVEN_M": queries % block_m == 0, "EVEN_N": keys % block_n == 0 and not p.limits,
+        "PARTS": parts, **_limits(p.limits),
     }  # fmt: skip
     if parts == 1:
         constants["out_part"] = None
@@ -101,6 +104,23 @@ def launch(
     grid = (p.tiles(block_m) * parts, 1, 1)
     options = {"num_warps": warps, "num_stages": stages}
     return TritonLaunch(SOURCE, tuple(args), constants, options, grid)
+
+
+def _limits(limits: Limits | None) -> dict[str, int | None]:
+    """The constants of limits, and None for the arguments that there are not."""
+    names = limits.names if limits else ()
+    has_length, has_start = "length" in names or "at" in names, "start" in names
+    constants: dict[str, int | None] = {
+        "LIMITED": limits is not None, "ONE_PLACE": limits is not None and limits.queries == 1,
+        "HAS_LENGTH": has_length, "IS_AT": "at" in names, "HAS_START": has_start,
+        "FOLLOWS": limits is not None and limits.causal,
+        "WINDOW": limits.window or 0 if limits else 0,
+    }  # fmt: skip
+    if not has_length:
+        constants |= {"length": None, "length_batch": None}
+    if not has_start:
+        constants |= {"start": None, "start_batch": None}
+    return constants
 
 
 def _blocks(problem: Problem, gpu: Gpu, alternative: int | None) -> tuple[int, int, int, int]:

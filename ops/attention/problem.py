@@ -16,11 +16,26 @@ LARGEST_HEAD = 256
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Which keys are seen by numbers that lie on the device.
+
+    Their `names` are some of length, at and start (lengths.py). `queries` follow one another; if
+    there is one, the rows of a problem may be its heads.
+    """
+
+    names: tuple[str, ...]
+    queries: int
+    causal: bool
+    window: int | None
+
+
+@dataclass(frozen=True)
 class Problem:
     """out = softmax(scale · q @ kᵀ + mask) @ v over equal leading batch axes.
 
     q is (…, M, D), k (…, N, D), v (…, N, Dv), mask (…, M, N), out (…, M, Dv); broadcast axes have
-    stride 0. A mask of bools says which keys are seen.
+    stride 0. A mask of bools says which keys are seen. With `limits`, lengths are (…, 1, 1), in the
+    order of their names, and `causal` is theirs.
     """
 
     q: View
@@ -30,12 +45,18 @@ class Problem:
     out: View
     scale: float
     causal: bool
+    limits: Limits | None = None
+    lengths: tuple[View, ...] = ()
 
     @staticmethod
-    def of(views: Sequence[View], scale: float, causal: bool) -> Problem:
+    def of(
+        views: Sequence[View], scale: float, causal: bool, limits: Limits | None = None
+    ) -> Problem:
         """The problem whose `views` these are."""
-        q, k, v, out, *mask = views
-        return Problem(q, k, v, mask[0] if mask else None, out, scale, causal)
+        q, k, v, out, *rest = views
+        masks = len(rest) - (len(limits.names) if limits else 0)
+        mask = rest[0] if masks else None
+        return Problem(q, k, v, mask, out, scale, causal, limits, tuple(rest[masks:]))
 
     def tiles(self, block: int) -> int:
         """The number of blocks of this many queries in all batch entries."""
@@ -58,24 +79,36 @@ class Problem:
         """The same problem, with single queries that share their keys along the last batch axis
         (grouped heads in decoding) as rows."""
         shared = self.q.shape[-2] == 1 and len(self.q.shape) > 2 and self.q.shape[-3] > 1
-        if not shared or self.k.strides[-3] or self.v.strides[-3]:
+        if not shared or any(x.strides[-3] for x in (self.k, self.v, *self.lengths)):
             return self
         q, out, *mask = (
             _without(view, -2) for view in (self.q, self.out, self.mask) if view is not None
         )
-        k, v = (_without(view, -3) for view in (self.k, self.v))
+        k, v, *lengths = (_without(view, -3) for view in (self.k, self.v, *self.lengths))
         # The single query saw every key; as rows, the queries still do.
-        return Problem(q, k, v, mask[0] if mask else None, out, self.scale, causal=False)
+        return replace(
+            self, q=q, k=k, v=v, mask=mask[0] if mask else None, out=out, causal=False,
+            lengths=tuple(lengths),
+        )  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """The name of its command, for people."""
+        if self.limits:
+            return "attention by length" if self.limits.names else "attention by window"
+        return "causal attention" if self.causal else "attention"
 
     def views(self) -> tuple[View, ...]:
-        """The arguments of the kernel, in order; the mask, if any, comes last."""
-        base = (self.q, self.k, self.v, self.out)
-        return base if self.mask is None else (*base, self.mask)
+        """The arguments of the kernel, in order: the mask, if any, and lengths come last."""
+        return (self.q, self.k, self.v, self.out, *self._rest())
 
     def accesses(self, out: View) -> tuple[Access, ...]:
         """The same as accesses, with `out` in the place of the result."""
-        masks = () if self.mask is None else (In(self.mask, strided=True),)
-        return (*(In(x, strided=True) for x in (self.q, self.k, self.v)), Out(out), *masks)
+        reads = (In(x, strided=True) for x in (self.q, self.k, self.v))
+        return (*reads, Out(out), *(In(x, strided=True) for x in self._rest()))
+
+    def _rest(self) -> tuple[View, ...]:
+        return self.lengths if self.mask is None else (self.mask, *self.lengths)
 
 
 def _without(view: View, axis: int) -> View:

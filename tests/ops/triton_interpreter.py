@@ -22,7 +22,7 @@ from graphexec.runtime.hip.triton import load_source
 
 NAMES = {
     DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64",
-    DType.BOOL: "uint8",
+    DType.BOOL: "uint8", DType.I32: "int32", DType.I64: "int64",
 }  # fmt: skip
 
 

@@ -37,6 +37,8 @@ class Case:
     scale: float | None = None
     by_rows: bool = False  # the length before the heads in memory, seen turned
     mask: str = ""  # of "keys", or of "pairs" of queries and keys
+    length: int | tuple[int, ...] | None = None  # one, or one for each entry of the batch
+    window: int | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -60,21 +62,43 @@ class Case:
         if self.mask:
             rows = 1 if self.mask == "keys" else self.q[2]
             more["mask"] = g.input("mask", (self.q[0], 1, 1, rows, self.keys), dtype)
+        if self.length is not None:
+            more["length"] = g.input("length", np.shape(self.length), "i32")
+        if self.window is not None:
+            more["window"] = self.window
         g.output(out=g.attention(**views, causal=self.causal, name="y", **more))
         return g
 
-    def exact(self, q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+    @property
+    def ends(self) -> Array:
+        """How many keys there are, of each entry of the batch."""
+        each = self.keys if self.length is None else self.length
+        return np.minimum(np.broadcast_to(each, self.q[:1]), self.keys)
+
+    def exact(
+        self, q: Array, k: Array, v: Array, mask: Array | None = None, length: Array | None = None
+    ) -> Array:
         q, k, v = map(wide, (q, k, v))
+        k, v = (np.nan_to_num(x) for x in (k, v))
         if self.by_rows:
             q, k, v = (x.transpose(0, 2, 3, 1, 4) for x in (q, k, v))
         m, n = q.shape[-2], k.shape[-2]
         z = q @ k.swapaxes(-1, -2) * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
         if mask is not None:
             z = z + wide(mask)
+        z = np.where(self._seen(m, n), z, -np.inf)
+        top = z.max(-1, keepdims=True)
+        e = np.exp(z - np.where(top == -np.inf, 0, top))
+        total = e.sum(-1, keepdims=True)
+        return np.asarray((e / np.where(total == 0, 1, total)) @ v)
+
+    def _seen(self, m: int, n: int) -> Array:
+        end = self.ends.reshape(-1, 1, 1, 1, 1)
+        key, place = np.arange(n), end - m + np.arange(m)[:, None]
+        seen = key < end
         if self.causal:
-            z = np.where(np.tri(m, n, n - m, dtype=bool), z, -np.inf)
-        e = np.exp(z - z.max(-1, keepdims=True))
-        return np.asarray((e / e.sum(-1, keepdims=True)) @ v)
+            seen = seen & (key <= place)
+        return seen if self.window is None else seen & (key > place - self.window)
 
 
 CASES = {
@@ -98,6 +122,18 @@ CASES = {
     "mask of keys, causal": Case((3, 8, 300, 64), 333, causal=True, mask="keys"),
     "mask of keys, decoding": Case((2, 8, 1, 128), 5000, heads=2, mask="keys"),
     "mask of pairs": Case((3, 48, 140, 64), 150, mask="pairs"),
+    "length": Case((8, 32, 1, 128), 4096, heads=8, causal=True, length=500),
+    "length of all": Case((2, 8, 1, 64), 2048, heads=2, causal=True, length=2048),
+    "length, each": Case((4, 8, 1, 128), 5000, heads=2, length=(5000, 1, 0, 129)),
+    "length, not in parts": Case((8, 40, 1, 64), 400, causal=True, length=77),
+    "length, few queries": Case((3, 12, 5, 64), 1300, causal=True, length=(131, 3, 1300)),
+    "length, mask of pairs": Case((2, 8, 5, 64), 1300, mask="pairs", length=(700, 1300)),
+    "length, mask of keys": Case((2, 8, 1, 64), 1300, heads=2, mask="keys", length=700),
+    "window": Case((3, 8, 3, 128), 3000, causal=True, length=(2900, 100, 500), window=300),
+    "window alone": Case((2, 8, 1, 64), 3000, heads=2, causal=True, window=1000),
+    "length, prompt": Case((1, 32, 1000, 64), 2048, heads=8, causal=True, length=1500),
+    "length, prompt in a window": Case((2, 16, 300, 128), 900, causal=True, length=800, window=99),
+    "length, many queries": Case((2, 8, 40, 64), 1300, causal=True, length=700),
     "large": Case((3, 48, 140, 128), 300, scale=10.0),
     "large, causal": Case((3, 48, 140, 64), 140, scale=10.0, causal=True),
 }
@@ -117,10 +153,17 @@ def test_numbers(name: str, dtype: str, choice: int) -> None:
     profile = Profile("", {signature(command): Measured(1.0, choice=choice)})
     rng = np.random.default_rng(1)
     with gx.compile(graph, device=device, costs=profile) as exe:
-        inputs = {n: draw(rng, t.shape, dtype) for n, t in exe.inputs.items()}
+        drawn = {n: t.shape for n, t in exe.inputs.items() if n != "length"}
+        inputs = {n: draw(rng, shape, dtype) for n, shape in drawn.items()}
         if case.mask:  # a third of the keys is hidden, the first never
             inputs["mask"][rng.random(inputs["mask"].shape) < 0.3] = -np.inf
             inputs["mask"][..., 0] = 0
+        if case.length is not None:
+            inputs["length"] = np.array(case.length, np.int32)
+        if "attention by length" in command.label:  # what is not read may be no number
+            for entry, end in enumerate(case.ends):
+                inputs["k"][entry, ..., end:, :] = np.nan
+                inputs["v"][entry, ..., end:, :] = np.nan
         found = wide(exe.run(**inputs)["out"])
         again = exe.run(**inputs)["out"]
     expected = case.exact(**inputs)

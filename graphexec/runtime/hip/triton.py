@@ -31,7 +31,7 @@ SUPPORTED = "3.6"
 
 _POINTERS = {
     DType.F16: "*fp16", DType.BF16: "*bf16", DType.F32: "*fp32", DType.F64: "*fp64",
-    DType.BOOL: "*u8",
+    DType.BOOL: "*u8", DType.I32: "*i32", DType.I64: "*i64",
 }  # fmt: skip
 _SCALARS = {"i32": "i32", "i64": "i64", "f32": "fp32", "f64": "fp64"}
 _MULTIPLE = 16

@@ -70,6 +70,7 @@ _SLOW = {
     "test_graphs.py::test_a_layer_of_a_decoder_of_any_size",
     "test_graphs.py::test_a_layer_of_a_mixer_of_any_size",
     "test_graphs.py::test_masks_of_any_size",
+    "test_language_model.py::test_the_tokens_of_the_trained_model",
     "test_minilm.py::test_a_random_model_has_its_size_and_says_what_it_is",
     "test_minilm.py::test_the_reference_is_the_model",
     "test_minilm.py::test_twenty_sentences_by_the_trained_model",

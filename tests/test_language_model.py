@@ -29,6 +29,7 @@ from language_model_reference import (
 from safetensors.numpy import load_file
 
 import graphexec as gx
+from graphexec.planning.pipeline import plan_graph
 
 NEEDS_PACKAGE = pytest.mark.skipif(
     MAKE.packaged() is None or not MAKE.readable(),
@@ -228,3 +229,12 @@ def test_the_tokenizer_is_one_that_tokenizers_load() -> None:
     assert [token["content"] for token in made["added_tokens"]] == ["<|end|>"]
     tokenizers = pytest.importorskip("tokenizers")
     assert tokenizers.Tokenizer.from_str(json.dumps(made)).encode("abb<|end|>").ids == [3, 2, 0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "hip"])
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_cache_is_written_where_it_lies(tmp_path: Path, device: str, size: int) -> None:
+    compiled = plan_graph(small(tmp_path, S=size), device=device)
+    states = compiled.program.states
+    apart = [name for name, kept in states.items() if kept.end != kept.next]
+    assert not [name for name in apart if name not in ("n", "last")]

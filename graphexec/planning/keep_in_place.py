@@ -9,7 +9,7 @@ one. It can be computed at home instead when
 3. a command that reads the old value and writes the new one reads each element before it writes
    the same one, as maps do, or only copies the one to the other: then it is left out;
 4. if rows that do not fit may end a run (append), every writer heeds the fault word, and every
-   check can come before it.
+   check can come before it. Checks are put first, with what they are computed from.
 
 Checks that are alike are made once.
 """
@@ -43,7 +43,7 @@ def apply(program: Program, target: Target) -> tuple[Program, tuple[Note, ...]]:
     """`program` with next values in place of the old ones."""
     if not program.states:
         return program, ()
-    checks, program = _checks_once(program)
+    checks, program = _checks_once(_checks_first(program))
     plans: dict[str, _Change] = {}
     notes: list[Note] = []
     uses = _Uses(program)
@@ -268,6 +268,34 @@ def _work(work: Work, homes: Mapping[str, str]) -> Work:
 
 
 # Checks ---------------------------------------------------------------------------------------
+
+
+def _checks_first(program: Program) -> Program:
+    """The program with its checks, and what they are computed from, before all else.
+
+    A check that comes after a writer that heeds the fault word would have to follow it.
+    """
+    unordered = replace(program, commands=tuple(map(_heedless, program.commands)))
+    first: set[int] = set()
+    for index in reversed(range(len(program.commands))):
+        if index in first or FAULT in {view.storage for view in program.commands[index].writes}:
+            first |= {index, *unordered.predecessors[index]}
+    order = sorted(range(len(program.commands)), key=lambda index: index not in first)
+    at = {old: new for new, old in enumerate(order)}
+    commands = (program.commands[index] for index in order)
+    return replace(program, commands=tuple(
+        replace(c, after=tuple(sorted(at[a] for a in c.after))) if c.after else c
+        for c in commands
+    ))  # fmt: skip
+
+
+def _heedless(command: Command) -> Command:
+    """The command as if there was no fault word."""
+    return replace(
+        command,
+        reads=tuple(view for view in command.reads if view.storage != FAULT),
+        writes=tuple(view for view in command.writes if view.storage != FAULT),
+    )
 
 
 def _checks_once(program: Program) -> tuple[list[int], Program]:

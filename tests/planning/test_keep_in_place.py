@@ -89,6 +89,19 @@ def test_alike_checks_are_made_once() -> None:
     assert set(notes(found).values()) == {""}
 
 
+def test_a_check_of_a_place_that_is_computed_comes_before_all_writes() -> None:
+    """Also where nothing but the fault word orders it with an append that stands before it."""
+    states = ", ".join(f"{s}: {{shape: [4], dtype: f32, next: {s}1}}" for s in "ab")
+    nodes = (
+        f"{SLICED}, a1: {{op: append, into: a, x: z, at: at}}, "
+        "later: at + 1, b1: {op: append, into: b, x: z, at: later}"
+    )
+    found = planned(nodes, states, "y: a1, z: b1")
+    assert notes(found) == {"a": "", "b": ""}
+    order = [command.node for command in found.program.commands]
+    assert order[:5] == ["at.h2d", "a1", "later", "b1", "x.h2d"]
+
+
 def test_moves_in_a_circle_need_one_temporary() -> None:
     views = {n: View.dense(n, TensorType((2,), DType.F32)) for n in "abcd"}
     moves = {n: Move(views[n], views[m]) for n, m in zip("abcd", "bcab", strict=True)}

@@ -108,7 +108,8 @@ class GemmOp(Op):
             error = product_error(a, b, float(attrs["alpha"]))
         for name, factor in (("c", _beta(operands, attrs)), ("bias", 1.0)):
             if name in operands and factor:
-                error = error + addend_error(operands[name], factor, type.dtype)
+                sums = operands["a"].dtype.accumulator
+                error = error + addend_error(operands[name], factor, sums, type.dtype)
         return stored(error, exact, type.dtype)
 
     def accepts(self, operands: Views, attrs: Attrs, out: View) -> bool:

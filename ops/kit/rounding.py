@@ -70,10 +70,10 @@ def product_error(a: Approximate, b: Approximate, alpha: float = 1.0) -> Array:
     return found
 
 
-def addend_error(addend: Approximate, factor: float, out: DType) -> Array:
-    """The error that factor · addend brings into a sum with it, which may have been stored as
-    `out`, and as the type of sums, before."""
-    units = unit_roundoff(out) + _FUNCTIONS * unit_roundoff(addend.dtype.accumulator)
+def addend_error(addend: Approximate, factor: float, sums: DType, out: DType) -> Array:
+    """The error that factor · addend brings into a sum of `sums` with it, which may have been
+    stored as `out` before."""
+    units = unit_roundoff(out) + _FUNCTIONS * unit_roundoff(sums)
     found: Array = abs(factor) * (_error(addend) + 2 * units * _largest(addend))
     return found
 

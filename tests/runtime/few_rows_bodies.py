@@ -69,7 +69,7 @@ FUSED = (
     Fused("silu( g ) * u + r * b", m=3, dtype="bf16"),
     Fused("p * b + r", m=2, turned=True),
     Fused("p + r", m=8, dtype="f32", own="bias", out="f16"),
-    Fused("gelu( g ) * u - b", m=8, own="c bias"),
+    Fused("gelu( g ) * u - b", m=4, own="c bias"),
     Fused("p > 0.25", m=2, dtype="f32"),
     Fused("where( p < r , p , 1.0 )", m=1, dtype="f32", turned=True, own="c"),
 )

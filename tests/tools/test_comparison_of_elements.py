@@ -208,6 +208,16 @@ def test_right_results_of_any_graph_are_not_blamed(
     assert not finite, finite
 
 
+@pytest.mark.parametrize("addend", ["c", "bias"])
+def test_a_wider_addend_is_summed_as_products_are(addend: str) -> None:
+    graph = gx.Graph("wider")
+    x = graph.input("x", (4, 4), "f32")
+    added = {addend: graph.input("added", (4,), "f64")}
+    graph.output(y=graph.gemm(x, x, **added, out_dtype="f64"))
+    given = {"x": np.full((4, 4), 1e-6, np.float32), "added": np.full(4, np.pi)}
+    assert gx.compare(graph, given, device="cpu").ok
+
+
 @pytest.mark.parametrize("mask", [-np.inf, -65504.0, -1e4, 0.0])
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 def test_masks_of_every_kind_are_not_blamed(dtype: str, mask: float) -> None:

@@ -112,8 +112,8 @@ def _show_warning(
 )
 @click.version_option(__version__, prog_name="graphexec", message="%(prog)s %(version)s")
 def app() -> None:
-    """Compile a graph of GEMM, softmax and copy nodes into a stream-ordered plan, prove it free of
-    races, and run it.
+    """Compile a graph of tensor operations into a stream-ordered plan, prove it free of races, and
+    run it.
 
     Results go to standard output, everything else to standard error. GRAPHEXEC_LOG=debug logs
     every instruction of a run as it is issued and completed.

@@ -132,7 +132,7 @@ class _Lanes:
             lines.append(svg.path(f"M{x + 5:.1f} {y - 3:.1f}h{max(width - 6, 1):.1f}", "w"))
         if width > 20:
             lines.append(svg.text(x + 5, y + 15, svg.fitted(block.name, width - 8), "in b"))
-            lines.append(svg.text(x + 5, y + 29, svg.fitted(below, width - 6, 5.1), "in sm"))
+            lines.append(svg.text(x + 5, y + 29, svg.fitted(below, width - 6, 5.7), "in sm"))
         title = f"{block.name} · {block.commands} · {shown(cost)}"
         return svg.group(lines, title, l=block.numbers)
 

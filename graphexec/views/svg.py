@@ -144,8 +144,9 @@ def group(body: Iterable[str], title: str = "", **more: object) -> str:
     return f"<g{attributes(_data(more))}>{told}{''.join(body)}</g>"
 
 
-def fitted(content: str, width: float, letter: float = 6.2) -> str:
-    """`content` cut to about `width` pixels, of letters that wide."""
+def fitted(content: str, width: float, letter: float = 7.3) -> str:
+    """`content` cut to about `width` pixels, of letters that wide: bold ones of DejaVu Sans, the
+    widest of the fonts."""
     return fit(printable(content), int(width / letter))
 
 

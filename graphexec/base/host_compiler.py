@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -105,7 +106,7 @@ def shared_library(source: Path, flags: Sequence[str], anew: bool = False) -> Pa
     compiler, flags = find_compiler(), (*flags, "-shared", "-fPIC")
     try:
         version = _version(compiler, _identity(compiler[0]))
-        key = fingerprint(source.read_bytes(), *compiler, *flags, version, _cpu())
+        key = fingerprint(*_read(source), *compiler, *flags, version, _cpu())
         return Cache(cache_folder("host")).keep(
             f"{source.stem}-{key[:16]}.so",
             lambda: compile_library([*compiler, *flags, str(source)], "-lm"),
@@ -133,6 +134,13 @@ def _use(library: Path, use: Callable[[ctypes.CDLL], T]) -> T:
     except AttributeError:
         _ctypes.dlclose(code._handle)  # else the next library of this name would be this one
         raise
+
+
+def _read(source: Path) -> list[bytes]:
+    """A C source, and the files that it includes from where it lies."""
+    text = source.read_bytes()
+    included = re.findall(rb'^#include "(.+)"', text, re.MULTILINE)
+    return [text, *(part for name in included for part in _read(source.parent / name.decode()))]
 
 
 @cache

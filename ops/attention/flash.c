@@ -12,6 +12,8 @@ arXiv:2205.14135). */
 #include <stdint.h>
 #include <string.h>
 
+#include "../kit/halves.h"
+
 /* ROWS × VECS vectors of sums, and a few more, fit into the registers. */
 #if defined(__AVX512F__)
 enum { W = 16, ROWS = 8, VECS = 2 };
@@ -27,7 +29,6 @@ enum { TILE = W * VECS, KEYS = 64 /* at a time; a multiple of 4 */ };
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ints __attribute__((vector_size(4 * W)));
 typedef ptrdiff_t word;
-#define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
 enum { F32, F16, BF16, F64, BOOL };
@@ -61,41 +62,6 @@ typedef struct {
 } Rows;
 
 /* Elements ------------------------------------------------------------------------------------- */
-
-INLINE float as_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-INLINE uint32_t as_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-INLINE float from_f16(uint16_t h) {
-    float x = as_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t bits = as_bits(x) | (x >= 65536.0f ? 0x7f800000 : 0); /* infinity and NaN */
-    return as_float(bits | (uint32_t)(h & 0x8000) << 16);
-}
-
-/* To nearest, ties to even, as the next one. */
-INLINE uint16_t to_f16(float x) {
-    uint32_t bits = as_bits(x) & 0x7fffffff, sign = as_bits(x) >> 16 & 0x8000;
-    if (bits >= 0x47800000) /* 65536 */
-        return sign | (bits > 0x7f800000 ? 0x7e00 : 0x7c00);
-    if (bits < 0x38800000) /* subnormal: the sum has its last place where f16 has it */
-        return sign | (as_bits(as_float(bits) + 0.5f) - as_bits(0.5f));
-    return sign | (bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
-}
-
-INLINE uint16_t to_bf16(float x) {
-    uint32_t bits = as_bits(x);
-    if (x != x)
-        return bits >> 16 | 0x40;
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
 
 static char *at(const Matrix *m, word entry, word row, word column) {
     static const word size[] = {4, 2, 2, 8, 1};

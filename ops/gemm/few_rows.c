@@ -13,6 +13,8 @@ sums of a column does not depend on how the work is shared. */
 #include <immintrin.h>
 #endif
 
+#include "../kit/halves.h"
+
 #if defined(__AVX512F__)
 enum { W = 16 };
 #elif defined(__AVX__)
@@ -28,7 +30,6 @@ typedef float four __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * W)));
 typedef uint16_t halves __attribute__((vector_size(2 * W)));
 typedef ptrdiff_t word;
-#define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -49,41 +50,6 @@ typedef struct {
 } Problem;
 
 /* Elements ------------------------------------------------------------------------------------- */
-
-INLINE float as_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-INLINE uint32_t as_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-INLINE float from_f16(uint16_t h) {
-    float x = as_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t bits = as_bits(x) | (x >= 65536.0f ? 0x7f800000 : 0); /* infinity and NaN */
-    return as_float(bits | (uint32_t)(h & 0x8000) << 16);
-}
-
-/* To nearest, ties to even, as the next one. */
-INLINE uint16_t to_f16(float x) {
-    uint32_t bits = as_bits(x) & 0x7fffffff, sign = as_bits(x) >> 16 & 0x8000;
-    if (bits >= 0x47800000) /* 65536 */
-        return sign | (bits > 0x7f800000 ? 0x7e00 : 0x7c00);
-    if (bits < 0x38800000) /* subnormal: the sum has its last place where f16 has it */
-        return sign | (as_bits(as_float(bits) + 0.5f) - as_bits(0.5f));
-    return sign | (bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
-}
-
-INLINE uint16_t to_bf16(float x) {
-    uint32_t bits = as_bits(x);
-    if (x != x)
-        return bits >> 16 | 0x40;
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
 
 INLINE word size_of(word dtype) { return dtype == F32 ? 4 : 2; }
 

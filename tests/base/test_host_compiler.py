@@ -188,6 +188,15 @@ def test_a_library_of_no_use_is_compiled_anew(
     assert made(real_compiler) == before + 1
 
 
+def test_a_change_of_an_included_file_compiles_anew(source: Path, real_compiler: Path) -> None:
+    included = source.with_name("answer.h")
+    source.write_text('#include "answer.h"\nint answer(void) { return ANSWER; }\n')
+    for number in (41, 42, 41):
+        included.write_text(f"#define ANSWER {number}\n")
+        assert load_library(source, FLAGS, answer) == number
+    assert made(real_compiler) == 2
+
+
 @pytest.mark.parametrize("text", [None, "int question(void) { return 0; }\n"])
 def test_a_compiler_that_makes_nothing_of_use_is_asked_twice(
     text: str | None, source: Path, compiler: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from graphexec.base.tensor import DType
 from graphexec.ir.body import Body, Number, Step
 from graphexec.ops.kit.generate.passes import Pass, Passes, passes_of
 
+HALVES = Path(__file__).parents[1] / "halves.h"
 ELEMENTS = Path(__file__).with_name("elements.h")
 
 _TYPES = {DType.BOOL: "u8"}
@@ -50,7 +51,8 @@ _FOLDS = {
 
 def source(body: Body) -> str:
     """The library's source: `run`, and `kept`, the number of values kept for a row."""
-    return ELEMENTS.read_text("utf-8") + _LOOP.format(
+    included = "\n".join(path.read_text("utf-8") for path in (HALVES, ELEMENTS))
+    return included + _LOOP.format(
         arrays=len(body.operands) + len(body.results), indexes=len(body.indexes),
         row="\n".join(f"    {line}" for line in _Row(body).lines()),
         kept=len(passes_of(body).kept), operands=len(body.operands),

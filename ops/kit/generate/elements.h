@@ -1,5 +1,5 @@
 /* What generated C is made of: elements as they lie in memory, functions, and reductions. c.py puts
-it before each body.
+it, behind halves.h, before each body.
 
 Loops over elements are written so that compilers make vectors of them: no branches, no calls. The
 functions of float are within 4 ulp of the exact value; their polynomials interpolate at Chebyshev
@@ -11,8 +11,6 @@ nodes. Those of double are the C library's. */
 #include <string.h>
 
 typedef ptrdiff_t word;
-typedef uint16_t f16;
-typedef uint16_t bf16;
 typedef float f32;
 typedef double f64;
 typedef int8_t i8;
@@ -20,7 +18,6 @@ typedef uint8_t u8;
 typedef int32_t i32;
 typedef int64_t i64;
 
-#define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 #define UNUSED __attribute__((unused))
 #if defined(__clang__)
@@ -49,41 +46,6 @@ enum { WIDE = 16 };
 INLINE word least(word a, word b) { return a < b ? a : b; }
 
 /* Casts ---------------------------------------------------------------------------------------- */
-
-INLINE float as_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-INLINE uint32_t as_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-INLINE float from_f16(f16 h) {
-    float x = as_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t bits = as_bits(x) | (x >= 65536.0f ? 0x7f800000 : 0); /* infinity and NaN */
-    return as_float(bits | (uint32_t)(h & 0x8000) << 16);
-}
-
-/* To nearest, ties to even, as the next one. */
-INLINE f16 to_f16(float x) {
-    uint32_t bits = as_bits(x) & 0x7fffffff, sign = as_bits(x) >> 16 & 0x8000;
-    uint32_t special = bits > 0x7f800000 ? 0x7e00 : 0x7c00;
-    uint32_t small = as_bits(as_float(bits) + 0.5f) - 0x3f000000; /* has its last place there */
-    uint32_t normal = (bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
-    return sign | (bits >= 0x47800000 ? special : bits < 0x38800000 ? small : normal);
-}
-
-INLINE float from_bf16(bf16 h) { return as_float((uint32_t)h << 16); }
-
-INLINE bf16 to_bf16(float x) {
-    uint32_t bits = as_bits(x);
-    uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-    return (x != x ? bits | 0x400000 : rounded) >> 16;
-}
 
 /* A double as the float next to it whose last bit is 1, unless it is one: then rounding that to a
 half rounds once (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE

@@ -19,19 +19,22 @@ from graphexec.cli.report import note
               help="Where the files are written; it is made if it is not there.")  # fmt: skip
 @loader_options
 def import_(file: str, folder: Path, loader: Loader) -> None:
-    """Write the model SOURCE, an .onnx file, as YAML, its weights beside it.
+    """Write the model SOURCE as YAML, its weights beside it.
 
-    The YAML keeps the names of the model and its dims, whose sizes -D sets. Files of these names
-    that are there already are replaced. (Other commands take SOURCE, too, and write nothing.)
+    SOURCE is an .onnx or a .gguf file, or a folder of Hugging Face: config.json, and weights in
+    .safetensors. The YAML keeps the names of the model and its dims, whose sizes -D sets. Files of
+    these names that are there already are replaced. (Other commands take SOURCE, too, and write
+    nothing.)
     """
     from graphexec.base.diagnostics import Diagnostic
     from graphexec.base.errors import GraphError
+    from graphexec.frontend.expand import expand
     from graphexec.frontend.imported import write_imported
-    from graphexec.frontend.sources import is_onnx
+    from graphexec.frontend.sources import MODELS, is_onnx, is_pretrained
 
-    if not is_onnx(file):
+    if not (is_onnx(file) or is_pretrained(file)):
         message = f"'{file}' is not a model that can be imported"
-        raise GraphError([Diagnostic(message, help="models are .onnx files")])
+        raise GraphError([Diagnostic(message, help=f"models are {MODELS}")])
     progress = Progress()
     with progress.step(f"reading {file}"):
         graph = loader.load(file)
@@ -39,4 +42,5 @@ def import_(file: str, folder: Path, loader: Loader) -> None:
         written = write_imported(graph, folder, Path(file).name)
     for path in written:
         click.echo(path)
-    note(f"{len(graph.nodes)} nodes, {len(graph.weights)} weights")
+    flat = expand(graph)
+    note(f"{len(flat.nodes)} nodes, {len(flat.weights)} weights")

@@ -37,11 +37,12 @@ class Finite(click.FloatRange):
 
 @dataclass(frozen=True)
 class Loader:
-    """How a command reads graphs: the options -D, --ops and --weights-root."""
+    """How a command reads graphs: the options -D, --ops, --weights-root and --dtype."""
 
     dims: dict[str, int]
     op_folders: tuple[Path, ...]
     weights_root: Path | None
+    dtype: str | None = None
 
     def ops(self) -> dict[str, Op]:
         """Built-in and installed ops, and those of the user's folders."""
@@ -62,11 +63,11 @@ class Loader:
         if path == STANDARD:
             text = standard_input()
             return loads(text, "<stdin>", self.dims, self.ops(), self.weights_root)
-        return load(path, self.dims, self.ops(), self.weights_root)
+        return load(path, self.dims, self.ops(), self.weights_root, self.dtype)
 
 
 def loader_options(command: Command) -> Command:
-    """Add -D, --ops and --weights-root; the command gets them as `loader`."""
+    """Add -D, --ops, --weights-root and --dtype; the command gets them as `loader`."""
 
     @click.option("-D", "dims", metavar="DIM=N", multiple=True, callback=_dims,
                   shell_complete=completion.dims,
@@ -74,12 +75,15 @@ def loader_options(command: Command) -> Command:
     @ops_option
     @click.option("--weights-root", metavar="DIR", type=_FOLDER,
                   help="Allow weights files in DIR (default: the graph's folder).")  # fmt: skip
+    @click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]),
+                  help="Weights and states of a GGUF file or a folder of Hugging Face "
+                  "(default: f32).")  # fmt: skip
     @wraps(command)
     def with_loader(
         *args: Any, dims: dict[str, int], op_folders: tuple[Path, ...],
-        weights_root: Path | None, **others: Any,
+        weights_root: Path | None, dtype: str | None, **others: Any,
     ) -> Any:  # fmt: skip
-        return command(*args, loader=Loader(dims, op_folders, weights_root), **others)
+        return command(*args, loader=Loader(dims, op_folders, weights_root, dtype), **others)
 
     return with_loader  # type: ignore[return-value]
 

@@ -374,7 +374,7 @@ def _without_declarations(graph: Graph) -> Graph:
     flat = Graph(
         graph.name, dims=graph.dims, consts=graph.consts, ops=graph.ops, folder=graph.folder,
         weight_root=graph.weight_root, source=graph.source, file=graph.weight_file,
-        prefix=graph.weight_prefix,
+        prefix=graph.weight_prefix, weight_dtype=graph.weight_dtype,
     )  # fmt: skip
     flat.inputs, flat.stored = dict(graph.inputs), graph.stored
     flat.output_marks, flat.weight_marks = graph.output_marks, graph.weight_marks

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphexec.base.atomic_file import Writer, text_writer, write_files
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import DataError
-from graphexec.base.tensor import TensorType
+from graphexec.base.expressions import names_in
+from graphexec.frontend.expand import expand
 from graphexec.frontend.weight_paths import WeightError
-from graphexec.frontend.weights import Found, WeightFiles
+from graphexec.frontend.weights import WeightFiles
 from graphexec.frontend.yaml.write import to_yaml
 from graphexec.ir.graph import Graph
 from graphexec.ir.typed import TypedWeight
@@ -34,10 +36,11 @@ def write_imported(
     stem = re.sub(r"[^\w.\-]+", "_", graph.name).strip(".") or "model"
     written: dict[Path, Writer] = {}
     with WeightFiles() as files:
-        own = graph.with_dims()
-        if graph.weights:
+        own, flat = graph.with_dims(), expand(graph)
+        own.weight_dtype = None
+        if flat.weights:
             own.weight_file = f"{stem}.safetensors"
-            found = _found(graph, files)
+            found = _found(flat, files)
             written[folder / own.weight_file] = lambda out: _write(out, found, files, progress)
         else:
             own.weight_file = None
@@ -49,22 +52,31 @@ def write_imported(
 
 def _heading(graph: Graph, source: str) -> str:
     shown = source if source.isprintable() else repr(source)
-    dims = " ".join(f"-D {name}={extent}" for name, extent in graph.dims.items())
+    shapes = [item.shape for item in graph.inputs.values()]
+    shapes += [item.shape for item in graph.states.values()]
+    sizes = {name for shape in shapes for extent in shape for name in names_in(str(extent))}
+    dims = " ".join(f"-D {name}={graph.dims[name]}" for name in graph.dims if name in sizes)
     lines = [f"# Imported from {shown} by `graphexec import`."]
+    if graph.source is not None:
+        lines += takewhile(lambda line: line.startswith("#"), graph.source.text.splitlines())
     if dims:
         lines.append(f"# Sizes are set when it is run: {dims}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _found(graph: Graph, files: WeightFiles) -> dict[str, Found]:
-    """Where each weight is, by its key in the new file. Raises DataError with all that fail."""
-    found: dict[str, Found] = {}
+def _found(graph: Graph, files: WeightFiles) -> dict[str, TypedWeight]:
+    """Each weight of a graph without blocks, by its key in the new file.
+
+    Raises DataError with all that fail.
+    """
+    found: dict[str, TypedWeight] = {}
     problems: list[Diagnostic] = []
     for weight in graph.weights.values():
         file = weight.file or graph.weight_file or ""
+        key = None if weight.key is None else graph.weight_prefix + weight.key
         try:
-            key = weight.key or weight.name
-            found[key] = files.find(graph.folder, graph.weight_root, file, weight.key, None)
+            item = files.find(graph.folder, graph.weight_root, file, key, None)
+            found[key or weight.name] = item.weight(graph.weight_dtype)
         except WeightError as exc:
             problems.append(Diagnostic(f"weight '{weight.name}': {exc}", help=exc.help))
     if problems:
@@ -72,21 +84,22 @@ def _found(graph: Graph, files: WeightFiles) -> dict[str, Found]:
     return found
 
 
-def _write(out: BinaryIO, found: Mapping[str, Found], files: WeightFiles, progress: Step) -> None:
+def _write(
+    out: BinaryIO, found: Mapping[str, TypedWeight], files: WeightFiles, progress: Step
+) -> None:
     """A .safetensors file: the length of a JSON header, the header, the arrays in its order."""
     header: dict[str, Any] = {}
     end = 0
     for key, item in found.items():
-        begin, end = end, end + TensorType(item.shape, item.dtype).nbytes
-        kind = item.dtype.value.upper()
-        header[key] = {"dtype": kind, "shape": list(item.shape), "data_offsets": [begin, end]}
+        begin, end = end, end + item.type.nbytes
+        kind, shape = item.type.dtype.value.upper(), list(item.type.shape)
+        header[key] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the arrays are aligned
     out.write(len(text).to_bytes(8, "little") + text)
     done = 0
-    for item in found.values():
+    for weight in found.values():
         try:
-            weight = TypedWeight(TensorType(item.shape, item.dtype), item.path, item.key)
             array = files.read(weight)
         except WeightError as exc:
             raise DataError([Diagnostic(str(exc), help=exc.help)]) from exc

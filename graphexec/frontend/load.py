@@ -1,4 +1,4 @@
-"""load: YAML → Graph.
+"""load: YAML, or a model → Graph.
 
 Guarantees: every name resolves; there is no cycle; every key, op, operand and attribute exists and
 has a value of its kind; every expression has a value; dims are positive. All independent mistakes
@@ -18,7 +18,7 @@ from graphexec.base.diagnostics import Diagnostic, Source, did_you_mean
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import open_file
 from graphexec.frontend.expand import expand
-from graphexec.frontend.sources import is_onnx
+from graphexec.frontend.sources import is_onnx, is_pretrained
 from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.tensors import TensorReader
@@ -31,23 +31,39 @@ from graphexec.ir.op import Op
 
 AnyPath = str | os.PathLike[str]
 
+MODEL_DTYPES = ("f32", "f16", "bf16")
+"""What the weights and states of a GGUF file or a folder of Hugging Face can be."""
+
 
 def load(
     path: AnyPath,
     dims: Mapping[str, int] | None = None,
     ops: Mapping[str, Op] | None = None,
     weight_root: AnyPath | None = None,
+    dtype: str | None = None,
 ) -> Graph:
-    """The graph in the YAML file at `path`, or of the ONNX model there.
+    """The graph in the YAML file at `path`, or of the model there: an ONNX or a GGUF file, or a
+    folder of Hugging Face.
 
     A graph without `name:` has the name of the file. `dims` replace the file's values; `ops` are
     the known ops (by default all built-in and installed ones). Weight files must lie inside
-    `weight_root` (by default the folder of `path`).
+    `weight_root` (by default the folder of `path`). `dtype` (f16, bf16 or f32, by default f32) is
+    that of the weights and states of a GGUF file or a folder.
     Raises GraphError.
     """
     if not isinstance(path, str | os.PathLike):
         raise GraphError([Diagnostic(f"a path is wanted, not {path!r:.60}")])
     shown = os.fspath(path)
+    if is_pretrained(shown):
+        from graphexec.frontend.pretrained.load import text_of
+
+        folder = Path(shown) if os.path.isdir(shown) else Path(shown).parent
+        source = Source(shown, text_of(Path(shown), _checked(dtype or "f32")))
+        return _graph(source, dims, ops, weight_root, folder, "model")
+    if dtype is not None:
+        message = f"'{shown}' has its own types: a dtype is for GGUF files and folders"
+        help = "in YAML, weight_dtype is the type of the weights"
+        raise GraphError([Diagnostic(message, help=help)])
     if is_onnx(shown):
         from graphexec.frontend.onnx.load import load_onnx
 
@@ -123,6 +139,13 @@ def _expanded(doc: Document, graph: Graph) -> Graph:
     needs = {n.name: (*n.operands.values(), *n.after) for n in flat.nodes.values()}
     note_cycles(doc, flat, needs)
     return flat
+
+
+def _checked(dtype: str) -> str:
+    if dtype not in MODEL_DTYPES:
+        message = f"a model cannot have the dtype {dtype!r:.60}"
+        raise GraphError([Diagnostic(message, help=f"known: {', '.join(MODEL_DTYPES)}")])
+    return dtype
 
 
 def _read(path: str) -> bytes:

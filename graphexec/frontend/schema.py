@@ -193,6 +193,10 @@ _SECTIONS: Schema = {
     "inputs": _map(NAME, _ref("input"), "tensors given at every run"),
     "file": _text(f"the file of weights that name none: {FILES}"),
     "prefix": _text("a text before the keys of all weights"),
+    "weight_dtype": {
+        "enum": [str(dtype) for dtype in DType if dtype.is_float],
+        "description": "weights of floats are converted to it as they are read",
+    },
     "weights": _weights("weight", numbered=False),
     "state": _map(NAME, _ref("state"), "tensors that are kept from run to run"),
     "blocks": _map(NAME, _ref("block"), "graphs that nodes use, by name"),

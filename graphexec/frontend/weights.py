@@ -1,11 +1,11 @@
-"""Weight files (.npy, .npz, .safetensors, sharded .safetensors). They are never unpickled."""
+"""Weight files (.npy, .npz, .safetensors, also sharded, .gguf, .onnx). They are never unpickled."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,11 +15,10 @@ from graphexec.base.tensor import Array, DType, TensorType
 from graphexec.frontend.shards import ENDING, Index, is_index, read_index
 from graphexec.frontend.weight_paths import FileError, WeightError, located
 from graphexec.frontend.yaml.problems import suggestion
+from graphexec.ir.typed import TypedWeight
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from graphexec.ir.typed import TypedWeight
 
 
 _MOST_OPEN = 64  # files at a time
@@ -33,6 +32,13 @@ class Found:
     key: str | None
     shape: tuple[int, ...]
     dtype: DType
+
+    def weight(self, dtype: str | None) -> TypedWeight:
+        """The weight; floats are converted to `dtype`, if it is given, when it is read."""
+        if dtype is None or not self.dtype.is_float or self.dtype == dtype:
+            return TypedWeight(TensorType(self.shape, self.dtype), self.path, self.key)
+        type = TensorType(self.shape, DType(dtype))
+        return TypedWeight(type, self.path, self.key, stored=self.dtype)
 
 
 class WeightFiles:
@@ -75,11 +81,20 @@ class WeightFiles:
             shape, stored = opened.describe(key)
         return Found(path, key, _extents(shape), _meaning(stored, dtype))
 
+    def names(self, folder: Path, file: str) -> Collection[str]:
+        """What the arrays of a file, or of an index's shards, are called. Raises WeightError."""
+        path = self._located(folder, folder, file)
+        return self._index(path).keys if is_index(path) else self._opened(path).keys
+
     def read(self, weight: TypedWeight) -> Array:
         """The elements of a weight as a C-contiguous array of its dtype."""
+        from graphexec.base.casts import cast
+
         opened = self._opened(weight.path)
+        stored = replace(weight.type, dtype=weight.stored or weight.type.dtype)
         with _as_error(WeightError):
-            return opened.fetch(_chosen(weight.path, opened, weight.key), weight.type)
+            array = opened.fetch(_chosen(weight.path, opened, weight.key), stored)
+        return cast(array, weight.type.dtype.numpy())
 
     def _located(self, folder: Path, root: Path, file: str) -> Path:
         place = folder, root, file
@@ -127,6 +142,7 @@ def _open(path: Path) -> _File:
 
     kinds: dict[str, Callable[[Path], _File]] = {
         ".npy": NpyFile, ".npz": NpzFile, ".safetensors": _Safetensors, ".onnx": _onnx,
+        ".gguf": _gguf,
     }  # fmt: skip
     if path.suffix not in kinds:
         raise WeightError(
@@ -140,6 +156,12 @@ def _onnx(path: Path) -> _File:
     from graphexec.frontend.onnx.weights import OnnxWeights
 
     return OnnxWeights(path)
+
+
+def _gguf(path: Path) -> _File:
+    from graphexec.frontend.pretrained.gguf import GgufWeights
+
+    return GgufWeights(path)
 
 
 class _Safetensors:

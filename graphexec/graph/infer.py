@@ -95,13 +95,19 @@ class _Inference:
             good = self.asserted(item, item.shape, known.type) and self.checked(item, known.type)
             return known if good else None
         wanted = self.dtype(item.dtype, item, "dtype") if item.dtype else None
-        found = self.in_file(item, InFile(item.file, item.key), wanted, files)
+        place = InFile(item.file, item.key)
+        found = self.in_file(item, place, wanted, files, self.graph.weight_dtype)
         if found is None or not self.asserted(item, item.shape, found.type):
             return None
         return found if self.checked(item, found.type) else None
 
     def in_file(
-        self, item: Weight | State, place: InFile, wanted: DType | None, files: WeightFiles
+        self,
+        item: Weight | State,
+        place: InFile,
+        wanted: DType | None,
+        files: WeightFiles,
+        converted: str | None = None,
     ) -> TypedWeight | None:
         """The array that a weight is, or that a state begins with."""
         file = self.graph.weight_file if place.file is None else place.file
@@ -116,7 +122,7 @@ class _Inference:
             field = next((f for f in (exc.field, "file", "key") if f in item.marks), "")
             self.error(str(exc), item, field, help=exc.help)
             return None
-        return TypedWeight(TensorType(found.shape, found.dtype), found.path, found.key)
+        return found.weight(converted)
 
     def state(self, item: State, files: WeightFiles) -> TypedState | None:
         shape, dtype = self.shape(item.shape, item), self.dtype(item.dtype, item, "dtype")

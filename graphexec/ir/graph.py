@@ -156,6 +156,7 @@ class Graph:
         source: Source | None = None,
         file: str | Path | None = None,
         prefix: str = "",
+        weight_dtype: str | None = None,
     ) -> None:
         """An empty graph.
 
@@ -163,6 +164,7 @@ class Graph:
         installed ones by default). Weight files are looked up relative to `folder` (the
         working directory by default) and must lie inside `weight_root` (by default `folder`).
         `file` is the file of weights that name none; `prefix` stands before the keys of weights.
+        Weights of floats are converted to `weight_dtype`, if it is given, as they are read.
         """
         given = {"dims": dims, "consts": consts, "ops": ops}
         _check_kinds(given, {"the name": name, "folder": folder, "file": file, "prefix": prefix})
@@ -192,6 +194,7 @@ class Graph:
         self.weight_root = weight_root
         self.weight_file = None if file is None else str(file)
         self.weight_prefix = prefix
+        self.weight_dtype = None if weight_dtype is None else str(weight_dtype)
         self.source = source
         self.output_marks: dict[str, Mark] = {}
         self.weight_marks: dict[str, Mark] = {}  # of "file" and "prefix"
@@ -469,7 +472,8 @@ class Graph:
     def _content(self) -> tuple[object, ...]:
         parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
         more = (self.states, self.blocks)
-        return (self.name, self.weight_file, self.weight_prefix, *parts, *more)
+        files = (self.weight_file, self.weight_prefix, self.weight_dtype)
+        return (self.name, *files, *parts, *more)
 
     def __repr__(self) -> str:
         return (
@@ -494,7 +498,7 @@ class Graph:
         other = Graph(
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=dict(self.ops),
             folder=self.folder, weight_root=self.weight_root, source=self.source,
-            file=self.weight_file, prefix=self.weight_prefix,
+            file=self.weight_file, prefix=self.weight_prefix, weight_dtype=self.weight_dtype,
         )  # fmt: skip
         self._copy_to(other)
         for name, block in self.blocks.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphexec.base.tensor import TensorType, View
+from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op import Op
 
 
@@ -39,14 +39,15 @@ class TypedNode:
 class TypedWeight:
     """A weight: its type, and where its elements are.
 
-    A rewrite may set `into`, a dense window on the bytes of a node's tensor: the weight is loaded
-    to there.
+    They are converted from `stored`, if that is given, as they are read. A rewrite may set `into`,
+    a dense window on the bytes of a node's tensor: the weight is loaded to there.
     """
 
     type: TensorType
     path: Path
     key: str | None
     into: View | None = None
+    stored: DType | None = None
 
 
 @dataclass(frozen=True)

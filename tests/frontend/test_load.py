@@ -325,7 +325,7 @@ def test_faulty_dims_are_complained_about_once():
         ("missing.yaml", "No such file"),
         ("", "cannot read ''"),
         ("attentoin.yaml", "did you mean 'attention.yaml'?"),
-        (".", "Is a directory"),
+        (".", "is a folder without a config.json"),
         ("nul\0.yaml", "null"),
         ("utf16.yaml", "UTF-16"),
         ("latin1.yaml", "byte 0xe9 at offset 6"),

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import tempfile
 import traceback
 import warnings
@@ -36,6 +37,7 @@ from graphexec.formats.plan_file import loads as read_plan
 from graphexec.frontend.load import load
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
+from graphexec.graph.infer import infer
 from graphexec.ir.typed import TypedWeight
 from graphexec.planning import profile
 from graphexec.proof import find_hazards, lint
@@ -112,6 +114,118 @@ def _use_plan(data: bytes) -> None:
     ):  # fmt: skip
         write(view, format, drawing)  # type: ignore[arg-type]
     assert read_plan(plan.to_json()) == plan
+
+
+# Models ---------------------------------------------------------------------------------------
+
+_E, _F, _V = 8, 12, 16
+_LAYER = {"attn_q": (_E, _E), "attn_k": (4, _E), "attn_v": (4, _E), "attn_output": (_E, _E),
+          "ffn_gate": (_F, _E), "ffn_up": (_F, _E), "ffn_down": (_E, _F),
+          "attn_norm": (_E,), "ffn_norm": (_E,)}  # fmt: skip
+
+
+def _gguf_seeds() -> list[bytes]:
+    """A decoder of one layer, with metadata of every kind."""
+    tensors = {"token_embd": (_V, _E), "output_norm": (_E,),
+               **{f"blk.0.{name}": shape for name, shape in _LAYER.items()}}  # fmt: skip
+    numbers = {"block_count": 1, "context_length": 32, "embedding_length": _E,
+               "feed_forward_length": _F, "attention.head_count": 4,
+               "attention.head_count_kv": 2}  # fmt: skip
+    pairs = [_text("general.architecture") + struct.pack("<I", 8) + _text("llama")]
+    pairs += [_text(f"llama.{name}") + struct.pack("<II", 4, n) for name, n in numbers.items()]
+    epsilon = "llama.attention.layer_norm_rms_epsilon"
+    pairs.append(_text(epsilon) + struct.pack("<If", 6, 1e-5))
+    words = _text("tokens") + struct.pack("<IIQ", 9, 8, 3) + _text("a") * 3
+    nested = _text("nested") + struct.pack("<IIQIQH", 9, 9, 1, 2, 1, 7)
+    pairs += [words, nested, _text("flag") + struct.pack("<I?", 7, True)]
+    infos, data = b"", b""
+    for name, shape in tensors.items():
+        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
+        infos += _text(f"{name}.weight") + sizes + struct.pack("<IQ", 0, len(data))
+        data += np.ones(shape, "<f4").tobytes().ljust(-(-4 * int(np.prod(shape)) // 32) * 32, b"\0")
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs)) + b"".join(pairs) + infos
+    return [head.ljust(-(-len(head) // 32) * 32, b"\0") + data]
+
+
+def _text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def _use_gguf(data: bytes) -> None:
+    _use_model(_file("m.gguf", data))
+
+
+def _use_model(path: Path) -> None:
+    """Plan it, and read each of its weights that is not huge."""
+    graph = load(path)
+    gx.make_plan(graph, streams=2)
+    with WeightFiles() as files:
+        for weight in infer(graph).weights.values():
+            if weight.type.elements <= _BIG:
+                files.read(weight)
+
+
+def _config_seeds() -> list[bytes]:
+    common = {"hidden_size": _E, "num_attention_heads": 4, "num_hidden_layers": 1,
+              "intermediate_size": _F, "vocab_size": _V, "max_position_embeddings": 32}  # fmt: skip
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+    llama = {"model_type": "llama", "hidden_act": "silu", "num_key_value_heads": 2,
+             "rms_norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": scaling}  # fmt: skip
+    mistral = {**llama, "model_type": "mistral", "sliding_window": 4, "rope_scaling": None}
+    bert = {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    return [json.dumps({**common, **own}).encode() for own in (llama, mistral, bert)]
+
+
+def _use_config(data: bytes) -> None:
+    folder = _folder(os.getpid()) / "model"
+    if not folder.exists():
+        folder.mkdir()
+        _write_weights(folder / "model.safetensors")
+    (folder / "config.json").write_bytes(data)
+    gx.make_plan(load(folder))
+
+
+def _write_weights(path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    names = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+             "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+             "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+             "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}  # fmt: skip
+    shapes = {f"model.layers.0.{names[name]}.weight": shape for name, shape in _LAYER.items()}
+    shapes |= {"model.embed_tokens.weight": (_V, _E), "model.norm.weight": (_E,)}
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, path)
+
+
+def _onnx_seeds() -> list[bytes]:
+    """Two small models: of arithmetic on shapes, and of a layer with weights in the file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    value, node = helper.make_tensor_value_info, helper.make_node
+    x = value("x", TensorProto.FLOAT, ["B", 4])
+    w = numpy_helper.from_array(np.ones((4, 6), np.float32), "w")
+    layer = [node("MatMul", ["x", "w"], ["h"]), node("Gelu", ["h"], ["g"], approximate="tanh"),
+             node("Softmax", ["g"], ["y"], axis=-1)]  # fmt: skip
+    ends = numpy_helper.from_array(np.array([-1], np.int64), "ends")
+    shapes = [
+        node("Shape", ["x"], ["s"]), node("Slice", ["s", "zero", "ends"], ["b"]),
+        node("Concat", ["b", "two", "two"], ["t"], axis=0),
+        node("Reshape", ["x", "t"], ["r"]), node("ReduceSum", ["r", "ends"], ["y"]),
+    ]  # fmt: skip
+    zero, two = (numpy_helper.from_array(np.array([n], np.int64), name)
+                 for n, name in ((0, "zero"), (2, "two")))  # fmt: skip
+    y = value("y", TensorProto.FLOAT, None)
+    graphs = [helper.make_graph(layer, "layer", [x], [y], [w]),
+              helper.make_graph(shapes, "shapes", [x], [y], [ends, zero, two])]  # fmt: skip
+    opset = [helper.make_opsetid("", 21)]
+    return [
+        helper.make_model(graph, opset_imports=opset).SerializeToString() for graph in graphs
+    ]  # fmt: skip
+
+
+def _use_onnx(data: bytes) -> None:
+    _use_model(_file("m.onnx", data))
 
 
 # Arrays ---------------------------------------------------------------------------------------
@@ -278,6 +392,9 @@ def _folder(process: int) -> Path:
 
 TARGETS = {
     "yaml": Target(_yaml_seeds, _use_yaml),
+    "gguf": Target(_gguf_seeds, _use_gguf),
+    "config": Target(_config_seeds, _use_config),
+    "onnx": Target(_onnx_seeds, _use_onnx),
     "plan": Target(lambda: [p.to_json().encode() for p in _plans()], _use_plan),
     "npy": Target(_npy_seeds, partial(_use_array, ".npy")),
     "npz": Target(_npz_seeds, partial(_use_array, ".npz")),

@@ -1,8 +1,9 @@
-"""The keys `file` and `prefix` at the top of a graph, and the section `weights`."""
+"""The keys `file`, `prefix` and `weight_dtype` of a graph, and the section `weights`."""
 
 from __future__ import annotations
 
 from graphexec.base.diagnostics import Mark
+from graphexec.base.tensor import DType
 from graphexec.frontend.yaml.document import Document, Members
 from graphexec.frontend.yaml.problems import found, short
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
@@ -19,6 +20,10 @@ def read_weights(doc: Document, graph: Graph) -> None:
     graph.weight_file = read_text(doc, doc.sections, "file", "the path of a file", places)
     prefix = read_text(doc, doc.sections, "prefix", "a text before the keys of weights", places)
     graph.weight_prefix = prefix or ""
+    if "weight_dtype" in doc.sections:
+        node = doc.sections["weight_dtype"][1]
+        floats = [str(dtype) for dtype in DType if dtype.is_float]
+        graph.weight_dtype = doc.fields.choice(node, floats, "dtype of floats")
     for key, value in doc.entries("weights"):
         graph.weights[str(key.value)] = _weight(doc, str(key.value), value, {"": key.mark})
 

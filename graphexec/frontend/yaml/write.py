@@ -33,37 +33,39 @@ def to_yaml(graph: Graph) -> str:
 
 def _lines(graph: Graph) -> Iterator[str]:
     yield "version: 1"
-    yield f"name: {_flow(graph.name)}"
+    yield f"name: {flow(graph.name)}"
     for section, values in (("dims", graph.dims), ("consts", graph.consts)):
         if values:
-            yield f"{section}: {_flow(values)}"
+            yield f"{section}: {flow(values)}"
     yield from _section("inputs", ((i.name, _input(i)) for i in graph.inputs.values()))
     yield from _body(graph)
     if graph.blocks:
         yield "blocks:"
         for block in graph.blocks.values():
-            yield f"  {_flow(block.name)}:"
+            yield f"  {flow(block.name)}:"
             yield from (f"    {line}" for line in _block(block))
     yield from _nodes(graph)
-    yield f"outputs: {_flow(graph.outputs)}"
+    yield f"outputs: {flow(graph.outputs)}"
 
 
 def _block(block: Block) -> Iterator[str]:
     inputs = list(block.inputs)
     shapes = {name: block.shapes.get(name) for name in inputs}
     if inputs:
-        yield f"inputs: {_flow(shapes if block.shapes else inputs)}"
+        yield f"inputs: {flow(shapes if block.shapes else inputs)}"
     yield from _body(block)
     yield from _nodes(block)
-    yield f"outputs: {_flow(block.outputs)}"
+    yield f"outputs: {flow(block.outputs)}"
 
 
 def _body(graph: Graph) -> Iterator[str]:
     """What a graph or block says of its weights."""
     if graph.weight_file is not None:
-        yield f"file: {_flow(graph.weight_file)}"
+        yield f"file: {flow(graph.weight_file)}"
     if graph.weight_prefix:
-        yield f"prefix: {_flow(graph.weight_prefix)}"
+        yield f"prefix: {flow(graph.weight_prefix)}"
+    if graph.weight_dtype is not None:
+        yield f"weight_dtype: {flow(graph.weight_dtype)}"
     yield from _section("weights", ((w.name, _weight(w)) for w in graph.weights.values()))
     yield from _section("state", ((s.name, _state(s)) for s in graph.states.values()))
 
@@ -73,7 +75,7 @@ def _nodes(graph: Graph) -> Iterator[str]:
 
 
 def _section(name: str, entries: Iterable[tuple[str, dict[str, Any] | str]]) -> Iterator[str]:
-    lines = [f"  {_flow(key)}: {_entry(value)}" for key, value in entries]
+    lines = [f"  {flow(key)}: {_entry(value)}" for key, value in entries]
     if lines:
         yield f"{name}:"
         yield from lines
@@ -83,7 +85,7 @@ def _entry(value: dict[str, Any] | str) -> str:
     """A value that stands outside of {…} and […]."""
     if isinstance(value, str) and _PLAIN_ENTRY.match(value) and _is_text(value):
         return value
-    return _flow(value)
+    return flow(value)
 
 
 def _input(item: Input) -> dict[str, Any]:
@@ -129,13 +131,14 @@ def _node(item: Node, graph: Graph) -> dict[str, Any] | str:
     return fields
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value in one line."""
     if hasattr(value, "item"):  # a NumPy scalar
         value = value.item()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_flow(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{flow(k)}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, str):
         return _string(value)
     if value is None or isinstance(value, bool):

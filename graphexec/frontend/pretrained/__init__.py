@@ -1,0 +1,1 @@
+"""Models of known families, GGUF files and folders of Hugging Face, to a Graph by way of YAML."""

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import graphexec as gx
+from graphexec.base.casts import cast_into
 from graphexec.graph.infer import infer
 from graphexec.ir.graph import Weight
 
@@ -205,3 +206,34 @@ def test_what_no_weight_uses_is_a_warning() -> None:
         ("'prefix' is not used", "no weight has a key"),
     ]
     assert gx.loads(TEXT).warnings == []
+
+
+@pytest.mark.parametrize("stored", ["<f2", "<f4", "<f8", "<i4"])
+@pytest.mark.parametrize("wanted", ["f16", "bf16", "f32", "f64"])
+def test_weights_of_floats_are_converted_once(tmp_path: Path, stored: str, wanted: str) -> None:
+    """Also those of blocks; rounded once, and integers stay."""
+    values = np.array([1 + 2**-8 + 2**-40, -3.25, 65504, 0]).astype(stored)
+    np.save(tmp_path / "w.npy", values)
+    text = (
+        f"version: 1\nfile: w.npy\nweight_dtype: {wanted}\n"
+        "inputs: {x: {shape: [4], dtype: f32}}\nweights: {w: {file: w.npy}}\n"
+        "blocks: {b: {inputs: [x], weights: {w: {file: w.npy}}, nodes: {y: w}, outputs: {y: y}}}\n"
+        "nodes: {own: {op: copy, x: w}, b: {block: b, x: x}, of_block: {op: copy, x: b}}\n"
+        "outputs: {own: own, of_block: of_block}\n"
+    )
+    graph = gx.loads(text, folder=tmp_path)
+    assert gx.loads(graph.to_yaml(), folder=tmp_path) == graph
+    with gx.compile(graph, device="cpu") as exe:
+        found = exe.run(x=np.zeros(4, np.float32))
+    dtype = values.dtype if stored == "<i4" else gx.DType(wanted).numpy()
+    right = np.empty(4, dtype)
+    cast_into(right, values)
+    for array in found.values():
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, right)
+
+
+def test_a_weight_dtype_is_one_of_floats(tmp_path: Path) -> None:
+    text = "version: 1\nweight_dtype: i8\ninputs: {x: {shape: [4], dtype: f32}}\noutputs: {y: x}\n"
+    with pytest.raises(gx.GraphError, match="unknown dtype of floats 'i8'"):
+        gx.loads(text)

@@ -55,7 +55,7 @@ def _decoder(said: Said, family: str, name: str, file: str, stored: Collection[s
     if width % heads and said.get("head_dim") is None:
         said.refuse(f"{heads} heads do not divide {width} features")
     features = said.count("head_dim", max(width // heads, 1))
-    layers, wide = said.count("num_hidden_layers"), said.count("intermediate_size")
+    layers, wide = said.layers("num_hidden_layers"), said.count("intermediate_size")
     words, context = said.count("vocab_size"), said.count("max_position_embeddings")
     eps = said.number("rms_norm_eps", 1e-6)
     theta, scaling = _rope(said, context)
@@ -122,7 +122,7 @@ def _bert(said: Said, folder: Path, name: str, file: str, stored: Collection[str
     dims = {
         "E": width, "H": heads, "D": max(width // heads, 1),
         "F": said.count("intermediate_size"), "V": said.count("vocab_size"),
-        "P": said.count("max_position_embeddings"), "L": said.count("num_hidden_layers"),
+        "P": said.count("max_position_embeddings"), "L": said.layers("num_hidden_layers"),
     }  # fmt: skip
     eps = said.number("layer_norm_eps", 1e-12)
     pooling, unit = _pooling(said, folder)

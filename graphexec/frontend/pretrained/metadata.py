@@ -40,7 +40,7 @@ def read_decoder(path: Path, header: Header) -> Decoder:
         said.refuse("a mixture of experts")
     rotate = said.count("rope.dimension_count", features)
     window = said.get("attention.sliding_window")
-    layers, wide = said.count("block_count"), said.count("feed_forward_length")
+    layers, wide = said.layers("block_count"), said.count("feed_forward_length")
     scaling = _scaling(said)
     words = header.tensors.get(GGUF.words)
     if words is None or len(words.shape) != 2:

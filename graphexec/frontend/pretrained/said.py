@@ -20,13 +20,18 @@ class Said:
         self.where, self.problems = where, list[Diagnostic]()
         self._values, self._prefix = values, prefix
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """An integer from 1; 1 where it is wrong."""
+    def count(self, name: str, default: int | None = None, most: int = 0) -> int:
+        """An integer from 1 to `most`, if that is given; 1 where it is wrong."""
         value = self._value(name, default)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST:
-            return value
-        self._wrong(name, value, "a number from 1")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and 0 < value <= (most or _LARGEST):
+            return int(value)
+        self._wrong(name, value, f"a number from 1 to {most:,}" if most else "a number from 1")
         return 1
+
+    def layers(self, name: str) -> int:
+        """How many layers there are."""
+        return self.count(name, most=1000)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number; 1 where it is wrong."""

@@ -22,6 +22,13 @@ from graphexec import onnx_backend
 
 SHARDS = 16
 LIST = Path(__file__).with_name("onnx_not_taken.txt")
+OF_MODELS = frozenset(LIST.with_name("onnx_operators_of_models.txt").read_text().split())
+"""Operators element by element, products, norms, reductions, of shapes, gathers, attention."""
+
+OUR_TYPES = {
+    getattr(TensorProto, name)
+    for name in ("FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE", "INT32", "INT64", "BOOL")
+}
 
 
 @cache
@@ -80,6 +87,29 @@ def test_the_list_names_tests_that_exist() -> None:
     names = {case.name for case in cases()}
     assert not_taken().keys() <= names
     assert len(names) - len(not_taken()) >= 1398
+
+
+def is_of_models(case: Any) -> bool:
+    """Whether its operators are of that kind, its tensors of our types, and none is empty."""
+    graph = case.model.graph
+    values = [*graph.input, *graph.output]
+    if any(value.type.WhichOneof("value") != "tensor_type" for value in values):
+        return False
+    types = {value.type.tensor_type.elem_type for value in values}
+    tensors = [array(x) for data in case.data_sets for x in (*data[0], *data[1])]
+    return (
+        {node.op_type for node in graph.node} <= OF_MODELS
+        and not any(node.domain for node in graph.node)
+        and types <= OUR_TYPES
+        and all(tensor.size for tensor in tensors)
+    )
+
+
+@pytest.mark.slow
+def test_what_models_are_made_of_is_taken() -> None:
+    found = [case.name for case in cases() if is_of_models(case)]
+    missing = sorted(name for name in found if name in not_taken())
+    assert (len(found), len(missing)) == (1024, 8), missing
 
 
 def test_a_node_runs_by_itself() -> None:

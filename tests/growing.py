@@ -95,6 +95,12 @@ def in_place(size: int) -> Work:
     return _planned(nodes, [f"p{size - 1}"])
 
 
+def maps_in_a_row(size: int) -> Work:
+    """A chain of expressions, which are fused up to the size of a kernel."""
+    nodes = [f"  p{i}: {f'p{i - 1}' if i else 'x'} * 1.5 + x" for i in range(size)]
+    return _planned(nodes, [f"p{size - 1}"])
+
+
 _LAYER = """\
 blocks:
   layer:
@@ -183,6 +189,7 @@ SHAPES: dict[str, Callable[[int], Work]] = {
     "after edges": after_edges,
     "independent GEMMs": independent,
     "in place": in_place,
+    "maps in a row": maps_in_a_row,
     "layers": layers,
     "uses in a row": uses_in_a_row,
     "unnamed nodes": unnamed_nodes,

@@ -13,7 +13,7 @@ FUNCTIONS; printers (graphexec.ops.kit) give it in HIP, in C and by NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -100,6 +100,11 @@ class Body:
         """The dtypes of the operands, by their number."""
         found = {s.value: s.dtype for s in self.steps if s.function == "load"}
         return tuple(found[number] for number in range(len(found)))
+
+    @cached_property
+    def numbers(self) -> Mapping[Step, int]:
+        """The number of each step."""
+        return {step: number for number, step in enumerate(self.steps)}
 
     @cached_property
     def dtypes(self) -> tuple[DType, ...]:
@@ -205,9 +210,12 @@ class Writer:
     Raises OpError where dtypes do not fit.
     """
 
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self._known: dict[Step, int] = {}
+    def __init__(self, begun: Body | None = None) -> None:
+        """Nothing is written, or what a body computes; then `results` are its results."""
+        self.steps: list[Step] = list(begun.steps) if begun else []
+        self._known: dict[Step, int] = dict(begun.numbers) if begun else {}
+        numbers = begun.results if begun else ()
+        self.results = [Value(self, n, self.steps[n].dtype) for n in numbers]
 
     # Leaves -----------------------------------------------------------------------------
 
@@ -417,6 +425,8 @@ class Writer:
             if number in needed or self.steps[number].function == "load":
                 needed.update(self.steps[number].args)
                 needed.add(number)
+        if len(needed) == len(self.steps):
+            return Body(tuple(self.steps), tuple(value.number for value in results))
         kept = sorted(needed)
         at = {old: new for new, old in enumerate(kept)}
         steps = tuple(

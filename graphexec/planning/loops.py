@@ -75,17 +75,20 @@ def _joined(
     first: Loop, second: Loop, stored: dict[str, int], reads: list[View], kept: list[View],
     keep: Sequence[int], shape: tuple[int, ...],
 ) -> Loop | str:  # fmt: skip
-    writer, views = Writer(), list[View]()
+    numbers: dict[View, int] = {}
 
     def load(view: View) -> int:
-        if view not in views:
-            views.append(view)
-        return views.index(view)
+        return numbers.setdefault(view, len(numbers))
 
+    loads = [load(view) for view in reads]
     try:
-        results = writer.include(
-            first.body, [writer.load(load(view), view.dtype) for view in reads]
-        )  # fmt: skip
+        if len(numbers) == len(reads):  # operands keep their numbers
+            writer = Writer(first.body)
+            results = writer.results
+        else:
+            writer = Writer()
+            operands = zip(loads, reads, strict=True)
+            results = writer.include(first.body, [writer.load(n, v.dtype) for n, v in operands])
         given = [
             results[stored[view.storage]] if view.storage in stored
             else writer.load(load(view), view.dtype)
@@ -96,10 +99,10 @@ def _joined(
         return str(exc)
     body = writer.body(*(results[number] for number in keep), *found)
     writes = (*kept, *second.writes)
-    if len(views) > MAX_OPERANDS or len(writes) > MAX_RESULTS or len(body.steps) > MAX_STEPS:
+    if len(numbers) > MAX_OPERANDS or len(writes) > MAX_RESULTS or len(body.steps) > MAX_STEPS:
         return "the one kernel would be too large"
     nodes = (*(first.nodes[number] for number in keep), *second.nodes)
-    loop = Loop(first.generated.with_body(body), tuple(views), writes, nodes)
+    loop = Loop(first.generated.with_body(body), tuple(numbers), writes, nodes)
     if loop.shape != shape:  # coordinates alone were reduced
         return "nothing that the one kernel reads or stores would tell how long its rows are"
     return loop

@@ -20,7 +20,9 @@ def main() -> None:
         from graphexec.cli.app import app
 
         app(prog_name="graphexec")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as exc:
         from graphexec.cli import interrupt
 
-        sys.exit(interrupt.say())
+        if isinstance(exc, KeyboardInterrupt) or interrupt.was_said():
+            interrupt.end()
+        raise

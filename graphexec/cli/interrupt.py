@@ -46,6 +46,11 @@ def say() -> int:
     return 128 + _received
 
 
+def was_said() -> bool:
+    """Whether the user was told."""
+    return _said.is_set()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _note(number)
     raise KeyboardInterrupt
@@ -61,10 +66,15 @@ def _listen(receive: int) -> None:
         if received[0] in _WORDS:
             _note(received[0])
             time.sleep(PATIENCE)
-            _end()
+            end()
 
 
-def _end() -> None:
+def end() -> NoReturn:
+    """End the process as the signal asks.
+
+    Not by sys.exit: once a KeyboardInterrupt has passed through an exec() of a text, as it does
+    where it meets the making of a dataclass, Python ends itself by SIGINT whatever the code.
+    """
     from graphexec.base.atomic_file import discard_unfinished
 
     discard_unfinished()

@@ -129,14 +129,15 @@ def test_ctrl_c_in_other_commands(graph, slow_ops, tmp_path, command):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_text_is_executed(number):
-    """Such as the making of a dataclass: Python itself would end by SIGINT then."""
+def test_a_signal_while_a_text_is_executed(tmp_path, number):
+    """Such as the making of a dataclass: Python itself would end by SIGINT then, of a module."""
     text = f"import os, time; os.kill(os.getpid(), {number}); time.sleep(9)"
-    program = (
+    (tmp_path / "late.py").write_text(
         "import sys; from graphexec.cli import app, main; sys.argv = ['graphexec', 'info']\n"
         f"app.info.callback = lambda *a, **k: exec({text!r})\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+    command = [sys.executable, "-m", "late"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=30)
     words = {signal.SIGINT: b"interrupted\n", signal.SIGTERM: b"terminated\n"}
     assert (done.returncode, done.stderr) == (128 + number, words[number])
 

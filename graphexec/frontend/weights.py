@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _MOST_OPEN = 64  # files at a time
+_MOST_SUGGESTED = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class WeightFiles:
         self._open: OrderedDict[Path, _File] = OrderedDict()  # the one used last stands last
         self._paths: dict[tuple[Path, Path, str], Path] = {}
         self._indexes: dict[Path, Index | FileError] = {}
+        self._suggested = 0
 
     def __enter__(self) -> WeightFiles:
         return self
@@ -71,12 +73,12 @@ class WeightFiles:
         path = self._located(folder, root, file)
         if is_index(path):
             index = self._index(path)
-            key = _chosen(path, index, key)
+            key = _chosen(path, index, key, self._suggest)
             assert key is not None  # an index has keys
             path = self._located((folder / file).parent, root, index.shard(key))
             index.check(key, path, self._opened(path).keys)
         opened = self._opened(path)
-        key = _chosen(path, opened, key)
+        key = _chosen(path, opened, key, self._suggest)
         with _as_error(WeightError):
             shape, stored = opened.describe(key)
         return Found(path, key, _extents(shape), _meaning(stored, dtype))
@@ -93,8 +95,13 @@ class WeightFiles:
         opened = self._opened(weight.path)
         stored = replace(weight.type, dtype=weight.stored or weight.type.dtype)
         with _as_error(WeightError):
-            array = opened.fetch(_chosen(weight.path, opened, weight.key), stored)
+            array = opened.fetch(_chosen(weight.path, opened, weight.key, self._suggest), stored)
         return cast(array, weight.type.dtype.numpy())
+
+    def _suggest(self, key: str, names: Collection[str]) -> str:
+        """What may be meant by a missing key: where thousands are missing, of the first ones."""
+        self._suggested += 1
+        return suggestion(key, names) if self._suggested <= _MOST_SUGGESTED else ""
 
     def _located(self, folder: Path, root: Path, file: str) -> Path:
         place = folder, root, file
@@ -235,7 +242,9 @@ def _unsupported(name: str, help: str = f"known are {', '.join(DType)}") -> Weig
     return WeightError(f"the stored array has elements of type {name}", help=help)
 
 
-def _chosen(path: Path, file: _File | Index, key: str | None) -> str | None:
+def _chosen(
+    path: Path, file: _File | Index, key: str | None, suggest: Callable[[str, Collection[str]], str]
+) -> str | None:
     names = file.keys
     if path.suffix == ".npy":
         if key is not None:
@@ -250,7 +259,7 @@ def _chosen(path: Path, file: _File | Index, key: str | None) -> str | None:
         raise WeightError(f"'{path.name}' holds several arrays: {listed}", help="choose by `key`")
     raise WeightError(
         f"there is no array '{key}' in '{path.name}'; it holds {listed}", "key",
-        help=suggestion(key, names),
+        help=suggest(key, names),
     )  # fmt: skip
 
 

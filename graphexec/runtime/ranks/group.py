@@ -1,0 +1,310 @@
+"""The ranks of a run, watched by a thread: whoever dies, stops or fails ends the work of all.
+
+Every rank sends a beat to every other one four times a second, with what it is doing. A rank has
+died when its connection closes without a farewell; it hangs when nothing is heard of it for
+`silence` seconds: it was stopped, or the link is cut. The first failure is told to all, and is
+final: collectives that were under way cannot be taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+from graphexec.base.diagnostics import Diagnostic
+from graphexec.base.errors import ExecutionError, InputError
+from graphexec.runtime.ranks.identity import Identity
+from graphexec.runtime.ranks.meet import Member, Met, dial, meet
+
+BEAT = 0.25  # seconds between two beats
+SILENCE = 4.0  # seconds without a beat after which a rank counts as stopped
+_CHUNK = 1 << 16
+
+
+class RankFailed(ExecutionError):
+    """A rank failed, so no rank can go on; the message says which and where."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the ranks cannot go on: `rank` failed, or was found to have died or stopped. `code` is
+    the exit code of all."""
+
+    rank: int
+    message: str
+    code: int = 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """What a rank is doing: the collective that it is in, or was in last, and the ranks for which
+    it waits there."""
+
+    node: str = ""
+    collective: str = ""
+    waits_for: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"node '{self.node}' ({self.collective})"
+
+
+def silence() -> float:
+    """Seconds of silence after which a rank counts as stopped: GRAPHEXEC_RANKS_SILENCE, else 4."""
+    text = os.environ.get("GRAPHEXEC_RANKS_SILENCE", "")
+    try:
+        return max(4 * BEAT, float(text)) if text else SILENCE
+    except ValueError as exc:
+        message = f"GRAPHEXEC_RANKS_SILENCE must be a number of seconds, found '{text}'"
+        raise InputError([Diagnostic(message)]) from exc
+
+
+class _Peer:
+    """What is known of another rank."""
+
+    def __init__(self, member: Member, link: socket.socket) -> None:
+        self.member, self.link = member, link
+        self.heard = time.monotonic()
+        self.at = Position()
+        self.said: deque[Any] = deque()  # documents that were not asked for yet
+        self.left = False
+        self.open = True
+        self.unread = b""
+
+
+class Group:
+    """All ranks as this one sees them. Its methods may be called from any thread."""
+
+    def __init__(self, identity: Identity, met: Met | None = None) -> None:
+        """Meet the others (graphexec.runtime.ranks.meet)."""
+        self._silence = silence()
+        self._met = met or meet(identity)
+        self.rank, self.ranks = identity.rank, identity.ranks
+        self.communicator = identity.communicator
+        self.members = self._met.members
+        self.failure: Failure | None = None
+        self.at = Position()
+        self._peers = {r: _Peer(self.members[r], link) for r, link in self._met.links.items()}
+        self._condition = threading.Condition()
+        self._sending = threading.Lock()
+        self._on_failure: Callable[[Failure], None] | None = None
+        self._channels = 0
+        self._ended = False
+        for peer in self._peers.values():
+            peer.link.settimeout(self._silence)
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="graphexec-ranks")
+        self._watcher.start()
+
+    # What ranks say to one another ------------------------------------------------------------
+
+    def gather(self, document: object) -> list[Any]:
+        """What each rank gives, in their order. All ranks call this, in the same order of calls.
+
+        Raises RankFailed when one cannot.
+        """
+        self._send_all({"say": document})
+        with self._condition:
+            while True:
+                waiting = [r for r, peer in self._peers.items() if not peer.said]
+                if not waiting:
+                    found = {r: peer.said.popleft() for r, peer in self._peers.items()}
+                    return [found.get(r, document) for r in range(self.ranks)]
+                self._check(waiting)
+                self._condition.wait()
+
+    def channel(self) -> tuple[int, Mapping[int, socket.socket]]:
+        """A number and connections for the data of a session. All ranks call this. With MPI, the
+        data go another way, and there are no connections."""
+        self._channels += 1
+        links = {} if self.communicator is not None else dial(
+            self._met, self.rank, f"data {self._channels}"
+        )  # fmt: skip
+        return self._channels, links
+
+    # Failing ----------------------------------------------------------------------------------
+
+    def when_failed(self, act: Callable[[Failure], None]) -> None:
+        """Call this once, on a thread of its own, when a failure becomes known."""
+        with self._condition:
+            self._on_failure = act
+
+    def fail(self, message: str, code: int = 1) -> None:
+        """This rank failed: tell all. Only the first failure counts."""
+        self._failed(Failure(self.rank, message, code))
+
+    def blamed(self, seconds: float) -> str:
+        """What a rank says that waited too long: who did not come where others wait. Empty if
+        nobody waits for another rank."""
+        with self._condition:
+            places = {r: peer.at for r, peer in self._peers.items()}
+        places[self.rank] = self.at
+        for rank, at in sorted(places.items()):
+            late = [r for r in at.waits_for if not places[r].waits_for]
+            if late:
+                which = " and ".join(str(self.members[r]) for r in late)
+                return f"{which} did not come to {at} within {seconds:g} s; rank {rank} waits there"
+        return ""
+
+    def check(self, needed: Iterable[int] = ()) -> None:
+        """Raise RankFailed if the ranks cannot go on, or one of those that are needed has left."""
+        if self.failure is not None or any(self._peers[r].left for r in needed if r != self.rank):
+            with self._condition:
+                self._check(needed)
+
+    def _check(self, needed: Iterable[int]) -> None:
+        if self.failure is None:
+            for rank in needed:
+                peer = self._peers.get(rank)
+                if peer is not None and peer.left:
+                    self._failed(Failure(rank, f"{peer.member} has ended{self._meanwhile()}"))
+                    break
+        if self.failure is not None:
+            raise RankFailed(self.failure.message)
+
+    def _failed(self, failure: Failure) -> None:
+        with self._condition:
+            if self.failure is not None or self._ended:
+                return
+            self.failure = failure
+            self._condition.notify_all()
+            act = self._on_failure
+        self._send_all({"fail": asdict(failure)})
+        if act is not None:  # not here: the thread that watches must go on
+            threading.Thread(target=act, args=(failure,), daemon=True).start()
+
+    def lowest(self) -> bool:
+        """Whether this is the lowest rank that is there: the one that tells the user."""
+        return not any(rank < self.rank and peer.open for rank, peer in self._peers.items())
+
+    def wait_for_lowest(self, seconds: float) -> None:
+        """Wait until all lower ranks have ended, at most so long: they tell the user first."""
+        until = time.monotonic() + seconds
+        with self._condition:
+            while not self.lowest():
+                left = until - time.monotonic()
+                if left <= 0:
+                    return
+                self._condition.wait(left)
+
+    # Ending -----------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """This rank has done its work."""
+        with self._condition:
+            if self._ended:
+                return
+            self._ended = True
+        self._send_all({"bye": True})
+        self._met.listener.close()
+
+    # Watching ---------------------------------------------------------------------------------
+
+    def _send_all(self, document: Mapping[str, Any]) -> None:
+        line = json.dumps(document).encode() + b"\n"
+        with self._sending:
+            for peer in self._peers.values():
+                if peer.open:
+                    with suppress(OSError):  # who has died is found by reading
+                        _send(peer.link, line, patient="beat" not in document)
+
+    def _watch(self) -> None:
+        selector = selectors.DefaultSelector()
+        for peer in self._peers.values():
+            selector.register(peer.link, selectors.EVENT_READ, peer)
+        last, woke = 0.0, time.monotonic()
+        while selector.get_map():
+            now = time.monotonic()
+            if now - woke > self._silence / 2:
+                self._slept()  # this process was stopped itself
+            woke = now
+            if now - last >= BEAT and not self._ended:
+                self._send_all({"beat": astuple(self.at)})
+                last = now
+            for key, _ in selector.select(BEAT / 2):
+                if not self._read(key.data):
+                    selector.unregister(key.fileobj)
+                    self._closed(key.data)
+            self._find_silent()
+
+    def _slept(self) -> None:
+        for peer in self._peers.values():
+            peer.heard = time.monotonic()
+
+    def _read(self, peer: _Peer) -> bool:
+        """Take in what has come; False at the end."""
+        try:
+            piece = peer.link.recv(_CHUNK)
+        except OSError:
+            piece = b""
+        peer.heard = time.monotonic()
+        *lines, peer.unread = (peer.unread + piece).split(b"\n")
+        for line in lines:
+            self._take_in(peer, json.loads(line))
+        return bool(piece)
+
+    def _take_in(self, peer: _Peer, message: Mapping[str, Any]) -> None:
+        if "fail" in message:
+            self._failed(Failure(**message["fail"]))
+            return
+        with self._condition:
+            if "beat" in message:
+                node, collective, waits_for = message["beat"]
+                peer.at = Position(node, collective, tuple(waits_for))
+            elif "say" in message:
+                peer.said.append(message["say"])
+            elif "bye" in message:
+                peer.left = True
+            self._condition.notify_all()
+
+    def _closed(self, peer: _Peer) -> None:
+        with self._condition:
+            peer.open = False
+            self._condition.notify_all()
+        if not peer.left:
+            what = f"{peer.member} died: its process has ended without a word"
+            self._failed(Failure(peer.member.rank, what + self._meanwhile()))
+
+    def _find_silent(self) -> None:
+        now = time.monotonic()
+        for peer in self._peers.values():
+            if peer.open and not peer.left and now - peer.heard > self._silence:
+                what = (f"{peer.member} has not been heard of for {self._silence:g} s: it was "
+                        f"stopped, or the network is cut")  # fmt: skip
+                self._end(peer)
+                self._failed(Failure(peer.member.rank, what + self._meanwhile()))
+
+    def _end(self, peer: _Peer) -> None:
+        """A stopped process would be left behind."""
+        with self._condition:
+            peer.open = False
+            self._condition.notify_all()
+        if peer.member.host == self.members[self.rank].host:
+            with suppress(OSError):
+                os.kill(peer.member.pid, signal.SIGKILL)
+
+    def _meanwhile(self) -> str:
+        """Where this rank is, for people."""
+        if not self.at.node:
+            return f"; rank {self.rank} had not come to a collective"
+        word = "is waiting at" if self.at.waits_for else "was last at"
+        return f"; rank {self.rank} {word} {self.at}"
+
+
+def _send(link: socket.socket, line: bytes, patient: bool) -> None:
+    """Send a line, or nothing of it, to a rank that may not be reading."""
+    with suppress(BlockingIOError):
+        sent = link.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if sent < len(line):
+            link.sendall(line[sent:], socket.MSG_NOSIGNAL)
+        return
+    if patient:
+        link.sendall(line, socket.MSG_NOSIGNAL)

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 from graphexec.base.tensor import DType, Space
 from graphexec.ir.program import Cost, Role, WorkKind
+from graphexec.ir.ranks import Ranks
 
 WaitRole = Literal["dependency", "fork", "join"]
 
@@ -190,6 +191,7 @@ class Plan:
     tensors: tuple[PlacedTensor, ...]
     instructions: tuple[Instruction, ...]
     stats: Stats | None = None
+    ranks: Ranks | None = None
 
     @cached_property
     def launches(self) -> Mapping[int, Launch]:

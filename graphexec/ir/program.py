@@ -1,8 +1,9 @@
 """Commands that a device can enqueue on a stream, and the program of commands that a graph becomes.
 
-There are five kinds of work. Gemm is a product by a BLAS, GemmBatch several of them in one call.
+There are six kinds of work. Gemm is a product by a BLAS, GemmBatch several of them in one call.
 Kernel is an entry point of a HIP source, TritonKernel one of a Triton source; each has the NumPy
-function that computes the same. Memcpy moves dense bytes. Devices execute these and know no op.
+function that computes the same. Memcpy moves dense bytes. Collective is a meeting of ranks.
+Devices execute these and know no op.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from graphexec.base.tensor import Array, Space, View
+from graphexec.base.tensor import Array, DType, Space, View
 from graphexec.ir.body import Body
+from graphexec.ir.ranks import Ranks
 
 Parallel = Callable[[int, Callable[[int, int], None]], None]
 """`parallel(n, body)` calls `body(low, high)` over ranges that together cover 0 to n."""
@@ -237,11 +239,51 @@ class Memcpy:
     direction: Direction = "d2d"
 
 
-Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy
+CollectiveKind = Literal["all_reduce", "reduce_scatter", "all_gather", "all_to_all", "send", "recv"]
+Reduction = Literal["", "sum", "prod", "min", "max"]
 
-WorkKind = Literal["gemm", "gemm_batch", "kernel", "memcpy"]
-"""The executor of a command: the BLAS (one product, or several in one call), a kernel, or a
-copy."""
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """A meeting of the ranks of `communicator`: each rank's program has its part of it.
+
+    Views are dense. all_reduce: dst is src of all ranks reduced, and may be src. reduce_scatter:
+    dst is this rank's part of that, src being cut into as many equal leading parts as there are
+    ranks. all_gather: dst is src of all ranks, in their order along a new leading axis. all_to_all:
+    part n of src goes to rank n. send and recv: between this rank and `peer`, a rank of the world.
+    Those of one `group` are one meeting. recv has no src, and send no dst.
+    """
+
+    kind: CollectiveKind
+    communicator: str
+    src: View | None
+    dst: View | None
+    reduction: Reduction = ""
+    peer: int | None = None
+    group: int | None = None
+
+    @property
+    def count(self) -> int:
+        """The elements that a rank sends; of the result for reduce_scatter and recv."""
+        return self._counted.elements
+
+    @property
+    def dtype(self) -> DType:
+        """The type of what travels."""
+        return self._counted.dtype
+
+    @property
+    def _counted(self) -> View:
+        view = self.dst if self.kind in ("reduce_scatter", "recv") else self.src
+        assert view is not None
+        return view
+
+
+Work = Gemm | GemmBatch | Kernel | TritonKernel | Memcpy | Collective
+
+WorkKind = Literal["gemm", "gemm_batch", "kernel", "memcpy", "collective"]
+"""The executor of a command: the BLAS (one product, or several in one call), a kernel, a copy, or
+several ranks together."""
 
 
 _KINDS: Mapping[type[Work], WorkKind] = {
@@ -250,6 +292,7 @@ _KINDS: Mapping[type[Work], WorkKind] = {
     Kernel: "kernel",
     TritonKernel: "kernel",
     Memcpy: "memcpy",
+    Collective: "collective",
 }
 
 
@@ -375,6 +418,7 @@ class Program:
     groups: tuple[Group, ...] = ()
     states: Mapping[str, Kept] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    ranks: Ranks | None = None
 
     @cached_property
     def predecessors(self) -> tuple[tuple[int, ...], ...]:

@@ -24,6 +24,7 @@ from graphexec.base.tensor import View
 from graphexec.graph.rewriting import Note, ProgramRewrite, Target
 from graphexec.ir.program import (
     FAULT,
+    Collective,
     Command,
     Gemm,
     GemmBatch,
@@ -265,6 +266,8 @@ def _work(work: Work, homes: Mapping[str, str]) -> Work:
             return replace(work, views=tuple(map(moved, views)))
         case Memcpy(src, dst):
             return replace(work, src=moved(src), dst=moved(dst))
+        case Collective(src=from_, dst=to):
+            return replace(work, src=from_ and moved(from_), dst=to and moved(to))
 
 
 # Checks ---------------------------------------------------------------------------------------

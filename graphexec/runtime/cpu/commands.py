@@ -8,6 +8,7 @@ from functools import partial
 from graphexec.base.tensor import Array, View
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import (
+    Collective,
     Compute,
     Gemm,
     GemmBatch,
@@ -21,13 +22,17 @@ from graphexec.machine.blas_layout import fold_rows
 from graphexec.runtime.cpu.cores import Cores
 from graphexec.runtime.cpu.gemm import in_turn, prepare_gemm
 from graphexec.runtime.cpu.memory import Memory
+from graphexec.runtime.ranks.meetings import Meetings
 
 _MEMCPY_PART = 1 << 20  # bytes
 _MEMCPY_SERIAL = 1 << 22  # smaller copies are done before another thread wakes up
 
 
-def prepare_command(launch: Launch, work: Work, memory: Memory, cores: Cores) -> Callable[[], None]:
-    """A function that does the work of a launch on the buffers in `memory`, with idle cores."""
+def prepare_command(
+    launch: Launch, work: Work, memory: Memory, cores: Cores, meetings: Meetings | None = None
+) -> Callable[[], None]:
+    """A function that does the work of a launch on the buffers in `memory`, with idle cores, and
+    with other ranks if it is a collective."""
     match work:
         case Gemm() as gemm:
             return _gemm(gemm, launch, memory, cores)
@@ -42,6 +47,9 @@ def prepare_command(launch: Launch, work: Work, memory: Memory, cores: Cores) ->
             return partial(_prepared(compute), arrays, cores.parallel)
         case Memcpy() as copy:
             return lambda: _memcpy(memory.bytes(copy.dst), memory.bytes(copy.src), cores)
+        case Collective() as collective:
+            assert meetings is not None
+            return meetings.prepare(launch, collective, lambda v: memory.array(v, launch.writes))
 
 
 def _prepared(compute: Compute) -> Compute:

@@ -35,7 +35,7 @@ class CpuDevice(CpuOptions):
     work is cut into parts as for `split` cores (default: the same), on which last digits depend.
     For tests: `delays` seeds random pauses before commands, `poison` fills the arena with NaN
     before every run, `check_access` runs every command by itself and raises AccessError if it
-    touches bytes that it does not declare.
+    touches bytes that it does not declare. `group` are the ranks with which it runs plans together.
     """
 
     name: str = "cpu"

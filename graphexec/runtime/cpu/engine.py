@@ -10,13 +10,15 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 from graphexec.base.errors import ExecutionError
+from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.op_fault import frames, told
-from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.ir.program import Work
+from graphexec.ir.plan import HostWait, Launch, Record, Wait
+from graphexec.ir.program import Collective, Work
 from graphexec.runtime.check_access import AccessCheck
 from graphexec.runtime.cpu.commands import prepare_command
 from graphexec.runtime.cpu.cores import Cores
@@ -24,6 +26,8 @@ from graphexec.runtime.cpu.memory import Memory
 from graphexec.runtime.cpu.run import Run
 from graphexec.runtime.cpu.streams import Streams
 from graphexec.runtime.device import Step, Tap
+from graphexec.runtime.ranks.group import Group
+from graphexec.runtime.ranks.meetings import Meetings
 from graphexec.runtime.run_log import completions
 
 Recorder = Callable[[int, float, float], None]
@@ -45,12 +49,15 @@ class CpuOptions:
     delays: int | None = None
     poison: bool = False
     check_access: bool = False
+    group: Group | None = None
 
 
 class Engine:
     """The memory, cores, streams and events of a plan, and the run that was issued last."""
 
-    def __init__(self, plan: Plan, memory: Memory, options: CpuOptions) -> None:
+    def __init__(self, bound: BoundPlan, memory: Memory, options: CpuOptions) -> None:
+        plan = bound.plan
+        self.meetings = None if options.group is None else Meetings(bound, options.group)
         self.memory, self.cores = memory, Cores(options.cores, options.split)
         self.streams = Streams(len(plan.streams))
         self.access = AccessCheck(plan, memory) if options.check_access else None
@@ -75,12 +82,14 @@ class Engine:
     def launch(self, instruction: Launch, work: Work) -> Step:
         """Queue the command; its failure stops the run but not the session."""
         try:
-            command = prepare_command(instruction, work, self.memory, self.cores)
+            command = prepare_command(instruction, work, self.memory, self.cores, self.meetings)
         except (Exception, SystemExit) as exc:  # of a `compute` that wanted to be told
             raise _failure(exc, instruction) from exc
         if self.access is not None:
             command = partial(self.access.run, instruction, work, command)
         put = self.streams.put[instruction.stream]
+        # Who waits for other ranks needs no core.
+        busy = nullcontext if isinstance(work, Collective) else self.cores.busy
 
         def perform(run: Run, number: int) -> bool:
             if run.stopped:
@@ -88,14 +97,17 @@ class Engine:
             try:
                 if self._options.delays is not None:
                     time.sleep(self._random.choice((0, 0, 0.0005, 0.002)))
-                with self.cores.busy():
+                with busy():
                     command()
                 if run.tap is not None:
                     for node, span in instruction.results:
                         run.tap(node, self.memory.range(span))
                 run.completed.append(number)
             except BaseException as exc:  # an exception of an op must not end the worker
-                run.failure = run.failure or _failure(exc, instruction)
+                failure = _failure(exc, instruction)
+                run.failure = run.failure or failure
+                if self.meetings is not None:
+                    self.meetings.failed(failure)
                 return False
             return True
 

@@ -45,7 +45,7 @@ class CpuSession:
         self._memory: Memory = Memory(
             bound, weights, sibling._memory if sibling else None, states._memory if states else None
         )
-        self._engine = Engine(bound.plan, self._memory, options)
+        self._engine = Engine(bound, self._memory, options)
         self._steps = prepare(bound, self._engine)  # the engine must not refer to them
         self._streams = self._engine.streams
         self._streams.start()
@@ -173,7 +173,7 @@ class CpuSession:
         launch, work = self._plan.instructions[instruction], self._bound.work[instruction]
         assert isinstance(launch, Launch)
         cores, found = self._engine.cores, []
-        command = prepare_command(launch, work, self._memory, cores)
+        command = prepare_command(launch, work, self._memory, cores, self._engine.meetings)
         with self._states_unchanged(), single_threaded_blas(), cores.busy():
             for _ in range(2 + repeats):
                 start = time.perf_counter()
@@ -200,8 +200,11 @@ class CpuSession:
         try:
             for event in self._engine.host_events:
                 if not run.is_set(event, timeout):
+                    assert timeout is not None
                     far = run.how_far(self._plan)
-                    raise TimedOut(f"the run did not finish within {timeout:g} s; {far}")
+                    late = TimedOut(f"the run did not finish within {timeout:g} s; {far}")
+                    meetings = self._engine.meetings
+                    raise late if meetings is None else meetings.late(timeout, late)
         except BaseException:
             run.cancelled = True  # Ctrl-C: workers skip queued launches
             raise
@@ -228,6 +231,8 @@ class CpuSession:
         self._drain()
         self._streams.close()
         self._engine.cores.close()
+        if self._engine.meetings is not None:
+            self._engine.meetings.close()
         self._steps = []
         self._memory.free()
 

@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
-from graphexec.ir.program import Gemm, GemmBatch, Kernel, Memcpy, Scalar, TritonKernel, Work
+from graphexec.ir.program import (
+    Collective,
+    Gemm,
+    GemmBatch,
+    Kernel,
+    Memcpy,
+    Scalar,
+    TritonKernel,
+    Work,
+)
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
 from graphexec.runtime.hip.kernel_cache import KernelCache
@@ -53,6 +63,8 @@ class Steps:
                     return self._triton(work, instruction)
                 case Memcpy():
                     return self._memcpy(work, instruction)
+                case Collective():
+                    raise ExecutionError("collectives run on the CPU alone", instruction.node)
         except HipError as exc:  # add the node
             if exc.node is not None:
                 raise

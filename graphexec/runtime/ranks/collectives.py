@@ -70,14 +70,6 @@ class Communication:
         places[self._me][...] = parts[self._me]
         self._exchange(dict(enumerate(parts)), dict(enumerate(places)))
 
-    def send(self, src: Array, peer: int) -> None:
-        """Send to a rank, by its number in the world."""
-        self._transport.exchange({peer: _bytes(src)}, {})
-
-    def recv(self, dst: Array, peer: int) -> None:
-        """Receive from a rank, by its number in the world."""
-        self._transport.exchange({}, {peer: _bytes(dst)})
-
     def _reduce_parts(self, parts: list[Array], mine: Array, reduction: str) -> None:
         """mine = this rank's part of all ranks reduced. It may be a part itself."""
         come = [parts[n] if n == self._me else np.empty(mine.size, mine.dtype)
@@ -88,8 +80,8 @@ class Communication:
     def _exchange(self, send: Mapping[int, Array], receive: Mapping[int, Array]) -> None:
         """As the transport's, by places in this communicator; nothing is sent to this rank."""
         self._transport.exchange(
-            {self._ranks[n]: _bytes(a) for n, a in send.items() if n != self._me},
-            {self._ranks[n]: _bytes(a) for n, a in receive.items() if n != self._me},
+            {self._ranks[n]: as_bytes(a) for n, a in send.items() if n != self._me},
+            {self._ranks[n]: as_bytes(a) for n, a in receive.items() if n != self._me},
         )
 
     def _parts(self, array: Array) -> list[Array]:
@@ -123,5 +115,6 @@ def _reduce(arrays: Sequence[Array], out: Array, reduction: str) -> None:
         out[part] = total
 
 
-def _bytes(array: Array) -> Array:
+def as_bytes(array: Array) -> Array:
+    """The bytes of a dense array."""
     return array.reshape(-1).view(np.uint8)

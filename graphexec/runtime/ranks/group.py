@@ -1,9 +1,12 @@
 """The ranks of a run, watched by a thread: whoever dies, stops or fails ends the work of all.
 
 Every rank sends a beat to every other one four times a second, with what it is doing. A rank has
-died when its connection closes without a farewell; it hangs when nothing is heard of it for
-`silence` seconds: it was stopped, or the link is cut. The first failure is told to all, and is
-final: collectives that were under way cannot be taken up again.
+died when its connection closes without a farewell. The network to it is cut when it does not
+acknowledge beats for three seconds, which the system tells (TCP_USER_TIMEOUT, RFC 5482). It was
+stopped when it is silent for as long and the system says so. This only ranks on the same machine
+can ask, so one that is alone on its machine has longer: a library that is loading, or a compiler,
+may keep Python from sending. The first failure is told to all, and is final: collectives that were
+under way cannot be taken up again.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from graphexec.runtime.ranks.identity import Identity
 from graphexec.runtime.ranks.meet import Member, Met, dial, meet
 
 BEAT = 0.25  # seconds between two beats
-SILENCE = 4.0  # seconds without a beat after which a rank counts as stopped
+PATIENCE = 3.0  # seconds without a beat, after which the system is asked
+SILENCE = 30.0  # seconds without a beat of a rank of which no rank can ask the system
 _CHUNK = 1 << 16
+_DIED = "died: its process has ended without a word"
 
 
 class RankFailed(ExecutionError):
@@ -59,10 +64,11 @@ class Position:
 
 
 def silence() -> float:
-    """Seconds of silence after which a rank counts as stopped: GRAPHEXEC_RANKS_SILENCE, else 4."""
+    """Seconds of silence after which a rank on another machine counts as stopped:
+    GRAPHEXEC_RANKS_SILENCE, else 30."""
     text = os.environ.get("GRAPHEXEC_RANKS_SILENCE", "")
     try:
-        return max(4 * BEAT, float(text)) if text else SILENCE
+        return max(PATIENCE, float(text)) if text else SILENCE
     except ValueError as exc:
         message = f"GRAPHEXEC_RANKS_SILENCE must be a number of seconds, found '{text}'"
         raise InputError([Diagnostic(message)]) from exc
@@ -100,7 +106,9 @@ class Group:
         self._channels = 0
         self._ended = False
         for peer in self._peers.values():
-            peer.link.settimeout(self._silence)
+            peer.link.settimeout(PATIENCE)
+            milliseconds = round(PATIENCE * 1000)
+            peer.link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="graphexec-ranks")
         self._watcher.start()
 
@@ -223,33 +231,36 @@ class Group:
         last, woke = 0.0, time.monotonic()
         while selector.get_map():
             now = time.monotonic()
-            if now - woke > self._silence / 2:
-                self._slept()  # this process was stopped itself
+            if now - woke > PATIENCE / 2:
+                self._slept()  # this process was stopped itself, or busy
             woke = now
             if now - last >= BEAT and not self._ended:
                 self._send_all({"beat": astuple(self.at)})
                 last = now
             for key, _ in selector.select(BEAT / 2):
-                if not self._read(key.data):
+                error = self._read(key.data)
+                if error is not None:
                     selector.unregister(key.fileobj)
-                    self._closed(key.data)
+                    self._closed(key.data, error)
             self._find_silent()
 
     def _slept(self) -> None:
         for peer in self._peers.values():
             peer.heard = time.monotonic()
 
-    def _read(self, peer: _Peer) -> bool:
-        """Take in what has come; False at the end."""
+    def _read(self, peer: _Peer) -> str | None:
+        """Take in what has come. At the end, how it ended."""
         try:
             piece = peer.link.recv(_CHUNK)
-        except OSError:
-            piece = b""
+        except ConnectionResetError:
+            return _DIED
+        except OSError as exc:
+            return f"cannot be reached any more: {exc.strerror or exc}"
         peer.heard = time.monotonic()
         *lines, peer.unread = (peer.unread + piece).split(b"\n")
         for line in lines:
             self._take_in(peer, json.loads(line))
-        return bool(piece)
+        return None if piece else _DIED
 
     def _take_in(self, peer: _Peer, message: Mapping[str, Any]) -> None:
         if "fail" in message:
@@ -265,31 +276,32 @@ class Group:
                 peer.left = True
             self._condition.notify_all()
 
-    def _closed(self, peer: _Peer) -> None:
+    def _closed(self, peer: _Peer, how: str) -> None:
         with self._condition:
             peer.open = False
             self._condition.notify_all()
         if not peer.left:
-            what = f"{peer.member} died: its process has ended without a word"
-            self._failed(Failure(peer.member.rank, what + self._meanwhile()))
+            self._failed(Failure(peer.member.rank, f"{peer.member} {how}{self._meanwhile()}"))
 
     def _find_silent(self) -> None:
         now = time.monotonic()
         for peer in self._peers.values():
-            if peer.open and not peer.left and now - peer.heard > self._silence:
-                what = (f"{peer.member} has not been heard of for {self._silence:g} s: it was "
-                        f"stopped, or the network is cut")  # fmt: skip
-                self._end(peer)
-                self._failed(Failure(peer.member.rank, what + self._meanwhile()))
+            silent = now - peer.heard
+            if not peer.open or peer.left or silent < PATIENCE:
+                continue
+            near = peer.member.host == self.members[self.rank].host
+            if near and _is_stopped(peer.member.pid):
+                self._lost(peer, "was stopped by a signal")
+                with suppress(OSError):  # or it would be left behind
+                    os.kill(peer.member.pid, signal.SIGKILL)
+            elif not near and silent > self._silence:
+                self._lost(peer, f"has not been heard of for {self._silence:g} s")
 
-    def _end(self, peer: _Peer) -> None:
-        """A stopped process would be left behind."""
+    def _lost(self, peer: _Peer, how: str) -> None:
         with self._condition:
             peer.open = False
             self._condition.notify_all()
-        if peer.member.host == self.members[self.rank].host:
-            with suppress(OSError):
-                os.kill(peer.member.pid, signal.SIGKILL)
+        self._failed(Failure(peer.member.rank, f"{peer.member} {how}{self._meanwhile()}"))
 
     def _meanwhile(self) -> str:
         """Where this rank is, for people."""
@@ -297,6 +309,15 @@ class Group:
             return f"; rank {self.rank} had not come to a collective"
         word = "is waiting at" if self.at.waits_for else "was last at"
         return f"; rank {self.rank} {word} {self.at}"
+
+
+def _is_stopped(process: int) -> bool:
+    """Whether a process on this machine is stopped (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:
+        return False
 
 
 def _send(link: socket.socket, line: bytes, patient: bool) -> None:

@@ -56,13 +56,11 @@ def own_addresses() -> list[str]:
 
 def host() -> str:
     """Equal for processes of which one can send signals to the other."""
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id",):
-        with suppress(OSError), open(path, encoding="ascii") as file:
-            parts.append(file.read().strip())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {os.getpid()}"  # of none
 
 
 class Listener:

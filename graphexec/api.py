@@ -5,9 +5,11 @@ Planning knows no device and devices know no planning. Here the two meet.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from dataclasses import fields, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Unpack
 
+from graphexec.ir.ranks import Ranks
 from graphexec.planning.options import OptionKeywords, Options, options_of
 from graphexec.planning.pipeline import Compiled, plan_graph
 from graphexec.planning.profile_cache import find as find_profile
@@ -40,7 +42,8 @@ def make_plan(
 
 def compile(
     graph: Graph, *, device: str | Device = "auto", options: Options | None = None,
-    weights_from: Executable | None = None, **keywords: Unpack[OptionKeywords],
+    weights_from: Executable | None = None, communicator: Any = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Executable:  # fmt: skip
     """Plan `graph`, prove the plan, and load it on a device, ready to run.
 
@@ -50,10 +53,16 @@ def compile(
     device is used; `exe.plan.stats.costs` says so. The caller closes the executable, best by
     `with`. With `weights_from`, an executable of the same graph on the same device, the weights are
     those that it holds, until the last of the two closes; states are the new one's own.
-    Raises as `make_plan`, and DeviceUnavailable.
+
+    With a `mesh`, every rank compiles the same graph, and calls the same methods of its executable
+    in the same order. The ranks are those of `communicator`, of mpi4py, or those that mpirun or the
+    variables RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT started this process with.
+    Raises as `make_plan`, DeviceUnavailable, and RankFailed when another rank fails.
     """
     from graphexec.runtime.executable import Executable
     from graphexec.runtime.find import find_device
+    from graphexec.runtime.ranks.agree import agree, together
+    from graphexec.runtime.ranks.world import check_size, world
 
     check_graph(graph)
     chosen = options_of(options, keywords)
@@ -61,15 +70,49 @@ def compile(
         device = weights_from.device_name
     on = find_device(device) if isinstance(device, str) else device
     on = on.reproducing() if chosen.reproducible else on
+    group = None
+    if chosen.mesh is not None or communicator is not None:
+        group = world(communicator)
+        mesh = chosen.mesh or {}
+        check_size(mesh, group, asked=True)
+    if group is not None:
+        on = on.with_ranks(group)
+        agree(group, facts_of(graph, chosen, on))
 
     if weights_from is not None:
         weights_from.lends_to(graph, on)
 
     def plan(source: Graph, resident: bool) -> Compiled:
-        return plan_on(source, on, replace(chosen, resident=resident))
+        options = replace(chosen, resident=resident)
+        compiled = together(group, lambda: plan_on(source, on, options))
+        return compiled if group is None else _of_rank(compiled, Ranks.of(group.rank, mesh))
 
     return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout,
                       weights_from=weights_from)  # fmt: skip
+
+
+def _of_rank(compiled: Compiled, ranks: Ranks) -> Compiled:
+    """A plan that every rank has, as that of one of them."""
+    bound = compiled.bound
+    return replace(compiled, bound=replace(bound, plan=replace(bound.plan, ranks=ranks)))
+
+
+def facts_of(graph: Graph, options: Options, device: Device) -> dict[str, str]:
+    """What has to be the same on all ranks, by what people call it."""
+    dims = {name: value for name, value in graph.dims.items() if isinstance(value, int)}
+    text = graph.with_dims(**dict.fromkeys(dims, 1)).to_yaml()
+    same = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OWN}
+    return {
+        "device": device.name,
+        **device.machine().versions,
+        "graph": f"{graph.name} ({sha256(text.encode()).hexdigest()[:12]})",
+        **{f"dim {name}": str(value) for name, value in dims.items()},
+        "mesh": ",".join(f"{axis}={n}" for axis, n in (options.mesh or {}).items()),
+        **{f"option {name}": str(value) for name, value in same.items()},
+    }
+
+
+_OWN = ("mesh", "costs", "timeout")  # options that ranks need not share, or that stand apart
 
 
 def plan_on(graph: Graph, device: Device, options: Options) -> Compiled:

@@ -47,6 +47,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 # What `make test-fast` leaves out because it takes long, compiles, installs or opens a browser.
 _SLOW = {
     "cli/test_process.py",
+    "cli/test_ranks_cli.py",
     "cli/test_tune.py::test_a_terminal_sees_a_bar_and_a_pipe_does_not",
     "cli/test_tune.py::test_ctrl_c_leaves_nothing_half_written",
     "docs/test_docs.py",

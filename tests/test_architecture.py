@@ -45,6 +45,7 @@ QUICK = "a command loads what it needs: `graphexec --help` answers at once"
 NUMPY = "NumPy takes longer to load than most graphs to plan"
 DEVICES = "planning loads no device, and running on one not the others"
 OPTIONAL = "an optional library"
+MPI = "loading it starts MPI"
 
 UPWARD = {
     ("ir.plan", "formats.plan_file"): SHOWS_ITSELF,
@@ -62,6 +63,8 @@ INSIDE_FUNCTIONS = {
     **UPWARD,
     ("api", "runtime.executable"): DEVICES,
     ("api", "runtime.find"): DEVICES,
+    ("api", "runtime.ranks.agree"): DEVICES,
+    ("api", "runtime.ranks.world"): DEVICES,
     ("base.cycles", "networkx"): "only a graph with a cycle needs it",
     ("base.tensor", "ml_dtypes"): NUMPY,
     ("ir.approximate", "ml_dtypes"): NUMPY,
@@ -86,6 +89,8 @@ INSIDE_FUNCTIONS = {
     ("runtime.find", "runtime.cpu.device"): DEVICES,
     ("runtime.find", "runtime.hip.device"): DEVICES,
     ("runtime.hip.triton", "triton"): OPTIONAL,
+    ("runtime.ranks.identity", "mpi4py"): MPI,
+    ("runtime.ranks.transport", "mpi4py"): MPI,
     ("runtime.pending", "asyncio"): "who does not await needs no event loop",
     ("runtime.pinned", "runtime.hip.bindings"): "arrays for the CPU need no GPU",
     ("views.png", "resvg_py"): OPTIONAL,

@@ -14,7 +14,7 @@ import click
 from graphexec.base.errors import GraphexecError, InputError, InternalError
 from graphexec.base.printable import printable, printable_lines
 from graphexec.base.version import __version__
-from graphexec.cli import interrupt
+from graphexec.cli import interrupt, ranks
 from graphexec.cli.bench import bench
 from graphexec.cli.check import check
 from graphexec.cli.compare import compare
@@ -49,7 +49,9 @@ class _App(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            return interrupt.say()
+            code = interrupt.say()
+            ranks.interrupted(code)
+            return code
         except BrokenPipeError:
             # Python flushes at exit and would fail again.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -57,39 +59,36 @@ class _App(click.Group):
         except Exception as exc:
             if debugging():
                 traceback.print_exc()
-            return _explain(exc)
+            text, code = _told(exc)
+            ranks.fail(text, code)
+            click.echo(text, err=True)
+            return code
         return code or 0
 
 
-def _explain(exc: Exception) -> int:
-    """Print the error; returns the exit code."""
+def _told(exc: Exception) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
     if isinstance(exc, InputError):
-        click.echo(str(exc), err=True)
-        return exc.exit_code
+        return str(exc), exc.exit_code
     if isinstance(exc, GraphexecError) and not isinstance(exc, InternalError):
-        click.echo(f"error: {printable_lines(str(exc))}", err=True)  # a compiler's log has lines
-        return exc.exit_code
+        return f"error: {printable_lines(str(exc))}", exc.exit_code  # a compiler's log has lines
     if isinstance(exc, MemoryError):
-        click.echo(f"error: out of memory{f': {exc}' if str(exc) else ''}", err=True)
-        return 1
+        return f"error: out of memory{f': {exc}' if str(exc) else ''}", 1
     if isinstance(exc, OSError) and exc.filename is None:  # of standard output
-        click.echo(f"error: cannot write the results: {exc.strerror or exc}", err=True)
-        return 1
+        return f"error: cannot write the results: {exc.strerror or exc}", 1
     if isinstance(exc, OSError):  # of a file that the user named, or the environment
         where = printable(str(exc.filename))
-        click.echo(f"error: cannot use '{where}': {exc.strerror or type(exc).__name__}", err=True)
-        return InputError.exit_code
-    _ask_for_report(exc)
-    return 1
+        why = exc.strerror or type(exc).__name__
+        return f"error: cannot use '{where}': {why}", InputError.exit_code
+    return _request_for_report(exc), 1
 
 
-def _ask_for_report(exc: Exception) -> None:
+def _request_for_report(exc: Exception) -> str:
     again = shlex.join(["graphexec", "--debug", *(a for a in sys.argv[1:] if a != "--debug")])
-    click.echo(
+    return (
         f"internal error: {type(exc).__name__}: {printable(str(exc))}\n"
         "This is a bug of graphexec. Please report it with the graph and the output of\n"
-        f"this command: {printable(again)}",
-        err=True,
+        f"this command: {printable(again)}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from graphexec.cli import ranks
 from graphexec.cli.completion import GraphFile
 from graphexec.cli.options import (
     Finite,
@@ -52,6 +53,7 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 @click.command()
 @click.argument("file", type=GraphFile())
+@ranks.ranked
 @inputs_option
 @loader_options
 @device_option
@@ -65,6 +67,7 @@ def _modes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--modes", metavar="MODE,...", callback=_modes,
               help="On a GPU: stream, graph, or both. Default: the device's.")  # fmt: skip
 @timeout_option
+@ranks.mesh_option
 @click.option("--detailed", is_flag=True, help="Also the time of every launch and the waiting.")
 @click.option("--baseline", metavar="OLD", type=click.Path(dir_okay=False),
               help="Compare with what --json printed before; exit 1 when slower.")  # fmt: skip
@@ -95,6 +98,7 @@ def bench(
     progress = Progress()
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
+    ranks.check_mesh(options)
     results, name = [], device
     for mode in modes:
         chosen = chosen_device(device, cast(Any, mode), options.timeout, markers)

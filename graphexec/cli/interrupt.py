@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 _said = threading.Event()
 _received = signal.SIGINT
+_acts: list[Callable[[], object]] = []
 
 
 def watch() -> None:
@@ -51,6 +53,16 @@ def was_said() -> bool:
     return _said.is_set()
 
 
+def quiet() -> None:
+    """Others tell the user."""
+    _said.set()
+
+
+def when_interrupted(act: Callable[[], object]) -> None:
+    """Call this, on a thread of its own, when a signal has come that ends the program."""
+    _acts.append(act)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _note(number)
     raise KeyboardInterrupt
@@ -65,6 +77,8 @@ def _listen(receive: int) -> None:
     while received := os.read(receive, 1):
         if received[0] in _WORDS:
             _note(received[0])
+            for act in _acts:
+                act()
             time.sleep(PATIENCE)
             end()
 

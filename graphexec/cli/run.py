@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphexec.base.tensor import Array
+from graphexec.cli import ranks
 from graphexec.cli.completion import GraphFile
 from graphexec.cli.files import STANDARD
 from graphexec.cli.numbers import find_nonfinite, statistics
@@ -65,6 +66,7 @@ def prepared(
 
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
+    ranks.check_mesh(options)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
         chosen = chosen_device(device, mode, options.timeout, markers, check_access)
@@ -89,6 +91,7 @@ def _say_what_is_drawn(drawn: Sequence[str], inputs: Mapping[str, TensorType], s
 
 @click.command()
 @click.argument("file", type=GraphFile())
+@ranks.ranked
 @inputs_option
 @loader_options
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path),
@@ -98,6 +101,7 @@ def _say_what_is_drawn(drawn: Sequence[str], inputs: Mapping[str, TensorType], s
 @planner_options
 @mode_option
 @timeout_option
+@ranks.mesh_option
 @seed_option
 @click.option("--steps", metavar="N", type=click.IntRange(min=1),
               help="Run N times with the same inputs, and give the outputs stacked on a new first "
@@ -144,10 +148,10 @@ def run(
     if piped and (as_json or sys.stdout.isatty()):
         raise click.UsageError("-o - writes an .npz file to standard output: neither with --json "
                                "nor to a terminal.")  # fmt: skip
-    if target is not None and not piped:
+    if target is not None and not piped and ranks.first():
         check_writable(target)
     for path in (trace, end):
-        if path is not None:
+        if path is not None and ranks.first():
             check_file(path)
     with prepared(
         loader, file, specs, device, options, seed, progress, mode, markers, check_access
@@ -167,7 +171,9 @@ def run(
         if trace is not None:
             with progress.step("measuring"):
                 traces[trace] = _trace(ready, trace, file)
-        if target is not None and not piped:
+        if not ranks.first():
+            pass
+        elif target is not None and not piped:
             with progress.step(f"writing {target}"):
                 write_outputs(target, outputs, traces)
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphexec.cli import ranks
 from graphexec.cli.options import (
     chosen_device,
     device_option,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Check that everything works on a device.")
+@ranks.ranked
 @device_option
 @mode_option
 @timeout_option

@@ -11,22 +11,13 @@ from functools import wraps
 from pathlib import Path
 from traceback import extract_tb
 from types import TracebackType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError, GraphexecError
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.op_error import OpError
-from graphexec.ir.program import (
-    Command,
-    Cost,
-    Gemm,
-    GemmBatch,
-    Kernel,
-    Memcpy,
-    NoKernel,
-    TritonKernel,
-)
+from graphexec.ir.program import Command, Cost, NoKernel, Work
 
 BUILT_IN = "graphexec."
 _PACKAGE = str(Path(__file__).parents[1])
@@ -177,7 +168,7 @@ def _is_command(found: object) -> bool:
     if not isinstance(found, Command):
         return False
     views = (*found.reads, *found.writes)
-    work = isinstance(found.work, Gemm | GemmBatch | Kernel | TritonKernel | Memcpy)
+    work = isinstance(found.work, get_args(Work))
     return work and _is_cost(found.cost) and all(isinstance(view, View) for view in views)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +28,17 @@ class Ranks:
     ranks: int
     mesh: Mapping[str, int]
     communicators: tuple[Communicator, ...]
+
+    @staticmethod
+    def of(rank: int, mesh: Mapping[str, int]) -> Ranks:
+        """A rank in a mesh, with a communicator for each group of each axis."""
+        count, stride = prod(mesh.values()), 1
+        groups: list[Communicator] = []
+        for axis, extent in reversed(list(mesh.items())):
+            lowest = [r for r in range(count) if r // stride % extent == 0]
+            groups[:0] = [
+                Communicator(f"{axis}{n}", tuple(low + stride * i for i in range(extent)))
+                for n, low in enumerate(lowest)
+            ]
+            stride *= extent
+        return Ranks(rank, count, dict(mesh), tuple(groups))

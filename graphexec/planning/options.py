@@ -7,7 +7,7 @@ them. The options of the command line have the names of these fields.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import isfinite
@@ -18,6 +18,7 @@ from typing import Any, Literal, TypedDict
 
 from graphexec.base.diagnostics import Diagnostic, unknown
 from graphexec.base.errors import InputError
+from graphexec.ir.names import SYMBOL
 from graphexec.machine.costs import CostModel
 from graphexec.planning.profile import Profile
 
@@ -44,6 +45,8 @@ class Options:
       profile of a machine, and for every number of cores of the CPU. It costs time.
     * `verify` (True): whether the plan is proved free of races.
     * `timeout` (None): seconds after which a run is given up with TimedOut. None: never.
+    * `mesh` (None): how ranks are laid out, the extent of each axis by its name: {"tp": 2}, or as
+      text "tp=2,dp=4". The last axis is the fastest. None: the mesh of the graph, if it has one.
 
     Numbers may be given as text, as on the command line. A string in place of several names is
     one name. Raises InputError with every value that is wrong.
@@ -59,6 +62,7 @@ class Options:
     reproducible: bool = False
     verify: bool = True
     timeout: float | None = None
+    mesh: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         mistakes = []
@@ -86,6 +90,7 @@ class OptionKeywords(TypedDict, total=False):
     reproducible: bool
     verify: bool
     timeout: float | None
+    mesh: Mapping[str, int] | str | None
 
 
 def options_of(options: Options | None, keywords: OptionKeywords) -> Options:
@@ -170,6 +175,27 @@ def _timeout(value: object) -> float | None:
     return seconds
 
 
+def _mesh(value: object) -> Mapping[str, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",")]
+        found: Mapping[object, object] = {name.strip(): extent.strip() for name, _, extent in pairs}
+        if len(found) < len(pairs):
+            raise ValueError("axes with different names")
+    elif isinstance(value, Mapping):
+        found = value
+    else:
+        raise ValueError(_MESH)
+    mesh = {str(name): _number(extent) or 0 for name, extent in found.items()}
+    if not mesh or not all(SYMBOL.match(n) and extent > 0 for n, extent in mesh.items()):
+        raise ValueError(_MESH)
+    return mesh
+
+
+_MESH = "axes with their numbers of ranks, such as {'tp': 2} or 'tp=2'"
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("True or False")
@@ -179,5 +205,5 @@ def _flag(value: object) -> bool:
 _CHECKS: dict[str, Callable[[object], object]] = {
     "streams": _streams, "rewrite": _names, "no_rewrite": _names, "resident": _flag,
     "costs": _costs, "use_profile": _flag, "memory_limit": _memory_limit,
-    "reproducible": _flag, "verify": _flag, "timeout": _timeout,
+    "reproducible": _flag, "verify": _flag, "timeout": _timeout, "mesh": _mesh,
 }  # fmt: skip

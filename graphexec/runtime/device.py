@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphexec.ir.program import Gemm
     from graphexec.machine.hardware import Machine
     from graphexec.runtime.device_array import DeviceArray
+    from graphexec.runtime.ranks.group import Group
     from graphexec.runtime.trace import RunTimes
 
 
@@ -181,6 +182,11 @@ class Device(Hardware, Protocol):
         """What plans call it: "cpu" or "hip"."""
         ...
 
+    @property
+    def group(self) -> Group | None:
+        """The ranks with which it runs plans together."""
+        ...
+
     def describe(self) -> str:
         """A description for people: model, cores or memory."""
         ...
@@ -195,6 +201,10 @@ class Device(Hardware, Protocol):
 
     def reproducing(self) -> Device:
         """This device with the same bits however commands are scheduled and placed."""
+        ...
+
+    def with_ranks(self, group: Group) -> Device:
+        """This device, or the one for this rank, as it runs plans together with other ranks."""
         ...
 
     def count_algorithms(self, work: Gemm, most: int) -> int:

@@ -106,6 +106,7 @@ class Executable:
         self._pending: WeakValueDictionary[int, Pending] = WeakValueDictionary()
         self._proved = 1
         self._last: Executable | None = None  # of another size, if that ran last
+        self._group = device.group
         self._faults = Faults(compiled.program.faults)
         if base is not None:
             self.state = base.state
@@ -113,7 +114,7 @@ class Executable:
             with self._closing_after_failure():
                 flat, session = expand(source), self._sessions[0]
                 self.state = States(compiled.graph.states, flat, session, self.lock,
-                                    bool(compiled.program.faults))  # fmt: skip
+                                    bool(compiled.program.faults), device.group)  # fmt: skip
         if weights_from is not None:
             weights_from._lent += 1
 
@@ -229,6 +230,8 @@ class Executable:
             if other is not None:
                 return other._submit(arrays, in_flight, tap, lent=lent)
             check_indexes(self._indexes, arrays)
+            if self._group is not None:
+                self._group.check()
             if self.state.active:
                 self.state.begin()
                 in_flight = 1  # runs that share states follow one another

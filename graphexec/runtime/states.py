@@ -1,7 +1,8 @@
 """The states of an executable: tensors on the device that are kept from run to run.
 
 They belong to the executable that was compiled; those for other sizes of its inputs use the same
-memory. Runs that change them follow one another.
+memory. Runs that change them follow one another. With several ranks, all of them call each method;
+rank 0 writes files.
 
 A run that fails because rows do not fit (the fault word says so) leaves them as the last good step
 did. After any other failure of a run they are lost: it may have changed some of them. Then runs are
@@ -32,11 +33,13 @@ from graphexec.graph.states import dims_of_states
 from graphexec.ir.names import port_buffer
 from graphexec.ir.program import FAULT
 from graphexec.ir.typed import TypedState, TypedWeight
+from graphexec.runtime.ranks.agree import agree, together
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
     from graphexec.runtime.device import Session
     from graphexec.runtime.pending import Pending
+    from graphexec.runtime.ranks.group import Group
 
 _HASH = "#graph"  # the entry of a file with the hash of the graph; no state has such a name
 _HASH_TYPE = TensorType((32,), DType.U8)
@@ -63,11 +66,11 @@ class States(Mapping[str, Array]):
     """
 
     def __init__(self, states: Mapping[str, TypedState], graph: Graph, session: Session,
-                 lock: RLock, has_fault: bool) -> None:  # fmt: skip
+                 lock: RLock, has_fault: bool, group: Group | None = None) -> None:  # fmt: skip
         self.types = {name: state.type for name, state in states.items()}
         self.fixed = {dim: (state, graph.dims[dim]) for dim, state in dims_of_states(graph).items()}
         self._graph = graph
-        self._session, self._lock = session, lock
+        self._session, self._lock, self._group = session, lock, group
         zeros = {name for name, state in states.items() if state.init == 0}
         self._begin: dict[str, Array | None] = {
             name: None if name in zeros else array for name, array in beginnings(states).items()
@@ -146,11 +149,16 @@ class States(Mapping[str, Array]):
         found = {name: self[name] for name in self}
         arrays = {n: a.view(np.uint16) if a.dtype == DType.BF16.numpy() else a
                   for n, a in found.items()}  # fmt: skip
-        write_archive(place, {**arrays, _HASH: np.frombuffer(self.hash, np.uint8)})
+        arrays[_HASH] = np.frombuffer(self.hash, np.uint8)
+        first = self._group is None or self._group.rank == 0
+        together(self._group, lambda: write_archive(place, arrays) if first else None)
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote: all states, or none if anything is wrong (DataError)."""
-        arrays = self._loaded(Path(path))
+        arrays = together(self._group, lambda: self._loaded(Path(path)))
+        if self._group is not None:
+            contents = sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values()))
+            agree(self._group, {f"what is in '{path}'": contents.hexdigest()[:12]})
         with self._lock:
             self.settle()
             self._restart(arrays)
@@ -192,6 +200,9 @@ class States(Mapping[str, Array]):
     def begin(self) -> None:
         """Before a run: wait for the one before, and refuse if a state is lost."""
         self.settle()
+        if self._group is not None:
+            with self.at_stake():
+                self._group.check()
         self._check_lost()
 
     def flies(self, pending: Pending) -> None:

@@ -20,6 +20,7 @@ from graphexec.machine.support import Cpu, Facts, Support
 from graphexec.runtime.cpu.engine import REPRODUCIBLE_SPLIT, CpuOptions
 from graphexec.runtime.cpu.session import CpuSession
 from graphexec.runtime.device import DeviceInfo, Session
+from graphexec.runtime.ranks.group import Group
 
 
 def info() -> DeviceInfo:
@@ -64,6 +65,10 @@ class CpuDevice(CpuOptions):
     def reproducing(self) -> CpuDevice:
         """The same device, with commands cut as for so many cores however many there are."""
         return replace(self, split=REPRODUCIBLE_SPLIT)
+
+    def with_ranks(self, group: Group) -> CpuDevice:
+        """The same device: ranks on one machine share its cores."""
+        return replace(self, group=group)
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """Always 0."""

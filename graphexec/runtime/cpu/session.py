@@ -28,6 +28,7 @@ from graphexec.runtime.cpu.engine import CpuOptions, Engine
 from graphexec.runtime.cpu.memory import Memory
 from graphexec.runtime.device import Tap, prepare
 from graphexec.runtime.device_array import DeviceArray, NotTaken
+from graphexec.runtime.ranks.agree import together
 from graphexec.runtime.trace import RunTimes, Span
 
 
@@ -42,11 +43,11 @@ class CpuSession:
         sibling: CpuSession | None = None, states: CpuSession | None = None,
     ) -> None:  # fmt: skip
         self._bound, self._plan, self._options = bound, bound.plan, options
-        self._memory: Memory = Memory(
-            bound, weights, sibling._memory if sibling else None, states._memory if states else None
-        )
-        self._engine = Engine(bound, self._memory, options)
-        self._steps = prepare(bound, self._engine)  # the engine must not refer to them
+        lender, kept = sibling and sibling._memory, states and states._memory
+        self._memory: Memory = together(options.group, lambda: Memory(bound, weights, lender, kept))
+        self._engine = engine = Engine(bound, self._memory, options)
+        # The engine must not refer to its steps.
+        self._steps = together(options.group, lambda: prepare(bound, engine))
         self._streams = self._engine.streams
         self._streams.start()
         self._closed, self._idle, self._awaited = False, True, True

@@ -23,6 +23,7 @@ from graphexec.runtime.hip.bindings import Bindings, HipError, load
 from graphexec.runtime.hip.options import HipOptions, Mode
 from graphexec.runtime.hip.replay import CaptureWarning
 from graphexec.runtime.hip.session import HipSession
+from graphexec.runtime.ranks.group import Group
 
 TRITON_PLATFORMS = ("HIP on AMD", "HIP over CUDA")
 """Platforms whose GPUs run code compiled by Triton."""
@@ -43,6 +44,11 @@ class HipDevice(HipOptions):
     """
 
     name: str = "hip"
+
+    @property
+    def group(self) -> None:
+        """None: ranks run on the CPU."""
+        return None
 
     def describe(self) -> str:
         """Name, architecture and memory; DeviceUnavailable without a GPU."""
@@ -96,6 +102,10 @@ class HipDevice(HipOptions):
         """The same device, with batches always by arrays of pointers where they need them in some
         arena."""
         return replace(self, reproducible=True)
+
+    def with_ranks(self, group: Group) -> HipDevice:
+        """Refused."""
+        raise DeviceUnavailable("ranks run on the CPU only; --device cpu")
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """The number of hipBLASLt's algorithms for a GEMM, at most `most`."""

@@ -42,10 +42,11 @@ class RankFailed(ExecutionError):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the ranks cannot go on: `rank` failed, or was found to have died or stopped. `code` is
-    the exit code of all."""
+    """Why the ranks cannot go on: `rank` failed, or was found by another one, `by`, to have died or
+    stopped. `code` is the exit code of all."""
 
     rank: int
+    by: int
     message: str
     code: int = 1
 
@@ -83,6 +84,7 @@ class _Peer:
         self.at = Position()
         self.said: deque[Any] = deque()  # documents that were not asked for yet
         self.left = False
+        self.told = False  # that it knows of a failure
         self.open = True
         self.unread = b""
 
@@ -105,6 +107,8 @@ class Group:
         self._on_failure: Callable[[Failure], None] | None = None
         self._channels = 0
         self._ended = False
+        #: After a failure: whether this rank is the one that tells the user.
+        self.tells = False
         for peer in self._peers.values():
             peer.link.settimeout(PATIENCE)
             milliseconds = round(PATIENCE * 1000)
@@ -145,9 +149,14 @@ class Group:
         with self._condition:
             self._on_failure = act
 
+    @property
+    def handled(self) -> bool:
+        """Whether there is somebody who acts on a failure."""
+        return self._on_failure is not None
+
     def fail(self, message: str, code: int = 1) -> None:
         """This rank failed: tell all. Only the first failure counts."""
-        self._failed(Failure(self.rank, message, code))
+        self._failed(Failure(self.rank, self.rank, message, code))
 
     def blamed(self, seconds: float) -> str:
         """What a rank says that waited too long: who did not come where others wait. Empty if
@@ -173,7 +182,7 @@ class Group:
             for rank in needed:
                 peer = self._peers.get(rank)
                 if peer is not None and peer.left:
-                    self._failed(Failure(rank, f"{peer.member} has ended{self._meanwhile()}"))
+                    self._found(peer, "has ended")
                     break
         if self.failure is not None:
             raise RankFailed(self.failure.message)
@@ -183,35 +192,52 @@ class Group:
             if self.failure is not None or self._ended:
                 return
             self.failure = failure
+            self.tells = self._is_lowest(failure)
             self._condition.notify_all()
             act = self._on_failure
         self._send_all({"fail": asdict(failure)})
         if act is not None:  # not here: the thread that watches must go on
             threading.Thread(target=act, args=(failure,), daemon=True).start()
 
-    def lowest(self) -> bool:
-        """Whether this is the lowest rank that is there: the one that tells the user."""
-        return not any(rank < self.rank and peer.open for rank, peer in self._peers.items())
+    @property
+    def local(self) -> int:
+        """How many lower ranks are on this machine: the index of this rank's GPU."""
+        here = self.members[self.rank].host
+        return sum(m.host == here for m in self.members[: self.rank])
 
-    def wait_for_lowest(self, seconds: float) -> None:
-        """Wait until all lower ranks have ended, at most so long: they tell the user first."""
+    def _is_lowest(self, failure: Failure) -> bool:
+        """Whether no lower rank knows of a failure. Who told it was there, though it may have ended
+        meanwhile; who was found to have failed was not."""
+        gone = {failure.rank} - {failure.by}
+        there = {r for r, peer in self._peers.items() if peer.open} | {failure.by, self.rank}
+        return min(there - gone) == self.rank
+
+    def wait_for_lower(self, seconds: float) -> bool:
+        """Wait until all lower ranks have ended, at most so long; whether they have, and one of
+        them knew of the failure."""
         until = time.monotonic() + seconds
+        lower = [peer for rank, peer in self._peers.items() if rank < self.rank]
         with self._condition:
-            while not self.lowest():
+            while any(peer.open for peer in lower):
                 left = until - time.monotonic()
                 if left <= 0:
-                    return
+                    return False
                 self._condition.wait(left)
+        return any(peer.told for peer in lower)
 
     # Ending -----------------------------------------------------------------------------------
 
+    def say_goodbye(self) -> None:
+        """This rank ends, which is no failure of it. Failures of others still count."""
+        self._send_all({"bye": True})
+
     def leave(self) -> None:
-        """This rank has done its work."""
+        """This rank has done its work, and failures are no concern of it any more."""
         with self._condition:
             if self._ended:
                 return
             self._ended = True
-        self._send_all({"bye": True})
+        self.say_goodbye()
         self._met.listener.close()
 
     # Watching ---------------------------------------------------------------------------------
@@ -264,6 +290,7 @@ class Group:
 
     def _take_in(self, peer: _Peer, message: Mapping[str, Any]) -> None:
         if "fail" in message:
+            peer.told = True
             self._failed(Failure(**message["fail"]))
             return
         with self._condition:
@@ -281,7 +308,7 @@ class Group:
             peer.open = False
             self._condition.notify_all()
         if not peer.left:
-            self._failed(Failure(peer.member.rank, f"{peer.member} {how}{self._meanwhile()}"))
+            self._found(peer, how)
 
     def _find_silent(self) -> None:
         now = time.monotonic()
@@ -301,7 +328,12 @@ class Group:
         with self._condition:
             peer.open = False
             self._condition.notify_all()
-        self._failed(Failure(peer.member.rank, f"{peer.member} {how}{self._meanwhile()}"))
+        self._found(peer, how)
+
+    def _found(self, peer: _Peer, how: str) -> None:
+        """Another rank was found to have failed."""
+        message = f"{peer.member} {how}{self._meanwhile()}"
+        self._failed(Failure(peer.member.rank, self.rank, message))
 
     def _meanwhile(self) -> str:
         """Where this rank is, for people."""

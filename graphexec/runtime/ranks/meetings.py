@@ -80,8 +80,7 @@ class Meetings:
     def late(self, seconds: float, failure: ExecutionError) -> ExecutionError:
         """As `failed`, for a run that took too long; the error names who is late."""
         blamed = self.group.blamed(seconds)
-        told = f"rank {self.group.rank}: {failure}"
-        self.group.fail(f"{blamed} ({told})" if blamed else told)
+        self.group.fail(blamed or f"rank {self.group.rank}: {failure}")
         assert self.group.failure is not None
         return RankFailed(self.group.failure.message)
 

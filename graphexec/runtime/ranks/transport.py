@@ -63,6 +63,7 @@ class SocketTransport:
 
     def exchange(self, send: Mapping[int, Array], receive: Mapping[int, Array]) -> None:
         """By non-blocking calls on all connections."""
+        _waits_for(self.group, send, receive)
         out = {rank: array.data for rank, array in send.items() if array.size}
         come = {rank: array.data for rank, array in receive.items() if array.size}
         with selectors.DefaultSelector() as selector:
@@ -112,7 +113,6 @@ class SocketTransport:
         self, selector: selectors.BaseSelector, out: Mapping[int, Any], come: Mapping[int, Any]
     ) -> None:
         """Until something can be sent or received."""
-        _waits_for(self.group, out, come)
         self.group.check([*out, *come])
         wanted = {
             self._links[rank]: (selectors.EVENT_WRITE if rank in out else 0)
@@ -147,6 +147,7 @@ class MpiTransport:
 
     def exchange(self, send: Mapping[int, Array], receive: Mapping[int, Array]) -> None:
         """By non-blocking calls, whose requests are tested in turn."""
+        _waits_for(self.group, send, receive)
         with self._turn:
             requests = [
                 *(self._communicator.Irecv(a, r, self._tag) for r, a in receive.items() if a.size),
@@ -158,7 +159,6 @@ class MpiTransport:
             time.sleep(0 if looks < _SPINS else _PAUSE)
             if time.monotonic() - looked > _LOOK:
                 looked = time.monotonic()
-                _waits_for(self.group, send, receive)
                 self.group.check([*send, *receive])
 
     def _done(self, requests: list[Any]) -> bool:

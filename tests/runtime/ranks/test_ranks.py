@@ -91,7 +91,7 @@ AT = " (node 'sum') on rank"
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("facts", "error: rank 1 has another file than rank 0: b, not a"),
+        ("facts", "error: file is b on rank 1 and a on rank 0"),
         ("size", f"{MEETING} 128 f32{AT} 0, and all_reduce sum of 144 f32{AT} 1"),
         ("kind", f"{MEETING} 128 f32{AT} 0, and all_gather sum of 128 f32{AT} 1"),
     ],

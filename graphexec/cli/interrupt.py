@@ -21,6 +21,7 @@ PATIENCE = 0.6  # seconds
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 _said = threading.Event()
+_quiet = threading.Event()
 _received = signal.SIGINT
 _acts: list[Callable[[], object]] = []
 
@@ -41,6 +42,8 @@ def say() -> int:
     """Tell the user, once, what happened; the exit code, as a shell reports the signal."""
     if not _said.is_set():
         _said.set()
+        if _quiet.is_set():
+            return 128 + _received
         # Not by sys.stderr: the interrupted thread may hold its lock. Also clears a progress line
         # and shows the cursor again.
         prefix = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
@@ -55,7 +58,7 @@ def was_said() -> bool:
 
 def quiet() -> None:
     """Others tell the user."""
-    _said.set()
+    _quiet.set()
 
 
 def when_interrupted(act: Callable[[], object]) -> None:

@@ -230,11 +230,11 @@ class Executable:
             if other is not None:
                 return other._submit(arrays, in_flight, tap, lent=lent)
             check_indexes(self._indexes, arrays)
-            if self._group is not None:
-                self._group.check()
             if self.state.active:
                 self.state.begin()
                 in_flight = 1  # runs that share states follow one another
+            elif self._group is not None:
+                self._group.check()
             session = self._take(in_flight)
             found = arrays if plain else accepted(session, arrays, self.inputs)
             lent_here = not plain and self._lies_in_other(session, found.values())

@@ -120,7 +120,7 @@ TROUBLE = {
     "stop": "{rank} (process {pid} on {host}) was stopped by a signal; rank {other} is waiting at "
             "node 's' (all_reduce on tp0)",
     "busy": "{rank} (process {pid} on {host}) did not come to node 's' (all_reduce on tp0) within "
-            "1 s; rank {other} waits there",
+            "4 s; rank {other} waits there",
 }  # fmt: skip
 TROUBLE["exit"] = TROUBLE["kill"]
 
@@ -129,7 +129,7 @@ TROUBLE["exit"] = TROUBLE["kill"]
 @pytest.mark.parametrize("what", TROUBLE)
 def test_trouble_of_one_rank_ends_all(what, rank, graph):
     more = {"TROUBLE": what, "TROUBLE_RANK": str(rank)}
-    limit = ("--timeout", "1") if what == "busy" else ()
+    limit = ("--timeout", "4") if what == "busy" else ()
     done = by_variables(2, run(graph, "--steps", "3", *limit), more)
     own = {"kill": -9, "exit": 3, "stop": -9}.get(what, 1)
     assert done.codes == ((own, 1) if rank == 0 else (1, own)), done.err

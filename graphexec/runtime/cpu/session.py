@@ -43,7 +43,8 @@ class CpuSession:
         sibling: CpuSession | None = None, states: CpuSession | None = None,
     ) -> None:  # fmt: skip
         self._bound, self._plan, self._options = bound, bound.plan, options
-        lender, kept = sibling and sibling._memory, states and states._memory
+        lender = sibling._memory if sibling else None
+        kept = states._memory if states else None
         self._memory: Memory = together(options.group, lambda: Memory(bound, weights, lender, kept))
         self._engine = engine = Engine(bound, self._memory, options)
         # The engine must not refer to its steps.

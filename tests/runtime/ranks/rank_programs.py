@@ -291,5 +291,57 @@ def other(what: str) -> None:
         us.leave()
 
 
+# Executables ------------------------------------------------------------------------------------
+
+
+def counter() -> gx.Graph:
+    g = gx.Graph("counter", dims={"N": 3})
+    x = g.input("x", ("N",), "f32")
+    n = g.state("n", ("N",), "f32")
+    after = g.map("n + x", n=n, x=x, name="after")
+    g.set_next(n, after)
+    g.output(y=after)
+    return g
+
+
+def states(folder: str) -> None:
+    """States are saved by rank 0, loaded on all, reset on all; and lost on all."""
+    one = np.ones(3, np.float32)
+    me = int(os.environ.get("RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "")))
+    with gx.compile(counter(), device="cpu", mesh="tp=2") as exe:
+        exe.run(x=one)
+        exe.save_state(f"{folder}/states.npz")
+        exe.run(x=one)
+        exe.load_state(f"{folder}/states.npz")
+        _same(exe.state["n"], one)
+        exe.reset()
+        _same(exe.state["n"], 0 * one)
+        # A file that only one of them can read is loaded by none.
+        path = f"{folder}/states.npz" if me == 0 else f"{folder}/missing.npz"
+        _refused(lambda: exe.load_state(path), gx.DataError if me else gx.ExecutionError)
+        _refused(lambda: exe.save_state(f"{folder}/no/states.npz"),
+                 gx.ExecutionError if me else gx.DataError)  # fmt: skip
+        _same(exe.run(x=one)["y"], one)
+        if me == 1:
+            exe._group.fail("rank 1: a reason")
+        _refused(lambda: _until_failed(exe, one), RankFailed)
+        _refused(lambda: exe.state["n"], gx.ExecutionError)
+    say("fine", me)
+    os._exit(0)
+
+
+def _until_failed(exe: gx.Executable, one: np.ndarray) -> None:
+    while True:
+        exe.run(x=one)
+
+
+def _refused(work: Callable[[], object], kind: type[Exception]) -> None:
+    try:
+        work()
+    except kind:
+        return
+    raise AssertionError("it was not refused")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

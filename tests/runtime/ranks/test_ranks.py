@@ -45,6 +45,11 @@ def test_a_plan_on_two_ranks(start):
     fine(start(2, program("plan")), 2)
 
 
+@pytest.mark.parametrize("start", STARTERS.values(), ids=STARTERS)
+def test_states_of_ranks(start, tmp_path):
+    fine(start(2, program("states", str(tmp_path))), 2)
+
+
 # Failing ----------------------------------------------------------------------------------------
 
 RANK = r"rank 2 (process "

@@ -30,7 +30,7 @@ from graphexec.base.cache import Cache, CacheError, cache_folder
 
 SOURCES = Path(__file__).resolve().parent
 RUNTIME = "amdhip64"
-FACADES = ("hiprtc", "hipblas", "hipblaslt")
+FACADES = ("hiprtc", "hipblas", "hipblaslt", "rccl")
 COMPILE_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 COMMON_HEADER = "capture.h"
 # The multiplication loops are what the tests spend their time in.

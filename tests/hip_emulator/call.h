@@ -32,11 +32,14 @@ inline hipError_t status_from(hipError_t status) {
 }
 template <>
 hipblasStatus_t status_from(hipError_t status);
+template <>
+ncclResult_t status_from(hipError_t status);
 
 // ROCm 7: the last real error of this thread, kept until it is read.
 void remember_error(hipError_t status);
 inline void remember_error(hipblasStatus_t) {}
 inline void remember_error(hiprtcResult) {}
+inline void remember_error(ncclResult_t) {}
 void forget_last_error();  // of the calling thread
 
 template <class Status, class Body>

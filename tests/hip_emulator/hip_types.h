@@ -251,3 +251,17 @@ enum hipblasAtomicsMode_t : int { HIPBLAS_ATOMICS_NOT_ALLOWED = 0, HIPBLAS_ATOMI
 enum hipblasMath_t : int { HIPBLAS_DEFAULT_MATH = 0 };
 enum hipblasGemmAlgo_t : int { HIPBLAS_GEMM_DEFAULT = 160 };
 enum hipblasGemmFlags_t : int { HIPBLAS_GEMM_FLAGS_NONE = 0 };
+
+enum ncclResult_t {
+    ncclSuccess = 0,
+    ncclUnhandledCudaError = 1,
+    ncclSystemError = 2,
+    ncclInternalError = 3,
+    ncclInvalidArgument = 4,
+    ncclInvalidUsage = 5,
+    ncclRemoteError = 6,
+};
+
+struct ncclUniqueId {
+    char internal[128];
+};

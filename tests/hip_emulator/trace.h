@@ -69,6 +69,7 @@ std::string describe(const Out<T>& value, bool succeeded) {
 std::string status_name(hipError_t status);
 std::string status_name(hiprtcResult status);
 std::string status_name(hipblasStatus_t status);
+std::string status_name(ncclResult_t status);
 
 template <class Status, class... Args>
 void trace_call(const char* name, Status status, const Args&... args) {

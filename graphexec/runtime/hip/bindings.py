@@ -41,6 +41,7 @@ LIBRARY_MODULES = {
     "libamdhip64.so": "hip.chip",
     "libhiprtc.so": "hip.chiprtc",
     "libhipblas.so": "hip.chipblas",
+    "librccl.so": "hip.crccl",
 }
 
 
@@ -84,6 +85,7 @@ def _import_hip_python() -> Modules:
             hiprtc=_required(f"{flavour}.hiprtc"),
             hipblas=_required(f"{flavour}.hipblas"),
             hipblaslt=_optional(f"{flavour}.hipblaslt"),
+            rccl=_optional(f"{flavour}.rccl"),
             types=_required(types),
             helpers=_required(f"{flavour}._hip_helpers"),
         )
@@ -125,8 +127,9 @@ def _open_from(folder: Path, flavour: str) -> None:
     """
     if flavour == "hip":
         for library, module in LIBRARY_MODULES.items():
-            opener: Any = importlib.import_module(module)
-            opener.DLL = os.fsencode(folder / library)
+            opener: Any = _optional(module)  # RCCL's bindings are a package of their own
+            if opener is not None:
+                opener.DLL = os.fsencode(folder / library)
         return
     search = _paths().get_library_path
 

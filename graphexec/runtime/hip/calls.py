@@ -19,6 +19,7 @@ from graphexec.runtime.hip.blaslt import BlasLt
 from graphexec.runtime.hip.graphs import Graphs
 from graphexec.runtime.hip.kernels import Kernels
 from graphexec.runtime.hip.platform import Platform, Source, platform_name, version_text
+from graphexec.runtime.hip.rccl import Rccl
 from graphexec.runtime.hip.status import Checker, Step
 
 # hip-python's classes, which are opaque here.
@@ -40,7 +41,8 @@ _KINDS: Mapping[Direction, str] = {
 
 @dataclass(frozen=True)
 class Modules:
-    """hip-python's modules, of either version. `hipblaslt` is None where the version has none."""
+    """hip-python's modules, of either version. `hipblaslt` and `rccl` are None where there are
+    none."""
 
     flavour: str
     version: str
@@ -48,6 +50,7 @@ class Modules:
     hiprtc: Any
     hipblas: Any
     hipblaslt: Any
+    rccl: Any
     types: Any
     helpers: Any
 
@@ -77,7 +80,8 @@ class PointerInfo:
 
 class Bindings:
     """hip-python bound to one HIP runtime: devices, memory, streams and events. Further calls are
-    in `graphs`, `kernels`, `blas` and `lt`, which is None without hipBLASLt."""
+    in `graphs`, `kernels`, `blas`, in `lt`, which is None without hipBLASLt, and in `rccl`, which is
+    None without the bindings to RCCL."""
 
     def __init__(self, modules: Modules, source: Source) -> None:
         self._hip = modules.hip
@@ -95,6 +99,7 @@ class Bindings:
         self.lt = modules.hipblaslt and BlasLt(
             modules.hip, modules.hipblas, modules.hipblaslt, modules.types, checker
         )
+        self.rccl = modules.rccl and Rccl(modules.rccl, checker)
         self.platform = Platform(
             name=platform_name(source, self.properties(0).architecture),
             runtime_path=source.path,

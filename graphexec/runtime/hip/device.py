@@ -45,11 +45,6 @@ class HipDevice(HipOptions):
 
     name: str = "hip"
 
-    @property
-    def group(self) -> None:
-        """None: ranks run on the CPU."""
-        return None
-
     def describe(self) -> str:
         """Name, architecture and memory; DeviceUnavailable without a GPU."""
         bindings = self._bindings()
@@ -104,8 +99,13 @@ class HipDevice(HipOptions):
         return replace(self, reproducible=True)
 
     def with_ranks(self, group: Group) -> HipDevice:
-        """Refused."""
-        raise DeviceUnavailable("ranks run on the CPU only; --device cpu")
+        """The GPU of this rank: on each machine, ranks take one each in their order."""
+        if self._bindings().rccl is None:
+            raise DeviceUnavailable(
+                "ranks on GPUs need the bindings to RCCL: pip install 'hip-python[systems]'"
+            )
+        index = group.local % self._bindings().platform.devices
+        return replace(self, group=group, index=index)
 
     def count_algorithms(self, work: Gemm, most: int) -> int:
         """The number of hipBLASLt's algorithms for a GEMM, at most `most`."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from graphexec.runtime.ranks.group import Group
+
 Mode = Literal["graph", "stream"]
 
 
@@ -20,3 +22,4 @@ class HipOptions:
     markers: bool = False
     check_access: bool = False
     reproducible: bool = False
+    group: Group | None = None

@@ -17,7 +17,7 @@ from graphexec.runtime.hip.on_cuda import HipOnCudaError, build
 
 LIBRARY_PATH_VARIABLE = "GRAPHEXEC_HIP_LIBRARY_PATH"
 RUNTIME = "libamdhip64.so"
-LIBRARIES = (RUNTIME, "libhiprtc.so", "libhipblas.so", "libhipblaslt.so")
+LIBRARIES = (RUNTIME, "libhiprtc.so", "libhipblas.so", "libhipblaslt.so", "librccl.so")
 
 
 @dataclass(frozen=True)

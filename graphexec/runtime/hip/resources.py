@@ -35,6 +35,8 @@ class Resources:
         self._process = Process()
         self._threads = threading.local()
         self.streams: list[Stream] = []
+        #: Called now and then while the host waits; what it raises ends the waiting.
+        self.look: Callable[[], object] | None = None
         self.kept: list[Any] = []  # arrays in use; kept while the device hangs
 
     def enter_thread(self) -> None:
@@ -74,6 +76,8 @@ class Resources:
                 if timeout is not None and waited > timeout:
                     return False
                 if waited > _SPIN:
+                    if self.look is not None:
+                        self.look()
                     time.sleep(pause)
                     pause = min(2 * pause, 1e-3)
         return True

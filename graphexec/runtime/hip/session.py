@@ -30,6 +30,7 @@ from graphexec.runtime.hip.access import checked
 from graphexec.runtime.hip.bindings import Bindings, HipError, HipOutOfMemory
 from graphexec.runtime.hip.kernel_cache import KernelCache
 from graphexec.runtime.hip.markers import Markers
+from graphexec.runtime.hip.meetings import HipMeetings
 from graphexec.runtime.hip.memory import Memory, too_little
 from graphexec.runtime.hip.options import HipOptions, Mode
 from graphexec.runtime.hip.products import Products
@@ -61,6 +62,7 @@ class HipSession:
         self._taken: list[DeviceArray | Array] = self._resources.kept  # arrays that the run reads
         self._fetched: dict[str, Array] = {}
         self._memory: Memory
+        self._meetings: HipMeetings | None = None
         self._prepared: list[Step] = []  # one for each instruction
         self._steps: list[Step] = []  # those that issue a call
         self._run: list[Step] = []  # the steps of a run: those, or one launch of their graph
@@ -244,7 +246,13 @@ class HipSession:
             self._hung = True
             if self._logged is not None:
                 self._logged.log()
-            raise TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
+            late = TimedOut(f"the run did not finish within {timeout:g} s; {self._progress()}")
+            if self._meetings is not None:
+                assert timeout is not None
+                raise self._meetings.late(timeout, late)
+            raise late
+        if self._meetings is not None:
+            self._meetings.done()
         # Makes the device's writes to pinned memory visible to the host.
         self._hip.synchronize_stream(self.origin)
         if self._logged is not None:
@@ -303,7 +311,8 @@ class HipSession:
         self._arrival = resources.own(hip.create_event, hip.destroy_event)
         products = Products(hip, self._bound, resources, self._memory, self._options.algorithms,
                             self._options.reproducible)  # fmt: skip
-        self._calls = Steps(hip, plan, resources, self._memory, kernels, products)
+        self._meetings = self._meet()
+        self._calls = Steps(hip, plan, resources, self._memory, kernels, products, self._meetings)
         self._memory.clear()
         if self._sibling is None:
             self._memory.upload(weights)
@@ -329,6 +338,15 @@ class HipSession:
             self._capture()
             if markers and self.mode == "graph":
                 self._run = [markers.around(f"replay {plan.graph}", s) for s in self._run]
+
+    def _meet(self) -> HipMeetings | None:
+        group, rccl = self._options.group, self._hip.rccl
+        if group is None:
+            return None
+        assert rccl is not None  # the device has asked
+        meetings = HipMeetings(self._bound, group, rccl, self._resources)
+        self._resources.look = meetings.look
+        return meetings
 
     def _capture(self) -> None:
         """Run once, so that the libraries do their lazy loading, then capture."""

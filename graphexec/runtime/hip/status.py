@@ -40,6 +40,17 @@ HIPBLAS_MEANINGS = {
 }
 
 
+# RCCL has texts that hip-python gives in other ways in each of its versions.
+RCCL_MEANINGS = {
+    1: "a call to the GPU's runtime failed",
+    2: "a call to the system failed",
+    3: "an internal error of the library",
+    4: "an argument has a value the function does not take",
+    5: "the call does not fit those before it, or those of other ranks",
+    6: "another rank has ended, or the network failed",
+}
+
+
 class HipError(ExecutionError):
     """A call into HIP failed.
 
@@ -128,6 +139,8 @@ class Checker:
     def _meaning(self, status: IntEnum, kind: str) -> str:
         if kind == "hipblasStatus_t":
             return HIPBLAS_MEANINGS.get(int(status), "unknown")
+        if kind == "ncclResult_t":
+            return RCCL_MEANINGS.get(int(status), "unknown")
         describe = {
             "hipError_t": self._hip.hipGetErrorString,
             "hiprtcResult": self._hiprtc.hiprtcGetErrorString,

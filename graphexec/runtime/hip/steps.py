@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from graphexec.base.errors import ExecutionError
 from graphexec.base.tensor import View
 from graphexec.ir.plan import HostWait, Launch, Plan, Record, Wait
 from graphexec.ir.program import (
@@ -23,6 +22,7 @@ from graphexec.ir.program import (
 from graphexec.runtime.device import Step
 from graphexec.runtime.hip.bindings import Bindings, HipError
 from graphexec.runtime.hip.kernel_cache import KernelCache
+from graphexec.runtime.hip.meetings import HipMeetings
 from graphexec.runtime.hip.memory import Memory
 from graphexec.runtime.hip.products import Products
 from graphexec.runtime.hip.resources import Resources
@@ -37,8 +37,9 @@ class Steps:
 
     def __init__(
         self, hip: Bindings, plan: Plan, resources: Resources, memory: Memory,
-        kernels: KernelCache, products: Products,
+        kernels: KernelCache, products: Products, meetings: HipMeetings | None = None,
     ) -> None:  # fmt: skip
+        self._meetings = meetings
         self._products = products
         self._hip, self._resources, self._memory, self._kernels = hip, resources, memory, kernels
         self._streams = resources.streams
@@ -64,7 +65,9 @@ class Steps:
                 case Memcpy():
                     return self._memcpy(work, instruction)
                 case Collective():
-                    raise ExecutionError("collectives run on the CPU alone", instruction.node)
+                    assert self._meetings is not None
+                    stream = self._streams[instruction.stream]
+                    return self._meetings.prepare(instruction, work, self._memory, stream)
         except HipError as exc:  # add the node
             if exc.node is not None:
                 raise

@@ -171,6 +171,10 @@ class Group:
                 return f"{which} did not come to {at} within {seconds:g} s; rank {rank} waits there"
         return ""
 
+    def has_left(self, ranks: Iterable[int]) -> bool:
+        """Whether one of these has ended, having done its work."""
+        return any(rank in self._peers and self._peers[rank].left for rank in ranks)
+
     def check(self, needed: Iterable[int] = ()) -> None:
         """Raise RankFailed if the ranks cannot go on, or one of those that are needed has left."""
         if self.failure is not None or any(self._peers[r].left for r in needed if r != self.rank):

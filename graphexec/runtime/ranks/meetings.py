@@ -31,7 +31,7 @@ class Meetings:
     def __init__(self, bound: BoundPlan, group: Group) -> None:
         """Raises InputError on all ranks if their plans do not fit together."""
         self.group = group
-        ranks = _ranks(bound, group)
+        ranks = ranks_of(bound, group)
         compare(group, meetings_of(bound, ranks))
         self._transport = open_transport(group)
         self._communications = {
@@ -204,8 +204,8 @@ def _difference(
             f"and {said(other)}")  # fmt: skip
 
 
-def _ranks(bound: BoundPlan, group: Group) -> Ranks:
-    """What the plan says of its ranks."""
+def ranks_of(bound: BoundPlan, group: Group) -> Ranks:
+    """What the plan says of its ranks; InputError if it is another rank's."""
     ranks = bound.plan.ranks
     if ranks is None or (ranks.rank, ranks.ranks) != (group.rank, group.ranks):
         of = "one rank" if ranks is None else f"rank {ranks.rank} of {ranks.ranks}"

@@ -90,13 +90,18 @@ class WeightFiles:
 
     def read(self, weight: TypedWeight) -> Array:
         """The elements of a weight as a C-contiguous array of its dtype."""
+        import numpy as np
+
         from graphexec.base.casts import cast
 
         opened = self._opened(weight.path)
-        stored = replace(weight.type, dtype=weight.stored or weight.type.dtype)
+        stored = replace(weight.whole.type, dtype=weight.stored or weight.type.dtype)
         with _as_error(WeightError):
             array = opened.fetch(_chosen(weight.path, opened, weight.key, self._suggest), stored)
-        return cast(array, weight.type.dtype.numpy())
+        if weight.part is not None:
+            ends = zip(weight.part.begin, weight.type.shape, strict=True)
+            array = array[tuple(slice(low, low + extent) for low, extent in ends)]
+        return np.ascontiguousarray(cast(array, weight.type.dtype.numpy()))
 
     def _suggest(self, key: str, names: Collection[str]) -> str:
         """What may be meant by a missing key: where thousands are missing, of the first ones."""

@@ -42,3 +42,14 @@ class Ranks:
             ]
             stride *= extent
         return Ranks(rank, count, dict(mesh), tuple(groups))
+
+    def communicator(self, axis: str) -> Communicator:
+        """The group of this rank along an axis of the mesh."""
+        place = list(self.mesh).index(axis)
+        before = sum(self.ranks // n for n in list(self.mesh.values())[:place])
+        groups = self.communicators[before : before + self.ranks // self.mesh[axis]]
+        return next(group for group in groups if self.rank in group.ranks)
+
+    def place(self, axis: str) -> int:
+        """The coordinate of this rank along an axis of the mesh."""
+        return self.communicator(axis).ranks.index(self.rank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ class TypedNode:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Of which whole shape a weight is a part, and where in it that begins."""
+
+    shape: tuple[int, ...]
+    begin: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TypedWeight:
     """A weight: its type, and where its elements are.
 
@@ -48,6 +56,14 @@ class TypedWeight:
     key: str | None
     into: View | None = None
     stored: DType | None = None
+    part: Part | None = None
+
+    @property
+    def whole(self) -> TypedWeight:
+        """All of it, where this is a rank's part."""
+        if self.part is None:
+            return self
+        return replace(self, type=replace(self.type, shape=self.part.shape), part=None)
 
 
 @dataclass(frozen=True)

@@ -515,7 +515,8 @@ def _finish_step(
 def stored(graph: TypedGraph) -> dict[str, TypedWeight]:
     """The weights, and what states begin with, that are in files."""
     begins = {name: state.init for name, state in graph.states.items()}
-    return {**graph.weights, **{n: b for n, b in begins.items() if isinstance(b, TypedWeight)}}
+    found = {**graph.weights, **{n: b for n, b in begins.items() if isinstance(b, TypedWeight)}}
+    return {name: weight.whole for name, weight in found.items()}
 
 
 def _same_weights(one: Compiled, other: Compiled) -> bool:

@@ -71,10 +71,10 @@ def compile(
     on = find_device(device) if isinstance(device, str) else device
     on = on.reproducing() if chosen.reproducible else on
     group = None
-    if chosen.mesh is not None or communicator is not None:
+    mesh = graph.mesh if chosen.mesh is None else chosen.mesh
+    if mesh or communicator is not None:
         group = world(communicator)
-        mesh = chosen.mesh or {}
-        check_size(mesh, group, asked=True)
+        check_size(mesh, group, asked=chosen.mesh is not None)
     if group is not None:
         on = on.with_ranks(group)
         agree(group, facts_of(graph, chosen, on))
@@ -84,15 +84,16 @@ def compile(
 
     def plan(source: Graph, resident: bool) -> Compiled:
         options = replace(chosen, resident=resident)
-        compiled = together(group, lambda: plan_on(source, on, options))
-        return compiled if group is None else _of_rank(compiled, Ranks.of(group.rank, mesh))
+        ranks = None if group is None else Ranks.of(group.rank, mesh)
+        compiled = together(group, lambda: plan_on(source, on, options, ranks))
+        return compiled if ranks is None else _of_rank(compiled, ranks)
 
     return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout,
                       weights_from=weights_from)  # fmt: skip
 
 
 def _of_rank(compiled: Compiled, ranks: Ranks) -> Compiled:
-    """A plan that every rank has, as that of one of them."""
+    """The plan of a rank, which says so."""
     bound = compiled.bound
     return replace(compiled, bound=replace(bound, plan=replace(bound.plan, ranks=ranks)))
 
@@ -115,12 +116,12 @@ def facts_of(graph: Graph, options: Options, device: Device) -> dict[str, str]:
 _OWN = ("mesh", "costs", "timeout")  # options that ranks need not share, or that stand apart
 
 
-def plan_on(graph: Graph, device: Device, options: Options) -> Compiled:
+def plan_on(graph: Graph, device: Device, options: Options, ranks: Ranks | None = None) -> Compiled:
     """Plan `graph` for a device at hand: it is asked what it does, and what was measured on it is
     used."""
     return plan_graph(
         graph, device=device.name, options=options,
-        hardware=device,
+        hardware=device, ranks=ranks,
         kept=lambda typed: find_profile(typed, lambda: device.machine()),
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ def test_the_files_differ_in_dims_and_types_only() -> None:
     )
     differ = [line for line, there in zip(one, other, strict=True) if line != there]
     assert [line.split(":")[0].strip() for line in differ] == [
-        "name", "dims", "consts", "file", "keys", "values",
+        "name", "dims", "consts", "mesh", "file", "keys", "values",
     ]  # fmt: skip
 
 

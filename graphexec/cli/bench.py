@@ -98,7 +98,7 @@ def bench(
     progress = Progress()
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
-    ranks.check_mesh(options)
+    ranks.check_mesh(options, graph)
     results, name = [], device
     for mode in modes:
         chosen = chosen_device(device, cast(Any, mode), options.timeout, markers)

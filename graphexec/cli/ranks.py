@@ -25,6 +25,7 @@ from graphexec.base.version import __version__
 from graphexec.cli import interrupt
 
 if TYPE_CHECKING:
+    from graphexec.ir.graph import Graph
     from graphexec.planning.options import Options
     from graphexec.runtime.ranks.group import Failure, Group
 
@@ -80,12 +81,14 @@ def first() -> bool:
     return _group is None or _group.rank == 0
 
 
-def check_mesh(options: Options) -> None:
-    """InputError unless there are as many ranks as the mesh has."""
+def check_mesh(options: Options, graph: Graph) -> None:
+    """InputError unless there are as many ranks as the mesh has, that of the options or else of the
+    graph."""
     from graphexec.runtime.ranks.world import check_size
 
     line = shlex.join(["graphexec", *sys.argv[1:]])
-    check_size(options.mesh or {}, _group, asked=True, line=line)
+    mesh = graph.mesh if options.mesh is None else options.mesh
+    check_size(mesh, _group, asked=options.mesh is not None, line=line)
 
 
 def fail(text: str, code: int) -> None:

@@ -66,7 +66,7 @@ def prepared(
 
     with progress.step(f"loading {file}"):
         graph = loader.load(file)
-    ranks.check_mesh(options)
+    ranks.check_mesh(options, graph)
     start = time.perf_counter()
     with progress.step(f"planning {graph.name}"):
         chosen = chosen_device(device, mode, options.timeout, markers, check_access)

@@ -21,6 +21,7 @@ from graphexec.frontend.expand import expand
 from graphexec.frontend.sources import is_onnx, is_pretrained
 from graphexec.frontend.yaml.blocks import BlockReaders
 from graphexec.frontend.yaml.document import Document
+from graphexec.frontend.yaml.ranks import read_ranks
 from graphexec.frontend.yaml.tensors import TensorReader
 from graphexec.frontend.yaml.text import MAX_BYTES, decode
 from graphexec.frontend.yaml.tree import compose
@@ -116,6 +117,7 @@ def _read_graph(
     )  # fmt: skip
     read_dims(doc, graph, dims or {})
     read_consts(doc, graph)
+    read_ranks(doc, graph)
     blocks = BlockReaders(doc, graph)
     tensors = TensorReader(doc, graph, blocks.readers)
     tensors.declare()

@@ -99,6 +99,7 @@ def _state(numbered: bool) -> Schema:
     fields = {
         "shape": _ref("shape"),
         "dtype": _ref("dtype"),
+        "cut": _ref("cut"),
         "init": {"description": begin, "default": 0, "anyOf": [_ref("number"), _object(file, [])]},
         "next": {"description": end, **_NEXT},
     }
@@ -132,6 +133,7 @@ def _weight(numbered: bool) -> Schema:
         "key": _text("name of the array in it; the prefix is put before it", numbered),
         "shape": _ref("shape"),
         "dtype": _ref("dtype"),
+        "cut": _ref("cut"),
     }
     return _object(properties, [])
 
@@ -144,6 +146,8 @@ def _weights(definition: str, numbered: bool) -> Schema:
     )  # fmt: skip
 
 
+_AXIS_OF_MESH = {"description": "an axis of the mesh", "type": "string", "minLength": 1}
+
 _DEFINITIONS: Schema = {
     "expression": {
         "description": "arithmetic over dims and consts", "type": "string", "pattern": EXPRESSION,
@@ -154,7 +158,10 @@ _DEFINITIONS: Schema = {
     "shape": _list(_ref("extent"), description="extents, outermost first"),
     "dtype": _DTYPE,
     "tensor": {"description": "name of an input, weight, state or node", "type": "string"},
-    "input": _object({"shape": _ref("shape"), "dtype": _ref("dtype")}, ["shape", "dtype"]),
+    "cut": _map(VARIABLE, _AXIS_OF_MESH, "dims, each with the axis of the mesh it is cut along"),
+    "input": _object(
+        {"shape": _ref("shape"), "dtype": _ref("dtype"), "cut": _ref("cut")}, ["shape", "dtype"]
+    ),
     "state": _state(numbered=False),
     "state_of_block": _state(numbered=True),
     "weight": _weight(numbered=False),
@@ -190,6 +197,12 @@ _SECTIONS: Schema = {
     "name": {"description": "name of the graph", "type": "string", "minLength": 1},
     "dims": _map(VARIABLE, _EXTENT, "extents by name; the command line may set others"),
     "consts": _map(VARIABLE, _ref("number"), "numbers by name"),
+    "mesh": _map(
+        VARIABLE, {"type": "integer", "minimum": 1, "maximum": 65536},
+        "how ranks are laid out: how many lie along each axis, the last the fastest",
+    ),
+    "cut": {"description": "dims that are cut along an axis of the mesh, in every tensor whose "
+            "shape names them", **_ref("cut")},
     "inputs": _map(NAME, _ref("input"), "tensors given at every run"),
     "file": _text(f"the file of weights that name none: {FILES}"),
     "prefix": _text("a text before the keys of all weights"),

@@ -61,6 +61,7 @@ class Input:
     shape: tuple[Dim, ...]
     dtype: str
     marks: Marks = field(default_factory=dict, compare=False, repr=False)
+    cut: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Weight:
     dtype: str | None = None
     marks: Marks = field(default_factory=dict, compare=False, repr=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
+    cut: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class State:
     operands: Mapping[str, str] | None = None
     marks: Marks = field(default_factory=dict, compare=False, repr=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
+    cut: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,8 @@ class Graph:
         file: str | Path | None = None,
         prefix: str = "",
         weight_dtype: str | None = None,
+        mesh: Mapping[str, int] | None = None,
+        cut: Mapping[str, str] | None = None,
     ) -> None:
         """An empty graph.
 
@@ -164,7 +169,8 @@ class Graph:
         installed ones by default). Weight files are looked up relative to `folder` (the
         working directory by default) and must lie inside `weight_root` (by default `folder`).
         `file` is the file of weights that name none; `prefix` stands before the keys of weights.
-        Weights of floats are converted to `weight_dtype`, if it is given, as they are read.
+        Weights of floats are converted to `weight_dtype`, if it is given, as they are read. `mesh`
+        says how ranks are laid out, `cut` along which of its axes the dims of tensors are cut.
         """
         given = {"dims": dims, "consts": consts, "ops": ops}
         _check_kinds(given, {"the name": name, "folder": folder, "file": file, "prefix": prefix})
@@ -195,6 +201,9 @@ class Graph:
         self.weight_file = None if file is None else str(file)
         self.weight_prefix = prefix
         self.weight_dtype = None if weight_dtype is None else str(weight_dtype)
+        self.mesh: dict[str, int] = dict(mesh or {})
+        self.cut: dict[str, str] = dict(cut or {})
+        self.cut_marks: dict[str, Mark] = {}
         self.source = source
         self.output_marks: dict[str, Mark] = {}
         self.weight_marks: dict[str, Mark] = {}  # of "file" and "prefix"
@@ -473,7 +482,7 @@ class Graph:
         parts = (self.dims, self.consts, self.inputs, self.weights, self.nodes, self.outputs)
         more = (self.states, self.blocks)
         files = (self.weight_file, self.weight_prefix, self.weight_dtype)
-        return (self.name, *files, *parts, *more)
+        return (self.name, *files, self.mesh, self.cut, *parts, *more)
 
     def __repr__(self) -> str:
         return (
@@ -499,6 +508,7 @@ class Graph:
             self.name, dims={**self.dims, **dims}, consts=self.consts, ops=dict(self.ops),
             folder=self.folder, weight_root=self.weight_root, source=self.source,
             file=self.weight_file, prefix=self.weight_prefix, weight_dtype=self.weight_dtype,
+            mesh=self.mesh, cut=self.cut,
         )  # fmt: skip
         self._copy_to(other)
         for name, block in self.blocks.items():
@@ -510,7 +520,7 @@ class Graph:
 
     def _copy_to(self, other: Graph) -> None:
         """Give another graph the declarations of this one."""
-        other.weight_marks = dict(self.weight_marks)
+        other.weight_marks, other.cut_marks = dict(self.weight_marks), dict(self.cut_marks)
         other.inputs, other.weights = dict(self.inputs), dict(self.weights)
         other.nodes = {
             name: replace(node, operands=dict(node.operands), attrs=deepcopy(dict(node.attrs)))

@@ -22,6 +22,7 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.graph import Graph
 from graphexec.ir.plan import Plan
 from graphexec.ir.program import Program
+from graphexec.ir.ranks import Ranks
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.support import Hardware
 from graphexec.planning.allocate import allocate
@@ -75,19 +76,20 @@ class Compiled(Finished):
 def plan_graph(
     graph: Graph, *, device: str = "cpu", options: Options | None = None,
     hardware: Hardware | None = None, kept: FindProfile | None = None,
-    **keywords: Unpack[OptionKeywords],
+    ranks: Ranks | None = None, **keywords: Unpack[OptionKeywords],
 ) -> Compiled:  # fmt: skip
     """The fastest plan found whose bytes fit into the memory limit.
 
     It tries fewer and fewer streams, then an order on one stream that saves memory, then the same
     for programs that need less memory. `device` is the name of a device, `hardware` the device
-    itself if it is at hand. `kept` looks for a profile if no costs are given. Raises InputError for
+    itself if it is at hand. `kept` looks for a profile if no costs are given. With `ranks` it is
+    the plan of one of several. Raises InputError for
     a wrong graph, a wrong option or a limit that cannot be kept, and HazardError.
     """
     chosen = options_of(options, keywords)
     too_large = []
     with collector_paused():
-        job = prepare(graph, device, chosen, hardware, kept)
+        job = prepare(graph, device, chosen, hardware, kept, ranks)
         measured = job.measured
         prefer = measured.best if measured is not None else ""
         if prefer == ONE_STREAM:  # batches pay or not depending on the number of streams

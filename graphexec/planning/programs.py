@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import InputError
 from graphexec.graph.infer import infer
+from graphexec.graph.partition import partition
+from graphexec.graph.partition.cuts import cuts_of
 from graphexec.graph.rewrite import rewrite as rewrite_graph
 from graphexec.graph.rewriting import Note, Target, target_of
 from graphexec.ir.graph import Graph
 from graphexec.ir.program import Program
+from graphexec.ir.ranks import Ranks
 from graphexec.ir.typed import TypedGraph
 from graphexec.machine.costs import CostModel, model_of
 from graphexec.machine.support import Hardware
@@ -84,12 +87,15 @@ class Variant:
 
 def prepare(
     graph: Graph, device: str, options: Options, hardware: Hardware | None = None,
-    kept: FindProfile | None = None,
+    kept: FindProfile | None = None, ranks: Ranks | None = None,
 ) -> Job:  # fmt: skip
-    """Infer the types of `graph`, and choose costs, target and rewrites. Raises InputError."""
+    """Infer the types of `graph`, take the part of it that a rank has, and choose costs, target and
+    rewrites. Raises InputError."""
     check_graph(graph)
     names = chosen_rewrites(options.rewrite, options.no_rewrite)
     typed = infer(graph)
+    if ranks is not None:
+        typed = partition(typed, cuts_of(graph, typed, ranks.mesh), ranks, graph.ops)
     model, profile = _costs(options, device, typed, kept)
     always, costs = options.reproducible, model
     if always:  # what was measured decides about the schedule alone

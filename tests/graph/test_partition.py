@@ -114,8 +114,12 @@ def meetings(graph: TypedGraph) -> list[str]:
 MLP = """
 version: 1
 dims: {B: 3, E: 8, F: 12}
-inputs: {x: {shape: [B, E], dtype: f64}, w1: {shape: [F, E], dtype: f64}, b1: {shape: [F], dtype: f64},
-         w2: {shape: [E, F], dtype: f64}, b2: {shape: [E], dtype: f64}}
+inputs:
+  x: {shape: [B, E], dtype: f64}
+  w1: {shape: [F, E], dtype: f64}
+  b1: {shape: [F], dtype: f64}
+  w2: {shape: [E, F], dtype: f64}
+  b2: {shape: [E], dtype: f64}
 nodes:
   u: gelu(x @ T(w1) + b1)
   y: x + u @ T(w2) + b2

@@ -12,8 +12,8 @@ from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 
 VERSION = 1
 SECTIONS = (
-    "version", "name", "dims", "consts", "inputs", "file", "prefix", "weight_dtype", "weights",
-    "state", "blocks", "nodes", "outputs",
+    "version", "name", "dims", "consts", "mesh", "cut", "inputs", "file", "prefix", "weight_dtype",
+    "weights", "state", "blocks", "nodes", "outputs",
 )  # fmt: skip
 OUTPUTS_HELP = "name them, as in 'outputs: {out: x}'"
 

@@ -8,11 +8,12 @@ from graphexec.base.diagnostics import Mark
 from graphexec.frontend.yaml.document import Document
 from graphexec.frontend.yaml.expressions import Expressions
 from graphexec.frontend.yaml.problems import short
+from graphexec.frontend.yaml.ranks import read_cut
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 from graphexec.frontend.yaml.weights import NO_FILE_HELP, read_dtype, read_text
 from graphexec.ir.graph import Graph, InFile, State
 
-STATE_KEYS = ("shape", "dtype", "init", "next")
+STATE_KEYS = ("shape", "dtype", "init", "next", "cut")
 
 
 def read_states(
@@ -39,7 +40,8 @@ def _state(
     if "next" in members:
         marks["next"] = members["next"][1].mark
         following = expressions.next(members["next"][1], marks, is_tensor)
-    return State(name, shape, dtype, following[0], init, following[1], marks)
+    cut = read_cut(doc, members, marks)
+    return State(name, shape, dtype, following[0], init, following[1], marks, cut=cut)
 
 
 def _init(doc: Document, what: str, value: Node, marks: dict[str, Mark]) -> float | str | InFile:

@@ -9,6 +9,7 @@ from graphexec.base.diagnostics import Mark
 from graphexec.frontend.yaml.document import OUTPUTS_HELP, Document
 from graphexec.frontend.yaml.expressions import Expressions
 from graphexec.frontend.yaml.problems import found, short
+from graphexec.frontend.yaml.ranks import read_cut
 from graphexec.frontend.yaml.states import read_states
 from graphexec.frontend.yaml.tree import ListNode, MapNode, ScalarNode
 from graphexec.frontend.yaml.tree import Node as Value
@@ -21,7 +22,7 @@ from graphexec.ir.operand import Operand, listed
 from graphexec.ir.origin import BLOCK
 from graphexec.ir.registry import OWN_OPS
 
-INPUT_KEYS = ("shape", "dtype")
+INPUT_KEYS = ("shape", "dtype", "cut")
 NODE_KEYS = ("op", "after", "shape")
 USE_KEYS = ("block", "repeat", "after")
 
@@ -126,10 +127,11 @@ class TensorReader:
         """Read an input."""
         assert value is not None
         name, marks = str(key.value), {"": key.mark}
-        members = self.doc.members(value, f"input '{short(name)}'", INPUT_KEYS, INPUT_KEYS)
+        members = self.doc.members(value, f"input '{short(name)}'", INPUT_KEYS, INPUT_KEYS[:2])
         shape = self.fields.shape(members["shape"][1], marks) if "shape" in members else ()
         dtype = read_dtype(self.doc, members, marks) or ""
-        self.graph.inputs[name] = Input(name, shape, dtype, marks)
+        cut = read_cut(self.doc, members, marks)
+        self.graph.inputs[name] = Input(name, shape, dtype, marks, cut)
 
     # Nodes ------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ from graphexec.base.diagnostics import Mark
 from graphexec.base.tensor import DType
 from graphexec.frontend.yaml.document import Document, Members
 from graphexec.frontend.yaml.problems import found, short
+from graphexec.frontend.yaml.ranks import read_cut
 from graphexec.frontend.yaml.tree import MapNode, Node, ScalarNode
 from graphexec.ir.graph import Graph, Weight
 from graphexec.ir.repetition import NO_REPETITION, is_numbered
 
-WEIGHT_KEYS = ("file", "key", "shape", "dtype")
+WEIGHT_KEYS = ("file", "key", "shape", "dtype", "cut")
 NO_FILE_HELP = "or 'file: …' at the top of the graph, for all weights that name none"
 
 
@@ -42,7 +43,8 @@ def _weight(doc: Document, name: str, value: Node, marks: dict[str, Mark]) -> We
     file = read_text(doc, members, "file", "the path of a file", marks)
     key = read_text(doc, members, "key", "the name of an array", marks)
     shape = doc.fields.shape(members["shape"][1], marks) if "shape" in members else None
-    return Weight(name, file, key, shape, read_dtype(doc, members, marks), marks)
+    cut = read_cut(doc, members, marks)
+    return Weight(name, file, key, shape, read_dtype(doc, members, marks), marks, cut=cut)
 
 
 def _note_no_file(doc: Document, name: str, value: Node) -> None:

@@ -34,7 +34,8 @@ def to_yaml(graph: Graph) -> str:
 def _lines(graph: Graph) -> Iterator[str]:
     yield "version: 1"
     yield f"name: {flow(graph.name)}"
-    for section, values in (("dims", graph.dims), ("consts", graph.consts)):
+    named = {"dims": graph.dims, "consts": graph.consts, "mesh": graph.mesh, "cut": graph.cut}
+    for section, values in named.items():
         if values:
             yield f"{section}: {flow(values)}"
     yield from _section("inputs", ((i.name, _input(i)) for i in graph.inputs.values()))
@@ -89,12 +90,16 @@ def _entry(value: dict[str, Any] | str) -> str:
 
 
 def _input(item: Input) -> dict[str, Any]:
-    return {"shape": item.shape, "dtype": item.dtype}
+    return {"shape": item.shape, "dtype": item.dtype, **_cut(item)}
+
+
+def _cut(item: Input | Weight | State) -> dict[str, Any]:
+    return {"cut": item.cut} if item.cut else {}
 
 
 def _weight(item: Weight) -> dict[str, Any] | str:
     fields = {"file": item.file, "key": item.key, "shape": item.shape, "dtype": item.dtype}
-    given = {key: value for key, value in fields.items() if value is not None}
+    given = {key: value for key, value in fields.items() if value is not None} | _cut(item)
     return item.key if item.key is not None and len(given) == 1 else given
 
 
@@ -103,7 +108,8 @@ def _state(item: State) -> dict[str, Any]:
     if isinstance(init, InFile):
         init = {k: v for k, v in (("file", init.file), ("key", init.key)) if v is not None}
     fields: dict[str, Any] = {"shape": item.shape, "dtype": item.dtype}
-    return {**fields, **({"init": init} if init != 0 else {}), "next": item.next}
+    begun = {"init": init} if init != 0 else {}
+    return {**fields, **begun, "next": item.next, **_cut(item)}
 
 
 def _node(item: Node, graph: Graph) -> dict[str, Any] | str:

@@ -69,11 +69,12 @@ class TypedWeight:
 @dataclass(frozen=True)
 class TypedState:
     """A state: its type, the tensor that is its next value, and what it begins with: a number, or
-    an array in a file."""
+    an array in a file. With `part` it is a rank's part of a larger one."""
 
     type: TensorType
     next: str
     init: int | float | TypedWeight = 0
+    part: Part | None = None
 
 
 @dataclass(frozen=True)

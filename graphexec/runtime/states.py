@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ from graphexec.ir.names import port_buffer
 from graphexec.ir.program import FAULT
 from graphexec.ir.typed import TypedState, TypedWeight
 from graphexec.runtime.ranks.agree import agree, together
+from graphexec.runtime.ranks.parts import Assembly, taken
 
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
@@ -67,7 +68,13 @@ class States(Mapping[str, Array]):
 
     def __init__(self, states: Mapping[str, TypedState], graph: Graph, session: Session,
                  lock: RLock, has_fault: bool, group: Group | None = None) -> None:  # fmt: skip
-        self.types = {name: state.type for name, state in states.items()}
+        self._parts = {name: state.part for name, state in states.items() if state.part}
+        self._local = {name: state.type for name, state in states.items()}
+        self.types = {
+            name: replace(type, shape=self._parts[name].shape) if name in self._parts else type
+            for name, type in self._local.items()
+        }
+        self._assembly = None if group is None else Assembly(group)
         self.fixed = {dim: (state, graph.dims[dim]) for dim, state in dims_of_states(graph).items()}
         self._graph = graph
         self._session, self._lock, self._group = session, lock, group
@@ -91,7 +98,11 @@ class States(Mapping[str, Array]):
             self._known(name)
             self.settle()
             self._check_lost()
-            return self._read(name)
+            found, part = self._read(name), self._parts.get(name)
+            if part is None:
+                return found
+            assert self._assembly is not None
+            return self._assembly.whole(found, part)
 
     def __setitem__(self, name: str, value: Array) -> None:
         """Replace a state by an array of exactly its shape and dtype. Waits for runs in flight."""
@@ -99,7 +110,7 @@ class States(Mapping[str, Array]):
             self._known(name)
             array = _fitting(name, value, self.types[name])
             self.settle()
-            self._write(name, array)
+            self._write(name, self._own(name, array))
             self._unset.discard(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -161,7 +172,7 @@ class States(Mapping[str, Array]):
             agree(self._group, {f"what is in '{path}'": contents.hexdigest()[:12]})
         with self._lock:
             self.settle()
-            self._restart(arrays)
+            self._restart({name: self._own(name, array) for name, array in arrays.items()})
 
     def _loaded(self, path: Path) -> dict[str, Array]:
         mistakes: list[Diagnostic] = []
@@ -278,8 +289,13 @@ class States(Mapping[str, Array]):
             content = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
         self._session.write_state(port_buffer(name, "state"), content)
 
+    def _own(self, name: str, value: Array) -> Array:
+        """This rank's part of a value."""
+        part = self._parts.get(name)
+        return value if part is None else taken(value, part.begin, self._local[name].shape)
+
     def _read(self, name: str) -> Array:
-        type = self.types[name]
+        type = self._local[name]
         raw = self._session.read_state(port_buffer(name, "state"))
         return raw.view(type.dtype.numpy()).reshape(type.shape)
 

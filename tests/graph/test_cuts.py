@@ -46,7 +46,7 @@ def test_it_is_written_as_it_was_read() -> None:
     [
         ("F: tp, B", "F: tq, B", "the mesh has no axis 'tq'", 5),
         ("F: tp, B", "G: tp, B", "the graph has no dim 'G'", 5),
-        ("F: 8, N", "F: 9, N", "F = 9 does not divide among 2 ranks", 8),
+        ("F: 8, N", "F: 9, N", "F = 9 does not divide among the 2 ranks of 'tp'", 5),
         ("F * N", "N * F", "'F' is not the leading factor of N * F", 8),
         ("[B, E]", "[B, B]", "two axes of 'x' would be cut along 'dp'", 7),
         ("cut: {N: tp}", "cut: {F: tp}", "no axis of 'v' is named 'F'", 9),

@@ -60,7 +60,7 @@ class Partition:
     def run(self) -> TypedGraph:
         """All of it."""
         graph = self.graph
-        weights = {name: self._part(name, weight) for name, weight in graph.weights.items()}
+        weights = {name: self._weight(name, weight) for name, weight in graph.weights.items()}
         states = {name: self._state(name, state) for name, state in graph.states.items()}
         for name, type in graph.inputs.items():  # given whole; the rank goes on with its part
             self._declare(name, type, ("",) * len(type.shape))
@@ -80,21 +80,26 @@ class Partition:
         self.types[name] = replace(type, shape=self.local(type.shape, spec))
         return self.types[name]
 
-    def _part(self, name: str, weight: TypedWeight) -> TypedWeight:
-        spec = self._spec(name, weight.type)
-        type = self._declare(name, weight.type, spec)
-        if type == weight.type:
-            return weight
-        begin = tuple(self.index(axis) * extent if axis else 0
-                      for axis, extent in zip(spec, type.shape, strict=True))  # fmt: skip
-        return replace(weight, type=type, part=Part(weight.type.shape, begin))
+    def _weight(self, name: str, weight: TypedWeight) -> TypedWeight:
+        type, part = self._part(name, weight.type)
+        return weight if part is None else replace(weight, type=type, part=part)
 
     def _state(self, name: str, state: TypedState) -> TypedState:
-        type = self._declare(name, state.type, self._spec(name, state.type))
+        type, part = self._part(name, state.type)
         init = state.init
-        if isinstance(init, TypedWeight) and type != state.type:
-            init = self._part(name, init)
-        return replace(state, type=type, init=init)
+        if isinstance(init, TypedWeight) and part is not None:
+            init = replace(init, type=type, part=part)
+        return replace(state, type=type, init=init, part=part)
+
+    def _part(self, name: str, whole: TensorType) -> tuple[TensorType, Part | None]:
+        """The type of this rank's part of a tensor, and which part that is; None if it is all."""
+        spec = self._spec(name, whole)
+        type = self._declare(name, whole, spec)
+        if type == whole:
+            return type, None
+        begin = tuple(self.index(axis) * extent if axis else 0
+                      for axis, extent in zip(spec, type.shape, strict=True))  # fmt: skip
+        return type, Part(whole.shape, begin)
 
     def _spec(self, name: str, type: TensorType) -> Spec:
         return self._cuts.get(name, ("",) * len(type.shape))

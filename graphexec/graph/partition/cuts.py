@@ -59,6 +59,10 @@ class _Cuts:
                 known = f"its axes: {', '.join(self.mesh)}" if self.mesh else "it has no axes"
                 self.error(f"the mesh has no axis '{axis}'", marks, prefix + dim,
                            did_you_mean(axis, self.mesh) or known)  # fmt: skip
+            elif self.graph.dims[dim] % self.mesh[axis]:
+                self.error(f"{dim} = {self.graph.dims[dim]} does not divide among the "
+                           f"{self.mesh[axis]} ranks of '{axis}'", marks, prefix + dim)  # fmt: skip
+                self.named.add(dim)
             else:
                 good[dim] = axis
         return good
@@ -72,7 +76,7 @@ class _Cuts:
         for place, extent in enumerate(item.shape or ()):
             for dim in [name for name in names_in(str(extent)) if name in cut]:
                 self.named.add(dim)
-                why = self.why_not(extent, dim, shape[place], cut[dim])
+                why = self.why_not(extent, dim)
                 if not why and (cut[dim] in spec):
                     why = f"two axes of '{item.name}' would be cut along '{cut[dim]}'"
                 if why:
@@ -83,16 +87,13 @@ class _Cuts:
                     spec[place] = cut[dim]
         return tuple(spec)
 
-    def why_not(self, extent: Dim, dim: str, size: int, axis: str) -> str:
+    def why_not(self, extent: Dim, dim: str) -> str:
         tree: Expression = parse(str(extent))
         while isinstance(tree, Binary) and tree.operator == "*":
             tree = tree.left
-        if not isinstance(tree, Name) or tree.name != dim:
-            return f"'{dim}' is not the leading factor of {extent}"
-        value = self.graph.dims[dim]
-        if value % self.mesh[axis]:
-            return f"{dim} = {value} does not divide among {self.mesh[axis]} ranks"
-        return ""
+        if isinstance(tree, Name) and tree.name == dim:
+            return ""
+        return f"'{dim}' is not the leading factor of {extent}"
 
     def error(self, message: str, marks: Mapping[str, Mark], key: str, help: str = "") -> None:
         mark = marks.get(key) or marks.get("")

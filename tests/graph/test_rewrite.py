@@ -123,6 +123,7 @@ def test_a_device_says_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Able:
         name = "cpu"
+        group = None
 
         def support(self, work: Work) -> Support:
             return gx.CpuDevice().support(work)

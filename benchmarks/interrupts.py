@@ -105,8 +105,8 @@ def fault(trial: Trial, seconds: float) -> str:
         ]  # fmt: skip
         if left:
             return f"it leaves {', '.join(left)}"
-        if "Traceback" in said and "/graphexec/" not in said:
-            return ""  # Python itself was still starting
+        if "Traceback" in said and "/graphexec/cli/" not in said:
+            return ""  # Python was still starting the program
         if "Traceback" in said:
             return f"it shows a traceback:\n{said}"
         if process.returncode not in (0, CODES[trial.signal], -trial.signal):

@@ -32,6 +32,7 @@ def watch() -> None:
     # Others are somebody else's to handle, or ignored as in `nohup graphexec … &`.
     for number in [number for number in _WORDS if signal.getsignal(number) in usual]:
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
     receive, send = os.pipe()
     os.set_blocking(send, False)
     signal.set_wakeup_fd(send, warn_on_full_buffer=False)
@@ -69,6 +70,12 @@ def when_interrupted(act: Callable[[], object]) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _note(number)
     raise KeyboardInterrupt
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """What Python says of an exception that nobody can catch; an interrupt is told otherwise."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def _note(number: int) -> None:

@@ -86,13 +86,13 @@ def compile(
         options = replace(chosen, resident=resident)
         ranks = None if group is None else Ranks.of(group.rank, mesh)
         compiled = together(group, lambda: plan_on(source, on, options, ranks))
-        return compiled if ranks is None else _of_rank(compiled, ranks)
+        return compiled if ranks is None else ranked(compiled, ranks)
 
     return Executable(graph, plan, on, resident=chosen.resident, timeout=chosen.timeout,
                       weights_from=weights_from)  # fmt: skip
 
 
-def _of_rank(compiled: Compiled, ranks: Ranks) -> Compiled:
+def ranked(compiled: Compiled, ranks: Ranks) -> Compiled:
     """The plan of a rank, which says so."""
     bound = compiled.bound
     return replace(compiled, bound=replace(bound, plan=replace(bound.plan, ranks=ranks)))

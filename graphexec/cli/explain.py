@@ -11,6 +11,7 @@ from graphexec.cli.completion import GraphFile, nodes
 from graphexec.cli.options import Loader, device_option, json_option, loader_options
 from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
+from graphexec.cli.ranks import mesh_option
 from graphexec.cli.report import print_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @loader_options
 @device_option
 @planner_options
+@mesh_option
 @json_option
 def explain(
     file: str, node: str | None, loader: Loader, device: str, options: Options, as_json: bool

@@ -23,6 +23,7 @@ from graphexec.cli.files import STANDARD, is_plan_file, read_plan
 from graphexec.cli.options import Loader, device_option, loader_options
 from graphexec.cli.planning import plan_for, planner_options
 from graphexec.cli.progress import Progress
+from graphexec.cli.ranks import mesh_option
 from graphexec.cli.report import warn
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _SHOWS_TRACES = (("svg", "plan"), ("png", "plan"))
 )  # fmt: skip
 @device_option
 @planner_options
+@mesh_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def plan(
     file: str, loader: Loader, format: str | None, target: Path | None, view: View,
@@ -91,7 +93,7 @@ def plan(
     check_options(view, chosen, color=color, most=most, traced=trace_file is not None)
     progress = Progress()
     with progress.step(f"planning {file}"):
-        drawing = _plan(file, loader, device, options)
+        drawing = _plan(file, loader, device, options, chosen == "json")
     with progress.step("drawing"):
         drawing = replace(
             drawing, color=color or "stream", most=most, to_terminal=target is None
@@ -109,10 +111,17 @@ def plan(
         click.echo(picture, nl=False)
 
 
-def _plan(file: str, loader: Loader, device: str, options: Options) -> Drawing:
+def _plan(file: str, loader: Loader, device: str, options: Options, as_file: bool) -> Drawing:
+    from graphexec.base.diagnostics import Diagnostic
+    from graphexec.base.errors import InputError
+
     if is_plan_file(file):
         return Drawing(read_plan(file))
     compiled = plan_for(loader.load(file), device, options)
+    if as_file and compiled.plan.ranks is not None:
+        message = f"'{file}' is for several ranks, whose plans are not written to files yet"
+        one = ",".join(f"{axis}=1" for axis in compiled.plan.ranks.mesh)
+        raise InputError([Diagnostic(message, help=f"--mesh {one} gives the plan of one")])
     return Drawing(compiled.plan, compiled.graph, notes=compiled.notes,
                    known=compiled.bound.prediction)  # fmt: skip
 

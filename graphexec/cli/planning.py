@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -132,15 +133,23 @@ planner_options = options_of(streams_option, *cost_options, *rewrite_options)
 
 def plan_for(graph: Graph, device: str, options: Options) -> Compiled:
     """Plan for the device of this name, which need not be usable here: then no more is known of it
-    than its name. "auto" warns of nothing."""
-    from graphexec.api import plan_on
+    than its name. "auto" warns of nothing. With a mesh of several ranks, it is the plan of the
+    first, which this process need not be."""
+    from graphexec.api import plan_on, ranked
+    from graphexec.ir.ranks import Ranks
     from graphexec.planning.pipeline import plan_graph
     from graphexec.runtime.find import available, find_device
 
+    mesh = graph.mesh if options.mesh is None else options.mesh
+    ranks = Ranks.of(0, mesh) if prod(mesh.values()) > 1 else None
+
     usable = device != "cpu" and any(d.usable and d.name == "hip" for d in available())
     if device == "hip" and not usable:
-        return plan_graph(graph, device=device, options=options)
-    return plan_on(graph, find_device("hip" if usable else "cpu"), options)
+        compiled = plan_graph(graph, device=device, options=options, ranks=ranks)
+    else:
+        on = find_device("hip" if usable else "cpu")
+        compiled = plan_on(graph, on, options, ranks)
+    return compiled if ranks is None else ranked(compiled, ranks)
 
 
 def note_costs(plan: Plan) -> None:

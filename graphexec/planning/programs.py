@@ -48,7 +48,8 @@ class Job:
     """A typed graph, and what its plans are made for and with.
 
     Programs are made with the costs of the target, and scheduled with `costs`. They differ if the
-    program is to be `reproducible`: then it is the same whatever was measured.
+    program is to be `reproducible`: then it is the same whatever was measured. `notes` say why the
+    ranks meet, if there are several.
     """
 
     graph: TypedGraph
@@ -59,6 +60,7 @@ class Job:
     profile: Profile | None
     costs: CostModel
     reproducible: bool = False
+    notes: tuple[Note, ...] = ()
 
     def on_streams(self, streams: Streams) -> Job:
         """The same on another number of streams."""
@@ -93,15 +95,17 @@ def prepare(
     rewrites. Raises InputError."""
     check_graph(graph)
     names = chosen_rewrites(options.rewrite, options.no_rewrite)
-    typed = infer(graph)
+    typed, notes = infer(graph), tuple[Note, ...]()
     if ranks is not None:
-        typed = partition(typed, cuts_of(graph, typed, ranks.mesh), ranks, graph.ops)
+        cuts = cuts_of(graph, typed, ranks.mesh)
+        typed, notes = partition(typed, cuts, ranks, graph.ops)
     model, profile = _costs(options, device, typed, kept)
     always, costs = options.reproducible, model
     if always:  # what was measured decides about the schedule alone
         model, profile = model_of(device), None
     target = target_of(device, hardware, model)
-    job = Job(typed, target, names, options.streams, options.resident, profile, costs, always)
+    job = Job(typed, target, names, options.streams, options.resident, profile, costs, always,
+              notes)  # fmt: skip
     return job.on_streams(options.streams)
 
 
@@ -126,6 +130,7 @@ def variants(job: Job) -> Iterator[Variant]:
     rewritten, notes = rewrite_graph(job.graph, target, names)
     lowered = lowered_from(rewritten)
     program, more = rewrite_program(lowered, target, names)
+    notes = (*job.notes, *notes)
     yield Variant(rewritten, tuned(program), (*notes, *more))
     brief = without_lengthening(names)
     given_up = tuple(
@@ -138,7 +143,7 @@ def variants(job: Job) -> Iterator[Variant]:
     shorter, fewer = rewrite_graph(job.graph, target, brief)
     if shorter != rewritten:
         program, kept = rewrite_program(lowered_from(shorter), target, brief)
-        yield Variant(shorter, tuned(program), (*fewer, *kept, *given_up))
+        yield Variant(shorter, tuned(program), (*job.notes, *fewer, *kept, *given_up))
 
 
 def _costs(

@@ -58,6 +58,9 @@ def refuted(hazards: Sequence[Hazard], color: bool) -> str:
 def _header(plan: Plan) -> str:
     launches = len(plan.launches)
     parts = [f"plan {printable(plan.graph)} on {printable(plan.device)}"]
+    if plan.ranks is not None:
+        mesh = ", ".join(f"{axis}={n}" for axis, n in plan.ranks.mesh.items())
+        parts.append(f"rank {plan.ranks.rank} of {plan.ranks.ranks} ({printable(mesh)})")
     parts += [" ".join(f"{printable(n)}={v}" for n, v in plan.dims.items())] if plan.dims else []
     parts += [count(launches, "launch"), count(len(plan.streams), "stream")]
     return " · ".join(parts)

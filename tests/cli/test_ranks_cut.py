@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from graph_files import FOLDER
 from language_model_reference import MAKE, SMALL
 from start_ranks import STARTERS, by_variables
+
+from graphexec.cli.app import app
 
 PROGRAM = str(Path(sys.executable).with_name("graphexec"))
 DIMS = {**SMALL, "G": 2, "V": 96}
@@ -95,3 +98,27 @@ def test_a_mesh_that_does_not_fit_the_dims(tmp_path: Path) -> None:
     done = by_variables(3, command)
     assert done.codes == (2, 2, 2)
     assert done.err.count("F = 64 does not divide among the 3 ranks of 'tp'") == 1
+
+
+def test_the_plan_of_the_first_rank_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "mlp.yaml").write_text(MLP)
+    shown = CliRunner().invoke(app, ["plan", str(tmp_path / "mlp.yaml"), "--device", "cpu"])
+    assert "rank 0 of 4 (dp=2, tp=2)" in shown.output
+    assert "all_reduce" in shown.output
+    command = ["explain", str(tmp_path / "mlp.yaml"), "--device", "cpu", "--mesh", "dp=1,tp=4"]
+    told = CliRunner().invoke(app, command)
+    assert (
+        "'y.gemm' is a sum over an axis that is cut along 'tp': all_reduce of 512 B by 4 ranks"
+        in (" ".join(told.output.split()))
+    )
+    alone = CliRunner().invoke(app, [*command[:-1], "dp=1,tp=1"])
+    assert "all_reduce" not in alone.output
+
+
+def test_plans_of_several_ranks_are_no_files_yet(tmp_path: Path) -> None:
+    (tmp_path / "mlp.yaml").write_text(MLP)
+    target = tmp_path / "plan.json"
+    told = CliRunner().invoke(app, ["plan", str(tmp_path / "mlp.yaml"), "-o", str(target)])
+    assert told.exit_code == 2
+    assert "not written to files yet" in told.output
+    assert not target.exists()

@@ -38,7 +38,7 @@ def cuts_of(graph: gx.Graph, cut: Mapping[str, str]) -> dict[str, tuple[str, ...
 def ranks_of(graph: gx.Graph, mesh: Mapping[str, int], cut: Mapping[str, str]) -> list[TypedGraph]:
     typed, count = infer(graph), int(np.prod(list(mesh.values())))
     cuts = cuts_of(graph, cut)
-    return [partition(typed, cuts, Ranks.of(r, mesh), OPS) for r in range(count)]
+    return [partition(typed, cuts, Ranks.of(r, mesh), OPS)[0] for r in range(count)]
 
 
 def begun(graph: TypedGraph, inputs: Values, files: WeightFiles) -> Values:

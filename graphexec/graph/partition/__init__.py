@@ -27,6 +27,7 @@ from graphexec.base.tensor import TensorType
 from graphexec.graph.partition.collective import AllGather, AllReduce
 from graphexec.graph.partition.rules import rule_of
 from graphexec.graph.partition.split import Spec, Split
+from graphexec.graph.rewriting import Note
 from graphexec.ir.op import Op
 from graphexec.ir.program import Reduction
 from graphexec.ir.ranks import Ranks
@@ -35,9 +36,11 @@ from graphexec.ir.typed import Part, TypedGraph, TypedNode, TypedState, TypedWei
 
 def partition(
     graph: TypedGraph, cuts: Mapping[str, Spec], ranks: Ranks, ops: Mapping[str, Op]
-) -> TypedGraph:
-    """The graph of a rank. `cuts` are of inputs, weights and states; `ops` has copy and map."""
-    return Partition(graph, cuts, ranks, ops).run()
+) -> tuple[TypedGraph, tuple[Note, ...]]:
+    """The graph of a rank, and why its ranks meet. `cuts` are of inputs, weights and states; `ops`
+    has copy and map."""
+    made = Partition(graph, cuts, ranks, ops)
+    return made.run(), tuple(made.notes)
 
 
 class Partition:
@@ -55,6 +58,7 @@ class Partition:
         self._taken = {*self.whole, *graph.same}
         self._parts: dict[str, str] = {}  # of inputs
         self._last = ""  # collective
+        self.notes: list[Note] = []
         self._cuts = cuts
 
     def run(self) -> TypedGraph:
@@ -206,6 +210,8 @@ class Partition:
 
     def _reduce(self, x: str, name: str, reduction: Reduction, over: str, line: int | None) -> None:
         op = AllReduce(self.ranks.communicator(over), reduction)
+        self._note(name, f"is a {_WORDS[reduction]} over an axis that is cut along '{over}'", op,
+                   over, self.types[x].nbytes)  # fmt: skip
         self._meet(TypedNode(name, op, {"x": x}, {}, self.types[x], (), line), self.specs[x])
 
     def gathered(self, tensor: str, *axes: int) -> str:
@@ -222,11 +228,18 @@ class Partition:
                 name = self._free(f"{tensor}.all_gather")
                 node = TypedNode(name, op, {"x": tensor}, {}, type)
                 left = (*spec[:place], "", *spec[place + 1 :])
+                why = f"is needed whole along axis {place}, which is cut along '{spec[place]}'"
+                self._note(tensor, why, op, spec[place], type.nbytes)
                 self._made[key] = self._meet(node, left)
                 self.whole[name] = self.whole[tensor]
             tensor = self._made[key]
             spec = self.specs[tensor]
         return tensor
+
+    def _note(self, tensor: str, why: str, op: Op, over: str, nbytes: int) -> None:
+        ranks = self.size(over)
+        text = f"'{tensor}' {why}: {op.name} of {_size(nbytes)} by {ranks} ranks"
+        self.notes.append(Note((tensor,), text, rewrite="partition"))
 
     def _meet(self, node: TypedNode, spec: Spec) -> str:
         after = (self._last,) if self._last else ()
@@ -263,3 +276,13 @@ class Partition:
             found = f"{name}.{number}"
         self._taken.add(found)
         return found
+
+
+_WORDS = {"sum": "sum", "prod": "product", "max": "maximum", "min": "minimum"}
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.3g} {unit}"
+    return f"{nbytes} B"

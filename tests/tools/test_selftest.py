@@ -94,6 +94,7 @@ class Faulty:
     """A CPU whose sessions give wrong outputs, every time or now and then."""
 
     name = "cpu"
+    group = None
 
     def __init__(self, every: int) -> None:
         self.every, self.count = every, 0

@@ -65,7 +65,8 @@ struct Comm {
     int ranks;
     std::vector<pid_t> processes;
     std::uint64_t meetings = 0;  // that have run
-    std::map<std::pair<int, int>, std::uint64_t> sent;
+    std::map<int, std::uint64_t> sent;      // by the other rank, which may be this one
+    std::map<int, std::uint64_t> received;
 
     std::string part(std::uint64_t meeting, int of) const {
         return folder + "/m" + std::to_string(meeting) + '.' + std::to_string(of);
@@ -218,21 +219,24 @@ struct Point {
     char* data;
 };
 
-std::string pair_path(Comm& comm, int from, int to) {
+std::string pair_path(const Comm& comm, int from, int to, std::uint64_t number) {
     return comm.folder + "/s" + std::to_string(from) + '-' + std::to_string(to) + '.' +
-           std::to_string(comm.sent[{from, to}]++);
+           std::to_string(number);
 }
 
 void pass(Comm& comm, const std::vector<Point>& points) {
     pause_before_arrival(comm);
     for (const Point& point : points) {
         if (!point.sends) continue;
-        write_whole(pair_path(comm, comm.rank, point.peer), &point.header, sizeof point.header,
-                    point.data, point.header.count * type_sizes[point.header.type]);
+        const std::uint64_t number = comm.sent[point.peer]++;
+        write_whole(pair_path(comm, comm.rank, point.peer, number), &point.header,
+                    sizeof point.header, point.data,
+                    point.header.count * type_sizes[point.header.type]);
     }
     for (const Point& point : points) {
         if (point.sends) continue;
-        const std::string path = pair_path(comm, point.peer, comm.rank);
+        const std::uint64_t number = comm.received[point.peer]++;
+        const std::string path = pair_path(comm, point.peer, comm.rank, number);
         const std::vector<char> found = await_part(path, comm, point.peer, point.header);
         std::memcpy(point.data, found.data(), found.size());
         std::remove(path.c_str());
@@ -334,6 +338,21 @@ void remove_folder(const std::string& folder) {
     }
 }
 
+// The folders of processes that were killed.
+void remove_forgotten() {
+    const std::string root = "/dev/shm", begin = "graphexec-rccl-";
+    std::vector<std::string> forgotten;
+    if (DIR* entries = opendir(root.c_str())) {
+        while (const dirent* entry = readdir(entries)) {
+            const std::string name = entry->d_name;
+            if (name.rfind(begin, 0)) continue;
+            if (ended(std::atoi(name.c_str() + begin.size()))) forgotten.push_back(name);
+        }
+        closedir(entries);
+    }
+    for (const std::string& name : forgotten) remove_folder(root + '/' + name);
+}
+
 }  // namespace
 }  // namespace emulator
 
@@ -360,6 +379,7 @@ EMULATOR_EXPORT const char* ncclGetErrorString(ncclResult_t status) {
 EMULATOR_EXPORT ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
     return call("ncclGetUniqueId", [&] {
         static int count = 0;
+        remove_forgotten();
         const std::string folder = "/dev/shm/graphexec-rccl-" + std::to_string(getpid()) + '-' +
                                    std::to_string(count++);
         remove_folder(folder);
@@ -374,7 +394,7 @@ EMULATOR_EXPORT ncclResult_t ncclCommInitRank(void** handle, int ranks, ncclUniq
                                               int rank) {
     return call("ncclCommInitRank", [&] {
         if (!handle || rank < 0 || rank >= ranks) return ncclInvalidArgument;
-        const auto comm = std::make_shared<Comm>(Comm{id.internal, rank, ranks, {}, 0, {}});
+        const auto comm = std::make_shared<Comm>(Comm{id.internal, rank, ranks, {}, 0, {}, {}});
         const std::uint64_t mine[2] = {static_cast<std::uint64_t>(getpid()),
                                        static_cast<std::uint64_t>(ranks)};
         try {

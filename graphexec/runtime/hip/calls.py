@@ -80,8 +80,8 @@ class PointerInfo:
 
 class Bindings:
     """hip-python bound to one HIP runtime: devices, memory, streams and events. Further calls are
-    in `graphs`, `kernels`, `blas`, in `lt`, which is None without hipBLASLt, and in `rccl`, which
-    is None without the bindings to RCCL."""
+    in `graphs`, `kernels`, `blas`, `lt` and `rccl`. The last two are None where they are
+    missing."""
 
     def __init__(self, modules: Modules, source: Source) -> None:
         self._hip = modules.hip

@@ -102,7 +102,7 @@ class HipDevice(HipOptions):
         """The GPU of this rank: on each machine, ranks take one each in their order."""
         if self._bindings().rccl is None:
             raise DeviceUnavailable(
-                "ranks on GPUs need the bindings to RCCL: pip install 'hip-python[systems]'"
+                "ranks on GPUs need the bindings to RCCL: pip install 'graphexec[rccl]'"
             )
         index = group.local % self._bindings().platform.devices
         return replace(self, group=group, index=index)

@@ -19,11 +19,14 @@ from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Collective
 from graphexec.runtime.device import Step
+from graphexec.runtime.hip.bindings import HipError
 from graphexec.runtime.hip.memory import Memory
 from graphexec.runtime.hip.rccl import Rccl
 from graphexec.runtime.hip.resources import Resources
 from graphexec.runtime.ranks.group import PATIENCE, Group, Position, RankFailed
 from graphexec.runtime.ranks.meetings import compare, meetings_of, ranks_of, titled
+
+_A_MOMENT = 1.0  # seconds
 
 
 class HipMeetings:
@@ -106,6 +109,20 @@ class HipMeetings:
         """This rank failed: no rank can go on."""
         if not isinstance(failure, RankFailed):
             self.group.fail(f"rank {self.group.rank}: {failure}")
+
+    def broken(self, error: HipError) -> ExecutionError:
+        """What a run failed of. The ranks may know of a reason in a moment."""
+        others = tuple(rank for rank in range(self.group.ranks) if rank != self.group.rank)
+        self.group.at = replace(self._position, waits_for=others)
+        until = time.monotonic() + _A_MOMENT
+        try:
+            while time.monotonic() < until:
+                self.group.check(others)
+                time.sleep(1e-3)
+        except RankFailed as failed:
+            return failed
+        self.failed(error)
+        return error
 
     def late(self, seconds: float, failure: ExecutionError) -> ExecutionError:
         """As `failed`, for a run that took too long; the error names who is late."""

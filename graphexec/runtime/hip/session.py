@@ -242,7 +242,7 @@ class HipSession:
     def wait(self, timeout: float | None = None) -> None:
         """Block until the last `issue` is done. Raises TimedOut after `timeout` seconds."""
         self._resources.enter_thread()
-        if not self._resources.wait([self.origin], timeout):
+        if not self._waited(timeout):
             self._hung = True
             if self._logged is not None:
                 self._logged.log()
@@ -260,6 +260,14 @@ class HipSession:
             self._logged.log()
         self._running = False
         self._taken.clear()
+
+    def _waited(self, timeout: float | None) -> bool:
+        try:
+            return self._resources.wait([self.origin], timeout)
+        except HipError as exc:
+            if self._meetings is None:
+                raise
+            raise self._meetings.broken(exc) from exc
 
     def abandon(self) -> None:
         """Nothing: the next run waits for what is on the streams."""

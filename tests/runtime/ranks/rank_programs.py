@@ -22,6 +22,9 @@ from graphexec.ir.ranks import Communicator, Ranks
 from graphexec.planning.pipeline import plan_graph
 from graphexec.runtime.cpu.device import CpuDevice
 from graphexec.runtime.device import Device, Session
+from graphexec.runtime.hip.bindings import load
+from graphexec.runtime.hip.meetings import HipMeetings
+from graphexec.runtime.hip.resources import Resources
 from graphexec.runtime.ranks.agree import agree
 from graphexec.runtime.ranks.collectives import Communication
 from graphexec.runtime.ranks.group import Group, RankFailed
@@ -302,6 +305,108 @@ def other(what: str) -> None:
     except gx.InputError as exc:
         say(f"told {us.rank}: {exc}")
         us.leave()
+
+
+# RCCL -------------------------------------------------------------------------------------------
+
+
+class OnDevice:
+    """Arrays in the memory of the GPU, by the names of storages."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.hip = load()
+        self.stream = self.hip.create_stream()
+        self.arrays = arrays
+        self._at = {name: self.hip.malloc(array.nbytes) for name, array in arrays.items()}
+        for name in arrays:
+            self._copy(name, "h2d")
+
+    def of(self, view: View) -> object:
+        return self.hip.pointer(int(self._at[view.storage]) + view.offset * view.dtype.itemsize)
+
+    def fetch(self, name: str) -> np.ndarray:
+        self.hip.synchronize_stream(self.stream)
+        self._copy(name, "d2h")
+        return self.arrays[name]
+
+    def _copy(self, name: str, way: str) -> None:
+        host = self.hip.pointer(self.arrays[name].ctypes.data)
+        ends = (self._at[name], host) if way == "h2d" else (host, self._at[name])
+        self.hip.prepare_copy(*ends, self.arrays[name].nbytes, way, self.stream)()
+        self.hip.synchronize_stream(self.stream)
+
+
+def rccl_kinds() -> None:
+    """Every kind of collective and every type, against NumPy."""
+    us = group()
+    n, me = us.ranks, us.rank
+    for dtype in DType:
+        size = 5
+        all_src = [_drawn(dtype, size * n, seed=r) for r in range(n)]
+        part = slice(me * size, (me + 1) * size)
+        reductions = ("min", "max") if dtype is DType.BOOL else ("sum", "prod", "min", "max")
+        for reduction in reductions:
+            want = _reduced(all_src, reduction)
+            _same(_rccl(us, "all_reduce", all_src[me], size * n, reduction), want)
+            _same(_rccl(us, "reduce_scatter", all_src[me], size, reduction), want[part])
+        whole = _rccl(us, "all_gather", all_src[me], size * n * n)
+        _same(whole, np.concatenate(all_src))
+        parts = _rccl(us, "all_to_all", all_src[me], size * n)
+        _same(parts, np.concatenate([a[part] for a in all_src]))
+    us.leave()
+    say("fine", me)
+
+
+def _rccl(us: Group, kind: str, src: np.ndarray, size: int, reduction: str = "") -> np.ndarray:
+    """What a session's meetings make of an array."""
+    memory = OnDevice({"src": src.copy(), "dst": np.empty(size, src.dtype)})
+    views = [
+        View.dense(name, TensorType(array.shape, DType.of(array.dtype)))
+        for name, array in memory.arrays.items()
+    ]
+    plan = _one(us, Collective(kind, "tp0", views[0], views[1], reduction))
+    resources = Resources(memory.hip, 0)
+    assert memory.hip.rccl is not None
+    meetings = HipMeetings(plan, us, memory.hip.rccl, resources)
+    meetings.prepare(plan.plan.launches[0], plan.work[0], memory, memory.stream)()
+    found = memory.fetch("dst")
+    resources.close()
+    return found
+
+
+def _one(us: Group, *work: Collective) -> BoundPlan:
+    ranks = Ranks(us.rank, us.ranks, {"tp": us.ranks},
+                  (Communicator("tp0", tuple(range(us.ranks))),))  # fmt: skip
+    launches = tuple(Launch(0, one.kind, one.kind, (), ()) for one in work)
+    plan = Plan("one", "hip", {}, (), (), (), launches, ranks=ranks)
+    return BoundPlan(plan, dict(enumerate(work)), {})
+
+
+def rccl_wrong(what: str) -> None:
+    """RCCL told different things by two ranks, or by one alone: the emulator says what is wrong."""
+    us = group()
+    memory = OnDevice({"x": np.zeros(8, np.float32)})
+    view = View.dense("x", TensorType((8,), DType.F32))
+    rccl = memory.hip.rccl
+    assert rccl is not None
+    ids = us.gather(rccl.unique_id().hex() if us.rank == 0 else None)
+    handle = rccl.join(bytes.fromhex(ids[0]), us.rank, us.ranks)
+    short = View("x", (4,), DType.F32, (1,))
+    mine = {
+        "kind": Collective("reduce_scatter", "tp0", view, short, "sum"),
+        "count": Collective("all_reduce", "tp0", short, short, "sum"),
+        "reduction": Collective("all_reduce", "tp0", view, view, "max"),
+        "absent": None,
+    }[what] if us.rank else Collective("all_reduce", "tp0", view, view, "sum")  # fmt: skip
+    try:
+        if mine is not None:
+            src, dst = (memory.of(v) for v in (mine.src, mine.dst) if v is not None)
+            rccl.prepare(mine, src, dst, -1, handle, memory.stream, "node")()
+            memory.fetch("x")
+    except gx.ExecutionError as exc:
+        say(f"told {us.rank}: {exc}")
+    us.gather(0)
+    us.leave()
 
 
 # Executables ------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ _HOME = {
     "Op": "ir.op",
     "Options": "planning.options",
     "OutOfMemory": "base.errors",
+    "RankFailed": "base.errors",
     "Plan": "ir.plan",
     "CacheWarning": "base.cache",
     "SessionClosed": "base.errors",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         InputError,
         InternalError,
         OutOfMemory,
+        RankFailed,
         SessionClosed,
         TimedOut,
     )

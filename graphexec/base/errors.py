@@ -82,6 +82,10 @@ class TimedOut(ExecutionError):
     """A run took longer than its timeout; the message names completed and pending nodes."""
 
 
+class RankFailed(ExecutionError):
+    """A rank failed, so no rank can go on; the message says which and where."""
+
+
 class SessionClosed(GraphexecError):
     """run() was called after close()."""
 

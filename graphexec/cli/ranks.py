@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
     from graphexec.planning.options import Options
     from graphexec.runtime.ranks.group import Failure, Group
+    from graphexec.tools.selftest import Check
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -89,6 +90,22 @@ def check_mesh(options: Options, graph: Graph) -> None:
     line = shlex.join(["graphexec", *sys.argv[1:]])
     mesh = graph.mesh if options.mesh is None else options.mesh
     check_size(mesh, _group, asked=options.mesh is not None, line=line)
+
+
+def failed_checks(names: list[str]) -> list[Check]:
+    """The failed checks of the other ranks, for rank 0, and that all have come so far."""
+    from graphexec.tools.selftest import Check
+
+    if _group is None:
+        return []
+    start = time.perf_counter()
+    everyone = _group.gather(names)
+    found = [
+        Check(f"rank {rank}", False, f"checks failed: {', '.join(failed)}", 0.0)
+        for rank, failed in enumerate(everyone) if failed and rank > 0
+    ]  # fmt: skip
+    detail = f"all {_group.ranks} ranks made the checks"
+    return [*found, Check("ranks", True, detail, time.perf_counter() - start)]
 
 
 def fail(text: str, code: int) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from graphexec.base.errors import ExecutionError
+from graphexec.base.errors import ExecutionError, RankFailed
 from graphexec.base.tensor import View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
@@ -23,7 +23,7 @@ from graphexec.runtime.hip.bindings import HipError
 from graphexec.runtime.hip.memory import Memory
 from graphexec.runtime.hip.rccl import Rccl
 from graphexec.runtime.hip.resources import Resources
-from graphexec.runtime.ranks.group import PATIENCE, Group, Position, RankFailed
+from graphexec.runtime.ranks.group import PATIENCE, Group, Position
 from graphexec.runtime.ranks.meetings import compare, meetings_of, ranks_of, titled
 
 _A_MOMENT = 1.0  # seconds

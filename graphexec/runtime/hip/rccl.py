@@ -42,12 +42,7 @@ class Rccl:
         """This rank's handle of a communicator. Returns when all ranks have called it."""
         place = self._rccl.ncclUniqueId()
         ctypes.memmove(int(place), id, ID_BYTES)
-        try:
-            return self._call(self._rccl.ncclCommInitRank, ranks, place, rank)
-        except TypeError:  # 7.2, too
-            handle = self._rccl.ncclComm()
-            self._call(self._rccl.ncclCommInitRank, handle, ranks, place, rank)
-            return handle
+        return self._call(self._rccl.ncclCommInitRank, ranks, place, rank)
 
     def destroy(self, communicator: Any) -> None:
         """Free a communicator that nothing uses any more."""

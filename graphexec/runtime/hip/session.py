@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from graphexec.base.errors import ExecutionError, OutOfMemory, SessionClosed, TimedOut
+from graphexec.base.errors import (
+    ExecutionError,
+    InputError,
+    OutOfMemory,
+    RankFailed,
+    SessionClosed,
+    TimedOut,
+)
 from graphexec.base.interrupts import own
 from graphexec.base.tensor import Array, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
@@ -75,6 +82,8 @@ class HipSession:
             self._load(weights)
         except BaseException as exc:
             self._closed = True
+            if options.group is not None and not isinstance(exc, InputError | RankFailed):
+                options.group.fail(f"rank {options.group.rank}: {exc}")  # others wait for it
             with suppress(ExecutionError):  # report the first failure
                 self._resources.close(GRACE if self._hung else EXIT_PATIENCE)
             self._end.detach()

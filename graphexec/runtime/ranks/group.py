@@ -25,7 +25,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
-from graphexec.base.errors import ExecutionError, InputError
+from graphexec.base.errors import InputError, RankFailed
 from graphexec.runtime.ranks.identity import Identity
 from graphexec.runtime.ranks.meet import Member, Met, dial, meet
 
@@ -34,10 +34,6 @@ PATIENCE = 3.0  # seconds without a beat, after which the system is asked
 SILENCE = 30.0  # seconds without a beat of a rank of which no rank can ask the system
 _CHUNK = 1 << 16
 _DIED = "died: its process has ended without a word"
-
-
-class RankFailed(ExecutionError):
-    """A rank failed, so no rank can go on; the message says which and where."""
 
 
 @dataclass(frozen=True)

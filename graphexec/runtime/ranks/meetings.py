@@ -14,14 +14,14 @@ from hashlib import sha256
 from itertools import zip_longest
 
 from graphexec.base.diagnostics import Diagnostic
-from graphexec.base.errors import ExecutionError, InputError
+from graphexec.base.errors import ExecutionError, InputError, RankFailed
 from graphexec.base.tensor import Array, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.plan import Launch
 from graphexec.ir.program import Collective
 from graphexec.ir.ranks import Ranks
 from graphexec.runtime.ranks.collectives import Communication, as_bytes, at_work
-from graphexec.runtime.ranks.group import Group, RankFailed
+from graphexec.runtime.ranks.group import Group
 from graphexec.runtime.ranks.transport import Transport, open_transport
 
 

@@ -16,8 +16,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
+from graphexec.base.errors import RankFailed
 from graphexec.base.tensor import Array
-from graphexec.runtime.ranks.group import Group, RankFailed
+from graphexec.runtime.ranks.group import Group
 
 _LOOK = 0.05  # seconds between two looks at the group
 _SPINS = 200  # looks at MPI's requests before a pause

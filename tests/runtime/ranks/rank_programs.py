@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import graphexec as gx
+from graphexec.base.errors import RankFailed
 from graphexec.base.tensor import DType, TensorType, View
 from graphexec.ir.bound_plan import BoundPlan
 from graphexec.ir.names import port_buffer
@@ -27,7 +28,7 @@ from graphexec.runtime.hip.meetings import HipMeetings
 from graphexec.runtime.hip.resources import Resources
 from graphexec.runtime.ranks.agree import agree
 from graphexec.runtime.ranks.collectives import Communication
-from graphexec.runtime.ranks.group import Group, RankFailed
+from graphexec.runtime.ranks.group import Group
 from graphexec.runtime.ranks.identity import find
 from graphexec.runtime.ranks.meetings import Meetings
 from graphexec.runtime.ranks.transport import open_transport

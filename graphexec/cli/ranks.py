@@ -92,20 +92,12 @@ def check_mesh(options: Options, graph: Graph) -> None:
     check_size(mesh, _group, asked=options.mesh is not None, line=line)
 
 
-def failed_checks(names: list[str]) -> list[Check]:
-    """The failed checks of the other ranks, for rank 0, and that all have come so far."""
-    from graphexec.tools.selftest import Check
+def checks_of_ranks(names: list[str]) -> list[Check]:
+    """What several ranks add to a selftest: their collectives, and the checks, `names`, that failed
+    on others than rank 0."""
+    from graphexec.tools.selftest_ranks import checks_of_ranks
 
-    if _group is None:
-        return []
-    start = time.perf_counter()
-    everyone = _group.gather(names)
-    found = [
-        Check(f"rank {rank}", False, f"checks failed: {', '.join(failed)}", 0.0)
-        for rank, failed in enumerate(everyone) if failed and rank > 0
-    ]  # fmt: skip
-    detail = f"all {_group.ranks} ranks made the checks"
-    return [*found, Check("ranks", True, detail, time.perf_counter() - start)]
+    return [] if _group is None else checks_of_ranks(_group, names)
 
 
 def fail(text: str, code: int) -> None:

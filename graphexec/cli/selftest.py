@@ -56,7 +56,10 @@ def selftest(device: str, mode: Mode | None, timeout: float | None, as_json: boo
             checks.append(check)
             if not as_json:
                 click.echo(_line(check))
-    checks += ranks.failed_checks([check.name for check in checks if not check.ok])
+        for check in ranks.checks_of_ranks([check.name for check in checks if not check.ok]):
+            checks.append(check)
+            if not as_json:
+                click.echo(_line(check))
     report["checks"], report["ok"] = [asdict(c) for c in checks], all(c.ok for c in checks)
     if as_json:
         print_json(report)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,6 +249,23 @@ def failing(how: str, device: str = "cpu") -> None:
         say(f"told {us.rank}: {exc}")
         os._exit(1)
     say("not told", us.rank)
+
+
+def ready_to_be_cut() -> None:
+    """Rank 0 waits in a collective for rank 1, which computes without end; both are told."""
+    us = group()
+    _, run = opened(us)
+    run()
+    told = threading.Event()
+    us.when_failed(lambda _: told.set())
+    say("ready")
+    if us.rank == 0:
+        with suppress(RankFailed):
+            run()
+    told.wait()
+    assert us.failure is not None
+    say(f"told {us.rank}: {us.failure.message}")
+    os._exit(1)
 
 
 def _ways(us: Group) -> dict[str, Callable[[], object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_a_rank_that_does_not_come(how, what, code):
         assert line.startswith(f"told {rank}: rank 2 (process "), line
         assert what in line
         assert "node 'sum' (all_reduce on tp0)" in line
+
+
+def test_a_network_that_is_cut():
+    script = Path(__file__).with_name("cut_network.py")
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--net", sys.executable, script],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    told = sorted(done.stdout.split("\n"))[-2:]
+    assert len(told) == 2, done.stderr
+    for rank, line in enumerate(told):
+        assert line.startswith(f"told {rank}: rank {1 - rank} (process "), done.stderr
+        assert "cannot be reached any more" in line
+        assert "at node 'sum' (all_reduce on tp0)" in line
 
 
 def test_an_exception_of_one_rank_is_told_to_the_other():

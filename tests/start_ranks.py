@@ -80,6 +80,9 @@ def finish(processes: Sequence[subprocess.Popen[str]]) -> Done:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
                 process.communicate()
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
     codes = tuple(p.returncode for p in processes)
     return Done("".join(out for out, _ in said), "".join(err for _, err in said), codes)
 

@@ -154,6 +154,12 @@ class Group:
         """This rank failed: tell all. Only the first failure counts."""
         self._failed(Failure(self.rank, self.rank, message, code))
 
+    def unreachable(self, rank: int) -> RankFailed:
+        """The connection to a rank ended, and nothing else is known of it: tell all."""
+        self._found(self._peers[rank], "cannot be reached any more")
+        assert self.failure is not None
+        return RankFailed(self.failure.message)
+
     def blamed(self, seconds: float) -> str:
         """What a rank says that waited too long: who did not come where others wait. Empty if
         nobody waits for another rank."""
@@ -196,6 +202,7 @@ class Group:
             self._condition.notify_all()
             act = self._on_failure
         self._send_all({"fail": asdict(failure)})
+        self._end_stopped()
         if act is not None:  # not here: the thread that watches must go on
             threading.Thread(target=act, args=(failure,), daemon=True).start()
 
@@ -319,10 +326,16 @@ class Group:
             near = peer.member.host == self.members[self.rank].host
             if near and _is_stopped(peer.member.pid):
                 self._lost(peer, "was stopped by a signal")
-                with suppress(OSError):  # or it would be left behind
-                    os.kill(peer.member.pid, signal.SIGKILL)
             elif not near and silent > self._silence:
                 self._lost(peer, f"has not been heard of for {self._silence:g} s")
+
+    def _end_stopped(self) -> None:
+        """Ranks on this machine that are stopped would be left behind."""
+        for peer in self._peers.values():
+            member = peer.member
+            if member.host == self.members[self.rank].host and _is_stopped(member.pid):
+                with suppress(OSError):
+                    os.kill(member.pid, signal.SIGKILL)
 
     def _lost(self, peer: _Peer, how: str) -> None:
         with self._condition:

@@ -16,9 +16,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
-from graphexec.base.errors import RankFailed
 from graphexec.base.tensor import Array
-from graphexec.runtime.ranks.group import Group
+from graphexec.runtime.ranks.group import PATIENCE, Group
 
 _LOOK = 0.05  # seconds between two looks at the group
 _SPINS = 200  # looks at MPI's requests before a pause
@@ -103,12 +102,11 @@ class SocketTransport:
 
     def _cut(self, rank: int) -> int:
         """A connection ended. The group will know why in a moment."""
-        until = time.monotonic() + 1.0
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             self.group.check([rank])
             time.sleep(_PAUSE)
-        self.group.fail(f"the connection to {self.group.members[rank]} was cut")
-        raise RankFailed(f"the connection to {self.group.members[rank]} was cut")
+        raise self.group.unreachable(rank)
 
     def _wait(
         self, selector: selectors.BaseSelector, out: Mapping[int, Any], come: Mapping[int, Any]

@@ -68,6 +68,8 @@ _SLOW = {
     "planning/test_limits.py::test_any_dag_costs_and_streams_give_a_proved_plan",
     "planning/test_limits.py::test_any_dag_costs_streams_and_limit_give_a_proved_plan_that_fits",
     "proof/test_verify_oracle.py",
+    "runtime/ranks/test_ranks.py",
+    "runtime/test_hip_ranks.py",
     "test_graphs.py::test_a_layer_of_a_decoder_of_any_size",
     "test_graphs.py::test_a_layer_of_a_mixer_of_any_size",
     "test_graphs.py::test_masks_of_any_size",

@@ -27,7 +27,8 @@ from graphexec.cli import interrupt
 if TYPE_CHECKING:
     from graphexec.ir.graph import Graph
     from graphexec.planning.options import Options
-    from graphexec.runtime.ranks.group import Failure, Group
+    from graphexec.runtime.ranks.group import Group
+    from graphexec.runtime.ranks.peer import Failure
     from graphexec.tools.selftest import Check
 
 Command = TypeVar("Command", bound=Callable[..., Any])

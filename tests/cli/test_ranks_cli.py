@@ -125,8 +125,9 @@ TROUBLE = {
 TROUBLE["exit"] = TROUBLE["kill"]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("what", TROUBLE)
+@pytest.mark.parametrize(
+    ("what", "rank"), [*((what, 1) for what in TROUBLE), ("kill", 0), ("stop", 0)]
+)
 def test_trouble_of_one_rank_ends_all(what, rank, graph):
     more = {"TROUBLE": what, "TROUBLE_RANK": str(rank)}
     limit = ("--timeout", "4") if what == "busy" else ()

@@ -23,8 +23,9 @@ from graphexec.runtime.hip.bindings import HipError
 from graphexec.runtime.hip.memory import Memory
 from graphexec.runtime.hip.rccl import Rccl
 from graphexec.runtime.hip.resources import Resources
-from graphexec.runtime.ranks.group import PATIENCE, Group, Position
+from graphexec.runtime.ranks.group import Group
 from graphexec.runtime.ranks.meetings import compare, meetings_of, ranks_of, titled
+from graphexec.runtime.ranks.peer import PATIENCE, Position
 
 _A_MOMENT = 1.0  # seconds
 

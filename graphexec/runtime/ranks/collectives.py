@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphexec.base.tensor import Array, DType
-from graphexec.runtime.ranks.group import Position
+from graphexec.runtime.ranks.peer import Position
 from graphexec.runtime.ranks.transport import Transport
 
 _SMALL = 1 << 13  # bytes that go to all at once

@@ -18,71 +18,27 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
 from typing import Any
 
-from graphexec.base.diagnostics import Diagnostic
-from graphexec.base.errors import InputError, RankFailed
+from graphexec.base.errors import RankFailed
 from graphexec.runtime.ranks.identity import Identity
-from graphexec.runtime.ranks.meet import Member, Met, dial, meet
+from graphexec.runtime.ranks.meet import Met, dial, meet
+from graphexec.runtime.ranks.peer import (
+    BEAT,
+    PATIENCE,
+    Failure,
+    Peer,
+    Position,
+    is_stopped,
+    send,
+    silence,
+)
 
-BEAT = 0.25  # seconds between two beats
-PATIENCE = 3.0  # seconds without a beat, after which the system is asked
-SILENCE = 30.0  # seconds without a beat of a rank of which no rank can ask the system
 _CHUNK = 1 << 16
 _DIED = "died: its process has ended without a word"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the ranks cannot go on: `rank` failed, or was found by another one, `by`, to have died or
-    stopped. `code` is the exit code of all."""
-
-    rank: int
-    by: int
-    message: str
-    code: int = 1
-
-
-@dataclass(frozen=True)
-class Position:
-    """What a rank is doing: the collective that it is in, or was in last, and the ranks for which
-    it waits there."""
-
-    node: str = ""
-    collective: str = ""
-    waits_for: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        return f"node '{self.node}' ({self.collective})"
-
-
-def silence() -> float:
-    """Seconds of silence after which a rank on another machine counts as stopped:
-    GRAPHEXEC_RANKS_SILENCE, else 30."""
-    text = os.environ.get("GRAPHEXEC_RANKS_SILENCE", "")
-    try:
-        return max(PATIENCE, float(text)) if text else SILENCE
-    except ValueError as exc:
-        message = f"GRAPHEXEC_RANKS_SILENCE must be a number of seconds, found '{text}'"
-        raise InputError([Diagnostic(message)]) from exc
-
-
-class _Peer:
-    """What is known of another rank."""
-
-    def __init__(self, member: Member, link: socket.socket) -> None:
-        self.member, self.link = member, link
-        self.heard = time.monotonic()
-        self.at = Position()
-        self.said: deque[Any] = deque()  # documents that were not asked for yet
-        self.left = False
-        self.told = False  # that it knows of a failure
-        self.open = True
-        self.unread = b""
 
 
 class Group:
@@ -97,7 +53,7 @@ class Group:
         self.members = self._met.members
         self.failure: Failure | None = None
         self.at = Position()
-        self._peers = {r: _Peer(self.members[r], link) for r, link in self._met.links.items()}
+        self._peers = {r: Peer(self.members[r], link) for r, link in self._met.links.items()}
         self._condition = threading.Condition()
         self._sending = threading.Lock()
         self._on_failure: Callable[[Failure], None] | None = None
@@ -255,7 +211,7 @@ class Group:
             for peer in self._peers.values():
                 if peer.open:
                     with suppress(OSError):  # who has died is found by reading
-                        _send(peer.link, line, patient="beat" not in document)
+                        send(peer.link, line, patient="beat" not in document)
 
     def _watch(self) -> None:
         selector = selectors.DefaultSelector()
@@ -281,7 +237,7 @@ class Group:
         for peer in self._peers.values():
             peer.heard = time.monotonic()
 
-    def _read(self, peer: _Peer) -> str | None:
+    def _read(self, peer: Peer) -> str | None:
         """Take in what has come. At the end, how it ended."""
         try:
             piece = peer.link.recv(_CHUNK)
@@ -295,7 +251,7 @@ class Group:
             self._take_in(peer, json.loads(line))
         return None if piece else _DIED
 
-    def _take_in(self, peer: _Peer, message: Mapping[str, Any]) -> None:
+    def _take_in(self, peer: Peer, message: Mapping[str, Any]) -> None:
         if "fail" in message:
             peer.told = True
             self._failed(Failure(**message["fail"]))
@@ -310,7 +266,7 @@ class Group:
                 peer.left = True
             self._condition.notify_all()
 
-    def _closed(self, peer: _Peer, how: str) -> None:
+    def _closed(self, peer: Peer, how: str) -> None:
         with self._condition:
             peer.open = False
             self._condition.notify_all()
@@ -324,7 +280,7 @@ class Group:
             if not peer.open or peer.left or silent < PATIENCE:
                 continue
             near = peer.member.host == self.members[self.rank].host
-            if near and _is_stopped(peer.member.pid):
+            if near and is_stopped(peer.member.pid):
                 self._lost(peer, "was stopped by a signal")
             elif not near and silent > self._silence:
                 self._lost(peer, f"has not been heard of for {self._silence:g} s")
@@ -333,17 +289,17 @@ class Group:
         """Ranks on this machine that are stopped would be left behind."""
         for peer in self._peers.values():
             member = peer.member
-            if member.host == self.members[self.rank].host and _is_stopped(member.pid):
+            if member.host == self.members[self.rank].host and is_stopped(member.pid):
                 with suppress(OSError):
                     os.kill(member.pid, signal.SIGKILL)
 
-    def _lost(self, peer: _Peer, how: str) -> None:
+    def _lost(self, peer: Peer, how: str) -> None:
         with self._condition:
             peer.open = False
             self._condition.notify_all()
         self._found(peer, how)
 
-    def _found(self, peer: _Peer, how: str) -> None:
+    def _found(self, peer: Peer, how: str) -> None:
         """Another rank was found to have failed."""
         message = f"{peer.member} {how}{self._meanwhile()}"
         self._failed(Failure(peer.member.rank, self.rank, message))
@@ -354,23 +310,3 @@ class Group:
             return f"; rank {self.rank} had not come to a collective"
         word = "is waiting at" if self.at.waits_for else "was last at"
         return f"; rank {self.rank} {word} {self.at}"
-
-
-def _is_stopped(process: int) -> bool:
-    """Whether a process on this machine is stopped (proc_pid_stat(5))."""
-    try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
-    except OSError:
-        return False
-
-
-def _send(link: socket.socket, line: bytes, patient: bool) -> None:
-    """Send a line, or nothing of it, to a rank that may not be reading."""
-    with suppress(BlockingIOError):
-        sent = link.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        if sent < len(line):
-            link.sendall(line[sent:], socket.MSG_NOSIGNAL)
-        return
-    if patient:
-        link.sendall(line, socket.MSG_NOSIGNAL)

@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from graphexec.base.tensor import Array
-from graphexec.runtime.ranks.group import PATIENCE, Group
+from graphexec.runtime.ranks.group import Group
+from graphexec.runtime.ranks.peer import PATIENCE
 
 _LOOK = 0.05  # seconds between two looks at the group
 _SPINS = 200  # looks at MPI's requests before a pause

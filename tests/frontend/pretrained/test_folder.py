@@ -192,6 +192,17 @@ CHANGES: list[tuple[Config, list[str]]] = [
     ({"intermediate_size": 41}, ["40", "41", "[F, E]"]),
     ({"vocab_size": 2**40}, ["vocab_size is 1099511627776"]),
     ({"num_hidden_layers": 4}, ["model.layers.3."]),
+    ({"num_hidden_layers": 1}, ["arrays that such a model does not have: 'model.layers.1."]),
+    ({"num_local_experts": 8, "quantization_config": {}, "logits_scaling": 8.0,
+      "qk_layernorm": True},
+     ["a mixture of experts (num_local_experts)", "quantised (quantization_config)",
+      "logits_scaling is 8.0", "qk_layernorm is True"]),
+    ({"attention_bias": True, "mlp_bias": True},
+     ["layers.0.self_attn.o_proj.bias", "layers.0.mlp.up_proj.bias"]),
+    ({"model_type": "qwen2"}, ["layers.0.self_attn.k_proj.bias"]),
+    ({"model_type": "qwen2", "sliding_window": 4, "use_sliding_window": True,
+      "layer_types": ["full_attention", "sliding_attention"]}, ["only some layers have a window"]),
+    ({"model_type": "bert"}, ["embeddings.word_embeddings.weight"]),
 ]  # fmt: skip
 
 
@@ -231,6 +242,55 @@ def test_damaged_folders(tmp_path: Path, name: str, text: str | None, told: str)
     ran = CliRunner().invoke(app, ["run", str(folder), "--device", "cpu"])
     assert ran.exit_code == 2, ran.output
     assert told in ran.output
+
+
+@pytest.mark.parametrize("key", ["model.layers.0.self_attn.q_norm.weight", "score.weight"])
+def test_arrays_that_nothing_would_read(tmp_path: Path, key: str) -> None:
+    """They say that the model is another one."""
+    weights = decoder_weights(LLAMA)
+    folder = write_folder(tmp_path / "tiny", LLAMA, {**weights, key: np.ones(8, np.float32)})
+    with pytest.raises(gx.GraphError, match=f"does not have: '{key}'"):
+        gx.load(folder)
+
+
+def test_arrays_that_say_nothing_new(tmp_path: Path) -> None:
+    weights = decoder_weights(LLAMA)
+    more = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
+    gx.load(write_folder(tmp_path / "a", LLAMA, {**weights, **more}))
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    head = {"lm_head.weight": weights["model.embed_tokens.weight"]}
+    graph = gx.load(write_folder(tmp_path / "b", tied, {**weights, **head}))
+    assert "head" not in graph.weights
+
+
+def test_words_are_the_head_only_where_that_is_said(tmp_path: Path) -> None:
+    weights = {k: v for k, v in decoder_weights(LLAMA).items() if k != "lm_head.weight"}
+    untied = {**LLAMA, "tie_word_embeddings": False}
+    with pytest.raises(gx.GraphError, match=r"no array 'lm_head\.weight'"):
+        plan_graph(gx.load(write_folder(tmp_path / "tiny", untied, weights)))
+
+
+@pytest.mark.parametrize("given", [
+    {"use_sliding_window": False, "max_window_layers": 0},
+    {"use_sliding_window": True, "max_window_layers": LLAMA["num_hidden_layers"]},
+    {"use_sliding_window": True, "layer_types": ["full_attention"] * LLAMA["num_hidden_layers"]},
+])  # fmt: skip
+def test_windows_that_no_layer_of_qwen2_has(tmp_path: Path, given: Config) -> None:
+    config = {**LLAMA, "model_type": "qwen2", "sliding_window": 2, **given}
+    weights = decoder_weights(config)
+    graph = gx.load(write_folder(tmp_path / "tiny", config, weights))
+    assert "window" not in graph.blocks["layer"].nodes["a"].attrs
+
+
+@pytest.mark.parametrize("path", ["..", "/", "1_Pooling/../../other", "a\0b", "link"])
+def test_modules_outside_of_the_folder(tmp_path: Path, path: str) -> None:
+    folder = write_folder(tmp_path / "tiny", BERT, bert_weights(BERT))
+    (tmp_path / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "link").symlink_to(tmp_path)
+    modules = [{"type": "sentence_transformers.models.Pooling", "path": path}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(gx.GraphError, match="outside of the folder"):
+        gx.load(folder)
 
 
 def test_a_missing_shard(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def renamed(key: str) -> str:
 
 def write(
     path: Path, config: Config, weights: dict[str, Any], architecture: str = "llama",
-    kinds: dict[str, int] | None = None, **more: Any,
+    kinds: dict[str, int] | None = None, factor: dict[str, float] | None = None, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a model; what a reader finds, under the names of Hugging Face. `kinds` are types of
     quantisation by a part of the key. Rows of queries and keys are laid as their pairs are."""
@@ -57,6 +57,8 @@ def write(
     writer.add_array("tokenizer.ggml.scores", [0.5] * 5000)
     for key, value in more.items():
         getattr(writer, key)(value)
+    for key, value in (factor or {}).items():
+        writer.add_float32(key, value)
     found = {}
     for key, array in weights.items():
         if architecture == "llama" and ("q_proj" in key or "k_proj" in key):
@@ -119,6 +121,27 @@ def test_tied_and_linear(tmp_path: Path) -> None:
     check(tmp_path / "m.gguf", config, weights)
 
 
+@pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
+def test_a_factor_alone_is_linear(tmp_path: Path, key: str) -> None:
+    config = {**SMALL, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    weights = write(tmp_path / "m.gguf", config, decoder_weights(config), factor={key: 2.0})
+    check(tmp_path / "m.gguf", config, weights)
+
+
+def test_a_window(tmp_path: Path) -> None:
+    config = {**SMALL, "sliding_window": 3}
+    weights = write(tmp_path / "m.gguf", config, decoder_weights(config), add_sliding_window=3)
+    check(tmp_path / "m.gguf", config, weights)
+
+
+def test_arrays_that_nothing_would_read(tmp_path: Path) -> None:
+    """They say that the model is another one."""
+    more = {f"blk.{i}.attn_q_norm.weight": np.ones(8, np.float32) for i in range(9)}
+    write(tmp_path / "m.gguf", SMALL, {**decoder_weights(SMALL), **more})
+    with pytest.raises(gx.GraphError, match=r"does not have: 'blk\.0\.attn_q_norm.* and 1 more"):
+        gx.load(tmp_path / "m.gguf")
+
+
 def test_frequencies_that_are_divided(tmp_path: Path) -> None:
     """Llama 3.1 in GGUF: factors in an array of their own."""
     config = {**SMALL, "rope_scaling": {
@@ -148,6 +171,12 @@ def test_qwen2(tmp_path: Path) -> None:
          ["keys and values of different sizes", "experts"]),
         ("llama", {"add_rope_scaling_type": gguf.RopeScalingType.YARN},
          ["rope.scaling.type is 'yarn'", "known: 'none', 'linear'"]),
+        ("llama", {"factor": {"llama.attention.sliding_window": 2.5,
+                              "llama.attn_logit_softcapping": 30.0}},
+         ["sliding_window is 2.5; expected a number from 1",
+          "llama.attn_logit_softcapping is not supported"]),
+        ("llama", {"add_causal_attention": False}, ["llama.attention.causal is False"]),
+        ("qwen2", {}, ["there is no array 'blk.0.attn_q.bias'"]),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_told_at_once(

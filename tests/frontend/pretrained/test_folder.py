@@ -22,9 +22,12 @@ from frontend.pretrained.reference import (
     write_folder,
 )
 from graph_files import FOLDER
+from safetensors.numpy import load_file
 
 import graphexec as gx
+from graphexec.base.tensor import DType
 from graphexec.cli.app import app
+from graphexec.frontend import weights as weight_files
 from graphexec.planning.pipeline import plan_graph
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -298,6 +301,22 @@ def test_a_missing_shard(tmp_path: Path) -> None:
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(gx.GraphError, match="there is no weights file 'model-00002-of-00003"):
         plan_graph(gx.load(folder))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_it_is_written_in_pieces(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "_PIECE", 100)
+    given = decoder_weights(LLAMA)
+    stored = {key: array.astype(DType(dtype).numpy()) for key, array in given.items()}
+    folder = write_folder(tmp_path / "tiny", LLAMA, stored)
+    ran = CliRunner().invoke(app, ["import", str(folder), "-o", str(tmp_path), "--dtype", dtype])
+    assert ran.exit_code == 0, ran.output
+    found = load_file(tmp_path / "tiny.safetensors")
+    assert found.keys() == stored.keys()
+    for key, array in stored.items():
+        np.testing.assert_array_equal(found[key], array)
 
 
 def test_a_dtype_is_for_models(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
 from graphexec.cli.app import app
+from graphexec.frontend.pretrained import gguf as gguf_weights
 from graphexec.frontend.pretrained.gguf import GgufWeights
 from graphexec.frontend.pretrained.gguf_header import DamagedHeader, read_header
 from graphexec.frontend.weight_paths import WeightError
@@ -212,6 +215,51 @@ def test_weights_of_a_graph(tmp_path: Path) -> None:
     file = GgufWeights(tmp_path / "m.gguf")
     wide = file.fetch("blk.0.ffn_up.weight", TensorType((64, 32), DType.F32))
     np.testing.assert_array_equal(found, wide.astype(DType.BF16.numpy()).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [Q.F32, Q.F16, Q.Q8_0, Q.Q4_0])
+def test_pieces_are_the_whole(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {} if kind == Q.F32 else {"mlp": kind}
+    write(tmp_path / "m.gguf", SMALL, decoder_weights(SMALL), kinds=kinds)
+    monkeypatch.setattr(gguf_weights, "_PIECE", 200)
+    file = GgufWeights(tmp_path / "m.gguf")
+    for key in file.keys:
+        shape, dtype = file.describe(key)
+        type = TensorType(shape, DType.F16 if dtype == np.float16 else DType.F32)
+        pieces = list(file.pieces(key, type))
+        assert max(piece.size for piece in pieces) <= 200
+        np.testing.assert_array_equal(np.concatenate(pieces).reshape(shape), file.fetch(key, type))
+
+
+def test_a_file_that_became_shorter(tmp_path: Path) -> None:
+    write(tmp_path / "m.gguf", SMALL, decoder_weights(SMALL))
+    file = GgufWeights(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").write_bytes(b"")
+    type = TensorType((50, 32), DType.F32)
+    for read in (file.fetch, lambda *of: next(file.pieces(*of))):
+        with pytest.raises(WeightError, match="changed while it was in use"):
+            read("token_embd.weight", type)
+
+
+PEAK = """if True:
+    import sys
+    from graphexec.cli.app import app
+    app(["import", sys.argv[1], "-o", sys.argv[2]], standalone_mode=False)
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""  # of this process alone: what wait4 tells has its parent's memory in it
+
+
+def test_an_import_takes_little_memory(tmp_path: Path) -> None:
+    """Half of a file of one large matrix, beside what the import of a small one takes."""
+    large = {**SMALL, "vocab_size": 1 << 20, "tie_word_embeddings": True}  # 128 MiB
+    peaks = []
+    for name, config in (("small", SMALL), ("large", large)):
+        path = tmp_path / f"{name}.gguf"
+        write(path, config, decoder_weights(config))
+        ran = subprocess.run([sys.executable, "-c", PEAK, path, tmp_path / name],
+                             check=True, capture_output=True, text=True)  # fmt: skip
+        peaks.append(int(ran.stdout.split()[-2]) * 1024)
+    assert peaks[1] - peaks[0] < path.stat().st_size / 2
 
 
 def test_imported_it_runs_the_same(tmp_path: Path) -> None:

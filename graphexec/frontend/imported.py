@@ -100,9 +100,9 @@ def _write(
     done = 0
     for weight in found.values():
         try:
-            array = files.read(weight)
+            for piece in files.pieces(weight):
+                out.write(piece.reshape(-1).view("u1").data)
+                done += piece.nbytes
+                progress(done, end)
         except WeightError as exc:
             raise DataError([Diagnostic(str(exc), help=exc.help)]) from exc
-        out.write(array.reshape(-1).view("u1").data)
-        done += array.nbytes
-        progress(done, end)

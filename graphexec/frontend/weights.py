@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphexec.base.reading import open_file
 from graphexec.base.tensor import Array, DType, TensorType
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _MOST_OPEN = 64  # files at a time
+_PIECE = 1 << 22  # elements at a time, where an array is not wanted whole
 _MOST_SUGGESTED = 100
 
 
@@ -101,7 +103,21 @@ class WeightFiles:
         if weight.part is not None:
             ends = zip(weight.part.begin, weight.type.shape, strict=True)
             array = array[tuple(slice(low, low + extent) for low, extent in ends)]
-        return np.ascontiguousarray(cast(array, weight.type.dtype.numpy()))
+        return np.asarray(cast(array, weight.type.dtype.numpy()), order="C")  # [] stays []
+
+    def pieces(self, weight: TypedWeight) -> Iterator[Array]:
+        """What `read` gives, in order and one after another, of files that can be read so."""
+        from graphexec.base.casts import cast
+
+        opened = self._opened(weight.path)
+        if weight.part is not None or not isinstance(opened, _InPieces):
+            yield self.read(weight)
+            return
+        stored = replace(weight.type, dtype=weight.stored or weight.type.dtype)
+        with _as_error(WeightError):
+            key = _chosen(weight.path, opened, weight.key, self._suggest)
+            for piece in opened.pieces(key, stored):
+                yield cast(piece, weight.type.dtype.numpy())
 
     def _suggest(self, key: str, names: Collection[str]) -> str:
         """What may be meant by a missing key: where thousands are missing, of the first ones."""
@@ -147,6 +163,13 @@ class _File(Protocol):
     def fetch(self, key: str | None, type: TensorType, /) -> Array: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class _InPieces(_File, Protocol):
+    """One whose arrays need not be in memory whole."""
+
+    def pieces(self, key: str | None, type: TensorType, /) -> Iterator[Array]: ...
 
 
 def _open(path: Path) -> _File:
@@ -208,6 +231,19 @@ class _Safetensors:
         if array.shape != type.shape or array.dtype != type.dtype.numpy():
             raise WeightError(f"weights file '{self._path}' changed while it was in use")
         return array
+
+    def pieces(self, key: str | None, type: TensorType) -> Iterator[Array]:
+        import numpy as np
+
+        step = _PIECE // prod(type.shape[1:]) or 1
+        if type.elements <= _PIECE or self.describe(key) != (type.shape, type.dtype.numpy()):
+            yield self.fetch(key, type)
+            return
+        with self._reading():
+            tensor = self._archive.get_slice(key)
+            for begin in range(0, type.shape[0], step):
+                end = min(begin + step, type.shape[0])
+                yield np.asarray(tensor[begin:end], order="C")
 
     def close(self) -> None:
         self._closing.close()

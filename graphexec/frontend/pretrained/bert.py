@@ -38,6 +38,14 @@ class Bert:
         """The YAML, with weights in `dtype`."""
         return "".join(f"{line}\n" for line in _lines(self, dtype))
 
+    def arrays(self) -> set[str]:
+        """The keys of all that it reads in the embeddings and the layers."""
+        inner = [f"{key}.{part}" for _, key, *_ in _MATRICES for part in ("weight", "bias")]
+        inner += [f"{key}.{part}" for key in _NORMS for part in ("weight", "bias")]
+        layers = (f"{self.prefix}encoder.layer.{i}." for i in range(self.dims["L"]))
+        words = (f"{self.prefix}embeddings.{key}" for key in _EMBEDDINGS)
+        return {*words, *(layer + key for layer in layers for key in inner)}
+
 
 def _lines(model: Bert, dtype: str) -> Iterator[str]:
     eps = flow(model.eps)
@@ -74,7 +82,7 @@ def _lines(model: Bert, dtype: str) -> Iterator[str]:
     for name, key, rows, columns in _MATRICES:
         yield f"      w{name}: {{key: {key}.weight, shape: [{rows}, {columns}]}}"
         yield f"      b{name}: {{key: {key}.bias, shape: [{rows}]}}"
-    for number, key in (("1", "attention.output.LayerNorm"), ("2", "output.LayerNorm")):
+    for number, key in enumerate(_NORMS, 1):
         yield f"      g{number}: {{key: {key}.weight, shape: [E]}}"
         yield f"      d{number}: {{key: {key}.bias, shape: [E]}}"
     yield "    nodes:"
@@ -141,6 +149,9 @@ def _outputs(model: Bert) -> str:
     return f"{{last_hidden_state: trunk{pooled}}}"
 
 
+_EMBEDDINGS = ("word_embeddings.weight", "position_embeddings.weight",
+               "token_type_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")  # fmt: skip
+_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 _MATRICES = (
     ("q", "attention.self.query", "E", "E"), ("k", "attention.self.key", "E", "E"),
     ("v", "attention.self.value", "E", "E"), ("o", "attention.output.dense", "E", "E"),

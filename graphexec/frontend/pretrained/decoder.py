@@ -62,6 +62,9 @@ HUGGING_FACE = Keys(
 )  # fmt: skip
 
 
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
 @dataclass(frozen=True)
 class Decoder:
     """A model: `dims` L, E, G, R, D, F and V as in the YAML. `biases` names those of q, k, v, o,
@@ -87,6 +90,17 @@ class Decoder:
     def text(self, dtype: str) -> str:
         """The YAML, with weights and states in `dtype`."""
         return "".join(f"{line}\n" for line in _Text(self, dtype).lines())
+
+    def arrays(self) -> set[str]:
+        """The keys of all that it reads."""
+        keys = self.keys
+        found = {keys.words, keys.end, *([] if self.tied else [keys.head])}
+        found |= {self.factors} if self.factors else set()
+        inner = [keys.before, keys.after]
+        inner += [f"{getattr(keys, part)}.weight" for part in PROJECTIONS]
+        inner += [f"{getattr(keys, part)}.bias" for part in self.biases]
+        layers = (keys.layer.replace("{i}", str(i)) for i in range(self.dims["L"]))
+        return found | {layer + key for layer in layers for key in inner}
 
 
 class _Text:

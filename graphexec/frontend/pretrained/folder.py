@@ -11,7 +11,13 @@ from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 from graphexec.base.reading import read_file
 from graphexec.frontend.pretrained.bert import Bert, Pooling
-from graphexec.frontend.pretrained.decoder import HUGGING_FACE, Decoder, Keys, Scaling
+from graphexec.frontend.pretrained.decoder import (
+    HUGGING_FACE,
+    PROJECTIONS,
+    Decoder,
+    Keys,
+    Scaling,
+)
 from graphexec.frontend.pretrained.said import Said
 from graphexec.frontend.weight_paths import WeightError
 from graphexec.frontend.weights import WeightFiles
@@ -23,6 +29,15 @@ _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",
     "silu": "silu", "swish": "silu",
 }  # fmt: skip
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+_OFF = ("attn_logit_softcapping", "final_logit_softcapping", "no_rope_layers", "qk_layernorm",
+        "query_pre_attn_scalar", "use_qk_norm")  # fmt: skip
+_ONES = ("attention_multiplier", "embedding_multiplier", "logit_scale", "logits_scaling",
+         "residual_multiplier")  # fmt: skip
+"""What would change numbers, unless it is off or 1."""
+_FREQUENCIES = "rotary_emb.inv_freq"
+_NUMBERS = (".position_ids", ".token_type_ids")
+"""Arrays of older files that say nothing new."""
 _DECODERS = ("llama", "mistral", "qwen2")
 _FAMILIES = (*_DECODERS, "bert")
 
@@ -48,6 +63,7 @@ def read_folder(folder: Path) -> Decoder | Bert:
 
 def _decoder(said: Said, family: str, name: str, file: str, stored: Collection[str]) -> Decoder:
     said.only("hidden_act", "silu", "silu", "swish")
+    _refuse_others(said)
     width, heads = said.count("hidden_size"), said.count("num_attention_heads")
     groups = said.count("num_key_value_heads", heads)
     if heads % groups:
@@ -62,15 +78,13 @@ def _decoder(said: Said, family: str, name: str, file: str, stored: Collection[s
     part = said.get("partial_rotary_factor")
     if part not in (None, 1, 1.0):
         said.refuse(f"partial_rotary_factor is {part!r:.60}", "known: 1.0")
-    window = None
-    if said.get("sliding_window") is not None and said.flag(
-        "use_sliding_window", family != "qwen2"
-    ):
-        window = said.count("sliding_window")
-        first = said.get("max_window_layers")
-        if family == "qwen2" and first != 0:
-            said.refuse(f"only layers from {first!r:.20} on have a window (max_window_layers)")
-    tied = said.flag("tie_word_embeddings", False)
+    window = _window(said, family, layers)
+    tied = said.flag("tie_word_embeddings", HUGGING_FACE.head not in stored)
+    required = set("qkv") if family == "qwen2" else set()
+    if said.flag("attention_bias", False):
+        required |= set("qkvo")
+    if said.flag("mlp_bias", False):
+        required |= {"gate", "up", "down"}
     said.check()
     prefix = "model." if f"model.{HUGGING_FACE.words}" in stored else ""
     keys = Keys(
@@ -80,15 +94,57 @@ def _decoder(said: Said, family: str, name: str, file: str, stored: Collection[s
           ("q", "k", "v", "o", "gate", "up", "down", "before", "after")),
     )  # fmt: skip
     first_layer = keys.layer.replace("{i}", "0")
-    return Decoder(
+    model = Decoder(
         name=name, file=file, source=f"A {family} model", keys=keys,
         dims={"L": layers, "E": width, "G": groups, "R": heads // groups, "D": features,
               "F": wide, "V": words},
-        context=context, eps=eps, theta=theta, tied=tied or HUGGING_FACE.head not in stored,
+        context=context, eps=eps, theta=theta, tied=tied,
         scaling=scaling, window=window if window is not None and window < context else None,
-        biases=frozenset(p for p in ("q", "k", "v", "o", "gate", "up", "down")
-                         if f"{first_layer}{getattr(keys, p)}.bias" in stored),
+        biases=frozenset(p for p in PROJECTIONS if p in required
+                         or f"{first_layer}{getattr(keys, p)}.bias" in stored),
     )  # fmt: skip
+    # Those saved beside tied words are the words, and frequencies follow from the config.
+    others = (k for k in stored if not k.endswith(_FREQUENCIES) and not (tied and k == keys.head))
+    said.refuse_unread(others, model.arrays())
+    said.check()
+    return model
+
+
+def _window(said: Said, family: str, layers: int) -> int | None:
+    """How many keys a query sees, of the window that all layers have."""
+    if said.get("sliding_window") is None:
+        return None
+    if family != "qwen2":
+        return said.count("sliding_window")
+    kinds = said.get("layer_types")
+    first = said.get("max_window_layers")
+    if not said.flag("use_sliding_window", False) or kinds == ["full_attention"] * layers:
+        return None
+    if kinds is None and isinstance(first, int) and first >= layers:
+        return None
+    if kinds is None and first != 0:
+        said.refuse(f"only layers from {first!r:.20} on have a window (max_window_layers)")
+    elif kinds is not None and kinds != ["sliding_attention"] * layers:
+        said.refuse("only some layers have a window (layer_types)")
+    return said.count("sliding_window")
+
+
+def _refuse_others(said: Said) -> None:
+    """Note what relatives of the family do, and this does not."""
+    for name in _EXPERTS:
+        if said.get(name):
+            said.refuse(f"a mixture of experts ({name})")
+    for name in _ONES:
+        said.only(name, 1, 1)
+    for name in _OFF:
+        if said.get(name):
+            said.refuse(f"{name} is {said.get(name)!r:.60}")
+    _refuse_quantized(said)
+
+
+def _refuse_quantized(said: Said) -> None:
+    if said.get("quantization_config") is not None:
+        said.refuse("the weights are quantised (quantization_config)")
 
 
 def _rope(said: Said, context: int) -> tuple[float, Scaling | None]:
@@ -113,6 +169,7 @@ def _rope(said: Said, context: int) -> tuple[float, Scaling | None]:
 
 def _bert(said: Said, folder: Path, name: str, file: str, stored: Collection[str]) -> Bert:
     act = said.only("hidden_act", "gelu", *_ACTIVATIONS)
+    _refuse_quantized(said)
     said.only("position_embedding_type", "absolute", "absolute")
     if said.get("is_decoder"):
         said.refuse("is_decoder is true")
@@ -128,11 +185,16 @@ def _bert(said: Said, folder: Path, name: str, file: str, stored: Collection[str
     pooling, unit = _pooling(said, folder)
     said.check()
     prefix = "bert." if "bert.embeddings.word_embeddings.weight" in stored else ""
-    return Bert(
+    model = Bert(
         name=name, file=file, source="A bert model", dims=dims, eps=eps,
         activation=_ACTIVATIONS[act], prefix=prefix, pooling=pooling, unit=unit,
         pooler=not pooling and f"{prefix}pooler.dense.weight" in stored,
     )  # fmt: skip
+    trunk = (f"{prefix}embeddings.", f"{prefix}encoder.")  # heads for other tasks lie elsewhere
+    others = (key for key in stored if key.startswith(trunk) and not key.endswith(_NUMBERS))
+    said.refuse_unread(others, model.arrays())
+    said.check()
+    return model
 
 
 def _pooling(said: Said, folder: Path) -> tuple[Pooling, bool]:
@@ -144,8 +206,11 @@ def _pooling(said: Said, folder: Path) -> tuple[Pooling, bool]:
     for module in _json(folder / "modules.json", list):
         kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
         if kind == "Pooling":
-            where = folder / _inside(str(module.get("path", ""))) / CONFIG
-            pooling = _pooled(said, where)
+            path = str(module.get("path", ""))
+            if _is_inside(folder, path):
+                pooling = _pooled(said, folder / path / CONFIG)
+            else:
+                said.refuse(f"'modules.json' has a module in {path!r:.60}, outside of the folder")
         elif kind == "Normalize":
             unit = True
         elif kind != "Transformer":
@@ -167,9 +232,12 @@ def _pooled(said: Said, path: Path) -> Pooling:
     return ""
 
 
-def _inside(path: str) -> str:
-    """A folder's name without anything that leads elsewhere."""
-    return Path(path).name
+def _is_inside(folder: Path, path: str) -> bool:
+    """Whether a folder lies in another, also by where links lead."""
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a null character, a circle of links
+        return False
 
 
 def _keys(folder: Path, file: str) -> Collection[str]:

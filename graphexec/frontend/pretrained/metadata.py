@@ -9,14 +9,22 @@ import numpy as np
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
-from graphexec.frontend.pretrained.decoder import GGUF, Decoder, Scaling
+from graphexec.frontend.pretrained.decoder import GGUF, PROJECTIONS, Decoder, Scaling
 from graphexec.frontend.pretrained.gguf_header import Header, Stored
 from graphexec.frontend.pretrained.said import Said
 
 _PAIRS = {"llama": "interleaved", "qwen2": "halves"}
 """How rotary features pair, by architecture. Mistral's models are llama here."""
 
-_PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+_UNDERSTOOD = frozenset((
+    "attention.causal", "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.layer_norm_rms_epsilon", "attention.sliding_window", "attention.value_length",
+    "block_count", "context_length", "embedding_length", "expert_count", "expert_used_count",
+    "feed_forward_length", "rope.dimension_count", "rope.freq_base", "rope.scale_linear",
+    "rope.scaling.factor", "rope.scaling.finetuned", "rope.scaling.original_context_length",
+    "rope.scaling.type", "tensor_data_layout", "vocab_size",
+))  # fmt: skip
+"""What may be said of an architecture; anything else may change what is computed."""
 
 
 def read_decoder(path: Path, header: Header) -> Decoder:
@@ -25,7 +33,8 @@ def read_decoder(path: Path, header: Header) -> Decoder:
     if not isinstance(architecture, str) or architecture not in _PAIRS:
         message = f"'{path}' is a model of the architecture {architecture!r:.60}"
         raise GraphError([Diagnostic(message, help=f"known: {', '.join(_PAIRS)}")])
-    said = Said(f"'{path}'", header.values, f"{architecture}.")
+    prefix = f"{architecture}."
+    said = Said(f"'{path}'", header.values, prefix)
     heads = said.count("attention.head_count")
     groups = said.count("attention.head_count_kv", heads)
     width = said.count("embedding_length")
@@ -38,8 +47,15 @@ def read_decoder(path: Path, header: Header) -> Decoder:
         said.refuse("keys and values of different sizes")
     if said.get("expert_count"):
         said.refuse("a mixture of experts")
+    said.only("attention.causal", True, True)
+    said.only("tensor_data_layout", "", "", "Meta AI original pth")
+    for key in header.values:
+        if key.startswith(prefix) and key.removeprefix(prefix) not in _UNDERSTOOD:
+            said.refuse(f"{key} is not supported")
     rotate = said.count("rope.dimension_count", features)
-    window = said.get("attention.sliding_window")
+    window = (
+        said.count("attention.sliding_window") if said.get("attention.sliding_window") else None
+    )
     layers, wide = said.layers("block_count"), said.count("feed_forward_length")
     scaling = _scaling(said)
     words = header.tensors.get(GGUF.words)
@@ -51,7 +67,7 @@ def read_decoder(path: Path, header: Header) -> Decoder:
     said.check()
     assert words is not None
     name = header.values.get("general.basename") or header.values.get("general.name") or path.stem
-    return Decoder(
+    model = Decoder(
         name=name if isinstance(name, str) and name.isprintable() and name else "model",
         file=path.name, source=f"A {architecture} model", keys=GGUF,
         dims={"L": layers, "E": width, "G": groups, "R": heads // groups, "D": features,
@@ -60,20 +76,29 @@ def read_decoder(path: Path, header: Header) -> Decoder:
         tied=GGUF.head not in header.tensors, pairs=_PAIRS[architecture],
         rotate=None if rotate == features else rotate, scaling=scaling,
         factors="rope_freqs.weight" if "rope_freqs.weight" in header.tensors else "",
-        window=window if isinstance(window, int) and 0 < window < context else None,
-        biases=_biases(header.tensors),
+        window=window if window is not None and window < context else None,
+        biases=_biases(architecture, header.tensors),
     )  # fmt: skip
+    said.refuse_unread(header.tensors, model.arrays())
+    said.check()
+    return model
 
 
 def _scaling(said: Said) -> Scaling | None:
-    kind = said.only("rope.scaling.type", "none", "none", "linear")
-    return Scaling(said.number("rope.scaling.factor")) if kind == "linear" else None
+    """A factor alone is linear; files of the first versions call it scale_linear."""
+    factor = "rope.scaling.factor"
+    if said.get(factor) is None and said.get("rope.scale_linear") is not None:
+        factor = "rope.scale_linear"
+    given = said.get(factor) is not None
+    kind = said.only("rope.scaling.type", "linear" if given else "none", "none", "linear")
+    return Scaling(said.number(factor)) if kind == "linear" else None
 
 
-def _biases(tensors: Mapping[str, Stored]) -> frozenset[str]:
-    """The projections that have one, in the first layer."""
+def _biases(architecture: str, tensors: Mapping[str, Stored]) -> frozenset[str]:
+    """The projections that have one: those of the architecture, and of the first layer."""
     first = GGUF.layer.replace("{i}", "0")
-    return frozenset(p for p in _PROJECTIONS if f"{first}{getattr(GGUF, p)}.bias" in tensors)
+    found = {p for p in PROJECTIONS if f"{first}{getattr(GGUF, p)}.bias" in tensors}
+    return frozenset(found | (set("qkv") if architecture == "qwen2" else set()))
 
 
 def _short(value: float) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from graphexec.base.diagnostics import Diagnostic
 from graphexec.base.errors import GraphError
 
 _LARGEST = 1 << 31
+_SHOWN = 8
 
 
 class Said:
@@ -85,6 +86,14 @@ class Said:
     def refuse(self, message: str, help: str = "") -> None:
         """Note something that is not supported."""
         self.problems.append(Diagnostic(f"{self.where}: {message}", help=help))
+
+    def refuse_unread(self, stored: Iterable[str], read: Collection[str]) -> None:
+        """Note arrays of the model that nothing would read: it is not what it is taken for."""
+        unread = sorted(set(stored).difference(read))
+        if unread:
+            shown = ", ".join(f"'{name:.100}'" for name in unread[:_SHOWN])
+            more = f" and {len(unread) - _SHOWN:,} more" if len(unread) > _SHOWN else ""
+            self.refuse(f"the weights hold arrays that such a model does not have: {shown}{more}")
 
     def check(self) -> None:
         """Raises GraphError with all problems, if there are any."""

@@ -22,9 +22,12 @@ from frontend.pretrained.reference import (
     write_folder,
 )
 from graph_files import FOLDER
+from safetensors.numpy import load_file
 
 import graphexec as gx
+from graphexec.base.tensor import DType
 from graphexec.cli.app import app
+from graphexec.frontend import weights as weight_files
 from graphexec.planning.pipeline import plan_graph
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -192,6 +195,17 @@ CHANGES: list[tuple[Config, list[str]]] = [
     ({"intermediate_size": 41}, ["40", "41", "[F, E]"]),
     ({"vocab_size": 2**40}, ["vocab_size is 1099511627776"]),
     ({"num_hidden_layers": 4}, ["model.layers.3."]),
+    ({"num_hidden_layers": 1}, ["arrays that such a model does not have: 'model.layers.1."]),
+    ({"num_local_experts": 8, "quantization_config": {}, "logits_scaling": 8.0,
+      "qk_layernorm": True},
+     ["a mixture of experts (num_local_experts)", "quantised (quantization_config)",
+      "logits_scaling is 8.0", "qk_layernorm is True"]),
+    ({"attention_bias": True, "mlp_bias": True},
+     ["layers.0.self_attn.o_proj.bias", "layers.0.mlp.up_proj.bias"]),
+    ({"model_type": "qwen2"}, ["layers.0.self_attn.k_proj.bias"]),
+    ({"model_type": "qwen2", "sliding_window": 4, "use_sliding_window": True,
+      "layer_types": ["full_attention", "sliding_attention"]}, ["only some layers have a window"]),
+    ({"model_type": "bert"}, ["embeddings.word_embeddings.weight"]),
 ]  # fmt: skip
 
 
@@ -233,11 +247,76 @@ def test_damaged_folders(tmp_path: Path, name: str, text: str | None, told: str)
     assert told in ran.output
 
 
+@pytest.mark.parametrize("key", ["model.layers.0.self_attn.q_norm.weight", "score.weight"])
+def test_arrays_that_nothing_would_read(tmp_path: Path, key: str) -> None:
+    """They say that the model is another one."""
+    weights = decoder_weights(LLAMA)
+    folder = write_folder(tmp_path / "tiny", LLAMA, {**weights, key: np.ones(8, np.float32)})
+    with pytest.raises(gx.GraphError, match=f"does not have: '{key}'"):
+        gx.load(folder)
+
+
+def test_arrays_that_say_nothing_new(tmp_path: Path) -> None:
+    weights = decoder_weights(LLAMA)
+    more = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32)}
+    gx.load(write_folder(tmp_path / "a", LLAMA, {**weights, **more}))
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    head = {"lm_head.weight": weights["model.embed_tokens.weight"]}
+    graph = gx.load(write_folder(tmp_path / "b", tied, {**weights, **head}))
+    assert "head" not in graph.weights
+
+
+def test_words_are_the_head_only_where_that_is_said(tmp_path: Path) -> None:
+    weights = {k: v for k, v in decoder_weights(LLAMA).items() if k != "lm_head.weight"}
+    untied = {**LLAMA, "tie_word_embeddings": False}
+    with pytest.raises(gx.GraphError, match=r"no array 'lm_head\.weight'"):
+        plan_graph(gx.load(write_folder(tmp_path / "tiny", untied, weights)))
+
+
+@pytest.mark.parametrize("given", [
+    {"use_sliding_window": False, "max_window_layers": 0},
+    {"use_sliding_window": True, "max_window_layers": LLAMA["num_hidden_layers"]},
+    {"use_sliding_window": True, "layer_types": ["full_attention"] * LLAMA["num_hidden_layers"]},
+])  # fmt: skip
+def test_windows_that_no_layer_of_qwen2_has(tmp_path: Path, given: Config) -> None:
+    config = {**LLAMA, "model_type": "qwen2", "sliding_window": 2, **given}
+    weights = decoder_weights(config)
+    graph = gx.load(write_folder(tmp_path / "tiny", config, weights))
+    assert "window" not in graph.blocks["layer"].nodes["a"].attrs
+
+
+@pytest.mark.parametrize("path", ["..", "/", "1_Pooling/../../other", "a\0b", "link"])
+def test_modules_outside_of_the_folder(tmp_path: Path, path: str) -> None:
+    folder = write_folder(tmp_path / "tiny", BERT, bert_weights(BERT))
+    (tmp_path / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "link").symlink_to(tmp_path)
+    modules = [{"type": "sentence_transformers.models.Pooling", "path": path}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(gx.GraphError, match="outside of the folder"):
+        gx.load(folder)
+
+
 def test_a_missing_shard(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny", LLAMA, decoder_weights(LLAMA), shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(gx.GraphError, match="there is no weights file 'model-00002-of-00003"):
         plan_graph(gx.load(folder))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_it_is_written_in_pieces(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "_PIECE", 100)
+    given = decoder_weights(LLAMA)
+    stored = {key: array.astype(DType(dtype).numpy()) for key, array in given.items()}
+    folder = write_folder(tmp_path / "tiny", LLAMA, stored)
+    ran = CliRunner().invoke(app, ["import", str(folder), "-o", str(tmp_path), "--dtype", dtype])
+    assert ran.exit_code == 0, ran.output
+    found = load_file(tmp_path / "tiny.safetensors")
+    assert found.keys() == stored.keys()
+    for key, array in stored.items():
+        np.testing.assert_array_equal(found[key], array)
 
 
 def test_a_dtype_is_for_models(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 import graphexec as gx
 from graphexec.base.tensor import DType, TensorType
 from graphexec.cli.app import app
+from graphexec.frontend.pretrained import gguf as gguf_weights
 from graphexec.frontend.pretrained.gguf import GgufWeights
 from graphexec.frontend.pretrained.gguf_header import DamagedHeader, read_header
 from graphexec.frontend.weight_paths import WeightError
@@ -40,7 +43,7 @@ def renamed(key: str) -> str:
 
 def write(
     path: Path, config: Config, weights: dict[str, Any], architecture: str = "llama",
-    kinds: dict[str, int] | None = None, **more: Any,
+    kinds: dict[str, int] | None = None, factor: dict[str, float] | None = None, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a model; what a reader finds, under the names of Hugging Face. `kinds` are types of
     quantisation by a part of the key. Rows of queries and keys are laid as their pairs are."""
@@ -57,6 +60,8 @@ def write(
     writer.add_array("tokenizer.ggml.scores", [0.5] * 5000)
     for key, value in more.items():
         getattr(writer, key)(value)
+    for key, value in (factor or {}).items():
+        writer.add_float32(key, value)
     found = {}
     for key, array in weights.items():
         if architecture == "llama" and ("q_proj" in key or "k_proj" in key):
@@ -119,6 +124,27 @@ def test_tied_and_linear(tmp_path: Path) -> None:
     check(tmp_path / "m.gguf", config, weights)
 
 
+@pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
+def test_a_factor_alone_is_linear(tmp_path: Path, key: str) -> None:
+    config = {**SMALL, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    weights = write(tmp_path / "m.gguf", config, decoder_weights(config), factor={key: 2.0})
+    check(tmp_path / "m.gguf", config, weights)
+
+
+def test_a_window(tmp_path: Path) -> None:
+    config = {**SMALL, "sliding_window": 3}
+    weights = write(tmp_path / "m.gguf", config, decoder_weights(config), add_sliding_window=3)
+    check(tmp_path / "m.gguf", config, weights)
+
+
+def test_arrays_that_nothing_would_read(tmp_path: Path) -> None:
+    """They say that the model is another one."""
+    more = {f"blk.{i}.attn_q_norm.weight": np.ones(8, np.float32) for i in range(9)}
+    write(tmp_path / "m.gguf", SMALL, {**decoder_weights(SMALL), **more})
+    with pytest.raises(gx.GraphError, match=r"does not have: 'blk\.0\.attn_q_norm.* and 1 more"):
+        gx.load(tmp_path / "m.gguf")
+
+
 def test_frequencies_that_are_divided(tmp_path: Path) -> None:
     """Llama 3.1 in GGUF: factors in an array of their own."""
     config = {**SMALL, "rope_scaling": {
@@ -148,6 +174,12 @@ def test_qwen2(tmp_path: Path) -> None:
          ["keys and values of different sizes", "experts"]),
         ("llama", {"add_rope_scaling_type": gguf.RopeScalingType.YARN},
          ["rope.scaling.type is 'yarn'", "known: 'none', 'linear'"]),
+        ("llama", {"factor": {"llama.attention.sliding_window": 2.5,
+                              "llama.attn_logit_softcapping": 30.0}},
+         ["sliding_window is 2.5; expected a number from 1",
+          "llama.attn_logit_softcapping is not supported"]),
+        ("llama", {"add_causal_attention": False}, ["llama.attention.causal is False"]),
+        ("qwen2", {}, ["there is no array 'blk.0.attn_q.bias'"]),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_told_at_once(
@@ -183,6 +215,51 @@ def test_weights_of_a_graph(tmp_path: Path) -> None:
     file = GgufWeights(tmp_path / "m.gguf")
     wide = file.fetch("blk.0.ffn_up.weight", TensorType((64, 32), DType.F32))
     np.testing.assert_array_equal(found, wide.astype(DType.BF16.numpy()).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [Q.F32, Q.F16, Q.Q8_0, Q.Q4_0])
+def test_pieces_are_the_whole(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {} if kind == Q.F32 else {"mlp": kind}
+    write(tmp_path / "m.gguf", SMALL, decoder_weights(SMALL), kinds=kinds)
+    monkeypatch.setattr(gguf_weights, "_PIECE", 200)
+    file = GgufWeights(tmp_path / "m.gguf")
+    for key in file.keys:
+        shape, dtype = file.describe(key)
+        type = TensorType(shape, DType.F16 if dtype == np.float16 else DType.F32)
+        pieces = list(file.pieces(key, type))
+        assert max(piece.size for piece in pieces) <= 200
+        np.testing.assert_array_equal(np.concatenate(pieces).reshape(shape), file.fetch(key, type))
+
+
+def test_a_file_that_became_shorter(tmp_path: Path) -> None:
+    write(tmp_path / "m.gguf", SMALL, decoder_weights(SMALL))
+    file = GgufWeights(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").write_bytes(b"")
+    type = TensorType((50, 32), DType.F32)
+    for read in (file.fetch, lambda *of: next(file.pieces(*of))):
+        with pytest.raises(WeightError, match="changed while it was in use"):
+            read("token_embd.weight", type)
+
+
+PEAK = """if True:
+    import sys
+    from graphexec.cli.app import app
+    app(["import", sys.argv[1], "-o", sys.argv[2]], standalone_mode=False)
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""  # of this process alone: what wait4 tells has its parent's memory in it
+
+
+def test_an_import_takes_little_memory(tmp_path: Path) -> None:
+    """Half of a file of one large matrix, beside what the import of a small one takes."""
+    large = {**SMALL, "vocab_size": 1 << 20, "tie_word_embeddings": True}  # 128 MiB
+    peaks = []
+    for name, config in (("small", SMALL), ("large", large)):
+        path = tmp_path / f"{name}.gguf"
+        write(path, config, decoder_weights(config))
+        ran = subprocess.run([sys.executable, "-c", PEAK, path, tmp_path / name],
+                             check=True, capture_output=True, text=True)  # fmt: skip
+        peaks.append(int(ran.stdout.split()[-2]) * 1024)
+    assert peaks[1] - peaks[0] < path.stat().st_size / 2
 
 
 def test_imported_it_runs_the_same(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def test_building_again_reuses_the_libraries() -> None:
         "libhiprtc.so",
         "libhipblas.so",
         "libhipblaslt.so",
+        "librccl.so",
     }
 
 

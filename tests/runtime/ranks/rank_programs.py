@@ -244,7 +244,7 @@ def failing(how: str, device: str = "cpu") -> None:
         _ways(us)[how]()
         return
     try:
-        run(timeout=1.0 if how == "busy" else None)
+        run(timeout=2.0 if how == "busy" else None)
     except RankFailed as exc:
         say(f"told {us.rank}: {exc}")
         os._exit(1)

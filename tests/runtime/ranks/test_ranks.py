@@ -58,7 +58,7 @@ RANK = r"rank 2 (process "
     [
         ("kill", "died: its process has ended without a word", -9),
         ("leave", "has ended", 0),
-        ("busy", "did not come to node 'sum' (all_reduce on tp0) within 1 s", 7),
+        ("busy", "did not come to node 'sum' (all_reduce on tp0) within 2 s", 7),
     ],
 )
 def test_a_rank_that_does_not_come(how, what, code):

@@ -240,6 +240,7 @@ def failing(how: str, device: str = "cpu") -> None:
     us = group()
     _, run = opened(us, device=device)
     run()
+    us.gather("done")  # else who fails may do so while others are in the first run
     if us.rank == us.ranks - 1:
         _ways(us)[how]()
         return
@@ -256,6 +257,7 @@ def ready_to_be_cut() -> None:
     us = group()
     _, run = opened(us)
     run()
+    us.gather("done")
     told = threading.Event()
     us.when_failed(lambda _: told.set())
     say("ready")

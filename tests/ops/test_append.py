@@ -136,3 +136,14 @@ def lab() -> Lab:
 @given(case=cases())
 def test_rows_on_the_emulator(lab: Lab, case: dict[str, Any]) -> None:
     check(case, HipDevice(mode="stream"))
+
+
+def test_what_is_moved_is_the_rows() -> None:
+    g = gx.Graph("cache")
+    kept, x = g.state("kept", (1000, 64)), g.input("x", (2, 64))
+    g.set_next(kept, g.append(kept, x, at=g.input("at", (), "i32"), name="more"))
+    g.output(x=x)
+    plan = gx.make_plan(g)
+    (append,) = [i for i in plan.launches.values() if i.command == "append"]
+    assert append.cost is not None
+    assert append.cost.bytes == 2 * 2 * 64 * 4
